@@ -1,0 +1,115 @@
+"""A bundle: one fitted model as a folder that explains itself.
+
+    bundles/<digest>/bundle.json          what it is, trained on what, and the sha256 of the rest
+                     weights.safetensors
+                     golden-film.dcm      a phantom film, and golden.npz: what this model must
+                     golden.npz           answer to it, pixels first
+                     card.md
+
+The digest is that of bundle.json, so a bundle cannot change under its name. Nothing in it is
+unpickled, and nothing in it names a patient or a path.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import safetensors.torch
+from pydantic import Field
+
+from hipray import RESEARCH_NOTICE
+from hipray.config.base import Config, build_config
+from hipray.digests import digest_bytes
+from hipray.errors import BundleError, ConfigError
+from hipray.storage import Store
+from hipray.vocab import DataSource
+
+FORMAT = 1
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.md"
+
+BundleKind = Literal["segmenter", "classifier"]
+
+
+class BundleDescription(Config):
+    """The content of bundle.json."""
+
+    format: int = FORMAT
+    """Version of this folder's layout."""
+    kind: BundleKind
+    """What the model does."""
+    name: str
+    """The fit it came from."""
+    model: dict[str, Any]
+    """Settings that rebuild the network and its calibration."""
+    summary: dict[str, Any]
+    """Counts and scores of the fit."""
+    preprocessing_version: str
+    """Version of the decoding and framing the model was trained with."""
+    data_source: DataSource
+    """Whether it learned from phantoms or from films of people."""
+    leaks_allowed: bool = False
+    """Whether the leakage guard was overridden."""
+    software: dict[str, str]
+    """Versions that trained it."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """sha256 of every other file."""
+    research_notice: str = RESEARCH_NOTICE
+    """What this model is not."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle in memory."""
+
+    digest: str
+    description: BundleDescription
+    files: dict[str, bytes]
+
+    def weights(self) -> dict[str, Any]:
+        """Return the network's tensors by name."""
+        return safetensors.torch.load(self.files[WEIGHTS_FILE])
+
+
+def publish_bundle(store: Store, description: BundleDescription, files: dict[str, bytes]) -> str:
+    """Write a bundle and return its digest; the same content is written once."""
+    sums = {name: digest_bytes(data) for name, data in files.items()}
+    text = description.model_copy(update={"files": sums}).model_dump_json(indent=1).encode()
+    digest = digest_bytes(text)
+    folder = store.child(f"bundles/{digest}")
+    if not folder.exists(BUNDLE_FILE):
+        for name, data in files.items():
+            folder.write(name, data)
+        folder.create(BUNDLE_FILE, text)  # last: a bundle with its description is complete
+    return digest
+
+
+def load_bundle(store: Store, digest: str) -> Bundle:
+    """Return a bundle after checking every file's sha256; raises BundleError."""
+    folder = store.child(f"bundles/{digest}")
+    if not folder.exists(BUNDLE_FILE):
+        raise BundleError(
+            f"bundle {digest[:12]}", f"nothing at {folder.uri}", "publish the release again"
+        )
+    text = folder.read(BUNDLE_FILE)
+    if digest_bytes(text) != digest:
+        raise _altered(folder, BUNDLE_FILE)
+    try:
+        description = build_config(BundleDescription, json.loads(text))
+    except ConfigError as error:
+        raise BundleError(
+            f"a bundle of format {FORMAT}", error.found, "use the hipray that wrote it"
+        ) from None
+    files = {}
+    for name, expected in description.files.items():
+        files[name] = folder.read(name)
+        if digest_bytes(files[name]) != expected:
+            raise _altered(folder, name)
+    return Bundle(digest, description, files)
+
+
+def _altered(folder: Store, name: str) -> BundleError:
+    return BundleError(
+        f"{name} of {folder.uri} as it was published", "other bytes", "restore or publish it again"
+    )

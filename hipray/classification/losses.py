@@ -1,0 +1,36 @@
+"""The classifiers' loss: cross entropy, with class weights where the classes are unequal."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from hipray.config.experiment import ClassWeighting
+
+
+def class_weights(
+    labels: npt.NDArray[np.int64], weighting: ClassWeighting
+) -> tuple[float, float]:
+    """Return the loss weights of normal and abnormal: n / (2 n_class), or 1 and 1."""
+    if weighting is ClassWeighting.NONE:
+        return 1.0, 1.0
+    positive = float(np.mean(labels))
+    return 0.5 / (1 - positive), 0.5 / positive
+
+
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, float]
+) -> torch.Tensor:
+    """Return the weighted mean cross entropy of logits (B, 2) and labels (B,) in 0, 1."""
+    return F.cross_entropy(logits, labels, weight=logits.new_tensor(weights))
+
+
+def unweight_logit(
+    logit: npt.NDArray[np.float64], weights: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Return the log odds a network would give without class weights in its loss.
+
+    Weights w shift the optimal logit by log(w1 / w0) (Elkan 2001); left in, every probability
+    would state the prevalence of a balanced archive.
+    """
+    return logit - np.log(weights[1] / weights[0])

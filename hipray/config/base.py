@@ -1,0 +1,145 @@
+"""How a configuration is read: one frozen model per job, from a preset, a file and `--set a.b=c`.
+
+Unknown keys are refused with the nearest known one. The text under a field is its documentation.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from hipray.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen section of configuration; unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def preset_names() -> list[str]:
+    """Return the names that `--preset` accepts."""
+    folder = resources.files("hipray.config") / "presets"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith("toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Return the packaged preset `name` as a nested dictionary."""
+    if name not in preset_names():
+        raise ConfigError(f"one of the presets {', '.join(preset_names())}", f"'{name}'", "fix it")
+    text = (resources.files("hipray.config") / "presets" / f"{name}.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def load_config(
+    model: type[ConfigT],
+    *,
+    preset: str | None = None,
+    path: str | None = None,
+    overrides: Sequence[str] = (),
+    section: str | None = None,
+) -> ConfigT:
+    """Build `model` from a preset, then a TOML file, then `a.b=c` overrides; later wins.
+
+    A preset or file may serve several jobs: then a top-level table named `section` holds this
+    job's keys. Raises ConfigError naming the key, what it takes and what was given.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        values = _own_section(read_preset(preset), section)
+    if path is not None:
+        values = _merge(values, _own_section(_read_toml(Path(path)), section))
+    for override in overrides:
+        values = _merge(values, _parse_override(override))
+    return build_config(model, values)
+
+
+def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Validate `values` as `model`; raise ConfigError with one sentence per problem."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(model, detail) for detail in error.errors()]
+        raise ConfigError(
+            f"a valid {model.__name__} configuration", "; ".join(problems), "correct these keys"
+        ) from None
+
+
+def _own_section(values: dict[str, Any], section: str | None) -> dict[str, Any]:
+    if section is None or section not in values:
+        return values
+    own = values[section]
+    if not isinstance(own, dict):
+        raise ConfigError(f"a table [{section}]", f"{own!r}", "write its keys below a header")
+    return own
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            "a readable TOML file", f"{path} ({error.strerror})", "check the path"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("valid TOML", f"{path}: {error}", "correct the file") from None
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError("--set key.path=value", f"'{override}'", "write it so")
+    value = _parse_value(text.strip())
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string, as on any command line
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(model, detail["loc"][:-1])
+        close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        return f"unknown key '{path}' ({hint})"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{path or 'configuration'}: {message}" + (
+        f" (given {detail['input']!r})" if path and detail["type"] != "missing" else ""
+    )
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            break
+        candidates = (field.annotation, *get_args(field.annotation))
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            break
+        model = nested[0]
+    return list(model.model_fields)

@@ -1,0 +1,30 @@
+"""Configuration of evaluation and the report."""
+
+from pydantic import Field
+
+from hipray.config.base import Config
+
+
+class EvaluationConfig(Config):
+    """How results are summarised: intervals, calibration bins, subgroups and figures."""
+
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+    """Bootstrap resamples of patients behind every interval."""
+
+    level: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Coverage of every interval."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the bootstrap: the same predictions and seed give the same report, byte for byte."""
+
+    calibration_bins: int = Field(default=10, ge=2, le=50)
+    """Equal-width bins of the expected calibration error and the calibration plot."""
+
+    subgroup_minimum: int = Field(default=20, ge=2)
+    """Smallest number of hips for which a subgroup's numbers are shown."""
+
+    embed_figures: bool = True
+    """Put the figures into the HTML page, so that the page alone can be passed on."""
+
+    max_overlays: int = Field(default=12, ge=0, le=100)
+    """Segmentation overlays shown at most."""

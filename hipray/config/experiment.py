@@ -1,0 +1,191 @@
+"""The scientific sections that decide what a fit is: change one and it is another fit."""
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from hipray.config.base import Config
+from hipray.vocab import LabelType, MaskSource, Region, SegmenterArch
+
+
+class SplitUnit(StrEnum):
+    """What is kept on one side of a split."""
+
+    PATIENT = "patient"
+    IMAGE = "image"  # the paper's reading: second hips of a patient may fall on both sides
+
+
+class ClassWeighting(StrEnum):
+    """How the loss answers an unbalanced training set."""
+
+    NONE = "none"
+    BALANCED = "balanced"  # weight n / (2 n_class), undone in the logit before calibration
+
+
+class Budget(StrEnum):
+    """What the original and the augmented arm share."""
+
+    EQUAL_STEPS = "equal_steps"  # the same optimiser steps: only the data differs
+    EQUAL_EPOCHS = "equal_epochs"  # the paper's: the augmented arm trains seven times longer
+
+
+class ThresholdRule(StrEnum):
+    """How the decision threshold is chosen, on inner validation only."""
+
+    YOUDEN = "youden"
+    HALF = "half"  # 0.5, the paper's
+    SENSITIVITY = "sensitivity"  # the highest threshold with sensitivity >= 0.85
+
+
+class VggHead(StrEnum):
+    """What follows VGG16's convolutions."""
+
+    POOLED = "pooled"  # global average pooling, 59 MB
+    FULL = "full"  # the original two 4096-wide layers, 537 MB
+
+
+class SegmentationLoss(StrEnum):
+    """The first term of the segmentation loss; Dice is always the second."""
+
+    BCE_DICE = "bce_dice"
+    FOCAL_DICE = "focal_dice"
+
+
+class DataSettings(Config):
+    """How hips are framed for the networks."""
+
+    working_px: int = Field(256, ge=32, le=2048)
+    """Side in pixels of the square frame that masks live in and crops are cut from."""
+
+
+class SplitSettings(Config):
+    """The one split of an archive."""
+
+    folds: int = Field(5, ge=2, le=20)
+    """Parts of each repeat; each part is the test set of one fold. 5 parts are the paper's 8:2."""
+    repeats: int = Field(1, ge=1, le=100)
+    """How often the whole archive is dealt into folds anew."""
+    unit: SplitUnit = SplitUnit.PATIENT
+    """What never falls on both sides."""
+    stratify_region: Region = Region.TOTAL_HIP
+    """Region whose label is balanced over the folds, together with the DXA device."""
+    stratify_label: LabelType = LabelType.T_SCORE
+    """Label that is balanced over the folds."""
+    seed: int = 2023
+    """Seed of the deal."""
+
+
+class LeakageSettings(Config):
+    """When a split is refused."""
+
+    allow: bool = False
+    """Train although train and test share a patient or film; reports and cards then say so."""
+    near_duplicate_correlation: float = Field(0.24, gt=0, le=1.0)
+    """Correlation of registered grain away from edges from which two films are the same exposure."""
+
+
+class SegmenterSettings(Config):
+    """How the segmenters are trained (section 2.3 and 3.3.2)."""
+
+    archs: tuple[SegmenterArch, ...] = (SegmenterArch.UNET,)
+    """Networks to train; the first one cuts the masks of the segmented variant."""
+    per_region: bool = False
+    """One net per region as in the paper, instead of one net with four outputs."""
+    encoder: str = "resnet18"
+    """Encoder name of segmentation-models-pytorch."""
+    decoder_channels: tuple[int, ...] = (64, 48, 32, 16, 16)
+    """Widths of the five decoder stages."""
+    size_px: int = Field(192, ge=32, le=1024, multiple_of=32)
+    """Input side in pixels."""
+    weights: str = "none"
+    """Encoder weights: imagenet or none."""
+    loss: SegmentationLoss = SegmentationLoss.BCE_DICE
+    """First term of the loss."""
+    epochs: int = Field(30, ge=1)
+    """Most passes over the training films."""
+    patience: int = Field(8, ge=1)
+    """Passes without a better inner-validation Dice before training stops."""
+    batch: int = Field(8, ge=2)
+    """Films per optimiser step."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of AdamW, with cosine decay to a hundredth."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay of AdamW."""
+    inner_fraction: float = Field(0.15, gt=0, lt=0.5)
+    """Share of the training patients held back for early stopping."""
+    seed: int = 1
+    """Seed of initial weights, order and augmentation."""
+
+
+class MattingSettings(Config):
+    """How the segmented variant cuts a region out (section 3.3.3)."""
+
+    mask: MaskSource = MaskSource.PREDICTED
+    """Which mask cuts."""
+    dilate_fraction: float = Field(0.03, ge=0, le=0.5)
+    """Growth of a dilated mask, as a share of the frame's side."""
+    margin_fraction: float = Field(0.02, ge=0, le=0.5)
+    """Air left around the mask's bounding box, as a share of the frame's side."""
+    min_area_fraction: float = Field(0.001, gt=0, lt=1)
+    """Smallest mask, as a share of the frame, that counts as the region being there."""
+
+
+class ClassifierSettings(Config):
+    """How the classifiers are trained (section 3.4.3)."""
+
+    size_px: int = Field(224, ge=32, le=1024)
+    """Input side in pixels."""
+    weights: str = "none"
+    """Start weights: imagenet, none, or the key of a safetensors file in the workspace."""
+    head: VggHead = VggHead.POOLED
+    """Head of VGG networks; other networks have one way."""
+    dropout: float = Field(0.5, ge=0, lt=1)
+    """Dropout before the dense softmax layer."""
+    lr: float = Field(1e-4, gt=0)
+    """Learning rate of Adam."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay (decoupled)."""
+    batch: int = Field(16, ge=2)
+    """Films per optimiser step (the paper's 16)."""
+    epochs: int = Field(40, ge=1)
+    """Most epochs."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better inner-validation loss before training stops."""
+    budget: Budget = Budget.EQUAL_STEPS
+    """What an epoch is in the augmented arm."""
+    class_weighting: ClassWeighting = ClassWeighting.BALANCED
+    """Loss weights of the classes."""
+    inner_fraction: float = Field(0.2, gt=0, lt=0.5)
+    """Share of the training patients held back for epoch, threshold and calibration."""
+    threshold: ThresholdRule = ThresholdRule.YOUDEN
+    """Rule for the decision threshold."""
+    rotation_degrees: float = Field(3.0, ge=0, le=45)
+    """Rotation of the offline augmentation, both ways (Table 1)."""
+    shift_px_at_224: float = Field(5.0, ge=0, le=100)
+    """Shift of the offline augmentation along x and y, both ways, in pixels of a 224 px film."""
+    batch_scale: float = Field(0.2, ge=0, lt=1)
+    """Each augmented batch is scaled by one factor between 1 - this and 1 + this."""
+    seed: int = 1
+    """Seed of initial weights, order, dropout and augmentation."""
+
+    @model_validator(mode="after")
+    def _refuse_a_run_that_cannot_learn(self) -> Self:
+        if self.weights == "none" and self.lr < 1e-5:
+            raise ValueError(
+                f"weights = 'none' with lr = {self.lr:g} cannot learn: Adam moves a weight by at "
+                "most lr a step, 700 steps at 1e-6 by 0.0007; set weights = 'imagenet' or a "
+                "file, or lr >= 1e-5"
+            )
+        return self
+
+
+class Experiment(Config):
+    """All scientific sections together."""
+
+    data: DataSettings = DataSettings()
+    split: SplitSettings = SplitSettings()
+    leakage: LeakageSettings = LeakageSettings()
+    segmenter: SegmenterSettings = SegmenterSettings()
+    matting: MattingSettings = MattingSettings()
+    classifier: ClassifierSettings = ClassifierSettings()

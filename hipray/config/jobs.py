@@ -1,0 +1,212 @@
+"""One frozen configuration per job; `jobs/<name>.py` and `hipray <name>` take the same keys.
+
+Every job names a workspace, the folder or `s3://` prefix that holds its inputs and results.
+"""
+
+from pydantic import Field
+
+from hipray.config.base import Config
+from hipray.config.evaluation import EvaluationConfig
+from hipray.config.experiment import Experiment
+from hipray.config.images import ImageLimits, Preprocessing
+from hipray.config.labels import LabelRules
+from hipray.config.phantom import PhantomConfig
+from hipray.config.storage import StorageSettings
+from hipray.vocab import DataSource, LabelType, Region, Variant
+
+PAPER_BACKBONES = ("vgg16", "resnet50", "densenet121")
+
+
+class Job(Config):
+    """What every job has."""
+
+    workspace: str = "out/work"
+    """Folder or s3:// prefix that holds the experiment."""
+    storage: StorageSettings = StorageSettings()
+    """How stores are reached."""
+
+
+class PhantomRun(Job):
+    """Make a phantom archive: DICOM films, labelme annotations and a DXA table."""
+
+    archive: str = "out/work/archive"
+    """Folder or s3:// prefix the archive is written to."""
+    phantom: PhantomConfig = PhantomConfig()
+    """What is generated."""
+
+
+class IngestRun(Job):
+    """Read an archive into a manifest of canonical hips."""
+
+    images: str = "out/work/archive"
+    """Folder or s3:// prefix with the films; labelme files lie beside them."""
+    labels: str | None = None
+    """CSV or JSON with DXA values; default: the one table found beside the films."""
+    region: Region | None = None
+    """Region that columns without a region name mean (a plain `t_score` column)."""
+    source: DataSource | None = None
+    """phantom or real; default: phantom only where the archive says so itself."""
+    readers: int = Field(2, ge=1, le=64)
+    """Isolated decoder processes."""
+    limits: ImageLimits = ImageLimits()
+    """Size and time limits of decoding."""
+    preprocessing: Preprocessing = Preprocessing()
+    """How films become canonical hips."""
+    rules: LabelRules = LabelRules()
+    """How DXA values become labels."""
+
+
+class Scaling(Config):
+    """How the work is spread; never part of a fit's identity."""
+
+    lanes: int = Field(2, ge=1)
+    """Lanes that run at the same time, each a Ray Train run of its own."""
+    local_lanes: bool = False
+    """Run the training loop inside the lane's own process instead of a Ray Train worker."""
+    cpus_per_lane: float = Field(1, gt=0)
+    """CPUs that one lane reserves; its torch threads are set to match."""
+    gpus_per_lane: float = Field(0, ge=0)
+    """GPUs that one lane reserves; a fraction packs lanes on one GPU."""
+    max_attempts: int = Field(2, ge=1)
+    """Tries of a fit that raises, in one submission."""
+    max_lane_restarts: int = Field(10, ge=0)
+    """Restarts of a lane whose process dies."""
+    lease_s: float = Field(60, gt=0)
+    """Seconds without a heartbeat after which a lane's fit is handed out again."""
+    fit_timeout_s: float | None = Field(None, gt=0)
+    """Time limit of one fit in seconds."""
+
+
+class GridRun(Job):
+    """Train every cell of a grid."""
+
+    run: str = Field("grid", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
+    """Name of the run below runs/."""
+    regions: tuple[Region, ...] = tuple(Region)
+    """Regions of the grid."""
+    label_types: tuple[LabelType, ...] = tuple(LabelType)
+    """Labels of the grid."""
+    backbones: tuple[str, ...] = PAPER_BACKBONES
+    """Networks of the grid: any timm names."""
+    variants: tuple[Variant, ...] = tuple(Variant)
+    """Data variants of the grid."""
+    test_folds: tuple[int, ...] | None = None
+    """Folds that are tested; default all. `[0]` of five folds is the paper's 8:2 hold-out."""
+    scaling: Scaling = Scaling()
+    """How the work is spread."""
+    experiment: Experiment = Experiment()
+    """The scientific settings."""
+
+
+class ReportRun(Job):
+    """Write the report of a run."""
+
+    run: str = "grid"
+    """Name of the run."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Intervals and resampling."""
+
+
+class ReleaseRun(Job):
+    """Publish a run's chosen cells as one release."""
+
+    run: str = "grid"
+    """Name of the run."""
+    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
+    """Name of the release."""
+    regions: tuple[Region, ...] = (Region.FEMORAL_NECK, Region.TOTAL_HIP)
+    """Regions the release answers for."""
+    label_types: tuple[LabelType, ...] = (LabelType.T_SCORE,)
+    """Labels the release answers for."""
+    backbones: tuple[str, ...] = PAPER_BACKBONES
+    """Members of the ensemble."""
+    variant: Variant = Variant.SEGMENTED
+    """Data variant of the members; it decides the view: whole or matted."""
+    folds: tuple[int, ...] = (0,)
+    """Folds whose fits are members; more folds, more members."""
+    repeats: tuple[int, ...] = (0,)
+    """Repeats whose fits are members."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Intervals of the release's own result."""
+
+
+class PredictRun(Job):
+    """Score one file in this process."""
+
+    file: str
+    """Path or s3:// address of a film."""
+    release: str = "default"
+    """Name of a release of the workspace, or the path of its JSON."""
+    overlay: str | None = None
+    """PNG to write; default: beside the working directory, named after the file."""
+    allow_phantom_release: bool = False
+    """Answer with a release that was trained on phantoms."""
+    limits: ImageLimits = ImageLimits()
+    """Size and time limits of decoding."""
+
+
+class ServeRun(Job):
+    """Serve a release over HTTP."""
+
+    release: str = "default"
+    """Name of a release of the workspace."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on."""
+    fused: bool = False
+    """Run all stages in one deployment instead of one each."""
+    allowed_prefixes: tuple[str, ...] = ()
+    """s3:// prefixes that callers may name; none by default."""
+    allow_phantom_release: bool = False
+    """Serve a release that was trained on phantoms."""
+    token_sha256: tuple[str, ...] = ()
+    """sha256 digests of accepted bearer tokens; none accepts every caller of a loopback host."""
+    batch: int = Field(8, ge=1, le=256)
+    """Most films in one forward pass."""
+    batch_wait_s: float = Field(0.01, ge=0)
+    """Longest wait for a batch to fill."""
+    max_replicas: int = Field(1, ge=1)
+    """Replicas of each model stage that autoscaling may reach."""
+    queue: int = Field(64, ge=1)
+    """Requests that may wait before callers are told to come later."""
+    cpus_per_stage: float = Field(0.5, ge=0)
+    """CPUs that one replica of a stage reserves."""
+    gpus_per_stage: float = Field(0, ge=0)
+    """GPUs that one replica of a model stage reserves."""
+    limits: ImageLimits = ImageLimits()
+    """Size and time limits of decoding."""
+    block: bool = True
+    """Keep the process until it is interrupted."""
+
+
+class ScoreRun(Job):
+    """Score an archive into Parquet."""
+
+    images: str
+    """Folder or s3:// prefix of the archive."""
+    release: str = "default"
+    """Name of a release of the workspace."""
+    output: str | None = None
+    """Folder or s3:// prefix of the Parquet parts; default: scores/ of the workspace."""
+    shard_files: int = Field(64, ge=1)
+    """Films in one shard, the unit of resume."""
+    actors: int = Field(1, ge=1)
+    """Model actors."""
+    cpus_per_actor: float = Field(1, ge=0)
+    """CPUs that one model actor reserves."""
+    gpus_per_actor: float = Field(0, ge=0)
+    """GPUs that one model actor reserves."""
+    max_failed_fraction: float = Field(0.1, ge=0, le=1)
+    """Share of files that may fail for the store's sake before the run stops."""
+    allow_phantom_release: bool = False
+    """Score with a release that was trained on phantoms."""
+    limits: ImageLimits = ImageLimits()
+    """Size and time limits of decoding."""
+
+
+class StatusRun(Job):
+    """Say where a run stands."""
+
+    run: str = "grid"
+    """Name of the run."""

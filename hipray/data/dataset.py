@@ -1,0 +1,114 @@
+"""The decoded data set: every hip framed once, in one memory-mapped file per data set and node.
+
+Lanes on one machine share the file's pages. Rows follow the manifest.
+Legend of shapes: N hips, S side of the frame in pixels, R regions in `vocab.REGIONS` order.
+"""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from hipray.data.framing import Frame, Mask, Pixels
+from hipray.data.manifest import mask_column
+from hipray.digests import digest_of
+from hipray.errors import DataError
+from hipray.storage import Store
+from hipray.vocab import REGIONS
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class HipArrays:
+    """The framed hips of a manifest."""
+
+    films: Pixels
+    """(N, S, S) uint8, read-only memory map."""
+    masks: Mask
+    """(N, R, S, S) annotated masks, read-only memory map; all false where there is none."""
+    has_mask: Mask
+    """(N, R) whether the annotation exists."""
+
+
+def dataset_digest(manifest: pd.DataFrame) -> str:
+    """Return the digest of everything in the manifest that training reads."""
+    text = manifest.drop(columns=["image_key"]).to_json(orient="records", double_precision=6)
+    return digest_of(text)
+
+
+def default_cache_dir() -> Path:
+    """Return the node's folder for decoded data: HIPRAY_CACHE or a folder in the temp dir."""
+    fallback = Path(tempfile.gettempdir()) / f"hipray-cache-{os.getuid()}"
+    return Path(os.environ.get("HIPRAY_CACHE", fallback))
+
+
+def load_arrays(
+    store: Store, manifest: pd.DataFrame, *, side: int, cache_dir: Path | None = None
+) -> HipArrays:
+    """Return the framed hips of `manifest`, decoding them unless this node did so before."""
+    cache_dir = cache_dir or default_cache_dir()
+    digest = digest_of([dataset_digest(manifest), side])[:20]
+    has_mask = manifest[[mask_column(r) for r in REGIONS]].notna().to_numpy()
+    films = _load_or_make(
+        cache_dir / f"{digest}-films.npy", lambda: _decode_films(store, manifest, side)
+    )
+    masks = _load_or_make(
+        cache_dir / f"{digest}-masks.npy", lambda: _decode_masks(store, manifest, side)
+    )
+    return HipArrays(films, masks, has_mask)
+
+
+def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with partial.open("wb") as stream:
+            np.save(stream, make(), allow_pickle=False)
+        partial.replace(path)  # two lanes may both decode; either result is the same
+    loaded: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    return loaded
+
+
+def _decode_films(store: Store, manifest: pd.DataFrame, side: int) -> Pixels:
+    films = np.zeros((len(manifest), side, side), np.uint8)
+    for row, (key, height, width) in enumerate(
+        zip(manifest["image_key"], manifest["height"], manifest["width"], strict=True)
+    ):
+        films[row] = Frame(height, width, side).place(_read_png(store, key, height, width))
+    return films
+
+
+def _decode_masks(store: Store, manifest: pd.DataFrame, side: int) -> Mask:
+    masks = np.zeros((len(manifest), len(REGIONS), side, side), np.bool_)
+    for channel, region in enumerate(REGIONS):
+        for row, (key, height, width) in enumerate(
+            zip(manifest[mask_column(region)], manifest["height"], manifest["width"], strict=True)
+        ):
+            if pd.notna(key):
+                mask = _read_png(store, key, height, width) >= 128
+                masks[row, channel] = Frame(height, width, side).place_mask(mask)
+    return masks
+
+
+def _read_png(store: Store, key: str, height: int, width: int) -> Pixels:
+    try:
+        pixels = np.asarray(Image.open(BytesIO(store.read(key))).convert("L"))
+    except (OSError, SyntaxError) as error:
+        raise DataError(
+            f"an 8-bit PNG at {store.uri_of(key)}", f"{error}", "run `hipray ingest` again"
+        ) from None
+    if pixels.shape != (height, width):
+        raise DataError(
+            f"{height} x {width} pixels at {store.uri_of(key)}",
+            f"{pixels.shape[0]} x {pixels.shape[1]}",
+            "run `hipray ingest` again",
+        )
+    return pixels

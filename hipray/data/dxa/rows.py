@@ -1,0 +1,175 @@
+"""Rows of a DXA table merged to one record per hip and examination."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from hipray.config.labels import DxaSystem
+from hipray.data.dxa.columns import Column, Field, detect_layout
+from hipray.data.dxa.facts import FactReader, Facts
+from hipray.data.dxa.numbers import detect_decimal_comma
+from hipray.data.dxa.people import parse_system
+from hipray.data.dxa.places import PlaceReader
+from hipray.data.dxa.problems import ProblemLog
+from hipray.data.dxa.records import NO_LABELS, DxaRecord, RegionValues
+from hipray.data.dxa.results import LABEL_TYPES, Figures, ResultReader, numeric_cells
+from hipray.data.dxa.table import TextTable
+from hipray.vocab import Region, Side
+
+HipKey = tuple[object, ...]
+"""Image, patient, side and date: what makes two rows the same examination of the same hip."""
+
+
+@dataclass
+class HipDraft:
+    """One hip while its rows are read."""
+
+    side: Side
+    facts: Facts
+    figures: dict[Region, Figures] = field(default_factory=dict)
+
+
+class RowMerger:
+    """Read the rows of one table and merge those of the same hip."""
+
+    def __init__(self, table: TextTable, *, region: Region | None, problems: ProblemLog) -> None:
+        columns = _first_of_each(table.columns, problems)
+        comma = detect_decimal_comma(numeric_cells(columns, table.rows))
+        self._table = table
+        self._problems = problems
+        self._layout = _system_of_layout(table)
+        self._facts = FactReader(columns, decimal_comma=comma, problems=problems)
+        self._facts.learn_dates(table.rows)
+        self._cover = self._facts.read_cover(table.cover)
+        cover_side = self._cover.pop("side", None)
+        self._places = PlaceReader(columns, cover_side=cover_side, problems=problems)
+        self._results = ResultReader(columns, region=region, decimal_comma=comma, problems=problems)
+        self._results.drop_class_codes(table.rows)
+        self._drafts: dict[HipKey, HipDraft] = {}
+
+    def read(self) -> tuple[DxaRecord, ...]:
+        """Return the records in the order in which the file first names them."""
+        names = [column.name for column in self._table.columns]
+        width = len(names)
+        for number, row in enumerate(self._table.rows, start=self._table.first_row):
+            if not any(row):
+                continue
+            if len(row) != width:
+                cells = self._fit_to_width(number, row, width)
+                if cells is None:
+                    continue
+                row = cells
+            if row[0].strip() == names[0] and [cell.strip() for cell in row] == names:
+                continue  # concatenated exports repeat their header
+            self._read_row(number, row)
+        return tuple(self._build_record(draft) for draft in self._drafts.values())
+
+    def _fit_to_width(self, number: int, row: Sequence[str], width: int) -> list[str] | None:
+        if not any(cell.strip() for cell in row):
+            return None
+        if any(cell.strip() for cell in row[width:]):
+            self._problems.add(
+                "width",
+                f"row {number}: expected {width} cells, found {len(row)} (a decimal comma without "
+                "quotes?); row not used",
+            )
+            return None
+        return [*row[:width], *[""] * (width - len(row))]
+
+    def _read_row(self, number: int, row: Sequence[str]) -> None:
+        own = self._facts.read(number, row)
+        facts = {**self._cover, **own}
+        place = self._places.read(number, row, facts)
+        if place is None:
+            return
+        found = self._results.read(number, row, place, self._system_of(facts))
+        if found is None:
+            self._places.open_group(place)
+        sides = list(dict.fromkeys(side for side, _ in found)) if found else []
+        if not found and ("image" in own or "patient_id" in own):
+            sides = list(self._results.sides) or [place.side or Side.UNKNOWN]
+        drafts = {side: self._draft(number, facts, side) for side in sides}
+        for (side, region), figures in (found or {}).items():
+            self._merge_figures(number, drafts[side], region, figures)
+
+    def _draft(self, number: int, facts: Facts, side: Side) -> HipDraft:
+        key = (facts.get("image"), facts.get("patient_id"), side, facts.get("exam_date"))
+        draft = self._drafts.get(key)
+        if draft is None:
+            draft = self._drafts[key] = HipDraft(side, facts)
+        elif draft.facts != facts:
+            self._merge_facts(number, draft.facts, facts)
+        return draft
+
+    def _merge_facts(self, number: int, kept: Facts, new: Facts) -> None:
+        conflicts = [name for name in new if kept.setdefault(name, new[name]) != new[name]]
+        if conflicts:
+            self._problems.add(
+                f"conflict {conflicts}",
+                f"row {number}: {', '.join(conflicts)} differ from an earlier row of the same hip; "
+                "the earlier stand",
+            )
+
+    def _merge_figures(
+        self, number: int, draft: HipDraft, region: Region, figures: Figures
+    ) -> None:
+        kept = draft.figures.setdefault(region, {})
+        conflicts = [name for name in figures if kept.get(name, figures[name]) != figures[name]]
+        if conflicts:
+            self._problems.add(
+                "conflict",
+                f"row {number}: {', '.join(conflicts)} of {region} differ from an earlier row of "
+                "the same hip; the earlier stand",
+            )
+        elif any(name in kept for name in figures):
+            self._problems.add(
+                "duplicate", f"row {number}: repeats {region} of an earlier row; counted once"
+            )
+        draft.figures[region] = {**figures, **kept}
+
+    def _system_of(self, facts: Mapping[str, object]) -> DxaSystem:
+        device = facts.get("device")
+        stated = parse_system(str(device)) if device else DxaSystem.UNKNOWN
+        return self._layout if stated is DxaSystem.UNKNOWN else stated
+
+    def _build_record(self, draft: HipDraft) -> DxaRecord:
+        values = {region: _build_values(region, found) for region, found in draft.figures.items()}
+        system = self._system_of(draft.facts)
+        return DxaRecord(side=draft.side, system=system, values=values, **draft.facts)
+
+
+def _system_of_layout(table: TextTable) -> DxaSystem:
+    """Return the maker that the lines above the table name, or whose column names it uses."""
+    named = parse_system(" ".join(cell for row in table.cover for cell in row))
+    return detect_layout(table.columns) if named is DxaSystem.UNKNOWN else named
+
+
+def _build_values(region: Region, found: Figures) -> RegionValues:
+    given = {kind: bool(found[name]) for name, kind in LABEL_TYPES.items() if name in found}
+    return RegionValues(
+        region,
+        bmd=found.get(Field.BMD),
+        t=found.get(Field.T),
+        z=found.get(Field.Z),
+        am_percent=found.get(Field.AM_PERCENT),
+        area_cm2=found.get(Field.AREA),
+        bmc_g=found.get(Field.BMC),
+        given=MappingProxyType(given) if given else NO_LABELS,
+    )
+
+
+def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Column]:
+    """Return the recognised columns; of two that mean the same only the first."""
+    kept: dict[tuple[object, ...], Column] = {}
+    for column in columns:
+        if column.field is None or column.field is Field.UNUSED:
+            continue
+        first = kept.setdefault((column.field, column.region, column.side), column)
+        if first is not column:
+            line = f"column '{column.name}' means the same as '{first.name}'; not used"
+            problems.add("same column", line)
+    strange = [column.name for column in columns if column.field is None and column.name]
+    if strange:
+        shown = ", ".join(f"'{name[:30]}'" for name in strange[:20])
+        problems.add("unknown columns", f"columns not used: {shown}")
+    return list(kept.values())

@@ -1,0 +1,220 @@
+"""Film -> canonical hips: cut away the collimator, cut a pelvis in two, flip, scale, normalise.
+
+The canonical hip is a LEFT hip as an AP film shows it: medial at the image's left, lateral at its
+right, bone bright, uint8 from the percentiles of its own exposed pixels.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from hipray.config.images import Preprocessing
+from hipray.data import detectors
+from hipray.data.exposure import Box, ScalarT, find_exposed_box, find_midline
+from hipray.data.film import Film, FilmInfo, SpacingSource
+from hipray.data.refusals import Refusal
+from hipray.vocab import Finding, RefusalCode, Side
+
+PELVIS_WORDS = ("PELVIS", "PELVIC", "BECKEN", "BASSIN", "PELVE", "BACINO", "骨盆")
+"""Words of `dicom_header.HIP_WORDS` that mean both hips."""
+EXPORT_BITS = 8
+MIN_HIP_PX = 48
+"""Shorter side of a hip after cropping; a film above the size limit may still be mostly border."""
+
+
+@dataclass(frozen=True)
+class HipGeometry:
+    """Where a canonical hip lies on its film, to carry masks there and back.
+
+    `box` is in film pixels; a hip of the box's size is flipped where `flipped`, then shrunk to
+    `height` x `width`.
+    """
+
+    film_height: int
+    film_width: int
+    box: Box
+    flipped: bool
+    height: int
+    width: int
+
+    def warp_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the film's mask (H, W) on the canonical hip (h, w); half-covered pixels count."""
+        _expect_shape(mask, (self.film_height, self.film_width))
+        cut = self.box.cut(mask).astype(np.float32)
+        return np.asarray(_fit(_flip(cut, self.flipped), self.height, self.width) >= 0.5, np.bool_)
+
+    def unwarp_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the canonical hip's mask (h, w) on the film (H, W), False outside the box."""
+        _expect_shape(mask, (self.height, self.width))
+        size = (self.box.width, self.box.height)
+        grown = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        film = np.zeros((self.film_height, self.film_width), np.bool_)
+        self.box.cut(film)[:] = _flip(np.asarray(grown >= 0.5), self.flipped)
+        return film
+
+
+@dataclass(frozen=True)
+class Hip:
+    """One canonical left hip: uint8 pixels (h, w) and where they come from.
+
+    `side` is the patient's side as stated (UNKNOWN: nothing was flipped); `spacing_mm` is that of
+    these pixels, after scaling.
+    """
+
+    pixels: NDArray[np.uint8]
+    side: Side
+    flipped: bool
+    geometry: HipGeometry
+    spacing_mm: float | None
+    spacing_source: SpacingSource
+    pixel_sha256: str
+    findings: tuple[Finding, ...]
+
+
+def _expect_shape(mask: NDArray[np.bool_], shape: tuple[int, int]) -> None:
+    if mask.shape != shape:
+        raise ValueError(f"mask of shape {mask.shape} on an image of shape {shape}")
+
+
+def _flip(image: NDArray[ScalarT], flipped: bool) -> NDArray[ScalarT]:
+    return image[:, ::-1] if flipped else image
+
+
+def _fit(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    if image.shape == (height, width):
+        return image
+    image = np.ascontiguousarray(image)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def hash_pixels(pixels: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of the shape and the grey values."""
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()
+
+
+def extract_hips(film: Film, preprocessing: Preprocessing) -> tuple[Hip, ...] | Refusal:
+    """Return the canonical hips of a film: one, or two where it shows a whole pelvis."""
+    box = _exposed_box(film, preprocessing)
+    hips = []
+    for part, side in _split(film, box, preprocessing):
+        if min(part.height, part.width) < MIN_HIP_PX:
+            evidence = f"{part.height} x {part.width} px inside the exposed area"
+            return Refusal(RefusalCode.TOO_SMALL, "hip_size", evidence)
+        hip = _build_hip(film, part, side, preprocessing)
+        implant = _refuse_implant(hip, film.info.bits) if preprocessing.refuse_implant else None
+        if implant is not None:
+            return implant
+        hips.append(hip)
+    return tuple(hips)
+
+
+def _exposed_box(film: Film, preprocessing: Preprocessing) -> Box:
+    if preprocessing.crop_to_exposure:
+        return find_exposed_box(film.pixels)
+    height, width = film.pixels.shape
+    return Box(0, 0, height, width)
+
+
+def _split(film: Film, box: Box, preprocessing: Preprocessing) -> list[tuple[Box, Side]]:
+    midline = _pelvis_midline(film, box, preprocessing)
+    if midline is None:
+        return [(box, film.info.side)]
+    # An AP film is shown as if facing the patient: the right hip lies at the image's left.
+    return [
+        (replace(box, right=midline), Side.RIGHT),
+        (replace(box, left=midline), Side.LEFT),
+    ]
+
+
+def _pelvis_midline(film: Film, box: Box, preprocessing: Preprocessing) -> int | None:
+    if film.info.both_sides:
+        column, _ = find_midline(box.cut(film.pixels))
+        return box.left + column
+    if film.info.side is not Side.UNKNOWN:
+        return None
+    if box.width < _pelvis_aspect(film.info, preprocessing) * box.height:
+        return None
+    column, symmetrical = find_midline(box.cut(film.pixels))
+    return box.left + column if symmetrical else None
+
+
+def _pelvis_aspect(info: FilmInfo, preprocessing: Preprocessing) -> float:
+    stated = info.body_part in PELVIS_WORDS
+    return preprocessing.stated_pelvis_aspect if stated else preprocessing.pelvis_aspect
+
+
+def _build_hip(film: Film, box: Box, side: Side, preprocessing: Preprocessing) -> Hip:
+    flipped = side is Side.RIGHT
+    height, width = _canonical_size(box, preprocessing.canonical_px)
+    film_height, film_width = film.pixels.shape
+    geometry = HipGeometry(film_height, film_width, box, flipped, height, width)
+    grey, exposed = _cut_film(film, geometry)
+    low, high = (float(v) for v in np.percentile(grey[exposed], preprocessing.percentiles))
+    pixels = _normalise(grey, low, high)
+    spacing = film.info.spacing_mm
+    return Hip(
+        pixels=pixels,
+        side=side,
+        flipped=flipped,
+        geometry=geometry,
+        spacing_mm=None if spacing is None else spacing * box.height / height,
+        spacing_source=film.info.spacing_source,
+        pixel_sha256=hash_pixels(pixels),
+        findings=_find(film.info, side, pixels, high - low),
+    )
+
+
+def _canonical_size(box: Box, longest: int) -> tuple[int, int]:
+    scale = min(1.0, longest / max(box.height, box.width))
+    return max(1, round(box.height * scale)), max(1, round(box.width * scale))
+
+
+def _cut_film(film: Film, geometry: HipGeometry) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    grey = geometry.box.cut(film.pixels)
+    size = (geometry.height, geometry.width)
+    if film.padding is None:
+        return _fit(_flip(grey, geometry.flipped), *size), np.ones(size, np.bool_)
+    padded = geometry.box.cut(film.padding)
+    if padded.all():
+        padded = np.zeros_like(padded)
+    filled = np.where(padded, grey[~padded].min(), grey).astype(np.float32)
+    exposed = ~geometry.warp_mask(film.padding)
+    exposed = exposed if exposed.any() else np.ones(size, np.bool_)
+    return _fit(_flip(filled, geometry.flipped), *size), exposed
+
+
+def _normalise(grey: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    scaled = (grey - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
+    return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
+
+
+def _find(
+    info: FilmInfo, side: Side, pixels: NDArray[np.uint8], spread: float
+) -> tuple[Finding, ...]:
+    unseen_view = Finding.VIEW_UNSTATED in info.findings
+    checks = (
+        (Finding.SIDE_UNKNOWN, side is Side.UNKNOWN),
+        (Finding.SPACING_UNKNOWN, info.spacing_mm is None),
+        (Finding.LOW_CONTRAST, detectors.has_low_contrast(spread)),
+        (Finding.WRONG_VIEW_SUSPECTED, unseen_view and detectors.ends_in_air(pixels)),
+        (Finding.METAL_SUSPECTED, detectors.find_metal(pixels) is not None),
+        (Finding.BURNED_IN_TEXT, detectors.has_border_text(pixels)),
+    )
+    found = [finding for finding, present in checks if present]
+    return tuple(dict.fromkeys((*info.findings, *found)))
+
+
+def _refuse_implant(hip: Hip, bits: int) -> Refusal | None:
+    metal = detectors.find_metal(hip.pixels)
+    if metal is None:
+        return None
+    # An 8-bit export may have been windowed until bone saturates as metal does.
+    if not (metal.is_hard_edged or (metal.is_plateau and bits > EXPORT_BITS)):
+        return None
+    evidence = f"saturated object on {metal.area_share:.1%} of the hip, edge {metal.edge_step:.0f}"
+    return Refusal(RefusalCode.IMPLANT, "metal", evidence)

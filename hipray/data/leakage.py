@@ -1,0 +1,130 @@
+"""The leakage guard: refuses a split whose test result could be learned from its training set.
+
+Four kinds of pair may not lie on both sides of a fold: two hips of one patient, the same pixels,
+a near duplicate, and a film with its augmented sibling. `near_duplicates` finds the third.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from hipray.config.experiment import LeakageSettings
+from hipray.data.framing import Pixels
+from hipray.data.near_duplicates import find_near_duplicates
+from hipray.errors import LeakageError
+
+
+class LeakKind(StrEnum):
+    """Why two hips may not be on both sides."""
+
+    SAME_PATIENT = "same_patient"
+    SAME_PIXELS = "same_pixels"
+    NEAR_DUPLICATE = "near_duplicate"
+    AUGMENTED_SIBLING = "augmented_sibling"
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One pair of hips that a split separates and may not."""
+
+    kind: LeakKind
+    hip_a: str
+    hip_b: str
+    repeat: int
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """What the guard found; `allowed` where the configuration overrides it."""
+
+    leaks: tuple[Leak, ...]
+    allowed: bool
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of leaking pairs of each kind."""
+        return {kind.value: sum(leak.kind is kind for leak in self.leaks) for kind in LeakKind}
+
+
+def check_split(
+    manifest: pd.DataFrame,
+    split: pd.DataFrame,
+    films: Pixels,
+    *,
+    settings: LeakageSettings,
+    test_folds: tuple[int, ...] | None = None,
+) -> LeakReport:
+    """Return the leaks of `split`; raise LeakageError listing them unless they are allowed.
+
+    `films` are framed hips (N, S, S) in manifest order. Only folds that are tested count.
+    """
+    pairs = dict(_related_pairs(manifest))
+    for pair in find_near_duplicates(films, least_correlation=settings.near_duplicate_correlation):
+        pairs.setdefault(pair, LeakKind.NEAR_DUPLICATE)
+    report = LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), settings.allow)
+    if report.leaks and not settings.allow:
+        raise LeakageError(
+            "no patient, film or copy of a film on both sides of a fold",
+            f"{len(report.leaks)} pairs: {_listing(report.leaks)}",
+            "split by patient and remove the copies, or set leakage.allow = true, which every "
+            "report and card will say",
+        )
+    return report
+
+
+def check_mask_origins(
+    split: pd.DataFrame, origins: pd.DataFrame, *, repeat: int, allow: bool
+) -> int:
+    """Count hips whose predicted mask came from a segmenter that trained on their patient.
+
+    `origins` has `hip_id` and `fold`, the segmenter's test fold. Raises LeakageError if any.
+    """
+    rows = split[split["repeat"] == repeat]
+    own = origins.merge(rows, on="hip_id", suffixes=("_mask", ""), validate="many_to_one")
+    # a segmenter of fold k trained on every patient with a hip outside fold k
+    folds_of = rows.groupby("patient_id")["fold"].agg(set)
+    seen = [folds_of[p] != {f} for p, f in zip(own["patient_id"], own["fold_mask"], strict=True)]
+    count = int(np.sum(seen))
+    if count and not allow:
+        raise LeakageError(
+            "every mask from a segmenter that never saw its patient",
+            f"{count} masks from segmenters trained on the same patient",
+            "cross-fit the segmenters on the same split",
+        )
+    return count
+
+
+def _related_pairs(manifest: pd.DataFrame) -> Iterator[tuple[tuple[int, int], LeakKind]]:
+    family = manifest["parent_hip_id"].fillna(manifest["hip_id"])
+    for values, kind in (
+        (manifest["patient_id"], LeakKind.SAME_PATIENT),
+        (family, LeakKind.AUGMENTED_SIBLING),
+        (manifest["pixel_sha256"], LeakKind.SAME_PIXELS),
+    ):
+        for rows in values.groupby(values.to_numpy(), sort=False).indices.values():
+            for i, a in enumerate(rows):
+                for b in rows[i + 1 :]:
+                    yield (int(a), int(b)), kind
+
+
+def _separated(
+    manifest: pd.DataFrame,
+    split: pd.DataFrame,
+    pairs: dict[tuple[int, int], LeakKind],
+    test_folds: tuple[int, ...] | None,
+) -> Iterator[Leak]:
+    ids = manifest["hip_id"].to_numpy()
+    for repeat, rows in split.groupby("repeat"):
+        fold = rows.set_index("hip_id")["fold"].loc[ids].to_numpy()
+        for (a, b), kind in sorted(pairs.items()):
+            tested = test_folds is None or fold[a] in test_folds or fold[b] in test_folds
+            if fold[a] != fold[b] and tested:
+                yield Leak(kind, str(ids[a]), str(ids[b]), int(str(repeat)))
+
+
+def _listing(leaks: tuple[Leak, ...], most: int = 5) -> str:
+    shown = [f"{leak.hip_a} and {leak.hip_b} ({leak.kind})" for leak in leaks[:most]]
+    more = f" and {len(leaks) - most} more" if len(leaks) > most else ""
+    return ", ".join(shown) + more

@@ -1,0 +1,142 @@
+"""The manifest: one Parquet row per accepted hip, everything later stages need to know.
+
+Read it with any Parquet reader; `MANIFEST_SCHEMA` documents each column in its metadata.
+"""
+
+import io
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hipray.digests import digest_bytes
+from hipray.errors import DataError
+from hipray.storage import Store
+from hipray.vocab import REGIONS, LabelType, Region
+
+MANIFEST_KEY = "manifest.parquet"
+MANIFEST_VERSION = "1"
+
+
+def label_column(label_type: LabelType, region: Region) -> str:
+    """Return the column of one label (nullable: null where it is unknown)."""
+    return f"label_{label_type}_{region}"
+
+
+def missing_column(label_type: LabelType, region: Region) -> str:
+    """Return the column that says why a label is null."""
+    return f"missing_{label_type}_{region}"
+
+
+def mask_column(region: Region) -> str:
+    """Return the column with the key of the annotated mask (null where there is none)."""
+    return f"mask_key_{region}"
+
+
+def score_column(quantity: str, region: Region) -> str:
+    """Return the column of a DXA quantity: `bmd` (g/cm²), `t` or `z`."""
+    return f"{quantity}_{region}"
+
+
+def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"description": meaning})
+
+
+_HIP_FIELDS = [
+    _field("hip_id", pa.string(), "stable id of the hip, from the digest of its file"),
+    _field("patient_id", pa.string(), "keyed hash of the patient's id"),
+    _field("parent_hip_id", pa.string(), "the hip this one was augmented from, or null"),
+    _field("source", pa.string(), "phantom or real"),
+    _field("source_key", pa.string(), "keyed hash of the file's name"),
+    _field("source_sha256", pa.string(), "sha256 of the file"),
+    _field("pixel_sha256", pa.string(), "sha256 of the canonical pixels"),
+    _field("image_key", pa.string(), "workspace key of the canonical hip, 8-bit PNG"),
+    _field("height", pa.int32(), "rows of the canonical hip"),
+    _field("width", pa.int32(), "columns of the canonical hip"),
+    _field("spacing_mm", pa.float32(), "mm per pixel of the canonical hip, or null"),
+    _field("side", pa.string(), "left, right or unknown, as stated"),
+    _field("flipped", pa.bool_(), "mirrored to the canonical left hip"),
+    _field("sex", pa.string(), "female, male or unknown"),
+    _field("age", pa.float32(), "years at the film, or null"),
+    _field("weight_kg", pa.float32(), "kg, or null"),
+    _field("height_cm", pa.float32(), "cm, or null"),
+    _field("device", pa.string(), "DXA device or model, or null"),
+    _field("findings", pa.list_(pa.string()), "quality remarks"),
+    _field("preprocessing_version", pa.string(), "version of the decoding and framing code"),
+]
+
+
+def _region_fields(region: Region) -> list[pa.Field]:
+    name = region.display_name
+    fields = [
+        _field(mask_column(region), pa.string(), f"workspace key of the mask of {name}, or null"),
+        _field(score_column("bmd", region), pa.float32(), f"BMD of {name} in g/cm²"),
+        _field(score_column("t", region), pa.float32(), f"T-score of {name}"),
+        _field(score_column("z", region), pa.float32(), f"Z-score of {name}"),
+    ]
+    for label_type in LabelType:
+        fields.append(
+            _field(label_column(label_type, region), pa.bool_(), f"abnormal {label_type} of {name}")
+        )
+        fields.append(
+            _field(missing_column(label_type, region), pa.string(), "why that label is null")
+        )
+    return fields
+
+
+MANIFEST_SCHEMA = pa.schema(
+    [*_HIP_FIELDS, *(field for region in REGIONS for field in _region_fields(region))],
+    metadata={"manifest_version": MANIFEST_VERSION},
+)
+
+
+def build_manifest(rows: list[dict[str, object]]) -> pa.Table:
+    """Return `rows` as a table of MANIFEST_SCHEMA; absent keys become null."""
+    return pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA)
+
+
+def write_table(store: Store, key: str, table: pa.Table) -> str:
+    """Write `table` as one Parquet object and return its sha256."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    data = buffer.getvalue()
+    store.write(key, data)
+    return digest_bytes(data)
+
+
+def read_table(store: Store, key: str) -> pa.Table:
+    """Return the Parquet object `key`; raises DataError where it is not Parquet."""
+    data = store.read(key)
+    try:
+        return pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            "a Parquet file", f"{store.uri_of(key)}: {error}", "make it again or restore it"
+        ) from None
+
+
+def read_manifest(store: Store, key: str = MANIFEST_KEY) -> pd.DataFrame:
+    """Return the manifest in row order, labels as nullable booleans.
+
+    Raises DataError naming unknown or missing columns, or an empty manifest.
+    """
+    table = read_table(store, key)
+    found, known = set(table.column_names), set(MANIFEST_SCHEMA.names)
+    where = store.uri_of(key)
+    if found - known:
+        raise DataError(
+            f"the columns of manifest version {MANIFEST_VERSION} in {where}",
+            f"unknown columns {', '.join(sorted(found - known))}",
+            "remove them or run `hipray ingest` again",
+        )
+    if known - found:
+        raise DataError(
+            f"the columns of manifest version {MANIFEST_VERSION} in {where}",
+            f"no columns {', '.join(sorted(known - found))}",
+            "run `hipray ingest` again",
+        )
+    if table.num_rows == 0:
+        raise DataError(f"at least one hip in {where}", "none", "see the refusals of ingest")
+    frame = table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pandas()
+    labels = [label_column(kind, region) for kind in LabelType for region in REGIONS]
+    return frame.astype(dict.fromkeys(labels, "boolean"))

@@ -1,0 +1,123 @@
+"""PNG, JPEG or TIFF bytes -> Film: sizes before decoding, EXIF, alpha, palettes, 16 bit, colour.
+
+Radiographs come out of PACS viewers as 8-bit files, often saved as RGB; a colour file is taken
+as a film where its colours are one tint of grey.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from hipray.config.images import ImageLimits, Preprocessing
+from hipray.data.dicom import check_dimensions
+from hipray.data.film import Film, FilmInfo
+from hipray.data.refusals import refuse
+from hipray.vocab import Finding, RefusalCode
+
+FORMATS = (PngImageFile.format, JpegImageFile.format, TiffImageFile.format)
+"""Pillow knows a format only once its plug-in is imported."""
+SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+MAX_CHROMA = 16
+"""Grey levels of 255 by which channels differ after JPEG's chroma subsampling of grey films."""
+CHROMA_PERCENTILE = 95.0
+"""Pixels judged; the rest may be coloured marks and measurements."""
+MIN_TINT_VARIANCE = 0.995
+"""Share of the colour variance on one axis: tinted films have > 0.998, photographs < 0.99."""
+MAX_SAMPLED_PIXELS = 100_000
+OPAQUE_ALPHA = 128
+
+
+def is_raster(data: bytes) -> bool:
+    """Return whether the bytes begin like a PNG, JPEG or TIFF file."""
+    return data.startswith(SIGNATURES)
+
+
+def read_raster(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessing) -> Film:
+    """Decode a PNG, JPEG or TIFF file into a film, in the polarity in which it is stored.
+
+    Raises FilmRefused for what is too large, too small, bilevel, in colour or of several pages;
+    Pillow raises errors of its own for damaged files.
+    """
+    opened = _open(data, limits)
+    image = _orient(opened)
+    if image.mode == "1":
+        raise refuse(RefusalCode.NOT_A_RADIOGRAPH, detector="bilevel", evidence="1 bit per pixel")
+    padding = _find_transparent(image)
+    pixels = _read_grey(image, preprocessing)
+    return Film(pixels, _build_info(opened, pixels), padding)
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:
+        evidence = f"more than {limits.max_pixels} px"
+        raise refuse(RefusalCode.TOO_LARGE, detector="dimensions", evidence=evidence) from None
+    check_dimensions(image.height, image.width, limits)
+    frames = int(getattr(image, "n_frames", 1)) if image.format in ("PNG", "TIFF") else 1
+    if frames > 1:
+        evidence = f"{frames} pages"
+        raise refuse(RefusalCode.MULTI_FRAME, detector="number_of_frames", evidence=evidence)
+    return image
+
+
+def _orient(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF states no orientation; Pillow raises many types for it
+        return image
+
+
+def _find_transparent(image: Image.Image) -> NDArray[np.bool_] | None:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    transparent = alpha < OPAQUE_ALPHA
+    some = bool(transparent.any()) and not bool(transparent.all())
+    return transparent if some else None
+
+
+def _read_grey(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    if image.mode in (*WIDE_MODES, "L"):
+        return np.ascontiguousarray(np.asarray(image), dtype=np.float32)
+    if image.mode in ("LA", "La"):
+        return np.asarray(image.getchannel(0), dtype=np.float32)
+    colours = np.asarray(image.convert("RGB"))
+    if not preprocessing.force_colour:
+        _check_colours(colours)
+    return np.asarray(colours.mean(axis=2, dtype=np.float32))
+
+
+def _check_colours(colours: NDArray[np.uint8]) -> None:
+    flat = colours.reshape(-1, 3)
+    sample = flat[:: max(1, len(flat) // MAX_SAMPLED_PIXELS)].astype(np.float32)
+    chroma = float(np.percentile(np.ptp(sample, axis=1), CHROMA_PERCENTILE))
+    if chroma <= MAX_CHROMA or _tint_variance(sample) >= MIN_TINT_VARIANCE:
+        return
+    evidence = f"channels differ by {chroma:.0f} of 255 grey levels"
+    raise refuse(RefusalCode.NOT_A_RADIOGRAPH, detector="colour", evidence=evidence)
+
+
+def _tint_variance(sample: NDArray[np.float32]) -> float:
+    spectrum = np.linalg.eigvalsh(np.cov(sample.T))
+    total = float(spectrum.sum())
+    return float(spectrum[-1]) / total if total > 0 else 0.0
+
+
+def _build_info(image: Image.Image, pixels: NDArray[np.float32]) -> FilmInfo:
+    eight = image.mode not in WIDE_MODES
+    findings = [Finding.VIEW_UNSTATED, Finding.BODY_PART_UNSTATED]
+    return FilmInfo(
+        file_format=(image.format or "jpeg").lower(),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        bits=8 if eight else 16,
+        findings=(*findings, Finding.BIT_DEPTH_8) if eight else tuple(findings),
+    )

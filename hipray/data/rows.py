@@ -1,0 +1,106 @@
+"""One manifest row: what a hip's pixels, its header and its DXA record say together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hipray.config.labels import LabelRules
+from hipray.data.dxa import DxaRecord
+from hipray.data.film import FilmInfo
+from hipray.data.images import PREPROCESSING_VERSION, ReadResult
+from hipray.data.labels import label_record
+from hipray.data.manifest import label_column, mask_column, missing_column, score_column
+from hipray.data.matching import RecordIndex, pick_record
+from hipray.data.pseudonyms import Pseudonyms
+from hipray.digests import digest_bytes
+from hipray.vocab import REGIONS, DataSource, LabelType, Region, Sex, Side
+
+NO_RECORD = "no DXA record for this hip"
+
+
+@dataclass(frozen=True)
+class FilmFacts:
+    """The file a hip came from."""
+
+    key: str
+    sha256: str
+    source: DataSource
+
+
+def build_row(
+    film: FilmFacts,
+    result: ReadResult,
+    index: int,
+    *,
+    records: RecordIndex,
+    rules: LabelRules,
+    pseudonyms: Pseudonyms,
+) -> dict[str, Any]:
+    """Return the manifest row of hip `index` of a film, without its masks."""
+    hip, info = result.hips[index], result.film_info
+    assert info is not None, "a film with hips has a header"
+    candidates = records.of_film(film.key, info.patient_key)
+    record = pick_record(candidates, hip.side, only_hip=len(result.hips) == 1)
+    raw_patient = _raw_patient(film, info, record or next(iter(candidates), None))
+    hip_id = "h" + digest_bytes(f"{film.key}\0{film.sha256}\0{index}".encode())[:15]
+    side = hip.side if hip.side is not Side.UNKNOWN or record is None else record.side
+    return {
+        "hip_id": hip_id,
+        "patient_id": pseudonyms.patient(raw_patient),
+        "source": film.source.value,
+        "source_key": pseudonyms.file(film.key),
+        "source_sha256": film.sha256,
+        "pixel_sha256": hip.pixel_sha256,
+        "image_key": f"hips/{hip_id}.png",
+        "height": hip.pixels.shape[0],
+        "width": hip.pixels.shape[1],
+        "spacing_mm": hip.spacing_mm,
+        "side": side.value,
+        "flipped": hip.flipped,
+        "findings": [finding.value for finding in hip.findings],
+        "preprocessing_version": PREPROCESSING_VERSION,
+        **_person(info, record),
+        **_scores(record, rules),
+    }
+
+
+def mask_keys(hip_id: str, regions: Iterable[Region]) -> dict[str, str]:
+    """Return the manifest's mask columns for the regions that have a mask."""
+    return {mask_column(region): f"hips/{hip_id}.{region}.png" for region in regions}
+
+
+def _raw_patient(film: FilmFacts, info: FilmInfo, record: DxaRecord | None) -> str:
+    """The id that groups films of a person; a film that names none stands for itself."""
+    if record is not None and record.patient_id:
+        return record.patient_id
+    return info.patient_key or f"film without a patient id: {film.key}"
+
+
+def _person(info: FilmInfo, record: DxaRecord | None) -> dict[str, Any]:
+    sex, age = info.sex, info.age
+    if record is not None:
+        sex = record.sex if record.sex is not Sex.UNKNOWN else sex
+        age = record.age if record.age is not None else age
+    return {
+        "sex": sex.value,
+        "age": age,
+        "weight_kg": record.weight_kg if record else None,
+        "height_cm": record.height_cm if record else None,
+        "device": record.device if record else None,
+    }
+
+
+def _scores(record: DxaRecord | None, rules: LabelRules) -> dict[str, Any]:
+    if record is None:
+        kinds = [missing_column(kind, region) for kind in LabelType for region in REGIONS]
+        return dict.fromkeys(kinds, NO_RECORD)
+    values: dict[str, Any] = {}
+    for region, labels in label_record(record, rules=rules).items():
+        reported = record.values.get(region)
+        if reported is not None:
+            for quantity in ("bmd", "t", "z"):
+                values[score_column(quantity, region)] = getattr(reported, quantity)
+        for kind, label in labels.items():
+            values[label_column(kind, region)] = label.abnormal
+            values[missing_column(kind, region)] = label.missing_reason
+    return values

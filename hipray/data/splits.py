@@ -1,0 +1,149 @@
+"""The one split of an archive: patient-grouped, stratified, repeated, saved as a file.
+
+A split table has one row per hip and repeat: `hip_id, patient_id, repeat, fold`. Fold k of a
+repeat is the test set of fit k; everything else trains. The paper's 8:2 hold-out is five folds of
+which only the first is tested, so that masks can be cross-fitted in it too.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from hipray.config.experiment import SplitSettings, SplitUnit
+from hipray.data.manifest import label_column
+from hipray.digests import digest_of
+from hipray.errors import DataError
+from hipray.vocab import REGIONS, LabelType
+
+SPLIT_COLUMNS = ("hip_id", "patient_id", "repeat", "fold")
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FoldIndices:
+    """Rows of the manifest, as indices, on either side of one fold."""
+
+    train: Indices
+    test: Indices
+
+
+def deal_split(manifest: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
+    """Return the split table of `manifest` (rows in manifest order within each repeat).
+
+    Raises DataError where there are fewer patients than folds.
+    """
+    groups = manifest["patient_id"].to_numpy()
+    units = len(set(groups)) if settings.unit is SplitUnit.PATIENT else len(manifest)
+    if units < settings.folds:
+        raise DataError(
+            f"at least {settings.folds} {settings.unit}s for {settings.folds} folds",
+            f"{units}",
+            "add films or set split.folds lower",
+        )
+    strata = _strata(manifest, settings)
+    tables = []
+    for repeat in range(settings.repeats):
+        fold = _deal_once(groups, strata, settings=settings, seed=settings.seed + repeat)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "hip_id": manifest["hip_id"].to_numpy(),
+                    "patient_id": groups,
+                    "repeat": np.int32(repeat),
+                    "fold": fold.astype(np.int32),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def split_name(settings: SplitSettings) -> str:
+    """Return a name that changes with the settings, for example `patient-5x1-3f2a9c`."""
+    return f"{settings.unit}-{settings.folds}x{settings.repeats}-{digest_of(settings)[:6]}"
+
+
+def fold_indices(
+    manifest: pd.DataFrame, split: pd.DataFrame, *, repeat: int, fold: int
+) -> FoldIndices:
+    """Return the manifest rows that train and test in one fold."""
+    rows = split[split["repeat"] == repeat].set_index("hip_id")["fold"]
+    missing = set(manifest["hip_id"]) - set(rows.index)
+    if missing:
+        raise DataError(
+            "every hip of the manifest in the split",
+            f"{len(missing)} hips without a fold",
+            "make the split again after ingest",
+        )
+    folds = rows.loc[manifest["hip_id"]].to_numpy()
+    return FoldIndices(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold))
+
+
+def hold_back(
+    manifest: pd.DataFrame,
+    rows: Indices,
+    *,
+    settings: SplitSettings,
+    fraction: float,
+    seed: int,
+) -> tuple[Indices, Indices]:
+    """Divide training `rows` into (fit, inner validation) by patient, stratified like the split.
+
+    The division depends on the patients only, not on a cell, so that all cells of one fold hold
+    back the same patients and their scores can be combined.
+    """
+    rng = np.random.default_rng(seed)
+    patients = manifest["patient_id"].to_numpy(dtype=str)[rows]
+    worst = pd.Series(_strata(manifest, settings)[rows]).groupby(patients, sort=False).max()
+    inner: set[str] = set()
+    for stratum in sorted(set(worst)):
+        members = worst.index[worst == stratum].to_numpy()
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        inner.update(rng.permutation(members)[:count])
+    held = np.isin(patients, sorted(inner))
+    return rows[~held], rows[held]
+
+
+def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.str_]:
+    label = manifest[_stratum_column(manifest, settings)]
+    known = label.map({True: "1", False: "0"}).astype(object).where(label.notna(), "?")
+    return (known.astype(str) + "/" + manifest["device"].fillna("?").astype(str)).to_numpy(dtype=str)
+
+
+def _stratum_column(manifest: pd.DataFrame, settings: SplitSettings) -> str:
+    """The configured label; where the archive has none of it, the label it has most of."""
+    wanted = label_column(settings.stratify_label, settings.stratify_region)
+    if manifest[wanted].notna().any():
+        return wanted
+    columns = [label_column(kind, region) for kind in LabelType for region in REGIONS]
+    return str(manifest[columns].notna().sum().idxmax())
+
+
+def _deal_once(
+    groups: npt.NDArray[np.str_],
+    strata: npt.NDArray[np.str_],
+    *,
+    settings: SplitSettings,
+    seed: int,
+) -> Indices:
+    rare = {
+        s for s, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < settings.folds
+    }
+    strata = np.array(["rare" if s in rare else s for s in strata])
+    if settings.unit is SplitUnit.PATIENT:
+        dealer = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=seed)
+        parts = dealer.split(strata, _codes(strata), groups)
+    else:
+        dealer = StratifiedKFold(settings.folds, shuffle=True, random_state=seed)
+        parts = dealer.split(strata, _codes(strata))
+    fold = np.empty(len(strata), np.int64)
+    for k, (_, test) in enumerate(parts):
+        fold[test] = k
+    return fold
+
+
+def _codes(strata: npt.NDArray[np.str_]) -> Indices:
+    return np.unique(strata, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,221 @@
+"""The grid on Ray Train: a plan of fits drained by lanes, each lane a Train run of one worker.
+
+A Train run costs tens of seconds to start whatever it trains, so a lane pays once for many fits.
+Lanes meet only in the ledger: any of them, or the driver, may die at any moment.
+"""
+
+import json
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from hipray.config.jobs import GridRun
+from hipray.distributed.cluster import connect
+from hipray.errors import FitsFailedError, RunBusyError
+from hipray.progress import Tracker, track
+from hipray.storage import Lease, Store, acquire, holder, open_store
+from hipray.storage.arrow import arrow_filesystem
+from hipray.training.context import FitContext, local_context
+from hipray.training.lane import LaneReport, LaneSettings, drain
+from hipray.training.ledger import Ledger, Snapshot
+from hipray.training.plan import PlannedFit, describe_fit
+from hipray.training.preparation import Preparation, plan_grid, prepare, read_inputs
+from hipray.data.dataset import dataset_digest
+
+POLL_S = 1.0
+"""Seconds between two looks of the driver at its lanes."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """How a submission of a grid ended."""
+
+    run: str
+    fits: int
+    done: int
+    failed: int
+    trained_now: int
+    seconds: float
+
+
+def run_grid(config: GridRun) -> GridResult:
+    """Train all open fits of the grid; finished fits are never trained again.
+
+    Raises RunBusyError where another driver works on the run, FitsFailedError naming the fits
+    that failed after all others were finished.
+    """
+    store = open_store(config.workspace, config.storage)
+    with _hold_run(store, config):
+        started = time.monotonic()
+        preparation = prepare(store, config)
+        write_plan(store, config, preparation)
+        submission = uuid.uuid4().hex[:8]
+        ledger = open_ledger(store, config, submission)
+        before = _open_fits(preparation.plan, ledger.snapshot())
+        if before:
+            _run_lanes(config, submission, preparation.plan, ledger, lanes=len(before))
+        return _conclude(config, preparation.plan, ledger, len(before), started)
+
+
+def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
+    """Write what the run is made of, for the report, the release and `hipray status`."""
+    plan = {
+        "config": config.model_dump(mode="json"),
+        "data_digest": preparation.data_digest,
+        "split_key": preparation.split_key,
+        "leaks": preparation.leaks.counts(),
+        "leaks_allowed": preparation.leaks.allowed,
+        "fits": [
+            {"digest": p.digest, "name": p.name, "needs": p.needs, "fit": describe_fit(p.fit)}
+            for p in preparation.plan
+        ],
+    }
+    store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
+
+
+def open_ledger(store: Store, config: GridRun, submission: str) -> Ledger:
+    """Return the ledger of the workspace as this submission sees it."""
+    scaling = config.scaling
+    return Ledger(
+        store, submission=submission, lease_s=scaling.lease_s, max_attempts=scaling.max_attempts
+    )
+
+
+def _hold_run(store: Store, config: GridRun) -> Lease:
+    key = f"runs/{config.run}/driver"
+    lease = acquire(store, key, ttl_s=config.scaling.lease_s, owner_note="hipray grid")
+    if lease is None:
+        raise RunBusyError(
+            f"run '{config.run}' to be free",
+            f"a live driver: {holder(store, key)}",
+            "wait for it, watch it with `hipray status`, or choose another run name",
+        )
+    return lease
+
+
+def _run_lanes(
+    config: GridRun, submission: str, plan: Sequence[PlannedFit], ledger: Ledger, *, lanes: int
+) -> None:
+    connect()
+    count = min(config.scaling.lanes, lanes)
+    payload = config.model_dump(mode="json")
+    running = [_start_lane(config, payload, submission, n) for n in range(count)]
+    with track(f"grid {config.run}", len(plan)) as update:
+        while running:
+            finished, running = ray.wait(running, timeout=POLL_S)
+            for reference in finished:
+                _note_lane_end(reference)
+            _show(update, plan, ledger.snapshot(), lanes=len(running))
+
+
+def _start_lane(
+    config: GridRun, payload: dict[str, Any], submission: str, number: int
+) -> "ray.ObjectRef[dict[str, Any]]":
+    scaling = config.scaling
+    reserve = (
+        {"num_cpus": scaling.cpus_per_lane, "num_gpus": scaling.gpus_per_lane}
+        if scaling.local_lanes
+        else {"num_cpus": 0}  # the Train worker below reserves
+    )
+    remote = ray.remote(host_lane).options(
+        max_retries=scaling.max_lane_restarts, name=f"hipray-lane-{number}", **reserve
+    )
+    return remote.remote(payload, submission, f"{submission}-{number}")
+
+
+def host_lane(payload: dict[str, Any], submission: str, lane: str) -> dict[str, Any]:
+    """Host one lane's Train run until the plan is drained; return its report as plain data."""
+    config = GridRun.model_validate(payload)
+    scaling = config.scaling
+    filesystem, path = arrow_filesystem(config.workspace, config.storage)
+    trainer = TorchTrainer(
+        _lane_loop,
+        train_loop_config={"payload": payload, "submission": submission, "lane": lane},
+        scaling_config=ScalingConfig(
+            num_workers=0 if scaling.local_lanes else 1,
+            use_gpu=scaling.gpus_per_lane > 0,
+            resources_per_worker=None if scaling.local_lanes else _worker_resources(config),
+        ),
+        run_config=RunConfig(
+            name=f"lane-{lane}",
+            storage_path=f"{path}/runs/{config.run}/train",
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=scaling.max_lane_restarts),
+        ),
+    )
+    report: dict[str, Any] = trainer.fit().return_value
+    return report
+
+
+def _worker_resources(config: GridRun) -> dict[str, float]:
+    gpus = {"GPU": config.scaling.gpus_per_lane} if config.scaling.gpus_per_lane else {}
+    return {"CPU": config.scaling.cpus_per_lane, **gpus}
+
+
+def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
+    """The training function of a lane's one worker."""
+    config = GridRun.model_validate(options["payload"])
+    torch.set_num_threads(max(1, int(config.scaling.cpus_per_lane)))
+    store = open_store(config.workspace, config.storage)
+    inputs = read_inputs(store, config)
+    plan = plan_grid(config, inputs, dataset_digest(inputs.manifest))
+    settings = LaneSettings(options["lane"], fit_timeout_s=config.scaling.fit_timeout_s)
+    ledger = open_ledger(store, config, options["submission"])
+    report = drain(plan, ledger, inputs, settings=settings, context=_lane_context(config))
+    return asdict(report)
+
+
+def _lane_context(config: GridRun) -> FitContext:
+    if config.scaling.gpus_per_lane <= 0:
+        return FitContext()
+    if config.scaling.gpus_per_lane < 1:
+        torch.cuda.set_per_process_memory_fraction(config.scaling.gpus_per_lane)
+    return local_context()
+
+
+def _note_lane_end(reference: "ray.ObjectRef[dict[str, Any]]") -> None:
+    try:
+        report = LaneReport(**ray.get(reference))
+        logger.info("lane %s: %d done, %d failed", report.name, report.done, report.failed)
+    except ray.exceptions.RayError as error:
+        # the lane is lost, its fits are not: the others take them, or the next submission
+        logger.error("a lane ended for good: %s", str(error).splitlines()[0])
+
+
+def _show(
+    update: Tracker, plan: Sequence[PlannedFit], snapshot: Snapshot, *, lanes: int
+) -> None:
+    failed = sum(p.digest in snapshot.failed for p in plan)
+    note = f"{lanes} lanes" + (f", {failed} failed" if failed else "")
+    update(sum(p.digest in snapshot.done for p in plan), note)
+
+
+def _open_fits(plan: Sequence[PlannedFit], snapshot: Snapshot) -> list[PlannedFit]:
+    return [p for p in plan if p.digest not in snapshot.done]
+
+
+def _conclude(
+    config: GridRun, plan: Sequence[PlannedFit], ledger: Ledger, before: int, started: float
+) -> GridResult:
+    left = _open_fits(plan, ledger.snapshot())
+    if left:
+        first = left[0]
+        failures = ledger.read_failures(first.digest)
+        why = failures[-1].error if failures else "no lane finished it"
+        raise FitsFailedError(
+            f"all {len(plan)} fits of run '{config.run}' done",
+            f"{len(left)} not done, the first {first.name}: {why}",
+            "correct the cause and submit the same job again; finished fits are kept",
+        )
+    seconds = round(time.monotonic() - started, 1)
+    return GridResult(config.run, len(plan), len(plan), 0, before, seconds)

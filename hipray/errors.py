@@ -1,0 +1,80 @@
+"""Errors a user can act on: each says what was expected, what was found and what to do.
+
+Raised where the cause is known; only the command line turns them into one sentence and an exit
+code. Anything else that escapes is a defect and keeps its traceback.
+"""
+
+
+class HiprayError(Exception):
+    """A user's problem in one sentence; `exit_code` tells a scheduler whether to try again."""
+
+    exit_code = 1
+
+    def __init__(self, expected: str, found: str, remedy: str) -> None:
+        super().__init__(f"expected {expected}, found {found}; {remedy}")
+        self.expected = expected
+        self.found = found
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        return type(self), (self.expected, self.found, self.remedy)
+
+
+class ConfigError(HiprayError):
+    """The configuration cannot mean what was intended."""
+
+    exit_code = 2
+
+
+class DataError(HiprayError):
+    """The data does not have the form or content that the step needs."""
+
+    exit_code = 3
+
+
+class LeakageError(DataError):
+    """The split would let a test result be learned from its own training set."""
+
+    exit_code = 4
+
+
+class StorageError(HiprayError):
+    """The store refused or could not do what was asked."""
+
+    exit_code = 5
+
+
+class NotFoundError(StorageError):
+    """The bucket, folder or object does not exist."""
+
+
+class AccessDeniedError(StorageError):
+    """The credentials are wrong or do not allow this."""
+
+
+class StoreUnavailableError(StorageError):
+    """The store throttles, times out or is out of reach: trying again may help."""
+
+    exit_code = 75  # EX_TEMPFAIL: a scheduler may run the same job again
+
+
+class StoreFullError(StorageError):
+    """The disk or quota is full."""
+
+
+class BundleError(HiprayError):
+    """A bundle or release is incomplete, altered or does not reproduce its golden answers."""
+
+    exit_code = 6
+
+
+class RunBusyError(HiprayError):
+    """Another process works on the same run."""
+
+    exit_code = 7
+
+
+class FitsFailedError(HiprayError):
+    """Some fits of a grid failed; all others are finished and kept."""
+
+    exit_code = 8

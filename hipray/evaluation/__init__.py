@@ -1,0 +1,1 @@
+"""Evaluate out-of-fold predictions and write the report; runs without Ray."""

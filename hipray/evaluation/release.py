@@ -1,0 +1,206 @@
+"""Evaluate a release end to end on out-of-fold predictions: the number a release may quote.
+
+The headline follows ISCD 2023: the worse of femoral neck and total hip, against
+min(T) <= -2.5 of the same regions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from hipray.config.evaluation import EvaluationConfig
+from hipray.errors import DataError
+from hipray.evaluation.intervals import Interval, bootstrap_patients
+from hipray.evaluation.results import (
+    Part,
+    pool_repeats,
+    read_source,
+    select_cell,
+)
+from hipray.evaluation.statistics import Metric, choose_statistics
+from hipray.metrics import youden_threshold
+from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Region
+
+OSTEOPOROSIS_T = -2.5  # WHO 1994: a T-score at or below it
+FALLBACK_THRESHOLD = 0.5  # where a fold's inner hips are all of one class
+RELEASE_METRICS = tuple(Metric)
+HIP_FOLD = ["repeat", "fold", "part", "hip_id", "patient_id"]
+
+Combine = Literal["mean", "median"]
+
+
+@dataclass(frozen=True)
+class HeadlineScores:
+    """Out-of-fold headline hips with what was left out on the way to them."""
+
+    hips: pd.DataFrame  # hip_id, patient_id, label, score, positive
+    regions: tuple[Region, ...]
+    n_folds: int
+    n_folds_without_threshold: int
+    n_without_t: int  # test hips with predictions but without a T-score at every headline region
+
+
+def evaluate_release(
+    predictions: pd.DataFrame,
+    members: Sequence[Cell],
+    *,
+    combine: Combine = "mean",
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
+) -> dict[str, Any]:
+    """Return the release's out-of-fold result as plain JSON values.
+
+    `predictions` come from `read_predictions`. A fold counts where every member of the release
+    ran on it. Raises DataError where no member scores a headline region or no fold is complete.
+    """
+    headline = score_headline(predictions, members, combine=combine, manifest=manifest)
+    return {
+        "endpoint": f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}",
+        "source": str(read_source(manifest)),
+        "members": [member.name for member in members],
+        "combine": combine,
+        "n_folds": headline.n_folds,
+        "n_folds_without_threshold": headline.n_folds_without_threshold,
+        "n_without_t_score": headline.n_without_t,
+        **_measure(headline.hips, config),
+        "regions": _measure_regions(predictions, members, combine, config),
+    }
+
+
+def score_headline(
+    predictions: pd.DataFrame, members: Sequence[Cell], *, combine: Combine, manifest: pd.DataFrame
+) -> HeadlineScores:
+    """Return each out-of-fold hip with its headline probability and decision.
+
+    Per fold the members of a region are combined, the higher region is taken, and the threshold
+    is Youden's on the same fold's inner hips.
+    """
+    regions = tuple(r for r in HEADLINE_REGIONS if _choose_members(members, r, LabelType.T_SCORE))
+    if not regions:
+        found = ", ".join(member.name for member in members) or "no members"
+        raise DataError("a t_score member for femoral neck or total hip", found, "add one")
+    worst = _score_worst_site(predictions, members, regions, combine)
+    labelled = worst.merge(_label_worst_site(manifest, regions), on="hip_id", how="left")
+    known = labelled.dropna(subset=["label"]).astype({"label": int})
+    tests = known[known["part"] == Part.TEST]
+    if tests.empty:
+        raise DataError(
+            "a fold that every member of the release ran on", "none", "finish the grid's fits"
+        )
+    thresholds = _choose_thresholds(known)
+    decided = tests.merge(thresholds, on=["repeat", "fold"])
+    unknown = labelled[labelled["label"].isna() & (labelled["part"] == Part.TEST)]
+    return HeadlineScores(
+        hips=pool_repeats(decided.assign(score=decided["probability"])),
+        regions=regions,
+        n_folds=len(thresholds),
+        n_folds_without_threshold=int(thresholds["fallback"].sum()),
+        n_without_t=unknown["hip_id"].nunique(),
+    )
+
+
+def combine_members(
+    predictions: pd.DataFrame, members: Sequence[Cell], combine: Combine
+) -> pd.DataFrame:
+    """Return one row per repeat, fold, part and hip that every one of these members scored.
+
+    Columns: repeat, fold, part, hip_id, patient_id, label, probability.
+    """
+    named = [select_cell(predictions, member).assign(member=member.name) for member in members]
+    combined = (
+        pd.concat(named)
+        .groupby(HIP_FOLD, as_index=False)
+        .agg(
+            label=("label", "first"),
+            probability=("probability", combine),
+            n=("member", "nunique"),
+        )
+    )
+    return combined[combined["n"] == len(members)].drop(columns="n")
+
+
+def _score_worst_site(
+    predictions: pd.DataFrame, members: Sequence[Cell], regions: Sequence[Region], combine: Combine
+) -> pd.DataFrame:
+    sites = [
+        combine_members(predictions, _choose_members(members, region, LabelType.T_SCORE), combine)
+        for region in regions
+    ]
+    rows = (
+        pd.concat(sites)
+        .groupby(HIP_FOLD, as_index=False)
+        .agg(probability=("probability", "max"), n=("probability", "size"))
+    )
+    return rows[rows["n"] == len(regions)].drop(columns="n")
+
+
+def _label_worst_site(manifest: pd.DataFrame, regions: Sequence[Region]) -> pd.DataFrame:
+    """Return hip_id and whether min(T) <= -2.5; missing unless every region's T is known."""
+    scores = manifest[[f"t_{region}" for region in regions]].astype(float)
+    lowest = scores.min(axis=1, skipna=False)
+    label = (lowest <= OSTEOPOROSIS_T).astype(float).where(lowest.notna())
+    return pd.DataFrame({"hip_id": manifest["hip_id"], "label": label})
+
+
+def _choose_thresholds(known: pd.DataFrame) -> pd.DataFrame:
+    """Return repeat, fold, threshold and whether it had to fall back, per tested fold."""
+    tested = known[known["part"] == Part.TEST][["repeat", "fold"]].drop_duplicates()
+    inner = known[known["part"] == Part.INNER]
+    chosen = [
+        (repeat, fold, youden_threshold(rows["label"], rows["probability"]))
+        for (repeat, fold), rows in inner.groupby(["repeat", "fold"])
+    ]
+    table = pd.DataFrame(chosen, columns=["repeat", "fold", "threshold"])
+    merged = tested.merge(table, on=["repeat", "fold"], how="left")
+    return merged.assign(
+        fallback=merged["threshold"].isna(),
+        threshold=merged["threshold"].astype(float).fillna(FALLBACK_THRESHOLD),
+    )
+
+
+def _measure_regions(
+    predictions: pd.DataFrame, members: Sequence[Cell], combine: Combine, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Return the combined result per region and label, keyed `region-label_type`."""
+    measured = {}
+    for region, label_type in sorted({(m.region, m.label_type) for m in members}):
+        chosen = _choose_members(members, region, label_type)
+        rows = combine_members(predictions, chosen, combine)
+        tests = rows[rows["part"] == Part.TEST]
+        if tests.empty:
+            continue
+        decided = tests.merge(_choose_thresholds(rows), on=["repeat", "fold"])
+        hips = pool_repeats(decided.assign(score=decided["probability"]))
+        measured[f"{region}-{label_type}"] = _measure(hips, config)
+    return measured
+
+
+def _choose_members(members: Sequence[Cell], region: Region, label_type: LabelType) -> list[Cell]:
+    return [m for m in members if m.region == region and m.label_type == label_type]
+
+
+def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
+    bounds = bootstrap_patients(
+        hips,
+        choose_statistics(RELEASE_METRICS),
+        n_resamples=config.resamples,
+        seed=config.seed,
+        level=config.level,
+    )
+    return {
+        "n_hips": len(hips),
+        "n_patients": int(hips["patient_id"].nunique()),
+        "n_positives": int(hips["label"].sum()),
+        "metrics": {str(name): _to_json(interval) for name, interval in bounds.items()},
+    }
+
+
+def _to_json(interval: Interval) -> dict[str, float | int | None]:
+    # JSON has no NaN: what is not defined is null.
+    return {key: value if value == value else None for key, value in asdict(interval).items()}
+
+
+def _join(regions: Sequence[Region]) -> str:
+    return " and ".join(region.display_name.lower() for region in regions)

@@ -1,0 +1,369 @@
+"""The pipeline: one file in, one answer out. Endpoint and batch run these same stages.
+
+    read      bytes -> canonical hips, or a refusal        hipray.data.images
+    frame     hips -> square frames                        hipray.data.framing
+    segment   frames -> masks of four regions              hipray.segmentation
+    cut       frames, masks -> one view per region         hipray.matting
+    classify  views -> calibrated probabilities            hipray.classification
+    answer    probabilities -> headline, marks, findings
+
+Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `vocab.REGIONS` order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hipray import RESEARCH_NOTICE
+from hipray.bundles.bundle import Bundle, load_bundle
+from hipray.bundles.golden import check_golden
+from hipray.bundles.networks import build_classifier, build_segmenter_part
+from hipray.classification.classifier import Classifier
+from hipray.data.framing import Frame, Mask, Pixels, frame_hip
+from hipray.data.hips import Hip
+from hipray.data.images import PREPROCESSING_VERSION, ReadResult, read_hips
+from hipray.data.refusals import Refusal
+from hipray.errors import BundleError
+from hipray.matting.matter import Matter
+from hipray.metrics import PlattScaling, apply_platt, sigmoid
+from hipray.releases.release import Release
+from hipray.segmentation.plausibility import check_masks
+from hipray.segmentation.segmenter import Segmentation, Segmenter
+from hipray.storage import Store
+from hipray.vocab import HEADLINE_REGIONS, REGIONS, Finding, LabelType, Region, View
+
+LOW_CONFIDENCE = 0.7
+"""Mean probability inside a mask below which its confidence is called low."""
+
+
+@dataclass(frozen=True)
+class RegionAnswer:
+    """What the release says of one region and label."""
+
+    region: Region
+    label_type: LabelType
+    probability: float
+    """Mean over members of the calibrated probability of being abnormal; never a T-score."""
+    calibration: str
+    members: int
+    research_only: bool
+    mask_area_fraction: float | None
+    mask_confidence: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The worse of femoral neck and total hip (ISCD 2023)."""
+
+    probability: float
+    region: Region
+    threshold: float | None
+    abnormal: bool | None
+
+
+@dataclass(frozen=True)
+class HipAnswer:
+    """The answer for one hip; a refusal and no numbers where it cannot be scored."""
+
+    index: int
+    side: str
+    flipped: bool
+    regions: tuple[RegionAnswer, ...] = ()
+    headline: Headline | None = None
+    findings: tuple[Finding, ...] = ()
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class StudyAnswer:
+    """The answer for one file."""
+
+    release: str
+    release_digest: str
+    data_source: str
+    preprocessing_version: str
+    hips: tuple[HipAnswer, ...] = ()
+    refusal: Refusal | None = None
+    research_notice: str = RESEARCH_NOTICE
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the members look at: one stack of views per region."""
+
+    films: dict[Region, Pixels] = field(default_factory=dict)
+    """(N, P, P) uint8 for each region the release answers for."""
+    present: dict[Region, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """(N,) whether the region could be cut out."""
+
+
+Probabilities = dict[tuple[Region, LabelType], npt.NDArray[np.float64]]
+
+
+class Cutter:
+    """Cuts the view of each region that a release answers for."""
+
+    def __init__(self, release: Release) -> None:
+        self._release = release
+        self._matter = Matter(release.matting)
+        self._regions = tuple(r for r in REGIONS if r in {m.region for m in release.members})
+
+    def __call__(self, frames: Pixels, masks: Mask | None) -> Views:
+        """Return views of frames (N, S, S); matted views need masks (N, R, S, S)."""
+        views = Views()
+        for region in self._regions:
+            if self._release.view is View.WHOLE:
+                views.films[region] = frames
+                views.present[region] = np.ones(len(frames), np.bool_)
+                continue
+            assert masks is not None, "a matted release has segmenters"
+            # cut at the frame's own size: members then shrink to what they were trained on
+            crops = self._matter(
+                frames, masks[:, REGIONS.index(region)], size_px=self._release.view_px
+            )
+            views.films[region], views.present[region] = crops.films, crops.present
+        return views
+
+
+@dataclass(frozen=True)
+class _Voter:
+    classifier: Classifier
+    calibrator: PlattScaling
+
+
+class Ensemble:
+    """Averages the calibrated probabilities of a release's members."""
+
+    def __init__(self, release: Release, bundles: Sequence[Bundle], device: torch.device) -> None:
+        self._voters: dict[tuple[Region, LabelType], list[_Voter]] = {}
+        for member, bundle in zip(release.members, bundles, strict=True):
+            calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
+            voter = _Voter(build_classifier(bundle, device), calibrator)
+            self._voters.setdefault((member.region, member.label_type), []).append(voter)
+
+    @property
+    def questions(self) -> tuple[tuple[Region, LabelType], ...]:
+        """The regions and labels that are answered, in reading order."""
+        return tuple(sorted(self._voters, key=lambda q: (REGIONS.index(q[0]), q[1])))
+
+    def __call__(self, views: Views) -> Probabilities:
+        """Return the probability (N,) of being abnormal for each region and label."""
+        return {
+            (region, label): np.mean(
+                [
+                    apply_platt(voter.calibrator, sigmoid(voter.classifier(views.films[region])))
+                    for voter in self._voters[region, label]
+                ],
+                axis=0,
+            )
+            for region, label in self.questions
+        }
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The model stages of one release, loaded and checked."""
+
+    release: Release
+    segmenter: Segmenter | None
+    cutter: Cutter
+    ensemble: Ensemble
+
+
+def load_stages(
+    store: Store, release: Release, *, device: torch.device | None = None, verify: bool = True
+) -> Stages:
+    """Load a release's bundles and check their golden answers; raises BundleError."""
+    if release.preprocessing_version != PREPROCESSING_VERSION:
+        raise BundleError(
+            f"a release of preprocessing version {PREPROCESSING_VERSION}",
+            f"version {release.preprocessing_version}",
+            "use the hipray it was trained with or train again",
+        )
+    device = device or torch.device("cpu")
+    segmenter = load_segmenter(store, release, device=device, verify=verify)
+    ensemble = load_ensemble(store, release, device=device, verify=verify)
+    return Stages(release, segmenter, Cutter(release), ensemble)
+
+
+def load_segmenter(
+    store: Store, release: Release, *, device: torch.device, verify: bool = True
+) -> Segmenter | None:
+    """Load the release's segmenters, or None where it has none."""
+    bundles = _load_bundles(store, release.segmenters, verify=verify)
+    if not bundles:
+        return None
+    return Segmenter([build_segmenter_part(bundle) for bundle in bundles], device=device)
+
+
+def load_ensemble(
+    store: Store, release: Release, *, device: torch.device, verify: bool = True
+) -> Ensemble:
+    """Load the release's classifiers."""
+    digests = [member.bundle for member in release.members]
+    return Ensemble(release, _load_bundles(store, digests, verify=verify), device)
+
+
+def _load_bundles(store: Store, digests: Sequence[str], *, verify: bool) -> list[Bundle]:
+    bundles = [load_bundle(store, digest) for digest in digests]
+    if verify:
+        for bundle in bundles:
+            check_golden(bundle)
+    return bundles
+
+
+def frame_hips(hips: Sequence[Hip], working_px: int) -> Pixels:
+    """Return canonical hips as square frames (N, S, S)."""
+    return np.stack([frame_hip(hip.pixels, working_px) for hip in hips])
+
+
+class Pipeline:
+    """All stages in this process."""
+
+    def __init__(self, stages: Stages) -> None:
+        self.stages = stages
+
+    def __call__(self, data: bytes, *, name: str = "") -> StudyAnswer:
+        """Return the answer for one file; bad files are refusals and nothing is raised."""
+        return self.answer([read_hips(data, name=name)])[0]
+
+    def answer(self, results: Sequence[ReadResult]) -> list[StudyAnswer]:
+        """Return the answers for decoded files, all their hips in one batch."""
+        answers, _ = self.answer_with_masks(results)
+        return answers
+
+    def answer_with_masks(
+        self, results: Sequence[ReadResult]
+    ) -> tuple[list[StudyAnswer], Mask | None]:
+        """Return answers, and the masks (N, R, S, S) of all hips in order."""
+        release = self.stages.release
+        hips = [hip for result in results for hip in result.hips]
+        if not hips:
+            return [build_answer(release, result, []) for result in results], None
+        frames = frame_hips(hips, release.working_px)
+        segmentation = self.stages.segmenter(frames) if self.stages.segmenter else None
+        masks = segmentation.masks if segmentation else None
+        views = self.stages.cutter(frames, masks)
+        probabilities = self.stages.ensemble(views)
+        rows = [
+            row_of(probabilities, views, segmentation, index) for index in range(len(hips))
+        ]
+        return distribute(release, results, rows), masks
+
+
+@dataclass(frozen=True)
+class HipRow:
+    """The numbers of one hip, before they become an answer."""
+
+    probabilities: dict[tuple[Region, LabelType], float]
+    present: dict[Region, bool]
+    areas: dict[Region, float] | None
+    confidence: dict[Region, float] | None
+    refusal: Refusal | None
+
+
+def row_of(
+    probabilities: Probabilities, views: Views, segmentation: Segmentation | None, index: int
+) -> HipRow:
+    """Return the numbers of hip `index` of a batch."""
+    chances = {question: float(values[index]) for question, values in probabilities.items()}
+    present = {region: bool(values[index]) for region, values in views.present.items()}
+    if segmentation is None:
+        return HipRow(chances, present, None, None, None)
+    masks, confidence = segmentation.masks[index], segmentation.confidence[index]
+    return HipRow(
+        chances,
+        present,
+        {region: float(masks[c].mean()) for c, region in enumerate(REGIONS)},
+        {region: float(confidence[c]) for c, region in enumerate(REGIONS)},
+        check_masks(masks),
+    )
+
+
+def distribute(
+    release: Release, results: Sequence[ReadResult], rows: Sequence[HipRow]
+) -> list[StudyAnswer]:
+    """Hand a batch's rows back to the files their hips came from."""
+    answers, start = [], 0
+    for result in results:
+        stop = start + len(result.hips)
+        answers.append(build_answer(release, result, rows[start:stop]))
+        start = stop
+    return answers
+
+
+def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -> StudyAnswer:
+    """Return the answer for one file from the numbers of its hips."""
+    hips = tuple(
+        _answer_hip(release, index, hip, row)
+        for index, (hip, row) in enumerate(zip(result.hips, rows, strict=True))
+    )
+    return StudyAnswer(
+        release=release.name,
+        release_digest=release.digest,
+        data_source=release.data_source.value,
+        preprocessing_version=release.preprocessing_version,
+        hips=hips,
+        refusal=result.refusal,
+    )
+
+
+def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswer:
+    if row.refusal is not None:
+        return HipAnswer(
+            index, hip.side.value, hip.flipped, findings=hip.findings, refusal=row.refusal
+        )
+    regions = tuple(
+        _answer_region(release, question, row)
+        for question in row.probabilities
+        if row.present[question[0]]
+    )
+    findings = hip.findings
+    if row.confidence and min(row.confidence[r] for r in HEADLINE_REGIONS) < LOW_CONFIDENCE:
+        findings = (*findings, Finding.LOW_MASK_CONFIDENCE)
+    headline = _headline(release, regions)
+    return HipAnswer(index, hip.side.value, hip.flipped, regions, headline, findings)
+
+
+def _answer_region(
+    release: Release, question: tuple[Region, LabelType], row: HipRow
+) -> RegionAnswer:
+    region, label = question
+    members = [m for m in release.members if (m.region, m.label_type) == question]
+    return RegionAnswer(
+        region=region,
+        label_type=label,
+        probability=row.probabilities[question],
+        calibration="platt, fitted on inner validation",
+        members=len(members),
+        research_only=region.research_only,
+        mask_area_fraction=row.areas[region] if row.areas else None,
+        mask_confidence=row.confidence[region] if row.confidence else None,
+    )
+
+
+def _headline(release: Release, regions: Sequence[RegionAnswer]) -> Headline | None:
+    sites = [
+        r for r in regions if r.region in HEADLINE_REGIONS and r.label_type is LabelType.T_SCORE
+    ]
+    if not sites:
+        return None
+    worst = max(sites, key=lambda site: site.probability)
+    threshold = release.headline_threshold
+    abnormal = None if threshold is None else worst.probability >= threshold
+    return Headline(worst.probability, worst.region, threshold, abnormal)
+
+
+def lift_masks(hip: Hip, masks: Mask, working_px: int) -> dict[Region, Mask]:
+    """Return a hip's masks (R, S, S) on its canonical pixels."""
+    frame = Frame(*hip.pixels.shape, working_px)
+    return {region: frame.lift_mask(masks[c]) for c, region in enumerate(REGIONS)}
+
+
+def answer_as_dict(answer: StudyAnswer) -> dict[str, Any]:
+    """Return an answer as JSON values."""
+    return asdict(answer)

@@ -1,0 +1,201 @@
+"""Publishing: the chosen fits of a run become bundles, and one release that pins them."""
+
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+
+from hipray.bundles.bundle import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    BundleDescription,
+    BundleKind,
+    publish_bundle,
+)
+from hipray.bundles.card import write_card
+from hipray.bundles.golden import (
+    GOLDEN_ANSWERS,
+    GOLDEN_FILM,
+    answer_golden,
+    draw_golden_film,
+    dump_answers,
+)
+from hipray.config.jobs import ReleaseRun
+from hipray.data.images import PREPROCESSING_VERSION
+from hipray.data.manifest import read_manifest
+from hipray.errors import DataError
+from hipray.evaluation.release import evaluate_release
+from hipray.evaluation.results import Part, read_predictions, read_source
+from hipray.metrics import youden_threshold
+from hipray.releases.release import Member, Release, write_release
+from hipray.storage import Store, open_store
+from hipray.training.fits import MODEL_FILE
+from hipray.training.ledger import DoneFit, Ledger
+from hipray.training.results import RunResults, open_reader, read_run
+from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit
+
+SOFTWARE = ("hipray", "torch", "timm", "segmentation-models-pytorch", "pydicom", "numpy")
+
+
+def run_release(config: ReleaseRun) -> Release:
+    """Publish the release of `config` and return it.
+
+    Raises DataError naming fits that the run has not finished.
+    """
+    store = open_store(config.workspace, config.storage)
+    results = read_run(store, config.run)
+    chosen = _choose_fits(config, results)
+    ledger = open_reader(store)
+    manifest = read_manifest(store)
+    source = read_source(manifest)
+    publisher = _Publisher(store, ledger, results, source)
+    segmenters = _choose_segmenters(config, results)
+    predictions = read_predictions(_rows_of(results.predictions, chosen))
+    first = publisher.model(chosen[0][1])
+    release = Release(
+        name=config.name,
+        run=config.run,
+        data_source=source,
+        leaks_allowed=results.plan["leaks_allowed"],
+        preprocessing_version=PREPROCESSING_VERSION,
+        working_px=results.config.experiment.data.working_px,
+        segmenters=tuple(publisher.publish("segmenter", done) for _, done in segmenters),
+        view=config.variant.view,
+        matting=results.config.experiment.matting,
+        view_px=first["settings"]["size_px"],
+        members=tuple(publisher.member(fit, done) for fit, done in chosen),
+        headline_threshold=_headline_threshold(predictions),
+        evaluation=_evaluate(config, predictions, chosen, manifest),
+    )
+    write_release(store, release)
+    return release
+
+
+class _Publisher:
+    """Publishes fits of one run as bundles."""
+
+    def __init__(
+        self, store: Store, ledger: Ledger, results: RunResults, source: DataSource
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._leaks_allowed: bool = results.plan["leaks_allowed"]
+        self._source = source
+        self._film = draw_golden_film()
+
+    def model(self, done: DoneFit) -> dict[str, Any]:
+        """Return what rebuilds the network of a fit."""
+        model: dict[str, Any] = json.loads(self._ledger.read_file(done, MODEL_FILE))
+        return model
+
+    def publish(self, kind: BundleKind, done: DoneFit) -> str:
+        """Publish one fit and return its bundle's digest."""
+        description = BundleDescription(
+            kind=kind,
+            name=done.name,
+            model=self.model(done),
+            summary=done.summary,
+            preprocessing_version=PREPROCESSING_VERSION,
+            data_source=self._source,
+            leaks_allowed=self._leaks_allowed,
+            software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
+        )
+        files = {WEIGHTS_FILE: self._ledger.read_file(done, WEIGHTS_FILE), GOLDEN_FILM: self._film}
+        answers = answer_golden(Bundle("", description, files), self._film)
+        files[GOLDEN_ANSWERS] = dump_answers(answers)
+        files[CARD_FILE] = write_card(description).encode()
+        return publish_bundle(self._store, description, files)
+
+    def member(self, fit: Fit, done: DoneFit) -> Member:
+        """Publish a classifier fit and return it as a member."""
+        model = self.model(done)
+        return Member(
+            bundle=self.publish("classifier", done),
+            region=fit.cell.region,
+            label_type=fit.cell.label_type,
+            backbone=fit.cell.backbone,
+            repeat=fit.repeat,
+            fold=fit.fold,
+            platt_slope=model["calibrator"]["slope"],
+            platt_intercept=model["calibrator"]["intercept"],
+            threshold=model["threshold"],
+        )
+
+
+def _choose_fits(config: ReleaseRun, results: RunResults) -> list[tuple[Fit, DoneFit]]:
+    done = dict(results.classifiers)
+    wanted = [
+        Fit(Cell(region, label_type, backbone, config.variant), repeat, fold)
+        for region in config.regions
+        for label_type in config.label_types
+        for backbone in config.backbones
+        for repeat in config.repeats
+        for fold in config.folds
+    ]
+    missing = [fit.name for fit in wanted if fit not in done]
+    if missing:
+        raise DataError(
+            f"{len(wanted)} finished fits in run '{config.run}'",
+            f"{len(missing)} missing, such as {missing[0]}",
+            "finish the grid, or choose regions, backbones, variant and folds that it has",
+        )
+    return [(fit, done[fit]) for fit in wanted]
+
+
+def _choose_segmenters(
+    config: ReleaseRun, results: RunResults
+) -> list[tuple[SegmenterFit, DoneFit]]:
+    """Segmenters of the members' own folds: what scored out of fold is what is served."""
+    arch = results.config.experiment.segmenter.archs[0]
+    return [
+        (fit, done)
+        for fit, done in results.segmenters
+        if fit.arch is arch and fit.repeat in config.repeats and fit.fold in config.folds
+    ]
+
+
+def _rows_of(predictions: pd.DataFrame, chosen: list[tuple[Fit, DoneFit]]) -> pd.DataFrame:
+    keys = ["region", "label_type", "backbone", "variant", "repeat", "fold"]
+    fits = pd.DataFrame(
+        [
+            {**{k: str(v) for k, v in vars(fit.cell).items()}, "repeat": fit.repeat, "fold": fit.fold}
+            for fit, _ in chosen
+        ]
+    )
+    return predictions.merge(fits, on=keys)
+
+
+def _headline_threshold(predictions: pd.DataFrame) -> float | None:
+    """Youden's threshold of the headline probability on all inner-validation hips."""
+    sites = predictions[
+        (predictions["part"] == Part.INNER)
+        & (predictions["label_type"] == LabelType.T_SCORE)
+        & predictions["region"].isin(HEADLINE_REGIONS)
+    ]
+    if sites.empty:
+        return None
+    # a hip held back for one region may have trained another: only jointly held hips count
+    per_site = sites.groupby(["repeat", "fold", "hip_id", "region"], as_index=False).agg(
+        probability=("probability", "mean"), label=("label", "first")
+    )
+    hips = per_site.groupby(["repeat", "fold", "hip_id"]).agg(
+        probability=("probability", "max"), label=("label", "max"), sites=("region", "nunique")
+    )
+    complete = hips[hips["sites"] == per_site["region"].nunique()]
+    threshold = youden_threshold(complete["label"], complete["probability"])
+    return None if pd.isna(threshold) else threshold
+
+
+def _evaluate(
+    config: ReleaseRun,
+    predictions: pd.DataFrame,
+    chosen: list[tuple[Fit, DoneFit]],
+    manifest: pd.DataFrame,
+) -> dict[str, Any]:
+    cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
+    if not any(c.region in HEADLINE_REGIONS and c.label_type is LabelType.T_SCORE for c in cells):
+        return {"note": "no headline: the release has no t_score member for neck or total hip"}
+    return evaluate_release(predictions, cells, manifest=manifest, config=config.evaluation)

@@ -1,0 +1,137 @@
+"""A release: one JSON that pins everything that answers a request.
+
+Endpoint and batch take a release and nothing else; two releases never mix in one answer.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hipray import RESEARCH_NOTICE
+from hipray.config.base import Config, build_config
+from hipray.config.experiment import MattingSettings
+from hipray.digests import digest_of
+from hipray.errors import BundleError, ConfigError, NotFoundError
+from hipray.storage import Store
+from hipray.vocab import DataSource, LabelType, Region, View
+
+FORMAT = 1
+
+
+class Member(Config):
+    """One classifier of the ensemble."""
+
+    bundle: str
+    """Digest of its bundle."""
+    region: Region
+    """Region it answers for."""
+    label_type: LabelType
+    """Label it answers for."""
+    backbone: str
+    """Its network."""
+    repeat: int
+    """Repeat of the split it was trained on."""
+    fold: int
+    """Fold it was not trained on."""
+    platt_slope: float
+    """Slope of its calibration on the logit."""
+    platt_intercept: float
+    """Intercept of its calibration."""
+    threshold: float
+    """Decision threshold of its raw probability, chosen on inner validation."""
+
+
+class Release(Config):
+    """What is served: segmenters, members and how their answers become one."""
+
+    format: int = FORMAT
+    """Version of this file."""
+    name: str
+    """Name of the release."""
+    run: str
+    """Run its fits came from."""
+    data_source: DataSource
+    """Whether it learned from phantoms or from films of people."""
+    leaks_allowed: bool
+    """Whether the leakage guard was overridden when it was trained."""
+    preprocessing_version: str
+    """Version of the decoding and framing."""
+    working_px: int
+    """Side of the square frame."""
+    segmenters: tuple[str, ...]
+    """Digests of the segmenter bundles; empty where whole films are read without masks."""
+    view: View
+    """What the members look at."""
+    matting: MattingSettings
+    """How regions are cut out."""
+    view_px: int
+    """Side of a view: what the members were trained on."""
+    members: tuple[Member, ...]
+    """The ensemble."""
+    combine: str = "mean of calibrated probabilities"
+    """How members of one region and label become one probability."""
+    headline_threshold: float | None
+    """Threshold of the headline probability, chosen on inner validation."""
+    evaluation: dict[str, Any]
+    """End-to-end out-of-fold result of the release."""
+    research_notice: str = RESEARCH_NOTICE
+    """What this release is not."""
+
+    @property
+    def digest(self) -> str:
+        """The digest that every answer names."""
+        return digest_of(self)
+
+
+def release_key(name: str) -> str:
+    """Return the workspace key of a release."""
+    return f"releases/{name}.json"
+
+
+def write_release(store: Store, release: Release) -> None:
+    """Publish a release under its name; the name then means this release."""
+    text = release.model_dump_json(indent=1).encode()
+    store.write(release_key(release.name), text)
+
+
+def read_release(store: Store, name: str) -> Release:
+    """Return a release by its name, or by the path of its JSON file."""
+    if name.endswith(".json"):
+        return parse_release(_read_path(Path(name)), name)
+    try:
+        return parse_release(store.read(release_key(name)), name)
+    except NotFoundError:
+        known = [info.key.removesuffix(".json") for info in store.child("releases").list()]
+        raise BundleError(
+            f"release '{name}' in {store.uri}",
+            f"releases {', '.join(known) or 'none'}",
+            "name one of them or run `hipray release`",
+        ) from None
+
+
+def parse_release(data: bytes, name: str) -> Release:
+    """Return the release written in `data`; raises BundleError."""
+    try:
+        return build_config(Release, json.loads(data))
+    except (ConfigError, ValueError) as error:
+        found = error.found if isinstance(error, ConfigError) else "no JSON"
+        raise BundleError(
+            f"a release of format {FORMAT} in '{name}'", found, "publish it again"
+        ) from None
+
+
+def check_servable(release: Release, *, allow_phantom: bool) -> None:
+    """Raise ConfigError for a release of phantoms unless that is allowed."""
+    if release.data_source is DataSource.PHANTOM and not allow_phantom:
+        raise ConfigError(
+            "a release trained on films of people",
+            f"release '{release.name}', which was trained on phantoms",
+            "set allow_phantom_release = true to try it out; every answer then says phantom",
+        )
+
+
+def _read_path(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError("a release file", f"{path} ({error.strerror})", "check the path") from None

@@ -1,0 +1,18 @@
+"""The one door to local folders and S3: open_store, Store and the leases on top of it."""
+
+from hipray.storage.leases import Lease, LeaseInfo, acquire, holder
+from hipray.storage.open import check_store, open_store
+from hipray.storage.store import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
+
+__all__ = [
+    "InvalidKeyError",
+    "Lease",
+    "LeaseInfo",
+    "ObjectInfo",
+    "ObjectTooLargeError",
+    "Store",
+    "acquire",
+    "check_store",
+    "holder",
+    "open_store",
+]

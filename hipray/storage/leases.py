@@ -1,0 +1,185 @@
+"""Leases: one process at a time works on a thing, and a dead one's work is taken over.
+
+A lease on `key` is a row of attempts. Attempt n is the object `<key>/<n>.json`, made by an
+exclusive create; its holder then rewrites `<key>/<n>.beat` and at the end makes
+`<key>/<n>.released`. When attempt n is dead, whoever creates n + 1 holds the lease.
+
+A lease keeps two processes from doing the same work; it does not keep a result safe, since a
+holder that was suspended may wake up after its lease was taken. Results are committed by
+`Store.create`, where the first wins.
+"""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Self
+
+from hipray.errors import NotFoundError, StorageError
+from hipray.storage.processes import ProcessId, current_process, has_ended
+from hipray.storage.store import Store
+
+BEATS_PER_TTL = 4
+"""Heartbeats within one time to live: three may fail before the lease is lost."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeaseInfo:
+    """What an attempt says about its holder."""
+
+    attempt: int
+    owner: str
+    """Random id of this one acquisition."""
+    process: ProcessId
+    note: str
+    claimed_s: float
+    """Unix time of the claim by the holder's clock."""
+    ttl_s: float
+    """Seconds without a heartbeat after which the holder counts as dead."""
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.claimed_s, UTC).isoformat(timespec="seconds")
+        note = f" ({self.note})" if self.note else ""
+        return f"host {self.process.host}, process {self.process.pid}, since {since}{note}"
+
+
+class Lease:
+    """A lease this process holds; as a context manager it beats in the background."""
+
+    def __init__(self, store: Store, key: str, info: LeaseInfo) -> None:
+        self.info = info
+        self._store = store
+        self._key = key
+        self._ended = threading.Event()
+        self._taken = threading.Event()
+        self._beater: threading.Thread | None = None
+
+    @property
+    def attempt(self) -> int:
+        """The number of this acquisition: 1 for the first ever, one more after each takeover."""
+        return self.info.attempt
+
+    @property
+    def taken(self) -> bool:
+        """Whether the background heartbeat saw that another process took over; costs nothing."""
+        return self._taken.is_set()
+
+    def heartbeat(self) -> None:
+        """Say that the holder lives: one write. Raises StorageError."""
+        beat = json.dumps({"time_s": time.time()}).encode()
+        self._store.write(_attempt_key(self._key, self.attempt, ".beat"), beat)
+
+    def is_current(self) -> bool:
+        """Ask the store whether nobody has taken over: one request."""
+        taken = self._store.exists(_attempt_key(self._key, self.attempt + 1, ".json"))
+        return not taken
+
+    def release(self) -> None:
+        """Stop the heartbeat and let others acquire at once; calling it again does nothing."""
+        self._ended.set()
+        if self._beater is not None:
+            self._beater.join()
+            self._beater = None
+        self._store.create(_attempt_key(self._key, self.attempt, ".released"), b"")
+
+    def __enter__(self) -> Self:
+        self._beater = threading.Thread(target=self._beat, name="hipray-lease", daemon=True)
+        self._beater.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.release()
+        except StorageError as error:  # others only wait longer: no reason to lose the work
+            logger.warning("a lease was not released and will run out instead: %s", error)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(self.info.ttl_s / BEATS_PER_TTL):
+            try:
+                self.heartbeat()
+                current = self.is_current()
+            except StorageError as error:
+                logger.warning("a heartbeat failed and will be tried again: %s", error)
+                continue
+            if not current:
+                self._taken.set()
+                logger.warning("the lease %s was taken over", self._store.uri_of(self._key))
+                return
+
+
+def acquire(store: Store, key: str, *, ttl_s: float, owner_note: str = "") -> Lease | None:
+    """Acquire the lease on `key`, or return None when a live process holds it.
+
+    The latest attempt is dead when it was released; when its process is seen to have ended, which
+    only the same machine can see; or when its last heartbeat is older than the `ttl_s` it
+    announced. That age compares the wall clocks of two machines: keep them synchronised and
+    `ttl_s` well above their difference. A lease nobody holds costs one listing and one create.
+    """
+    attempt, info = _read_latest(store, key)
+    if info is not None and _is_live(store, key, info):
+        return None
+    claim = LeaseInfo(
+        attempt=attempt + 1,
+        owner=uuid.uuid4().hex,
+        process=current_process(),
+        note=owner_note,
+        claimed_s=time.time(),
+        ttl_s=ttl_s,
+    )
+    data = json.dumps(asdict(claim)).encode()
+    if not store.create(_attempt_key(key, claim.attempt, ".json"), data):
+        return None
+    return Lease(store, key, claim)
+
+
+def holder(store: Store, key: str) -> LeaseInfo | None:
+    """Return who holds the lease on `key` now, or None; `str()` of it is fit for a message."""
+    _, info = _read_latest(store, key)
+    return info if info is not None and _is_live(store, key, info) else None
+
+
+def _attempt_key(key: str, attempt: int, suffix: str) -> str:
+    return f"{key}/{attempt}{suffix}"
+
+
+def _read_latest(store: Store, key: str) -> tuple[int, LeaseInfo | None]:
+    """Return the number of the latest attempt, 0 for none, and its claim unless released."""
+    names = {PurePosixPath(found.key).name for found in store.list(key)}
+    stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    attempt = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+    if attempt == 0 or f"{attempt}.released" in names:
+        return attempt, None
+    return attempt, _read_claim(store, _attempt_key(key, attempt, ".json"))
+
+
+def _read_claim(store: Store, key: str) -> LeaseInfo:
+    try:
+        fields = json.loads(store.read(key))
+        return LeaseInfo(**{**fields, "process": ProcessId(**fields["process"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            "a lease claim", f"something else at {store.uri_of(key)} ({error})", "delete it"
+        ) from error
+
+
+def _is_live(store: Store, key: str, info: LeaseInfo) -> bool:
+    if has_ended(info.process):
+        return False
+    if time.time() - info.claimed_s <= info.ttl_s:
+        return True
+    return time.time() - _read_beat(store, key, info) <= info.ttl_s
+
+
+def _read_beat(store: Store, key: str, info: LeaseInfo) -> float:
+    """Return the Unix time of the last sign of life by the holder's clock."""
+    try:
+        beat = json.loads(store.read(_attempt_key(key, info.attempt, ".beat")))
+    except NotFoundError:
+        return info.claimed_s
+    return float(beat["time_s"])

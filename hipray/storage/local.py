@@ -1,0 +1,208 @@
+"""A local or mounted folder as a store."""
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
+from hipray.errors import (
+    AccessDeniedError,
+    NotFoundError,
+    StorageError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from hipray.storage.atomic import create_file, is_partial, replace_file
+from hipray.storage.store import ObjectInfo, Store, check_key, check_prefix, check_size
+
+COPY_BYTES = 1 << 20
+"""Bytes copied at a time from file to file."""
+
+FolderId = tuple[int, int]
+"""Device and inode of a folder."""
+
+
+class LocalStore(Store):
+    """Objects as files below a folder; the folder is made by the first write.
+
+    It follows symbolic links. Unlike S3 it cannot hold both `a` and `a/b`.
+    """
+
+    def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
+        super().__init__(uri, settings)
+        self._root = Path(uri)
+
+    def local_path(self, key: str) -> Path:
+        """Return where `key` lies; there need not be a file."""
+        return self._root / check_key(key)
+
+    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+        """Read a file; see `Store.read_object`."""
+        path = self.local_path(key)
+        with explained(path), _open_regular(path) as file:
+            found = _describe(key, os.fstat(file.fileno()))
+            check_size(str(path), found.size, max_bytes)
+            return file.read(), found
+
+    def write(self, key: str, data: bytes) -> ObjectInfo:
+        """Write a file beside the target and move it there; see `Store.write`."""
+        path = self.local_path(key)
+        with explained(path):
+            return _describe(key, replace_file(path, lambda file: file.write(data)))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a file beside the target and link it there; see `Store.create`."""
+        path = self.local_path(key)
+        with explained(path):
+            return create_file(path, lambda file: file.write(data))
+
+    def info(self, key: str) -> ObjectInfo | None:
+        """Describe a file; None for a folder, too."""
+        path = self.local_path(key)
+        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
+            status = path.stat()
+            return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
+        return None
+
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """List the files below a folder; see `Store.list`."""
+        return self._walk(check_prefix(prefix), start_after or "", frozenset())
+
+    def _walk(
+        self, folder: str, start_after: str, above: frozenset[FolderId]
+    ) -> Iterator[ObjectInfo]:
+        path = self._root / folder
+        with explained(path):
+            own_id, names = _scan_folder(path)
+        if own_id in above:
+            return  # a symbolic link that leads back up
+        for name in names:
+            key = f"{folder}/{name}" if folder else name
+            if key.endswith("/"):
+                if key > start_after or start_after.startswith(key):
+                    yield from self._walk(key[:-1], start_after, above | {own_id})
+            elif key > start_after and (found := self._describe_listed(key)) is not None:
+                yield found
+
+    def _describe_listed(self, key: str) -> ObjectInfo | None:
+        path = self._root / key
+        with explained(path), suppress(FileNotFoundError):  # deleted since, or a dangling link
+            status = path.stat()
+            return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
+        return None
+
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """List the folders in a folder; see `Store.list_folders`."""
+        folder = check_prefix(prefix)
+        return (
+            f"{folder}/{name[:-1]}" if folder else name[:-1]
+            for name in self._names(folder)
+            if name.endswith("/") and _holds_file(self._root / folder / name)
+        )
+
+    def _names(self, folder: str) -> tuple[str, ...]:
+        path = self._root / folder
+        with explained(path):
+            return _scan_folder(path)[1]
+
+    def delete(self, key: str) -> None:
+        """Delete a file and the folders that this leaves empty, as on S3."""
+        path = self.local_path(key)
+        with explained(path):
+            with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                path.unlink()
+            self._remove_empty_folders(path.parent)
+
+    def _remove_empty_folders(self, folder: Path) -> None:
+        with suppress(OSError):  # not empty, or gone already
+            while folder != self._root:
+                folder.rmdir()
+                folder = folder.parent
+
+    def write_file(self, source: Path, key: str) -> None:
+        """Copy a file into the store; see `Store.write_file`."""
+        _copy_file(source, self.local_path(key))
+
+    def read_file(self, key: str, target: Path) -> None:
+        """Copy a file out of the store; see `Store.read_file`."""
+        _copy_file(self.local_path(key), target)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with explained(source), _open_regular(source) as file, explained(target):
+        replace_file(target, lambda copy: shutil.copyfileobj(file, copy, COPY_BYTES))
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file; a folder or a pipe is no object, and opening a pipe must not wait."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+
+
+def _describe(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size=status.st_size,
+        etag=f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}",
+        modified=datetime.fromtimestamp(status.st_mtime, UTC),
+    )
+
+
+def _scan_folder(path: Path) -> tuple[FolderId, tuple[str, ...]]:
+    """Return a folder's identity and names, folders with a closing slash, in the order of keys.
+
+    Sorting with the slash is what makes a walk in depth give S3's order: `a.b` < `a/b` < `a0`.
+    """
+    try:
+        status = path.stat()
+        with os.scandir(path) as entries:
+            names = [e.name + "/" * e.is_dir() for e in entries if not is_partial(e.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return (0, 0), ()
+    return (status.st_dev, status.st_ino), tuple(sorted(names))
+
+
+def _holds_file(folder: Path) -> bool:
+    return any(
+        not is_partial(name) for _, _, names in os.walk(folder, followlinks=False) for name in names
+    )
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError about `path` into the StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise _local_failure(error, path) from error
+
+
+def _local_failure(error: OSError, path: Path) -> StorageError:
+    found = f"{path}: {error.strerror or error}"
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return NotFoundError("a file", f"none at {path}", "check the path")
+        case errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
+            return StorageError(
+                "a name free for a file, below folders", found, "remove what is in the way"
+            )
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return AccessDeniedError("a path this user may use", found, "change its permissions")
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return StoreFullError("room on the disk", found, "free some space and run again")
+        case errno.EIO | errno.ESTALE | errno.ETIMEDOUT | errno.EBUSY | errno.EMFILE:
+            return StoreUnavailableError("a disk that answers", found, "try again")
+        case errno.ENOTSUP | errno.EMLINK | errno.EXDEV:
+            return StorageError(
+                "a file system with hard links", found, "use another folder for this store"
+            )
+    return StorageError("a path the file system takes", found, "use another name")

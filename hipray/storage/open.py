@@ -1,0 +1,85 @@
+"""Opening a store by its address, and checking that it keeps its promises."""
+
+import re
+import uuid
+from pathlib import Path
+from urllib.parse import unquote
+
+from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
+from hipray.errors import ConfigError, StorageError
+from hipray.storage.local import LocalStore
+from hipray.storage.s3 import SCHEME, S3Store
+from hipray.storage.store import Store, check_prefix
+
+URI_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
+
+BUCKET_NAME = re.compile(r"^[A-Za-z0-9._-]{3,255}$")
+"""Bucket names, the longer ones of older stores included."""
+
+
+def open_store(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> Store:
+    """Open the store at a local path, `file:///path` or `s3://bucket/prefix`.
+
+    Nothing is contacted or made yet: `check_store` does that. Raises ConfigError on any other
+    address.
+    """
+    scheme = URI_SCHEME.match(uri)
+    if scheme is None:
+        return _open_folder(uri, settings)
+    if uri.startswith("file:///"):
+        return _open_folder(unquote(uri.removeprefix("file://")), settings)
+    if uri.startswith(SCHEME):
+        return _open_bucket(uri, settings)
+    raise ConfigError(
+        "a local path, file:///path or s3://bucket/prefix", f"'{uri}'", "correct the address"
+    )
+
+
+def _open_folder(path: str, settings: StorageSettings) -> LocalStore:
+    if not path or "\0" in path:
+        raise ConfigError("the path of a folder", ascii(path), "name one, '.' is this folder")
+    return LocalStore(str(Path(path).expanduser().absolute()), settings)
+
+
+def _open_bucket(uri: str, settings: StorageSettings) -> S3Store:
+    bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+    if not BUCKET_NAME.match(bucket):
+        raise ConfigError("s3://bucket or s3://bucket/prefix", f"'{uri}'", "correct the bucket")
+    prefix = check_prefix(prefix)
+    return S3Store(f"{SCHEME}{bucket}/{prefix}" if prefix else f"{SCHEME}{bucket}", settings)
+
+
+def check_store(store: Store) -> None:
+    """Check with one small object that the store can be written, read, listed and cleaned.
+
+    Raises the StorageError of the step that fails, and a StorageError when a second exclusive
+    create replaces the first: claims and commits would then not be safe.
+    """
+    key = f"probe-{uuid.uuid4().hex}/object"
+    try:
+        _check_create(store, key)
+        store.write(key, b"replaced")
+        _check_read(store, key, b"replaced")
+        if [found.key for found in store.list(key.partition("/")[0])] != [key]:
+            raise StorageError(f"a listing of {store.uri_of(key)}", "another", "use another store")
+    finally:
+        store.delete(key)
+
+
+def _check_create(store: Store, key: str) -> None:
+    created = (store.create(key, b"first"), store.create(key, b"second"))
+    if created != (True, False):
+        raise StorageError(
+            f"two exclusive creates in {store.uri} to give one object",
+            f"{sum(created)} (this store does not honour If-None-Match: *)",
+            "use a store with conditional writes",
+        )
+    _check_read(store, key, b"first")
+
+
+def _check_read(store: Store, key: str, expected: bytes) -> None:
+    found = store.read(key)
+    if found != expected:
+        raise StorageError(
+            f"{expected!r} in {store.uri_of(key)}", f"{found!r}", "use a store that is consistent"
+        )

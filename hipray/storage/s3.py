@@ -1,0 +1,331 @@
+"""An S3 bucket, or a folder in one, as a store: the one file that knows boto3."""
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from boto3.s3.transfer import TransferConfig
+from boto3.session import Session
+from botocore import UNSIGNED
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ResponseStreamingError,
+    TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as NoConnectionError,
+)
+
+from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
+from hipray.errors import AccessDeniedError, NotFoundError, StorageError, StoreUnavailableError
+from hipray.storage.atomic import replace_file
+from hipray.storage.local import explained
+from hipray.storage.s3_errors import explain_failure
+from hipray.storage.store import ObjectInfo, Store, check_key, check_prefix, check_size
+
+SCHEME = "s3://"
+
+COPY_BYTES = 1 << 20
+"""Bytes taken at a time from an answer that goes to a file."""
+
+SINGLE_PUT_BYTES = 64 << 20
+"""Files above this size are sent in parts, several at a time."""
+
+RETRY_WAIT_S = 0.1
+"""First wait before a broken download or a conflicting create is tried again; it doubles."""
+
+WRITER_TAG = "hipray-writer"
+"""Object metadata by which a creator knows its own object after an answer got lost."""
+
+NETWORK_ERRORS = (HTTPClientError, NoConnectionError)
+
+BODY_ERRORS = (*NETWORK_ERRORS, IncompleteReadError, ResponseStreamingError, FlexibleChecksumError)
+"""What can break while an answer's body is read, where botocore does not try again."""
+
+CREDENTIAL_ERRORS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    ProfileNotFound,
+)
+
+Result = TypeVar("Result")
+
+
+class S3Store(Store):
+    """Objects in a bucket below a prefix; every object is written by one request.
+
+    `uri` is `s3://bucket` or `s3://bucket/prefix`.
+    """
+
+    def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
+        super().__init__(uri, settings)
+        self.bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+        self._root = f"{check_prefix(prefix)}/" if prefix else ""
+        self._bucket_seen = False
+
+    @property
+    def _client(self) -> Any:
+        return _process_client(self.settings, os.getpid())
+
+    def _address(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._root + check_key(key)}
+
+    def local_path(self, key: str) -> None:
+        """Return None: an object on S3 has no local path."""
+        check_key(key)
+
+    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+        """Read an object by one GET; see `Store.read_object`."""
+
+        def receive(answer: dict[str, Any]) -> tuple[bytes, ObjectInfo]:
+            found = _describe(key, answer, answer["ContentLength"])
+            check_size(self.uri_of(key), found.size, max_bytes)
+            return answer["Body"].read(), found
+
+        return self._download(key, receive)
+
+    def read_file(self, key: str, target: Path) -> None:
+        """Stream an object to a local file; see `Store.read_file`."""
+
+        def receive(answer: dict[str, Any]) -> None:
+            def fill(file: BinaryIO) -> None:
+                while chunk := answer["Body"].read(COPY_BYTES):
+                    file.write(chunk)
+
+            replace_file(target, fill)
+
+        with explained(target):
+            self._download(key, receive)
+
+    def _download(self, key: str, receive: Callable[[dict[str, Any]], Result]) -> Result:
+        """GET an object and hand the answer to `receive`, again when its body breaks off."""
+        for attempt in range(self.settings.max_attempts):
+            with self._explained(key):
+                answer = self._client.get_object(**self._address(key))
+            try:
+                with closing(answer["Body"]):
+                    return receive(answer)
+            except BODY_ERRORS:
+                _wait(attempt)
+        raise StoreUnavailableError(
+            f"all bytes of {self.uri_of(key)}",
+            f"{self.settings.max_attempts} answers that broke off",
+            "try again later",
+        )
+
+    def write(self, key: str, data: bytes) -> ObjectInfo:
+        """Write an object by one PUT; see `Store.write`."""
+        with self._explained(key):
+            answer = self._client.put_object(**self._address(key), **self._encryption(), Body=data)
+        return _describe(key, answer, len(data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object by one PUT with `If-None-Match: *`; see `Store.create`."""
+        token = uuid.uuid4().hex
+        for attempt in range(self.settings.max_attempts):
+            try:
+                self._put_new(key, data, token)
+            except ClientError as error:
+                status = _status(error)
+                if status == HTTPStatus.PRECONDITION_FAILED:
+                    repeated = attempt > 0 or _attempts(error) > 1
+                    return repeated and self._is_own(key, token)
+                if status != HTTPStatus.CONFLICT:
+                    raise self._failure(error, key) from error
+                _wait(attempt)
+            else:
+                return True
+        return self._settle_conflict(key)
+
+    def _put_new(self, key: str, data: bytes, token: str) -> None:
+        with self._explained(key, answers=False):
+            self._client.put_object(
+                **self._address(key),
+                **self._encryption(),
+                Body=data,
+                IfNoneMatch="*",
+                Metadata={WRITER_TAG: token},
+            )
+
+    def _is_own(self, key: str, token: str) -> bool:
+        """Tell whether an earlier attempt of ours made the object though its answer got lost."""
+        with self._explained(key):
+            answer = self._client.head_object(**self._address(key))
+        return bool(answer["Metadata"].get(WRITER_TAG) == token)
+
+    def _settle_conflict(self, key: str) -> bool:
+        if self.exists(key):
+            return False
+        raise StoreUnavailableError(
+            f"one creator of {self.uri_of(key)}", "409 Conflict each time", "try again later"
+        )
+
+    def write_file(self, source: Path, key: str) -> None:
+        """Write a file by one PUT, or in parts when it is large; see `Store.write_file`."""
+        address = self._address(key)
+        with explained(source), source.open("rb") as file, self._explained(key):
+            if os.fstat(file.fileno()).st_size <= SINGLE_PUT_BYTES:
+                self._client.put_object(**address, **self._encryption(), Body=file)
+            else:
+                parts = TransferConfig(multipart_threshold=SINGLE_PUT_BYTES, max_concurrency=4)
+                self._client.upload_fileobj(
+                    file, *address.values(), ExtraArgs=self._encryption(), Config=parts
+                )
+
+    def info(self, key: str) -> ObjectInfo | None:
+        """Describe an object by one HEAD; see `Store.info`."""
+        try:
+            with self._explained(key):
+                answer = self._client.head_object(**self._address(key))
+        except NotFoundError:
+            self._check_bucket()
+            return None
+        self._bucket_seen = True
+        return _describe(key, answer, answer["ContentLength"])
+
+    def _check_bucket(self) -> None:
+        """Raise NotFoundError when the bucket is missing: the 404 of a HEAD does not tell."""
+        if self._bucket_seen:
+            return
+        with self._explained(None, answers=False):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _status(error) == HTTPStatus.NOT_FOUND:
+                    raise self._failure(error, None, code="NoSuchBucket") from error
+        self._bucket_seen = True
+
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """List the objects below a folder, page by page; see `Store.list`."""
+        options = {"StartAfter": self._root + start_after} if start_after else {}
+        return self._listed(self._pages(prefix, options))
+
+    def _listed(self, pages: Iterator[dict[str, Any]]) -> Iterator[ObjectInfo]:
+        last = ""
+        for entry in (entry for page in pages for entry in page.get("Contents", ())):
+            key = entry["Key"].removeprefix(self._root)
+            if key < last:
+                raise StorageError(
+                    f"keys in order from {self.uri}", f"{key!r} after {last!r}", "use another store"
+                )
+            last = key
+            if not entry["Key"].endswith("/"):  # a console's marker of an empty folder
+                yield _describe(key, entry, entry["Size"])
+
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """List the common prefixes below a folder; see `Store.list_folders`."""
+        return (
+            entry["Prefix"].removeprefix(self._root).removesuffix("/")
+            for page in self._pages(prefix, {"Delimiter": "/"})
+            for entry in page.get("CommonPrefixes", ())
+        )
+
+    def _pages(self, prefix: str, options: dict[str, str]) -> Iterator[dict[str, Any]]:
+        folder = self._root + (f"{check_prefix(prefix)}/" if prefix else "")
+        return self._fetched_pages({"Bucket": self.bucket, "Prefix": folder, **options})
+
+    def _fetched_pages(self, request: dict[str, str]) -> Iterator[dict[str, Any]]:
+        with self._explained(None):
+            yield from self._client.get_paginator("list_objects_v2").paginate(**request)
+
+    def delete(self, key: str) -> None:
+        """Delete an object; see `Store.delete`."""
+        with self._explained(key):
+            self._client.delete_object(**self._address(key))
+
+    def _encryption(self) -> dict[str, str]:
+        wanted = self.settings.server_side_encryption
+        return {"ServerSideEncryption": wanted.value} if wanted else {}
+
+    @contextmanager
+    def _explained(self, key: str | None, *, answers: bool = True) -> Iterator[None]:
+        """Turn boto's errors into ours; with `answers=False` the store's refusals pass."""
+        try:
+            yield
+        except ClientError as error:
+            if not answers:
+                raise
+            raise self._failure(error, key) from error
+        except CREDENTIAL_ERRORS as error:
+            raise AccessDeniedError(
+                f"AWS credentials for {self.uri}",
+                f"none that can be used ({type(error).__name__})",
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
+            ) from error
+        except NETWORK_ERRORS as error:
+            raise StoreUnavailableError(
+                f"an S3 store at {self._client.meta.endpoint_url}",
+                f"no answer ({type(error).__name__})",
+                "check the endpoint and the network, or try again later",
+            ) from error
+
+    def _failure(self, error: ClientError, key: str | None, *, code: str = "") -> Exception:
+        answer = error.response.get("Error", {})
+        return explain_failure(
+            code or str(answer.get("Code", "")),
+            _status(error),
+            message=str(answer.get("Message", "")),
+            uri=self.uri if key is None else self.uri_of(key),
+            bucket=self.bucket,
+        )
+
+
+@lru_cache(maxsize=8)
+def _process_client(settings: StorageSettings, process_id: int) -> Any:
+    """Build the client of this process: a client must not cross a fork with its connections."""
+    options = ClientConfig(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
+        max_pool_connections=settings.max_pool_connections,
+        request_checksum_calculation=settings.checksums.value,
+        response_checksum_validation=settings.checksums.value,
+        s3={"addressing_style": settings.addressing.value},
+        signature_version=UNSIGNED if settings.anonymous else None,
+    )
+    return Session().client(
+        "s3", region_name=settings.region, endpoint_url=settings.endpoint_url, config=options
+    )
+
+
+def _describe(key: str, answer: dict[str, Any], size: int) -> ObjectInfo:
+    return ObjectInfo(key, size, answer["ETag"].strip('"'), _modified(answer))
+
+
+def _modified(answer: dict[str, Any]) -> datetime:
+    if "LastModified" in answer:
+        modified: datetime = answer["LastModified"]
+        return modified.astimezone(UTC)
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)
+
+
+def _status(error: ClientError) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _attempts(error: ClientError) -> int:
+    return 1 + error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(random.uniform(0, RETRY_WAIT_S * 2**attempt))

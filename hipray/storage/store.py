@@ -1,0 +1,220 @@
+"""The store: objects under keys, the same on a local folder and on S3.
+
+A key is a relative POSIX path. A prefix is a folder: `list("a")` holds `a/b` and never `ab`.
+"""
+
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
+from hipray.errors import NotFoundError, StorageError
+from hipray.storage.atomic import PARTIAL_PREFIX, is_partial
+
+MAX_KEY_BYTES = 1024
+"""Longest key in UTF-8 bytes (Amazon S3 user guide, "Naming objects")."""
+
+PARALLEL_TRANSFERS = 8
+"""Files of one folder that travel at once."""
+
+
+class ObjectTooLargeError(StorageError):
+    """The object is larger than the caller accepts; its body was not downloaded."""
+
+
+class InvalidKeyError(StorageError):
+    """The key is not a plain relative path."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a store knows of an object without reading it."""
+
+    key: str
+    """Path relative to the store."""
+    size: int
+    """Bytes."""
+    etag: str
+    """Changes when the content does; not a digest that can be recomputed."""
+    modified: datetime
+    """Time of the last write, in UTC, by the store's clock."""
+
+
+def check_key(key: str) -> str:
+    """Return `key`; raise InvalidKeyError unless it is a plain relative POSIX path."""
+    problem = _key_problem(key)
+    if problem is not None:
+        raise InvalidKeyError(
+            "a key that is a relative path such as 'runs/a/done.json'",
+            f"{key!a} ({problem})",
+            "correct the key",
+        )
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` without its closing slash; raise InvalidKeyError as `check_key` does."""
+    return check_key(prefix.removesuffix("/")) if prefix else ""
+
+
+def _key_problem(key: str) -> str | None:
+    parts = key.split("/")
+    if not key:
+        return "it is empty"
+    if key.startswith("/"):
+        return "it is absolute"
+    if any(part in ("", ".", "..") for part in parts):
+        return "a part of it is empty, '.' or '..'"
+    if any(map(is_partial, parts)):
+        return f"names that begin with {PARTIAL_PREFIX} are reserved"
+    return _text_problem(key)
+
+
+def _text_problem(key: str) -> str | None:
+    categories = set(map(unicodedata.category, key))
+    if "\\" in key:
+        return "it has a backslash"
+    if "Cc" in categories:
+        return "it has a control character"
+    if "Cs" in categories:
+        return "it is not valid UTF-8"
+    if len(key.encode()) > MAX_KEY_BYTES:
+        return f"it is longer than {MAX_KEY_BYTES} bytes"
+    return None
+
+
+def check_size(uri: str, size: int, max_bytes: int | None) -> None:
+    """Raise ObjectTooLargeError when an object of `size` bytes exceeds `max_bytes`."""
+    if max_bytes is not None and size > max_bytes:
+        raise ObjectTooLargeError(
+            f"at most {max_bytes} bytes", f"{size} bytes at {uri}", "raise the limit or leave it"
+        )
+
+
+class Store(ABC):
+    """A folder of objects, local or on S3; safe to share between threads.
+
+    A store travels to another process as its address and settings, never with a connection.
+    Every operation raises a StorageError: AccessDeniedError, StoreUnavailableError (trying again
+    may help), StoreFullError, InvalidKeyError, and NotFoundError where it says so or where the
+    bucket does not exist.
+    """
+
+    def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
+        self.uri = uri
+        self.settings = settings
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, StorageSettings]]:
+        return type(self), (self.uri, self.settings)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
+
+    def uri_of(self, key: str) -> str:
+        """Return the full address of `key`, for messages and tables."""
+        return f"{self.uri.rstrip('/')}/{check_key(key)}"
+
+    def child(self, prefix: str) -> Self:
+        """Return the store of the folder `prefix` below this one."""
+        return type(self)(self.uri_of(check_prefix(prefix)), self.settings)
+
+    def read(self, key: str) -> bytes:
+        """Read an object whole; raise NotFoundError when there is none."""
+        return self.read_object(key)[0]
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object under `key`."""
+        return self.info(key) is not None
+
+    @abstractmethod
+    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+        """Read an object and what describes these very bytes, in one request.
+
+        Raises NotFoundError, and ObjectTooLargeError before the body is downloaded.
+        """
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> ObjectInfo:
+        """Write an object, replacing any; a reader sees the old or the new bytes, never a part."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object only where there is none; return whether this call made it.
+
+        Of any number of callers exactly one gets True, and the object is complete when seen.
+        """
+
+    @abstractmethod
+    def info(self, key: str) -> ObjectInfo | None:
+        """Describe an object without reading it; None when there is none."""
+
+    @abstractmethod
+    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """List the objects below a folder in the order of their keys, as they are fetched.
+
+        `start_after` is a full key: listing goes on with the first key after it. Keys that others
+        made and `check_key` refuses are listed too; using them raises InvalidKeyError.
+        """
+
+    @abstractmethod
+    def list_folders(self, prefix: str = "") -> Iterator[str]:
+        """List the keys of the folders directly below `prefix` that hold an object, in order."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Delete an object; no error when there is none."""
+
+    @abstractmethod
+    def write_file(self, source: Path, key: str) -> None:
+        """Write the content of a local file as `write` does, without holding it in memory."""
+
+    @abstractmethod
+    def read_file(self, key: str, target: Path) -> None:
+        """Copy an object to a local file that appears complete; raise NotFoundError."""
+
+    @abstractmethod
+    def local_path(self, key: str) -> Path | None:
+        """Return where `key` lies in a local folder, to map it into memory; None on S3."""
+
+    def write_folder(self, source: Path, prefix: str) -> tuple[str, ...]:
+        """Write all files below the local folder `source` under `prefix`; return their keys.
+
+        The folder is not one commit: let a marker made by `create` afterwards say it is complete.
+        Objects that were under `prefix` before stay. Raises NotFoundError when there is no file.
+        """
+        folder = check_prefix(prefix)
+        files = {
+            check_key(_join(folder, path.relative_to(source).as_posix())): path
+            for path in sorted(source.rglob("*"))
+            if path.is_file() and not is_partial(path.name)
+        }
+        if not files:
+            raise NotFoundError("a folder with files", f"none in {source}", "check the path")
+        with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+            tuple(pool.map(self.write_file, files.values(), files))
+        return tuple(sorted(files))
+
+    def read_folder(self, prefix: str, target: Path) -> tuple[str, ...]:
+        """Copy all objects below `prefix` into the local folder `target`; return their keys.
+
+        Raises NotFoundError when there are none, and InvalidKeyError before anything is copied
+        when a key would leave `target`.
+        """
+        keys = tuple(check_key(found.key) for found in self.list(prefix))
+        if not keys:
+            raise NotFoundError(
+                "objects", f"none below {_join(self.uri, prefix)}", "check the address"
+            )
+        below = len(_join(check_prefix(prefix), ""))
+        with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
+            tuple(pool.map(self.read_file, keys, (target / key[below:] for key in keys)))
+        return keys
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

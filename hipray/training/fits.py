@@ -1,0 +1,248 @@
+"""One fit from data to files: what a lane runs, on any machine, with or without Ray."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+from torch import nn
+
+from hipray.config.experiment import Experiment
+from hipray.data.dataset import HipArrays, load_arrays
+from hipray.data.framing import Mask
+from hipray.data.leakage import check_mask_origins
+from hipray.data.splits import FoldIndices, fold_indices
+from hipray.errors import DataError
+from hipray.metrics import accuracy, count_confusion, f1, sensitivity, specificity
+from hipray.storage import Store
+from hipray.training.classifier import ClassifierOutcome, train_classifier
+from hipray.training.context import FitContext
+from hipray.training.segmenter import SegmenterOutcome, train_segmenter
+from hipray.training.views import build_views
+from hipray.vocab import REGIONS, Fit, MaskSource, SegmenterFit, View
+
+WEIGHTS_FILE = "weights.safetensors"
+MODEL_FILE = "model.json"
+PREDICTIONS_FILE = "predictions.parquet"
+MASK_SCORES_FILE = "mask_scores.parquet"
+MASKS_FILE = "masks.npz"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class FitFiles:
+    """A finished fit, ready to be committed."""
+
+    files: dict[str, bytes]
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FitInputs:
+    """The data of an experiment as one lane sees it; arrays are decoded once and shared."""
+
+    store: Store
+    manifest: pd.DataFrame
+    split: pd.DataFrame
+    experiment: Experiment
+
+    @cached_property
+    def arrays(self) -> HipArrays:
+        """The framed hips and masks in manifest order."""
+        return load_arrays(self.store, self.manifest, side=self.experiment.data.working_px)
+
+    def fold(self, fit: Fit | SegmenterFit) -> FoldIndices:
+        """Return the manifest rows that train and test `fit`."""
+        return fold_indices(self.manifest, self.split, repeat=fit.repeat, fold=fit.fold)
+
+
+def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext) -> FitFiles:
+    """Train a segmenter and return its weights, out-of-fold masks and their scores."""
+    settings = inputs.experiment.segmenter
+    outcome = train_segmenter(
+        fit,
+        inputs.manifest,
+        inputs.arrays,
+        fold=inputs.fold(fit),
+        settings=settings,
+        split=inputs.experiment.split,
+        context=context,
+    )
+    model = {
+        "arch": fit.arch,
+        "regions": fit.regions,
+        "settings": settings.model_dump(mode="json"),
+        "working_px": inputs.experiment.data.working_px,
+    }
+    return FitFiles(
+        {
+            WEIGHTS_FILE: _dump_weights(outcome.network.module),
+            MODEL_FILE: _dump_json(model),
+            MASKS_FILE: _dump_masks(inputs.manifest, outcome),
+            MASK_SCORES_FILE: dump_frame(outcome.scores),
+            HISTORY_FILE: _dump_json(outcome.history.as_dict()),
+        },
+        _segmenter_summary(outcome),
+    )
+
+
+def run_classifier_fit(
+    fit: Fit, inputs: FitInputs, context: FitContext, *, masks: Mapping[int, list[bytes]]
+) -> FitFiles:
+    """Train a classifier and return its weights and scores.
+
+    `masks` maps a fold to the mask files of that fold's segmenters; empty for whole views.
+    """
+    settings = inputs.experiment.classifier
+    views = build_views(
+        fit.cell,
+        inputs.manifest,
+        inputs.arrays,
+        masks=_out_of_fold_masks(fit, inputs, masks),
+        classifier=settings,
+        matting=inputs.experiment.matting,
+    )
+    start = _read_start_weights(inputs.store, settings.weights)
+    outcome = train_classifier(
+        fit,
+        inputs.manifest,
+        views,
+        fold=inputs.fold(fit),
+        settings=settings,
+        split=inputs.experiment.split,
+        context=context,
+        start=start,
+    )
+    model = {
+        "cell": {**vars(fit.cell)},
+        "settings": settings.model_dump(mode="json"),
+        "matting": inputs.experiment.matting.model_dump(mode="json"),
+        "class_weights": outcome.weights,
+        "calibrator": vars(outcome.calibrator),
+        "threshold": outcome.threshold,
+        "working_px": inputs.experiment.data.working_px,
+    }
+    return FitFiles(
+        {
+            WEIGHTS_FILE: _dump_weights(outcome.module),
+            MODEL_FILE: _dump_json(model),
+            PREDICTIONS_FILE: dump_frame(outcome.predictions),
+            HISTORY_FILE: _dump_json(outcome.history.as_dict()),
+        },
+        _classifier_summary(outcome),
+    )
+
+
+def dump_frame(frame: pd.DataFrame) -> bytes:
+    """Return a frame as Parquet."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def load_frame(data: bytes) -> pd.DataFrame:
+    """Return the frame that `dump_frame` wrote."""
+    frame: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
+    return frame
+
+
+def _out_of_fold_masks(
+    fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]
+) -> Mask | None:
+    """Masks (N, R, S, S) in manifest order, each from a segmenter that never saw its patient."""
+    if fit.cell.variant.view is View.WHOLE or not _uses_predictions(inputs):
+        return None
+    rows = {hip_id: row for row, hip_id in enumerate(inputs.manifest["hip_id"])}
+    side = inputs.experiment.data.working_px
+    masks = np.zeros((len(rows), len(REGIONS), side, side), np.bool_)
+    origins = []
+    for fold, parts in files.items():
+        for part in parts:
+            hip_ids, drawn = load_masks(part)
+            for hip_id, mask in zip(hip_ids, drawn, strict=True):
+                masks[rows[hip_id]] |= mask
+                origins.append({"hip_id": hip_id, "fold": fold})
+    if len({origin["hip_id"] for origin in origins}) != len(rows):
+        raise DataError(
+            "a predicted mask for every hip", f"{len(origins)} of {len(rows)}", "run the segmenters"
+        )
+    check_mask_origins(
+        inputs.split,
+        pd.DataFrame(origins),
+        repeat=fit.repeat,
+        allow=inputs.experiment.leakage.allow,
+    )
+    return masks
+
+
+def _uses_predictions(inputs: FitInputs) -> bool:
+    return inputs.experiment.matting.mask is not MaskSource.TRUE
+
+
+def load_masks(data: bytes) -> tuple[list[str], Mask]:
+    """Return hip ids and masks (n, R, S, S) of a segmenter fit's mask file."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        shape = tuple(archive["shape"])
+        count = int(np.prod(shape))
+        masks = np.unpackbits(archive["bits"], count=count).reshape(shape).astype(np.bool_)
+        return [str(hip_id) for hip_id in archive["hip_ids"]], masks
+
+
+def _dump_masks(manifest: pd.DataFrame, outcome: SegmenterOutcome) -> bytes:
+    buffer = io.BytesIO()
+    masks = outcome.segmentation.masks
+    np.savez_compressed(
+        buffer,
+        bits=np.packbits(masks),
+        shape=np.array(masks.shape),
+        confidence=outcome.segmentation.confidence,
+        hip_ids=manifest["hip_id"].iloc[outcome.test_rows].to_numpy(dtype=str),
+    )
+    return buffer.getvalue()
+
+
+def _dump_weights(module: nn.Module) -> bytes:
+    state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    return safetensors.torch.save(state)
+
+
+def _read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
+    if weights in ("none", "imagenet"):
+        return None
+    return safetensors.torch.load(store.read(weights))
+
+
+def _dump_json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=1, sort_keys=True).encode()
+
+
+def _segmenter_summary(outcome: SegmenterOutcome) -> dict[str, Any]:
+    by_region = outcome.scores.groupby("region") if len(outcome.scores) else None
+    return {
+        "epochs": outcome.history.epochs,
+        "best_epoch": outcome.history.best_epoch,
+        "n_test": len(outcome.test_rows),
+        "iou": {} if by_region is None else by_region["iou"].mean().to_dict(),
+    }
+
+
+def _classifier_summary(outcome: ClassifierOutcome) -> dict[str, Any]:
+    parts = dict(tuple(outcome.predictions.groupby("part")))
+    train = parts["train"]
+    counts = count_confusion(train["label"], train["score"] >= outcome.threshold)
+    return {
+        "epochs": outcome.history.epochs,
+        "best_epoch": outcome.history.best_epoch,
+        **{f"n_{part}": len(parts.get(part, ())) for part in ("train", "inner", "test")},
+        "train_accuracy": accuracy(counts),
+        "train_sensitivity": sensitivity(counts),
+        "train_specificity": specificity(counts),
+        "train_f1": f1(counts),
+    }

@@ -1,0 +1,137 @@
+"""The one training loop: epochs, early stopping, a checkpoint after each, exact resume.
+
+Every epoch seeds its own randomness from (seed, epoch), so a fit resumed after epoch k ends with
+the same weights as one that was never interrupted.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from hipray.training.checkpoints import Checkpoint, Tensors
+from hipray.training.context import EpochReport, FitContext
+
+
+class Task(Protocol):
+    """What is particular to one kind of network: an epoch of steps and a validation."""
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
+        """Take one epoch of optimiser steps and return the mean loss."""
+        ...
+
+    def validate(self) -> float:
+        """Return the loss on inner validation, smaller is better."""
+        ...
+
+
+@dataclass
+class History:
+    """The curves of a fit and where it was best."""
+
+    train_loss: list[float] = field(default_factory=list)
+    inner_loss: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were run."""
+        return len(self.inner_loss)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the history as plain data."""
+        return asdict(self)
+
+
+def run_epochs(
+    task: Task, *, epochs: int, patience: int, seed: int, context: FitContext
+) -> History:
+    """Train until `epochs` or until `patience` epochs bring no better inner loss.
+
+    Leaves `task.module` with the weights of its best epoch.
+    """
+    history, best = _resume(task, context)
+    while history.epochs < epochs and not _is_stale(history, patience):
+        context.check_deadline()
+        started = time.perf_counter()
+        train_loss, inner_loss = _run_epoch(task, history.epochs, seed)
+        history.train_loss.append(train_loss)
+        history.inner_loss.append(inner_loss)
+        if history.best_epoch < 0 or inner_loss < history.inner_loss[history.best_epoch]:
+            history.best_epoch = history.epochs - 1
+            best = _copy(task.module.state_dict())
+        _save(task, history, best, context)
+        seconds = time.perf_counter() - started
+        context.report(EpochReport(history.epochs, epochs, train_loss, inner_loss, seconds))
+    task.module.load_state_dict(best)
+    return history
+
+
+def _run_epoch(task: Task, epoch: int, seed: int) -> tuple[float, float]:
+    devices = [p.device for p in task.module.parameters()][:1]
+    with torch.random.fork_rng([d for d in devices if d.type == "cuda"]):
+        torch.manual_seed(epoch_seed(seed, epoch))  # dropout draws from the global generator
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
+        task.module.train()
+        train_loss = task.train_epoch(epoch, generator)
+        task.module.eval()
+        with torch.inference_mode():
+            return train_loss, task.validate()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of one epoch; distinct for each (seed, epoch) below a million epochs."""
+    return seed * 1_000_003 + epoch
+
+
+def _is_stale(history: History, patience: int) -> bool:
+    return history.epochs - 1 - history.best_epoch >= patience and history.epochs > 0
+
+
+def _resume(task: Task, context: FitContext) -> tuple[History, Tensors]:
+    checkpoint = context.checkpoints.load_latest() if context.checkpoints else None
+    if checkpoint is None:
+        return History(), _copy(task.module.state_dict())
+    parts = _split(checkpoint.tensors)
+    task.module.load_state_dict(parts["module"])
+    _load_optimizer(task.optimizer, parts["optimizer"])
+    return History(**checkpoint.history), _copy(parts["best"])
+
+
+def _save(task: Task, history: History, best: Tensors, context: FitContext) -> None:
+    if context.checkpoints is None:
+        return
+    tensors = {f"module/{k}": v for k, v in task.module.state_dict().items()}
+    tensors |= {f"best/{k}": v for k, v in best.items()}
+    for index, state in task.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    # shared storage is copied: safetensors refuses tensors that overlap
+    tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    context.checkpoints.save(Checkpoint(history.epochs, tensors, history.as_dict()))
+
+
+def _split(tensors: Tensors) -> dict[str, Tensors]:
+    parts: dict[str, Tensors] = {"module": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = tensor
+    return parts
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, Tensors] = {}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+
+
+def _copy(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,181 @@
+"""The plan of a grid: every fit with its content digest and the fits it waits for.
+
+A fit's digest covers the settings, data, split and source that shape its result, and the digests
+of the segmenters whose masks it uses. Equal digests are the same work, whoever does it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hipray.config.experiment import Experiment
+from hipray.digests import digest_of, source_digest
+from hipray.vocab import (
+    REGIONS,
+    Cell,
+    Fit,
+    LabelType,
+    MaskSource,
+    Region,
+    SegmenterArch,
+    SegmenterFit,
+    Variant,
+    View,
+)
+
+SHAPING_SOURCE = (
+    "data/augment", "data/framing", "data/intensity", "segmentation", "matting",
+    "classification", "training/segmenter", "training/classifier", "training/loop",
+    "training/views", "metrics",
+)  # fmt: skip
+"""Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
+
+
+@dataclass(frozen=True)
+class PlannedFit:
+    """One unit of work of a grid."""
+
+    fit: Fit | SegmenterFit
+    digest: str
+    needs: tuple[str, ...] = ()
+    """Digests of the segmenter fits whose masks this fit uses."""
+
+    @property
+    def name(self) -> str:
+        """The fit's readable name."""
+        return self.fit.name
+
+
+def build_cells(
+    regions: Iterable[Region],
+    label_types: Iterable[LabelType],
+    backbones: Iterable[str],
+    variants: Iterable[Variant],
+) -> list[Cell]:
+    """Return every combination, in reading order."""
+    return [
+        Cell(region, label_type, backbone, variant)
+        for region in regions
+        for label_type in label_types
+        for variant in variants
+        for backbone in backbones
+    ]
+
+
+def plan_fits(
+    cells: Sequence[Cell],
+    experiment: Experiment,
+    *,
+    data_digest: str,
+    test_folds: Sequence[int],
+    has_masks: bool = True,
+) -> list[PlannedFit]:
+    """Return all fits of a grid: segmenters first, then the longest classifiers first.
+
+    Where the archive has no annotated mask (`has_masks`) no segmenter is planned.
+    """
+    segmenters = plan_segmenters(experiment, data_digest=data_digest) if has_masks else []
+    mask_makers = _mask_makers(segmenters, experiment)
+    classifiers = [
+        _plan_classifier(Fit(cell, repeat, fold), experiment, data_digest, mask_makers)
+        for cell in cells
+        for repeat in range(experiment.split.repeats)
+        for fold in test_folds
+    ]
+    return segmenters + sorted(classifiers, key=_cost, reverse=True)
+
+
+def plan_segmenters(experiment: Experiment, *, data_digest: str) -> list[PlannedFit]:
+    """Return one segmenter fit per network, region group, repeat and fold: full cross-fitting."""
+    groups = [(r,) for r in REGIONS] if experiment.segmenter.per_region else [REGIONS]
+    return [
+        _plan_segmenter(SegmenterFit(arch, regions, repeat, fold), experiment, data_digest)
+        for arch in experiment.segmenter.archs
+        for repeat in range(experiment.split.repeats)
+        for fold in range(experiment.split.folds)
+        for regions in groups
+    ]
+
+
+def describe_fit(fit: Fit | SegmenterFit) -> dict[str, Any]:
+    """Return a fit as plain data."""
+    return asdict(fit)
+
+
+def read_fit(values: dict[str, Any]) -> Fit | SegmenterFit:
+    """Return the fit that `describe_fit` wrote."""
+    if "cell" in values:
+        cell = values["cell"]
+        return Fit(
+            Cell(
+                Region(cell["region"]),
+                LabelType(cell["label_type"]),
+                cell["backbone"],
+                Variant(cell["variant"]),
+            ),
+            values["repeat"],
+            values["fold"],
+        )
+    return SegmenterFit(
+        SegmenterArch(values["arch"]),
+        tuple(Region(region) for region in values["regions"]),
+        values["repeat"],
+        values["fold"],
+    )
+
+
+def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data_digest: str) -> PlannedFit:
+    # the list of networks is not part of one network's identity
+    settings = experiment.segmenter.model_dump(mode="json", exclude={"archs"})
+    digest = digest_of(
+        [describe_fit(fit), settings, experiment.data, experiment.split, data_digest, _source()]
+    )
+    return PlannedFit(fit, digest)
+
+
+def _plan_classifier(
+    fit: Fit,
+    experiment: Experiment,
+    data_digest: str,
+    mask_makers: dict[int, tuple[str, ...]],
+) -> PlannedFit:
+    matted = fit.cell.variant.view is View.MATTED
+    predicted = matted and experiment.matting.mask is not MaskSource.TRUE
+    needs = mask_makers.get(fit.repeat, ()) if predicted else ()
+    digest = digest_of(
+        [
+            describe_fit(fit),
+            experiment.classifier,
+            experiment.matting if matted else None,
+            experiment.data,
+            experiment.split,
+            data_digest,
+            needs,
+            _source(),
+        ]
+    )
+    return PlannedFit(fit, digest, needs)
+
+
+def _mask_makers(
+    segmenters: Sequence[PlannedFit], experiment: Experiment
+) -> dict[int, tuple[str, ...]]:
+    """Digests, for each repeat, of the first network's fits: together they mask every hip."""
+    makers: dict[int, tuple[str, ...]] = {}
+    for planned in segmenters:
+        if isinstance(planned.fit, SegmenterFit) and planned.fit.arch is experiment.segmenter.archs[0]:
+            makers[planned.fit.repeat] = (*makers.get(planned.fit.repeat, ()), planned.digest)
+    return makers
+
+
+BACKBONE_COST = {"vgg16": 3.0, "resnet50": 1.5, "densenet121": 1.0}
+"""Relative training time of the paper's networks on one core at 64 px; others count as 1.5."""
+
+
+def _cost(planned: PlannedFit) -> tuple[float, str]:
+    assert isinstance(planned.fit, Fit)
+    return BACKBONE_COST.get(planned.fit.cell.backbone, 1.5), planned.name
+
+
+def _source() -> str:
+    return source_digest(*SHAPING_SOURCE)

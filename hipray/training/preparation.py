@@ -1,0 +1,138 @@
+"""Everything a grid settles before a fit is trained: data, split, leak check and plan."""
+
+import json
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from hipray.classification.model import check_backbone
+from hipray.config.jobs import GridRun
+from hipray.data.dataset import dataset_digest
+from hipray.data.leakage import Leak, LeakKind, LeakReport, check_split
+from hipray.data.manifest import read_manifest, read_table, write_table
+from hipray.data.splits import deal_split, split_name
+from hipray.digests import digest_of, source_digest
+from hipray.errors import ConfigError, DataError
+from hipray.storage import Store
+from hipray.training.fits import FitInputs
+from hipray.training.plan import PlannedFit, build_cells, plan_fits
+from hipray.vocab import REGIONS, MaskSource, Variant
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A grid ready to run."""
+
+    inputs: FitInputs
+    plan: list[PlannedFit]
+    leaks: LeakReport
+    data_digest: str
+    split_key: str
+
+
+def prepare(store: Store, config: GridRun) -> Preparation:
+    """Read the manifest, deal or read the split, check it for leaks and plan all fits.
+
+    Raises ConfigError, DataError or LeakageError before anything is trained.
+    """
+    for backbone in config.backbones:
+        check_backbone(backbone)
+    manifest = read_manifest(store)
+    inputs = read_inputs(store, config, manifest)
+    digest = dataset_digest(manifest)
+    leaks = _check_leaks(store, inputs, config, digest)
+    return Preparation(
+        inputs, plan_grid(config, inputs, digest), leaks, digest, split_key(config)
+    )
+
+
+def read_inputs(
+    store: Store, config: GridRun, manifest: pd.DataFrame | None = None
+) -> FitInputs:
+    """Return the data of a grid; the split is dealt once and then read from its file."""
+    manifest = read_manifest(store) if manifest is None else manifest
+    split = _read_or_deal_split(store, config, manifest)
+    return FitInputs(store, manifest, split, config.experiment)
+
+
+def plan_grid(config: GridRun, inputs: FitInputs, data_digest: str) -> list[PlannedFit]:
+    """Return every fit of the grid."""
+    has_masks = bool(inputs.arrays.has_mask.any())
+    needs_masks = Variant.SEGMENTED in config.variants
+    if needs_masks and not has_masks:
+        raise DataError(
+            "annotated masks for the segmented variant",
+            "none in the manifest",
+            "add labelme files beside the films, or set variants = ['original', 'augmented']",
+        )
+    if needs_masks and config.experiment.matting.mask is MaskSource.TRUE:
+        _require_all_masks(inputs)
+    cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
+    return plan_fits(
+        cells,
+        config.experiment,
+        data_digest=data_digest,
+        test_folds=chosen_folds(config),
+        has_masks=has_masks,
+    )
+
+
+def chosen_folds(config: GridRun) -> tuple[int, ...]:
+    """Return the folds that are tested."""
+    folds = config.experiment.split.folds
+    if config.test_folds is None:
+        return tuple(range(folds))
+    outside = [fold for fold in config.test_folds if not 0 <= fold < folds]
+    if outside:
+        raise ConfigError(
+            f"test_folds within 0..{folds - 1}", f"{outside}", "correct test_folds or split.folds"
+        )
+    return config.test_folds
+
+
+def split_key(config: GridRun) -> str:
+    """Return the workspace key of the grid's split."""
+    return f"splits/{split_name(config.experiment.split)}.parquet"
+
+
+def _require_all_masks(inputs: FitInputs) -> None:
+    missing = int((~inputs.arrays.has_mask.all(1)).sum())
+    if missing:
+        raise DataError(
+            f"annotated masks of all {len(REGIONS)} regions for matting.mask = 'true'",
+            f"{missing} hips without",
+            "annotate them or set matting.mask = 'predicted'",
+        )
+
+
+def _read_or_deal_split(store: Store, config: GridRun, manifest: pd.DataFrame) -> pd.DataFrame:
+    key = split_key(config)
+    if store.exists(key):
+        split: pd.DataFrame = read_table(store, key).to_pandas()
+        if set(split["hip_id"]) == set(manifest["hip_id"]):
+            return split
+    split = deal_split(manifest, config.experiment.split)
+    write_table(store, key, pa.Table.from_pandas(split, preserve_index=False))
+    return split
+
+
+def _check_leaks(
+    store: Store, inputs: FitInputs, config: GridRun, data_digest: str
+) -> LeakReport:
+    """Check once for each (data, split, folds, settings, guard); the answer is kept as a file."""
+    folds = chosen_folds(config)
+    settings = inputs.experiment.leakage
+    identity = digest_of(
+        [data_digest, split_key(config), folds, settings, source_digest("data/leakage", "data/near_duplicates")]
+    )
+    key = f"splits/checks/{identity[:20]}.json"
+    if store.exists(key):
+        known = json.loads(store.read(key))
+        leaks = [Leak(**(leak | {"kind": LeakKind(leak["kind"])})) for leak in known["leaks"]]
+        return LeakReport(tuple(leaks), known["allowed"])
+    report = check_split(
+        inputs.manifest, inputs.split, inputs.arrays.films, settings=settings, test_folds=folds
+    )
+    store.write(key, json.dumps(asdict(report)).encode())
+    return report

@@ -1,0 +1,208 @@
+"""Training one segmenter and letting it draw the masks of the hips it did not see.
+
+Legend of shapes: N hips, S side of the frame in pixels, R regions of this network.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import nn
+
+from hipray.config.experiment import SegmenterSettings, SplitSettings
+from hipray.data.augment import jitter_batch
+from hipray.data.dataset import HipArrays
+from hipray.data.framing import resize_square
+from hipray.data.intensity import centre
+from hipray.data.splits import FoldIndices, Indices, hold_back
+from hipray.errors import DataError
+from hipray.metrics import dice, iou
+from hipray.segmentation.losses import segmentation_loss
+from hipray.segmentation.model import build_network
+from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
+from hipray.training.context import FitContext
+from hipray.training.loop import History, run_epochs
+from hipray.vocab import REGIONS, SegmenterFit
+
+FINAL_LR_SHARE = 0.01
+"""Share of the learning rate that cosine decay ends at."""
+
+
+@dataclass(frozen=True)
+class SegmenterOutcome:
+    """A trained segmenter with its out-of-fold masks and scores."""
+
+    network: SegmenterNetwork
+    history: History
+    test_rows: Indices
+    segmentation: Segmentation
+    """Masks of `test_rows`, all regions; regions this network lacks are empty."""
+    scores: pd.DataFrame
+    """One row per annotated test hip and region: hip_id, region, iou, dice, background_iou."""
+
+
+class _SegmenterTask:
+    """Epochs over annotated films with jitter; validation without."""
+
+    def __init__(
+        self,
+        fit: SegmenterFit,
+        arrays: HipArrays,
+        *,
+        rows: tuple[Indices, Indices],
+        settings: SegmenterSettings,
+        context: FitContext,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        channels = [REGIONS.index(region) for region in fit.regions]
+        self._train = _gather(arrays, rows[0], channels, settings.size_px)
+        self._inner = _gather(arrays, rows[1], channels, settings.size_px)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            self.module: nn.Module = build_network(
+                fit.arch, settings, outputs=len(channels)
+            ).to(context.device)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+
+    def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._settings.lr * _cosine(epoch / self._settings.epochs)
+        films, masks, annotated = self._train
+        losses = []
+        for rows in _batches(len(films), self._settings.batch, generator):
+            self._context.check_deadline()
+            batch, truth = jitter_batch(
+                films[rows][:, None].float() / 255, masks[rows].float(), generator=generator
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(batch, truth, annotated[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            losses.append(loss.item())
+        return float(np.mean(losses))
+
+    def validate(self) -> float:
+        films, masks, annotated = self._inner
+        losses = []
+        for start in range(0, len(films), self._settings.batch):
+            rows = slice(start, start + self._settings.batch)
+            loss = self._loss(films[rows][:, None].float() / 255, masks[rows].float(), annotated[rows])
+            losses.append(loss.item() * len(films[rows]))
+        return float(np.sum(losses) / len(films))
+
+    def _loss(
+        self, films: torch.Tensor, masks: torch.Tensor, annotated: torch.Tensor
+    ) -> torch.Tensor:
+        device = self._context.device
+        with self._context.autocast():
+            logits = self.module(centre(films.to(device)))
+        return segmentation_loss(
+            logits.float(), masks.to(device), annotated.to(device), kind=self._settings.loss
+        )
+
+
+def train_segmenter(
+    fit: SegmenterFit,
+    manifest: pd.DataFrame,
+    arrays: HipArrays,
+    *,
+    fold: FoldIndices,
+    settings: SegmenterSettings,
+    split: SplitSettings,
+    context: FitContext,
+) -> SegmenterOutcome:
+    """Train `fit` on the annotated hips of its training side and segment its test hips.
+
+    Raises DataError where the training side has too few annotated hips.
+    """
+    channels = [REGIONS.index(region) for region in fit.regions]
+    annotated = fold.train[arrays.has_mask[fold.train][:, channels].any(1)]
+    patients = manifest["patient_id"].iloc[annotated].nunique()
+    if patients < 3:
+        raise DataError(
+            f"annotated masks of {', '.join(r.display_name for r in fit.regions)} for 3 patients or more",
+            f"{patients}",
+            "add annotations, or train the original and augmented variants only",
+        )
+    kept, held = hold_back(
+        manifest,
+        annotated,
+        settings=split,
+        fraction=settings.inner_fraction,
+        seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
+    )
+    task = _SegmenterTask(
+        fit, arrays, rows=(kept, held), settings=settings, context=context
+    )
+    history = run_epochs(
+        task, epochs=settings.epochs, patience=settings.patience, seed=settings.seed, context=context
+    )
+    network = SegmenterNetwork(task.module, fit.regions, settings.size_px)
+    segmentation = Segmenter([network], device=context.device)(arrays.films[fold.test])
+    scores = score_masks(manifest, arrays, segmentation, fit=fit, rows=fold.test)
+    return SegmenterOutcome(network, history, fold.test, segmentation, scores)
+
+
+def score_masks(
+    manifest: pd.DataFrame,
+    arrays: HipArrays,
+    segmentation: Segmentation,
+    *,
+    fit: SegmenterFit,
+    rows: Indices,
+) -> pd.DataFrame:
+    """Return IoU and Dice of each annotated hip in `rows` and region of `fit`, per film."""
+    scores = []
+    for position, row in enumerate(rows):
+        for region in fit.regions:
+            channel = REGIONS.index(region)
+            if arrays.has_mask[row, channel]:
+                drawn, truth = segmentation.masks[position, channel], arrays.masks[row, channel]
+                scores.append(
+                    {
+                        "hip_id": manifest["hip_id"].iloc[row],
+                        "patient_id": manifest["patient_id"].iloc[row],
+                        "arch": fit.arch.value,
+                        "region": region.value,
+                        "repeat": fit.repeat,
+                        "fold": fit.fold,
+                        "iou": iou(drawn, truth),
+                        "dice": dice(drawn, truth),
+                        "background_iou": iou(~drawn, ~truth),
+                    }
+                )
+    return pd.DataFrame(scores)
+
+
+def _gather(
+    arrays: HipArrays, rows: Indices, channels: list[int], size: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Films (N, S, S) uint8, masks (N, R, S, S) bool and annotated (N, R), copied from the map."""
+    films = torch.from_numpy(np.array(resize_square(arrays.films[rows], size)))
+    masks = [
+        resize_square(arrays.masks[rows, channel].astype(np.uint8) * 255, size) >= 128
+        for channel in channels
+    ]
+    annotated = torch.from_numpy(np.array(arrays.has_mask[rows][:, channels]))
+    return films, torch.from_numpy(np.stack(masks, 1)), annotated
+
+
+def _batches(
+    count: int, size: int, generator: torch.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Shuffled batches of at least two films: batch norm cannot learn from one."""
+    order = torch.randperm(count, generator=generator).numpy()
+    parts = [order[start : start + size] for start in range(0, count, size)]
+    if len(parts) > 1 and len(parts[-1]) < 2:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
+
+
+def _cosine(progress: float) -> float:
+    return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))

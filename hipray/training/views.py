@@ -1,0 +1,79 @@
+"""The views a classifier trains on: the whole film or a matted region, once or seven times.
+
+Legend of shapes: N hips, P side of the view in pixels, M moved copies (1, or 7 when augmented).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hipray.config.experiment import ClassifierSettings, MattingSettings
+from hipray.data.augment import move_film, paper_moves
+from hipray.data.dataset import HipArrays
+from hipray.data.framing import Mask, Pixels, resize_square
+from hipray.data.manifest import label_column
+from hipray.data.splits import Indices
+from hipray.matting.matter import Matter
+from hipray.vocab import REGIONS, Cell, MaskSource, Variant, View
+
+
+@dataclass(frozen=True)
+class Views:
+    """The usable hips of one cell as views with labels."""
+
+    rows: Indices
+    """(n,) manifest rows."""
+    films: Pixels
+    """(n, P, P) uint8."""
+    labels: Indices
+    """(n,) 0 normal, 1 abnormal."""
+
+
+def labelled_rows(manifest: pd.DataFrame, cell: Cell) -> Indices:
+    """Return the rows whose label is known for this cell; the others drop out of it only."""
+    labels = manifest[label_column(cell.label_type, cell.region)]
+    return np.flatnonzero(labels.notna().to_numpy()).astype(np.int64)
+
+
+def build_views(
+    cell: Cell,
+    manifest: pd.DataFrame,
+    arrays: HipArrays,
+    *,
+    masks: Mask | None,
+    classifier: ClassifierSettings,
+    matting: MattingSettings,
+) -> Views:
+    """Return the views of every labelled hip of `cell`.
+
+    `masks` (N, R, S, S) are out-of-fold masks in manifest order, needed for predicted mattings.
+    Hips whose region cannot be cut out have no view.
+    """
+    rows = labelled_rows(manifest, cell)
+    column = manifest[label_column(cell.label_type, cell.region)]
+    if cell.variant.view is View.WHOLE:
+        films = resize_square(arrays.films[rows], classifier.size_px)
+    else:
+        source = arrays.masks if matting.mask is MaskSource.TRUE else masks
+        if source is None:
+            raise ValueError(f"{cell.name} needs predicted masks")
+        channel = REGIONS.index(cell.region)
+        crops = Matter(matting)(
+            arrays.films[rows], source[rows, channel], size_px=classifier.size_px
+        )
+        rows, films = rows[crops.present], crops.films[crops.present]
+    labels = column.iloc[rows].astype(int).to_numpy(dtype=np.int64)
+    return Views(rows, films, labels)
+
+
+def augment_views(films: Pixels, variant: Variant, settings: ClassifierSettings) -> Pixels:
+    """Return the training copies (n, M, P, P) of films (n, P, P): the film itself comes first.
+
+    Only the original variant trains on the film alone; the segmented one is augmented as in the
+    paper's third experiment.
+    """
+    if variant is Variant.ORIGINAL:
+        return films[:, None]
+    moves = paper_moves(settings)
+    return np.stack([np.stack([move_film(film, move) for move in moves]) for film in films])

@@ -1,0 +1,234 @@
+"""The words of hipray: every region, label, network, refusal and unit of work, as pure data.
+
+A fifth region, another backbone or a new refusal code starts here; every other module imports
+these names and none spells them as a string.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Region(StrEnum):
+    """A region of interest of the hip as DXA reports it (Feng et al. 2023, section 3.2)."""
+
+    FEMORAL_NECK = "femoral_neck"
+    GREATER_TROCHANTER = "greater_trochanter"
+    WARDS_TRIANGLE = "wards_triangle"
+    TOTAL_HIP = "total_hip"
+
+    @property
+    def display_name(self) -> str:
+        """The name a person reads."""
+        return REGION_NAMES[self]
+
+    @property
+    def research_only(self) -> bool:
+        """Whether ISCD gives this region no part in a diagnosis (trochanter, Ward's triangle)."""
+        return self not in HEADLINE_REGIONS
+
+
+REGION_NAMES = {
+    Region.FEMORAL_NECK: "Femoral neck",
+    Region.GREATER_TROCHANTER: "Greater trochanter",
+    Region.WARDS_TRIANGLE: "Ward's triangle",
+    Region.TOTAL_HIP: "Total hip",
+}
+
+REGIONS = tuple(Region)
+"""Channel order of every mask array: femoral neck, greater trochanter, Ward's, total hip."""
+
+HEADLINE_REGIONS = (Region.FEMORAL_NECK, Region.TOTAL_HIP)
+"""ISCD 2023: the diagnosis takes the lower T-score of femoral neck and total hip."""
+
+REGION_ALIASES = {
+    "neck": Region.FEMORAL_NECK,
+    "fn": Region.FEMORAL_NECK,
+    "fem neck": Region.FEMORAL_NECK,
+    "femoral neck": Region.FEMORAL_NECK,
+    "股骨頸": Region.FEMORAL_NECK,
+    "troch": Region.GREATER_TROCHANTER,
+    "trochanter": Region.GREATER_TROCHANTER,
+    "gt": Region.GREATER_TROCHANTER,
+    "greater trochanter": Region.GREATER_TROCHANTER,
+    "大轉子": Region.GREATER_TROCHANTER,
+    "ward": Region.WARDS_TRIANGLE,
+    "wards": Region.WARDS_TRIANGLE,
+    "ward's": Region.WARDS_TRIANGLE,
+    "wt": Region.WARDS_TRIANGLE,
+    "wards triangle": Region.WARDS_TRIANGLE,
+    "ward's triangle": Region.WARDS_TRIANGLE,
+    "total": Region.TOTAL_HIP,
+    "th": Region.TOTAL_HIP,
+    "hip": Region.TOTAL_HIP,
+    "total hip": Region.TOTAL_HIP,
+}
+
+
+def parse_region(text: str) -> Region | None:
+    """Return the region that a report or an annotator means by `text`, or None."""
+    word = text.strip().lower().replace("_", " ").replace("-", " ").replace("’", "'")
+    return REGION_ALIASES.get(" ".join(word.split()))
+
+
+class LabelType(StrEnum):
+    """Which DXA quantity makes a hip abnormal (section 3.4.2 and Table 4 of the paper)."""
+
+    T_SCORE = "t_score"
+    BMD = "bmd"
+
+
+class Backbone(StrEnum):
+    """The paper's three classifiers, by their timm names; any other timm name is accepted too."""
+
+    VGG16 = "vgg16"
+    RESNET50 = "resnet50"
+    DENSENET121 = "densenet121"
+
+
+class Variant(StrEnum):
+    """How a classifier's data is prepared: the paper's three experiments (section 3.1)."""
+
+    ORIGINAL = "original"
+    AUGMENTED = "augmented"
+    SEGMENTED = "segmented"
+
+    @property
+    def view(self) -> "View":
+        """What part of the film this variant looks at."""
+        return View.MATTED if self is Variant.SEGMENTED else View.WHOLE
+
+
+class View(StrEnum):
+    """The pixels a classifier receives: the whole hip, or only what lies inside the mask."""
+
+    WHOLE = "whole"
+    MATTED = "matted"
+
+
+class MaskSource(StrEnum):
+    """Where a matted view's mask comes from."""
+
+    PREDICTED = "predicted"
+    TRUE = "true"
+    DILATED = "dilated"  # the predicted mask grown by a margin: separates "context lost"
+    BOX = "box"  # the predicted mask's bounding box, nothing blanked inside it
+
+
+class SegmenterArch(StrEnum):
+    """The paper's two segmentation networks (section 2.3)."""
+
+    UNET = "unet"
+    UNETPP = "unetpp"
+
+
+class Side(StrEnum):
+    """The patient's side as the file states it; never guessed from pixels."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    UNKNOWN = "unknown"
+
+
+class Sex(StrEnum):
+    """The patient's sex as the record states it."""
+
+    FEMALE = "female"
+    MALE = "male"
+    UNKNOWN = "unknown"
+
+
+class DataSource(StrEnum):
+    """Whether a number comes from generated phantoms or from films of people."""
+
+    PHANTOM = "phantom"
+    REAL = "real"
+
+
+class FitState(StrEnum):
+    """Where one fit of a grid stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RefusalCode(StrEnum):
+    """Why a file or a hip is not scored: the same codes in ingest, endpoint and batch."""
+
+    UNREADABLE = "unreadable"  # no decoder makes an image of it
+    TOO_LARGE = "too_large"  # beyond the byte or pixel limit, found before decoding
+    TOO_SMALL = "too_small"  # too few pixels to show trabeculae
+    NOT_AN_IMAGE = "not_an_image"  # a DICOM object without pixels (report, plan, directory)
+    WRONG_MODALITY = "wrong_modality"  # DICOM modality other than a projection radiograph
+    NOT_A_RADIOGRAPH = "not_a_radiograph"  # colour, text or a flat field
+    WRONG_BODY_PART = "wrong_body_part"  # the file states another body part
+    WRONG_VIEW = "wrong_view"  # the file states a lateral or frog-leg view
+    MULTI_FRAME = "multi_frame"  # a cine or volume
+    IMPLANT = "implant"  # metal in the region of interest
+    REGION_MISSING = "region_missing"  # the segmenter found no such region
+    IMPLAUSIBLE_GEOMETRY = "implausible_geometry"  # regions where no hip has them
+    DECODER_CRASH = "decoder_crash"  # decoding ran out of time or memory, or died
+    DUPLICATE = "duplicate"  # the same pixels came before in this archive
+    MISSING_OBJECT = "missing_object"  # the named file or key does not exist
+
+
+class Finding(StrEnum):
+    """A quality remark that does not stop the answer."""
+
+    VIEW_UNSTATED = "view_unstated"
+    WRONG_VIEW_SUSPECTED = "wrong_view_suspected"
+    SIDE_UNKNOWN = "side_unknown"
+    SPACING_UNKNOWN = "spacing_unknown"
+    POLARITY_INVERTED = "polarity_inverted"  # stored as low = white and turned round
+    LOW_CONTRAST = "low_contrast"
+    BURNED_IN_TEXT = "burned_in_text"
+    METAL_SUSPECTED = "metal_suspected"
+    LOW_MASK_CONFIDENCE = "low_mask_confidence"
+    BIT_DEPTH_8 = "bit_depth_8"
+    BODY_PART_UNSTATED = "body_part_unstated"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One experiment of the grid: a region, a label, a network and a way to prepare the data."""
+
+    region: Region
+    label_type: LabelType
+    backbone: str  # a Backbone, or any other timm name
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        """The cell's name in paths and tables, for example `total_hip-t_score-vgg16-original`."""
+        return f"{self.region}-{self.label_type}-{self.backbone}-{self.variant}"
+
+
+@dataclass(frozen=True, order=True)
+class Fit:
+    """The unit of work of a grid: one cell trained on one repeat and fold of the split."""
+
+    cell: Cell
+    repeat: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """The fit's name in ledgers, for example `total_hip-t_score-vgg16-original-r0f3`."""
+        return f"{self.cell.name}-r{self.repeat}f{self.fold}"
+
+
+@dataclass(frozen=True, order=True)
+class SegmenterFit:
+    """One segmenter trained on one repeat and fold; all regions at once, or one region only."""
+
+    arch: SegmenterArch
+    regions: tuple[Region, ...]
+    repeat: int
+    fold: int
+
+    @property
+    def name(self) -> str:
+        """The fit's name in ledgers, for example `unet-all-r0f3` or `unetpp-total_hip-r0f3`."""
+        scope = "all" if self.regions == REGIONS else "+".join(self.regions)
+        return f"{self.arch}-{scope}-r{self.repeat}f{self.fold}"

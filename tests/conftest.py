@@ -1,0 +1,81 @@
+"""Fixtures for every test: an S3 server on loopback and an environment without real credentials."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hipray.config.storage import StorageSettings
+from hipray.storage import Store, open_store
+
+AWS_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aws_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+            patch.delenv(name, raising=False)
+        for name, value in AWS_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A moto server: it keeps objects in memory and accepts any credentials."""
+
+    endpoint_url: str
+
+    @property
+    def settings(self) -> StorageSettings:
+        return StorageSettings(endpoint_url=self.endpoint_url)
+
+    def new_bucket(self) -> str:
+        import boto3
+
+        bucket = f"hipray-{uuid.uuid4().hex[:12]}"
+        boto3.client("s3", endpoint_url=self.endpoint_url).create_bucket(Bucket=bucket)
+        return bucket
+
+    def new_store(self) -> Store:
+        return open_store(f"s3://{self.new_bucket()}/archive", self.settings)
+
+
+def _serialise(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """Answer one request at a time: moto checks If-None-Match and writes in two steps."""
+    lock = threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with lock:
+            return list(app(environ, start_response))
+
+    return answer
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    from moto.moto_server.werkzeug_app import (
+        DomainDispatcherApplication,
+        MotoRequestHandler,
+        create_backend_app,
+    )
+    from werkzeug.serving import make_server
+
+    app = _serialise(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield S3Server(f"http://127.0.0.1:{server.server_port}")
+    server.shutdown()
+    thread.join()

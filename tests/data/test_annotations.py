@@ -1,0 +1,347 @@
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hipray.data.annotations import (
+    Shape,
+    check_masks,
+    mask_to_png,
+    outline_masks,
+    png_to_mask,
+    read_labelme,
+    write_labelme,
+)
+from hipray.errors import DataError
+from hipray.vocab import REGIONS, Region, Side
+
+FN, GT, WT, TH = REGIONS
+WIDTH, HEIGHT = 120, 100
+
+
+def polygon(points, label="total_hip", **extra):
+    return {"label": label, "shape_type": "polygon", "points": points, **extra}
+
+
+def square(x0, y0, x1, y1):
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+
+
+def read(shapes, *, width=WIDTH, height=HEIGHT, **extra):
+    content = {"imageWidth": WIDTH, "imageHeight": HEIGHT, "shapes": shapes, **extra}
+    return read_labelme(json.dumps(content).encode(), width=width, height=height, name="a.json")
+
+
+def box(x0, y0, x1, y1):
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def disc(x, y, radius):
+    rows, columns = np.ogrid[:HEIGHT, :WIDTH]
+    return (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
+
+
+def iou(first, second):
+    return np.count_nonzero(first & second) / np.count_nonzero(first | second)
+
+
+def test_a_polygon_includes_the_pixels_of_its_outline_as_labelme_draws_it():
+    mask = read([polygon(square(10, 20, 30, 50))]).masks[TH]
+    assert mask.shape == (HEIGHT, WIDTH) and mask.dtype == bool
+    assert np.array_equal(mask, box(10, 20, 31, 51))
+
+
+def test_a_rectangle_is_read_from_any_two_opposite_corners():
+    shape = {"label": "FN", "shape_type": "rectangle", "points": [[30, 50], [10, 20]]}
+    assert np.array_equal(read([shape]).masks[FN], box(10, 20, 31, 51))
+
+
+def test_a_circle_is_read_from_its_centre_and_a_point_on_it():
+    shape = {"label": "troch", "shape_type": "circle", "points": [[60, 50], [60, 70]]}
+    assert iou(read([shape]).masks[GT], disc(60, 50, 20.5)) > 0.97  # the outline is included
+
+
+def test_a_mask_shape_is_placed_at_its_corner():
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((10, 20), bool)).save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    shape = {"label": "wards", "shape_type": "mask", "points": [[5, 7], [24, 16]], "mask": encoded}
+    assert np.array_equal(read([shape]).masks[WT], box(5, 7, 25, 17))
+
+
+def test_shapes_of_one_label_are_united():
+    masks = read([polygon(square(0, 0, 9, 9)), polygon(square(5, 5, 19, 19), "TH")]).masks
+    assert set(masks) == {TH}
+    assert np.array_equal(masks[TH], box(0, 0, 10, 10) | box(5, 5, 20, 20))
+
+
+def test_the_name_of_the_film_is_read_without_its_folders():
+    annotation = read([polygon(square(0, 0, 9, 9))], imagePath="..\\films\\a b.png")
+    assert annotation.image_name == "a b.png"
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        (polygon([[1, 1], [5, 5]]), "a polygon of 2 points"),
+        (polygon(square(60, 10, 200, 50)), "lies outside the frame"),
+        (polygon(square(500, 10, 600, 50)), "lies outside the frame"),
+        (polygon(square(1, 1, 5, 5), "femur head"), "unknown label 'femur head'"),
+        (polygon([[1, float("nan")], [2, 2], [3, 1]]), "not a pair of finite numbers"),
+        (polygon([[1, True], [2, 2], [3, 1]]), "not a pair of finite numbers"),
+        (polygon("points"), "no list of points"),
+        ({**polygon([[1, 1], [9, 9], [5, 1]]), "shape_type": "linestrip"}, "encloses no area"),
+        ({**polygon([[1, 1], [9, 9], [5, 1]]), "shape_type": ["x"]}, "encloses no area"),
+        ({**polygon([[1, 1], [9, 9]]), "shape_type": "mask", "mask": "%%"}, "no base64 PNG"),
+        ({**polygon([[1, 1], [9, 9]]), "shape_type": "mask", "mask": "aGVsbG8="}, "no base64 PNG"),
+    ],
+)
+def test_a_bad_shape_is_left_out_with_a_reason_and_the_others_stay(shape, problem):
+    annotation = read([shape, polygon(square(10, 10, 50, 50), "neck")])
+    assert set(annotation.masks) == {FN}
+    assert len(annotation.problems) == 1
+    assert annotation.problems[0].startswith("a.json: shape 1: ")
+    assert problem in annotation.problems[0]
+
+
+def test_a_shape_a_little_over_the_edge_is_kept_and_cut_at_the_edge():
+    annotation = read([polygon(square(21, 10, 124, 50))])
+    assert annotation.problems == ()
+    assert np.array_equal(annotation.masks[TH], box(21, 10, WIDTH, 51))
+
+
+def test_a_mask_that_claims_to_be_larger_than_its_image_is_not_decoded():
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((HEIGHT, WIDTH + 1), bool)).save(buffer, "PNG")
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    shape = {"label": "TH", "shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": encoded}
+    annotation = read([shape])
+    assert not annotation.masks and "larger than the image" in annotation.problems[0]
+
+
+def test_an_annotation_of_a_smaller_copy_is_scaled_to_the_film():
+    annotation = read([polygon(square(9.5, 19.5, 29.5, 49.5))], width=240, height=200)
+    mask = annotation.masks[TH]
+    assert mask.shape == (200, 240) and annotation.problems == ()
+    expected = np.zeros((200, 240), bool)
+    expected[40:100, 20:60] = True
+    assert iou(mask, expected) > 0.95
+
+
+def test_a_missing_size_means_the_size_of_the_film():
+    content = {"shapes": [polygon(square(10, 20, 30, 50))]}
+    annotation = read_labelme(json.dumps(content).encode(), width=120, height=100, name="a.json")
+    assert np.array_equal(annotation.masks[TH], box(10, 20, 31, 51))
+
+
+def test_an_annotation_of_a_turned_film_is_refused_and_names_the_cause():
+    annotation = read([polygon(square(10, 20, 30, 50))], width=HEIGHT, height=WIDTH)
+    assert not annotation.masks
+    assert "EXIF" in annotation.problems[0]
+
+
+def test_an_annotation_of_another_film_is_refused():
+    annotation = read([polygon(square(10, 20, 30, 50))], width=300, height=100)
+    assert not annotation.masks and "EXIF" not in annotation.problems[0]
+
+
+@pytest.mark.parametrize("size", [0, -1, 10**9, "120", 99_999])
+def test_an_absurd_stated_size_is_refused(size):
+    annotation = read([polygon(square(1, 1, 5, 5))], imageWidth=size, imageHeight=size)
+    assert not annotation.masks and len(annotation.problems) == 1
+
+
+def test_both_hips_of_a_pelvis_film_are_kept_apart_by_group_and_description():
+    shapes = [
+        polygon(square(80, 10, 110, 60), "total_hip", group_id=0, description="left"),
+        polygon(square(80, 10, 90, 20), "FN", group_id=0, description=""),
+        polygon(square(10, 10, 40, 60), "total_hip", group_id=1, flags={"right": True}),
+    ]
+    annotation = read(shapes)
+    assert annotation.problems == ()
+    assert set(annotation.side_masks[Side.LEFT]) == {TH, FN}
+    assert np.array_equal(annotation.side_masks[Side.RIGHT][TH], box(10, 10, 41, 61))
+    assert np.array_equal(annotation.masks[TH], box(80, 10, 111, 61) | box(10, 10, 41, 61))
+
+
+def test_a_side_in_the_label_is_read_too():
+    annotation = read([polygon(square(80, 10, 110, 60), "left femoral neck")])
+    assert set(annotation.side_masks[Side.LEFT]) == {FN}
+
+
+def test_groups_without_a_side_are_told_and_not_guessed():
+    shapes = [
+        polygon(square(80, 10, 110, 60), group_id=0),
+        polygon(square(10, 10, 40, 60), group_id=1),
+    ]
+    annotation = read(shapes)
+    assert not annotation.side_masks and TH in annotation.masks
+    assert "groups without a side" in annotation.problems[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"3",
+        b'{"shapes": 3}',
+        b'{"shapes": [1]}',
+        b'{"shapes": []}',
+        b"\xff\xfe\x00",
+        b"[" * 200_000,
+        b'{"shapes": [{}], "imageWidth": {}, "imageHeight": []}',
+    ],
+)
+def test_a_malformed_file_gives_no_masks_and_one_problem(data):
+    annotation = read_labelme(data, width=50, height=50, name="a.json")
+    assert not annotation.masks and len(annotation.problems) == 1
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "label": _JSON | st.just("TH"),
+            "shape_type": _JSON | st.sampled_from(["polygon", "rectangle", "circle", "mask"]),
+            "points": _JSON | st.lists(st.lists(st.floats(), min_size=2, max_size=2), max_size=5),
+            "group_id": _JSON,
+            "flags": _JSON,
+            "description": _JSON,
+            "mask": _JSON,
+        },
+    ),
+    _JSON,
+)
+def test_nothing_raises_whatever_a_shape_holds(shape, other):
+    annotation = read([shape], imagePath=other)
+    assert annotation.masks or annotation.problems
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(15, 105), st.integers(15, 85), st.integers(6, 40)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_what_is_written_reads_back_as_the_same_mask(discs):
+    mask = np.logical_or.reduce([disc(*each) for each in discs])
+    data = write_labelme({TH: mask}, image_name="a.png", width=WIDTH, height=HEIGHT)
+    back = read_labelme(data, width=WIDTH, height=HEIGHT, name="a.json")
+    assert back.problems == () and back.image_name == "a.png"
+    assert iou(back.masks[TH], mask) > 0.97
+
+
+def test_a_mask_with_a_hole_or_single_pixels_survives_as_a_mask_shape():
+    ring = disc(60, 50, 30) & ~disc(60, 50, 20)
+    ring[0, 0] = True
+    data = write_labelme({TH: ring}, image_name="a.png", width=WIDTH, height=HEIGHT)
+    assert json.loads(data)["shapes"][0]["shape_type"] == "mask"
+    back = read_labelme(data, width=WIDTH, height=HEIGHT, name="a.json")
+    assert np.array_equal(back.masks[TH], ring)
+
+
+def test_both_hips_are_written_with_group_and_side_and_read_back():
+    left, right = {TH: box(70, 10, 110, 60)}, {TH: box(10, 10, 40, 60)}
+    shapes = outline_masks(left, side=Side.LEFT) + outline_masks(right, side=Side.RIGHT)
+    data = write_labelme(shapes, image_name="a.png", width=WIDTH, height=HEIGHT)
+    assert [shape["group_id"] for shape in json.loads(data)["shapes"]] == [0, 1]
+    back = read_labelme(data, width=WIDTH, height=HEIGHT, name="a.json")
+    assert np.array_equal(back.side_masks[Side.LEFT][TH], left[TH])
+    assert np.array_equal(back.side_masks[Side.RIGHT][TH], right[TH])
+
+
+def test_outlines_are_written_as_they_are_and_empty_masks_are_not():
+    outline = Shape(FN, points=np.array([[1.25, 2.5], [30, 2], [20, 40]]))
+    document = json.loads(write_labelme([outline], image_name="a", width=50, height=60))
+    assert document["shapes"][0]["points"] == [[1.25, 2.5], [30.0, 2.0], [20.0, 40.0]]
+    assert (document["imageWidth"], document["imageHeight"]) == (50, 60)
+    assert outline_masks({FN: np.zeros((5, 5), bool)}) == ()
+
+
+def test_masks_in_their_places_pass_the_check():
+    masks = {FN: box(20, 20, 40, 40), GT: box(60, 20, 80, 40), WT: box(35, 30, 45, 40)}
+    assert check_masks({**masks, TH: box(15, 15, 90, 90)}) == []
+
+
+@pytest.mark.parametrize(
+    ("masks", "problem"),
+    [
+        (
+            {FN: box(0, 0, 10, 10), TH: box(2, 0, 50, 50)},
+            "only 80% of femoral_neck lies in total_hip",
+        ),
+        ({WT: box(0, 0, 10, 10), TH: box(50, 50, 60, 60)}, "only 0% of wards_triangle"),
+        ({FN: box(0, 0, 10, 10)}, "total_hip is missing"),
+        ({TH: box(0, 0, 0, 0)}, "total_hip is empty"),
+        ({TH: np.ones((5, 5), bool), FN: np.ones((6, 5), bool)}, "differ in size"),
+    ],
+)
+def test_a_mask_out_of_place_is_told(masks, problem):
+    problems = check_masks(masks)
+    assert len(problems) == 1 and problem in problems[0]
+
+
+def test_ninety_percent_inside_is_enough():
+    assert check_masks({FN: box(0, 0, 10, 10), TH: box(1, 0, 50, 50)}) == []
+
+
+def test_a_mask_png_is_8_bit_with_0_and_255_and_reads_back():
+    mask = disc(50, 50, 20)
+    data = mask_to_png(mask)
+    picture = Image.open(io.BytesIO(data))
+    assert picture.mode == "L" and set(np.unique(np.asarray(picture))) == {0, 255}
+    assert np.array_equal(png_to_mask(data, name="m.png"), mask)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "P", "0-1"])
+def test_mask_pngs_of_other_tools_are_read(mode):
+    mask = disc(50, 50, 20)
+    if mode == "0-1":
+        picture = Image.fromarray(mask.astype(np.uint8))
+    elif mode == "P":
+        picture = Image.fromarray(mask.astype(np.uint8))
+        picture.putpalette([0, 0, 0, 128, 0, 0])
+    else:
+        picture = Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).convert(mode)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    assert np.array_equal(png_to_mask(buffer.getvalue(), name="m.png"), mask)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
+def test_what_is_no_png_is_refused(data):
+    with pytest.raises(DataError, match=r"m\.png"):
+        png_to_mask(data, name="m.png")
+
+
+def test_a_truncated_png_is_refused():
+    with pytest.raises(DataError, match=r"m\.png"):
+        png_to_mask(mask_to_png(disc(50, 50, 20))[:60], name="m.png")
+
+
+def test_every_region_of_the_vocabulary_survives_the_round_trip():
+    masks = {region: box(10 + 5 * n, 10, 40 + 5 * n, 60) for n, region in enumerate(Region)}
+    data = write_labelme(masks, image_name="a.png", width=WIDTH, height=HEIGHT)
+    back = read_labelme(data, width=WIDTH, height=HEIGHT, name="a.json").masks
+    assert all(np.array_equal(back[region], mask) for region, mask in masks.items())

@@ -1,0 +1,169 @@
+"""The bootstrap: equal to its metrics, over patients, repeatable, and covering."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+from sklearn import metrics as reference
+
+from hipray import metrics
+from hipray.evaluation.intervals import (
+    bootstrap_difference,
+    bootstrap_patients,
+    build_sample,
+    exact_interval,
+)
+from hipray.evaluation.statistics import (
+    STATISTICS,
+    Metric,
+    choose_statistics,
+    compute_statistics,
+)
+
+AUROC = choose_statistics((Metric.AUROC,))
+
+
+def make_hips(n: int, seed: int, gap: float = 1.0, hips_per_patient: int = 1) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    labels = np.repeat(random.integers(0, 2, n // hips_per_patient), hips_per_patient)
+    shared = np.repeat(random.normal(size=n // hips_per_patient), hips_per_patient)
+    scores = np.round(metrics.sigmoid(gap * (labels - 0.5) + shared), 2)
+    return pd.DataFrame(
+        {
+            "hip_id": [f"h{i:04d}" for i in range(n)],
+            "patient_id": [f"p{i // hips_per_patient:04d}" for i in range(n)],
+            "label": labels,
+            "score": scores,
+            "positive": scores >= 0.5,
+        }
+    )
+
+
+def test_every_statistic_equals_its_metric():
+    hips = make_hips(150, seed=0)
+    found = compute_statistics(build_sample(hips), STATISTICS)
+    counts = metrics.count_confusion(hips["label"], hips["positive"])
+    expected = {
+        Metric.SENSITIVITY: metrics.sensitivity(counts),
+        Metric.SPECIFICITY: metrics.specificity(counts),
+        Metric.F1: metrics.f1(counts),
+        Metric.ACCURACY: metrics.accuracy(counts),
+        Metric.BALANCED_ACCURACY: metrics.balanced_accuracy(counts),
+        Metric.PPV: metrics.ppv(counts),
+        Metric.NPV: metrics.npv(counts),
+        Metric.AUROC: metrics.auroc(hips["label"], hips["score"]),
+        Metric.AUPRC: metrics.auprc(hips["label"], hips["score"]),
+        Metric.BRIER: metrics.brier(hips["label"], hips["score"]),
+        Metric.CALIBRATION_SLOPE: metrics.calibration_line(hips["label"], hips["score"])[0],
+    }
+    assert set(expected) == set(Metric)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_weights_count_like_repeated_hips():
+    hips = make_hips(40, seed=1)
+    weights = np.random.default_rng(5).integers(0, 4, len(hips))
+    repeated = hips.loc[hips.index.repeat(weights)]
+    row = weights[None, :].astype(float)
+    weighted = {m: STATISTICS[m](build_sample(hips), row)[0] for m in Metric}
+    assert weighted == pytest.approx(
+        compute_statistics(build_sample(repeated), STATISTICS), abs=1e-6
+    )
+    assert weighted[Metric.AUROC] == pytest.approx(
+        reference.roc_auc_score(hips["label"], hips["score"], sample_weight=weights)
+    )
+
+
+def test_the_interval_does_not_depend_on_row_order_and_repeats_with_its_seed():
+    hips = make_hips(60, seed=2, hips_per_patient=2)
+    shuffled = hips.sample(frac=1, random_state=1)
+    first = bootstrap_patients(hips, AUROC, n_resamples=300, seed=7)[Metric.AUROC]
+    second = bootstrap_patients(shuffled, AUROC, n_resamples=300, seed=7)[Metric.AUROC]
+    other = bootstrap_patients(hips, AUROC, n_resamples=300, seed=8)[Metric.AUROC]
+    assert (first.low, first.high) == pytest.approx((second.low, second.high))
+    assert (first.low, first.high) != (other.low, other.high)
+    assert first.low < first.value < first.high
+
+
+def test_two_equal_hips_of_a_patient_do_not_narrow_the_interval():
+    single = make_hips(80, seed=3)
+    doubled = pd.concat([single, single.assign(hip_id=single["hip_id"] + "b")])
+    narrow = doubled.assign(patient_id=doubled["hip_id"])
+    width = {}
+    for name, hips in (("single", single), ("patients", doubled), ("hips", narrow)):
+        bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=0)[Metric.AUROC]
+        width[name] = bounds.high - bounds.low
+    assert width["patients"] == pytest.approx(width["single"])
+    assert width["hips"] < 0.8 * width["patients"]
+
+
+def test_resamples_of_one_class_are_counted_and_left_out():
+    hips = make_hips(8, seed=0).assign(label=[1, 0, 0, 0, 0, 0, 0, 0])
+    bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=0)[Metric.AUROC]
+    # A patient is missing from a resample of 8 with probability (7/8)^8 = .34.
+    assert 280 < bounds.n_undefined < 410
+    assert bounds.n_resamples == 1000
+    assert math.isfinite(bounds.low)
+
+
+def test_one_class_alone_has_no_auroc_and_no_interval():
+    hips = make_hips(10, seed=0).assign(label=1)
+    bounds = bootstrap_patients(hips, AUROC, n_resamples=100, seed=0)[Metric.AUROC]
+    assert math.isnan(bounds.value)
+    assert math.isnan(bounds.low)
+    assert bounds.n_undefined == 100
+
+
+def test_a_model_differs_from_itself_by_nothing_and_from_noise_by_something():
+    hips = make_hips(200, seed=4, gap=2.0)
+    noise = hips.assign(score=np.random.default_rng(0).uniform(size=len(hips)))
+    same = bootstrap_difference(hips, hips, STATISTICS[Metric.AUROC], n_resamples=200, seed=0)
+    other = bootstrap_difference(hips, noise, STATISTICS[Metric.AUROC], n_resamples=200, seed=0)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert same.includes_zero
+    assert other.low > 0.1
+    assert not other.includes_zero
+
+
+def test_models_without_a_common_hip_cannot_be_compared():
+    hips = make_hips(10, seed=0)
+    other = hips.assign(hip_id="x" + hips["hip_id"])
+    with pytest.raises(ValueError, match="common test hips"):
+        bootstrap_difference(hips, other, STATISTICS[Metric.AUROC], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"), [(21, 28, (0.55, 0.89)), (11, 15, (0.45, 0.92))]
+)
+def test_exact_intervals_of_the_papers_test_sizes(successes, n, expected):
+    assert exact_interval(successes, n) == pytest.approx(expected, abs=0.006)
+
+
+def test_exact_intervals_reach_the_ends():
+    assert exact_interval(0, 10)[0] == 0
+    assert exact_interval(10, 10)[1] == 1
+    with pytest.raises(ValueError, match="successes"):
+        exact_interval(3, 2)
+
+
+@pytest.mark.full
+def test_the_bootstrap_covers_the_true_auroc_at_the_papers_size():
+    gap, covered, trials = 1.0, 0, 400
+    truth = norm.cdf(gap / math.sqrt(2))
+    for trial in range(trials):
+        random = np.random.default_rng(1000 + trial)
+        labels = random.integers(0, 2, 134)
+        hips = pd.DataFrame(
+            {
+                "patient_id": np.arange(134),
+                "label": labels,
+                "score": random.normal(size=134) + gap * labels,
+                "positive": False,
+            }
+        )
+        bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=trial)[Metric.AUROC]
+        covered += bounds.low <= truth <= bounds.high
+    # 95 % within three binomial standard errors of 1.1 %, less the percentile interval's bias.
+    assert 0.91 <= covered / trials <= 0.985

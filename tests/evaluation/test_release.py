@@ -1,0 +1,136 @@
+"""A release end to end: worst site, own threshold, partial grids."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hipray import metrics
+from hipray.errors import DataError
+from hipray.evaluation.release import combine_members, evaluate_release, score_headline
+from hipray.evaluation.results import read_predictions
+from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
+
+from .conftest import build_manifest, predict_cell
+
+NECK, HIP = (
+    Cell(region, LabelType.T_SCORE, Backbone.VGG16, Variant.ORIGINAL)
+    for region in (Region.FEMORAL_NECK, Region.TOTAL_HIP)
+)
+
+
+@pytest.fixture
+def manifest():
+    # The sites differ by noise and their T-scores are high enough for a third without any <= -2.5.
+    frame = build_manifest(80)
+    for region in Region:
+        frame[f"t_{region}"] = (frame[f"t_{region}"] + 0.8).round(1)
+        frame[f"label_t_score_{region}"] = (frame[f"t_{region}"] <= -2.5).astype("boolean")
+    return frame
+
+
+@pytest.fixture
+def predictions(manifest):
+    rows = [predict_cell(manifest, cell, seed=i) for i, cell in enumerate((NECK, HIP))]
+    return read_predictions(pd.concat(rows, ignore_index=True))
+
+
+def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manifest, predictions):
+    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    lowest = manifest[["t_femoral_neck", "t_total_hip"]].min(axis=1) <= -2.5
+    hips = found.hips.set_index("hip_id")
+    expected = pd.Series(lowest.astype(int).to_numpy(), index=manifest["hip_id"])
+    assert (hips["label"] == expected.loc[hips.index]).all()
+    tests = predictions[predictions["part"] == "test"]
+    worst = tests.groupby(["repeat", "hip_id"])["calibrated"].max().groupby("hip_id").mean()
+    assert hips["score"].to_dict() == pytest.approx(worst.to_dict())
+
+
+def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions):
+    manifest.loc[0, ["t_femoral_neck", "t_total_hip"]] = [-2.5, 1.0]
+    manifest.loc[1, ["t_femoral_neck", "t_total_hip"]] = [-2.4, -2.4]
+    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    labels = found.hips.set_index("hip_id")["label"]
+    assert (labels["h000"], labels["h001"]) == (1, 0)
+
+
+def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, predictions):
+    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    shifted = predictions.copy()
+    inner = shifted["part"] == "inner"
+    shifted.loc[inner, "probability"] = shifted.loc[inner, "probability"] * 0.01
+    low = score_headline(shifted, [NECK, HIP], combine="mean", manifest=manifest)
+    # Inner scores near zero pull the threshold below all test scores; those stay as they are.
+    assert low.hips["positive"].all()
+    assert not found.hips["positive"].all()
+    assert low.hips["score"].tolist() == found.hips["score"].tolist()
+
+
+def test_a_release_states_its_numbers_as_json(manifest, predictions, config):
+    result = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=config)
+    again = json.loads(json.dumps(result, allow_nan=False))
+    assert again["source"] == "phantom"
+    assert again["endpoint"] == "lowest T-score of femoral neck and total hip <= -2.5"
+    assert (again["n_hips"], again["n_patients"], again["n_folds"]) == (88, 80, 10)
+    auroc = again["metrics"]["auroc"]
+    assert auroc["low"] < auroc["value"] < auroc["high"]
+    assert set(again["regions"]) == {"femoral_neck-t_score", "total_hip-t_score"}
+
+
+def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config):
+    hip_rows = predictions["region"] == "total_hip"
+    finished = predictions["repeat"].eq(0) & predictions["fold"].isin([0, 1])
+    partial = predictions[~hip_rows | finished]
+    result = evaluate_release(partial, [NECK, HIP], manifest=manifest, config=config)
+    assert result["n_folds"] == 2
+    tested = predictions[hip_rows & finished & (predictions["part"] == "test")]["hip_id"].nunique()
+    assert result["n_hips"] == tested < 88
+    assert result["regions"]["femoral_neck-t_score"]["n_hips"] == 88
+
+
+def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest):
+    other = Cell(NECK.region, NECK.label_type, Backbone.RESNET50, NECK.variant)
+    first, second = (predict_cell(manifest, cell, seed=i) for i, cell in enumerate((NECK, other)))
+    missing = first["hip_id"].iloc[0]
+    frame = read_predictions(pd.concat([first, second[second["hip_id"] != missing]]))
+    combined = combine_members(frame, [NECK, other], "mean")
+    assert missing not in set(combined["hip_id"])
+    keys = ["repeat", "fold", "part", "hip_id"]
+    expected = frame[frame["hip_id"] != missing].groupby(keys)["calibrated"].mean()
+    assert np.allclose(combined.set_index(keys)["probability"].sort_index(), expected.sort_index())
+
+
+def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
+    rows = predict_cell(manifest, NECK).assign(calibrated=np.nan)
+    found = score_headline(read_predictions(rows), [NECK], combine="mean", manifest=manifest)
+    tests = rows[rows["part"] == "test"].groupby("hip_id")[["label", "score"]].mean()
+    assert metrics.auroc(found.hips["label"], found.hips["score"]) == pytest.approx(
+        metrics.auroc(tests["label"], tests["score"])
+    )
+
+
+def test_hips_without_both_t_scores_are_counted_and_left_out(manifest, predictions):
+    manifest.loc[[2, 5], "t_total_hip"] = np.nan
+    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    assert found.n_without_t == 2
+    assert not {"h002", "h005"} & set(found.hips["hip_id"])
+
+
+def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(manifest, predictions):
+    only = manifest.assign(t_femoral_neck=-3.0)
+    found = score_headline(predictions, [NECK], combine="mean", manifest=only)
+    assert found.n_folds_without_threshold == found.n_folds == 10
+
+
+def test_a_release_without_a_headline_member_is_refused(manifest, predictions):
+    trochanter = Cell(Region.GREATER_TROCHANTER, *(NECK.label_type, "vgg16", NECK.variant))
+    with pytest.raises(DataError, match="t_score member for femoral neck or total hip"):
+        score_headline(predictions, [trochanter], combine="mean", manifest=manifest)
+
+
+def test_a_release_whose_members_never_ran_together_is_refused(manifest, predictions):
+    folds = predictions["fold"].isin([0, 1])
+    apart = predictions[folds ^ (predictions["region"] == "total_hip")]
+    with pytest.raises(DataError, match="every member of the release ran on"):
+        score_headline(apart, [NECK, HIP], combine="mean", manifest=manifest)

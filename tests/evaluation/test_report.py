@@ -1,0 +1,233 @@
+"""The report: complete, marked, safe to open, and the same twice."""
+
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from hipray import RESEARCH_NOTICE
+from hipray.errors import DataError
+from hipray.evaluation.figures import trace_net_benefit, trace_roc
+from hipray.evaluation.flow import FlowCounts, LeakCheck
+from hipray.evaluation.report import build_report
+from hipray.evaluation.statistics import Sample
+from hipray.vocab import Cell, LabelType, Region, Variant
+
+from .conftest import list_fits, predict_cell
+
+
+@pytest.fixture(scope="module")
+def report(report_inputs):
+    return build_report(report_inputs)
+
+
+@pytest.fixture(scope="module")
+def lean_inputs(report_inputs):
+    """One cell, one repeat and nothing optional: a report in half a second."""
+    rows = predict_cell(report_inputs.manifest, report_inputs.members[0], repeats=1)
+    return replace(
+        report_inputs,
+        predictions=rows,
+        fits=list_fits(rows),
+        segmentation=None,
+        overlays=(),
+        members=(),
+        config=report_inputs.config.model_copy(update={"resamples": 100}),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return report["index.html"].decode("utf-8")
+
+
+@pytest.fixture(scope="module")
+def numbers(report):
+    return pd.read_csv(io.BytesIO(report["tables.csv"]), keep_default_na=False, na_values=[""])
+
+
+class TagBalance(HTMLParser):
+    """Collects tags that are never closed or close nothing."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.wrong = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+
+def test_the_page_says_what_it_is_and_on_which_data(page):
+    assert page.count(RESEARCH_NOTICE) == 2
+    assert "66 hips (images) of 60 patients" in page
+    assert "generated phantoms" in page
+    titles = re.findall(r'<h2 id="(?:table|baselines|calibration|subgroups)[^>]*>(.*?)</h2>', page)
+    assert len(titles) == 7
+    assert all("(phantom data)" in title for title in titles)
+
+
+def test_the_page_is_well_formed_and_loads_nothing_from_elsewhere(page):
+    balance = TagBalance()
+    balance.feed(page)
+    assert (balance.open, balance.wrong) == ([], [])
+    assert "<script" not in page
+    assert "http" not in re.sub(r'"data:image[^"]*"', "", page)
+    assert set(re.findall(r'src="([^:]*):', page)) == {"data"}
+    assert 'name="viewport"' in page
+
+
+def test_flow_protocol_and_leak_check_are_shown(page):
+    for text in ("unreadable: 3; implant: 1", "device reports no such region: 33"):
+        assert text in page
+    assert "patient-grouped 5-fold" in page
+    assert "0 patients, 0 duplicates, 0 near-duplicates" in page
+    assert "overridden" not in page
+
+
+def test_an_overridden_leak_check_is_a_banner(lean_inputs):
+    leak = LeakCheck(patients_shared=5, duplicates=1, near_duplicates=2, overridden=True)
+    page = build_report(replace(lean_inputs, leak=leak))["index.html"].decode()
+    assert '<p class="banner">The leakage guard was overridden' in page
+    assert "share 5 patients" in page
+
+
+def test_files_that_nobody_accounts_for_are_shown(lean_inputs):
+    flow = FlowCounts(found=10, accepted=7, refused={}, dropped={})
+    page = build_report(replace(lean_inputs, flow=flow))["index.html"].decode()
+    assert "3 neither accepted nor refused" in page
+
+
+def test_paper_cells_stand_beside_ours_with_their_footnote(page):
+    table = page.split('id="table-6-t_score"')[1].split("</table>")[0]
+    assert "paper 0.58" in table  # sensitivity of VGG16 on the femoral neck
+    assert "paper –" in table  # the paper states no AUROC
+    doubtful = page.split('id="table-9-bmd"')[1].split("<h2")[0]
+    assert "paper 0.74<sup>1</sup>" in doubtful
+    assert "an F1 of .74 is impossible" in doubtful
+
+
+def test_missing_parts_are_sentences(lean_inputs):
+    files = build_report(lean_inputs)
+    page = files["index.html"].decode()
+    for sentence in (
+        "Table 5 is absent: no segmenter was scored in this run.",
+        "Table 7 (original data, BMD label) is absent",
+        "No release was evaluated end to end.",
+        "No segmentation overlays were given.",
+        "No fit of this region has finished.",
+    ):
+        assert sentence in page
+    assert not any("segmentation" in name or "release" in name for name in files)
+
+
+def test_foreign_text_is_escaped(lean_inputs):
+    nasty = replace(lean_inputs, title="<script>alert(1)</script>", protocol={"<b>": "&"})
+    page = build_report(nasty)["index.html"].decode()
+    assert "<script" not in page
+    assert "&lt;b&gt;" in page
+
+
+def test_the_long_table_has_every_number_with_its_source(numbers, report_inputs):
+    assert list(numbers) == [
+        *("table", "region", "label_type", "variant", "model", "split"),
+        *("metric", "value", "low", "high", "n", "source", "paper_value"),
+    ]
+    assert set(numbers["source"]) == {"phantom"}
+    tables = {"1", "5", "6", "9", "baselines", "calibration", "release", "subgroups"}
+    assert set(numbers["table"].astype(str)) == tables
+    keys = ["table", "region", "label_type", "variant", "model", "split", "metric"]
+    assert not numbers.duplicated(keys).any()
+    bounded = numbers.dropna(subset=["low", "high", "value"])
+    assert len(bounded) > 100
+    assert (bounded["low"] <= bounded["high"] + 1e-12).all()
+
+
+def test_the_papers_means_stand_beside_our_means_in_the_long_table(numbers):
+    rows = numbers[
+        (numbers["table"].astype(str) == "6")
+        & (numbers["region"] == "total_hip")
+        & (numbers["model"] == "vgg16")
+        & (numbers["metric"] == "accuracy_mean_over_fits")
+    ].set_index("split")
+    assert rows["paper_value"].to_dict() == {"test": 0.69, "train": 0.99}
+    assert rows["n"].to_dict() == {"test": 10, "train": 10}
+
+
+def test_every_figure_is_a_png_that_opens(report):
+    figures = {name: data for name, data in report.items() if name.startswith("figures/")}
+    assert len(figures) == 3 + 4 * 3
+    for name, data in figures.items():
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        assert image.format == "PNG"
+        assert "overlay" in name or min(image.size) > 300
+
+
+def test_figures_may_stay_outside_the_page(lean_inputs):
+    config = lean_inputs.config.model_copy(update={"embed_figures": False})
+    files = build_report(replace(lean_inputs, config=config))
+    addresses = re.findall(r'<img src="([^"]*)"', files["index.html"].decode())
+    assert set(addresses) == {name for name in files if name.startswith("figures/")}
+
+
+def test_equal_inputs_give_equal_bytes(lean_inputs):
+    assert build_report(lean_inputs) == build_report(lean_inputs)
+
+
+def test_real_films_are_named_so_and_carry_no_phantom_banner(lean_inputs):
+    real = replace(lean_inputs, manifest=lean_inputs.manifest.assign(source="real"))
+    files = build_report(real)
+    page = files["index.html"].decode()
+    assert "(real data)" in page
+    assert "phantom" not in page
+    assert b"phantom" not in files["tables.csv"]
+
+
+def test_another_backbone_and_a_single_fold_still_make_a_report(lean_inputs):
+    cell = Cell(Region.TOTAL_HIP, LabelType.BMD, "efficientnet_b0", Variant.SEGMENTED)
+    rows = predict_cell(lean_inputs.manifest, cell, repeats=1)
+    one = rows[rows["fold"] == 0]
+    inputs = replace(lean_inputs, predictions=one, fits=list_fits(one))
+    page = build_report(inputs)["index.html"].decode()
+    assert "efficientnet_b0" in page
+    assert "in 1 fit" in page
+    assert not re.search(r"\bnan\b", re.sub(r'"data:image[^"]*"', "", page))
+
+
+def test_flow_counts_with_a_missing_key_are_refused():
+    with pytest.raises(DataError, match="none named refused"):
+        FlowCounts.from_mapping({"found": 1, "accepted": 1, "dropped": {}})
+
+
+def test_lists_of_pairs_are_counted_in_a_leak_check():
+    found = LeakCheck.from_mapping(
+        {"patients_shared": [], "duplicates": [("a", "b")], "near_duplicates": 2, "overridden": 0}
+    )
+    assert found == LeakCheck(0, 1, 2, False)
+    assert not found.clean
+
+
+def test_an_roc_curve_runs_from_corner_to_corner_and_its_area_is_the_auroc():
+    labels = np.array([0, 1, 0, 1, 1], bool)
+    scores = np.array([0.2, 0.2, 0.4, 0.6, 0.9])
+    false_rate, true_rate = trace_roc(Sample(labels, scores, scores >= 0.5))
+    assert (false_rate[0], true_rate[0], false_rate[-1], true_rate[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(true_rate, false_rate) == pytest.approx(4.5 / 6)
+
+
+def test_net_benefit_of_calling_all_abnormal_is_prevalence_less_weighted_alarms():
+    labels = np.array([1, 0, 0, 0], bool)
+    benefit = trace_net_benefit(labels, np.ones(4), np.array([0.2, 0.5]))
+    assert benefit == pytest.approx([0.25 - 0.75 * 0.25, 0.25 - 0.75])

@@ -1,0 +1,296 @@
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hipray.config.storage import StorageSettings
+from hipray.errors import ConfigError, NotFoundError, StorageError
+from hipray.storage import (
+    InvalidKeyError,
+    ObjectTooLargeError,
+    Store,
+    check_store,
+    open_store,
+)
+
+ORDERED_KEYS = ["a-b", "a.txt", "a/b/c", "a/b0", "a/c", "a0", "b/a", "ba", "z", "ä/x", "大"]
+
+
+def keys_of(store: Store, prefix: str = "", start_after: str | None = None) -> list[str]:
+    return [found.key for found in store.list(prefix, start_after=start_after)]
+
+
+def fill(store: Store, keys: list[str]) -> None:
+    for key in reversed(keys):
+        store.write(key, key.encode())
+
+
+def test_what_was_written_is_read_back_and_described(store: Store) -> None:
+    written = store.write("runs/a/scores.bin", b"\x00\xff" * 700)
+    data, found = store.read_object("runs/a/scores.bin")
+    assert data == b"\x00\xff" * 700
+    assert (found.key, found.size, found.etag) == ("runs/a/scores.bin", 1400, written.etag)
+    assert store.info("runs/a/scores.bin") == found
+    assert list(store.list()) == [found]
+    assert abs(datetime.now(UTC) - found.modified) < timedelta(seconds=30)
+    assert abs(written.modified - found.modified) < timedelta(seconds=30)
+
+
+def test_an_empty_object_is_an_object(store: Store) -> None:
+    store.write("marker", b"")
+    assert store.read("marker") == b""
+    assert store.exists("marker")
+
+
+def test_writing_again_replaces_the_object_and_changes_its_etag(store: Store) -> None:
+    before = store.write("a", b"one")
+    after = store.write("a", b"two")
+    assert store.read("a") == b"two"
+    assert before.etag != after.etag
+
+
+def test_a_missing_object_is_not_found_and_named(store: Store) -> None:
+    assert store.info("no/such") is None
+    assert not store.exists("no/such")
+    with pytest.raises(NotFoundError, match="no/such"):
+        store.read("no/such")
+    with pytest.raises(NotFoundError):
+        store.read_file("no/such", Path("/nonexistent/target"))
+
+
+def test_a_folder_is_not_an_object(store: Store) -> None:
+    store.write("runs/a", b"x")
+    assert store.info("runs") is None
+    with pytest.raises(NotFoundError):
+        store.read("runs")
+    with pytest.raises(NotFoundError):
+        store.read("runs/a/below")
+    assert keys_of(store, "runs/a") == []
+
+
+def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(store: Store) -> None:
+    store.write("a/b/c", b"x")
+    store.delete("a/b/c")
+    store.delete("a/b/c")
+    store.delete("never/was")
+    assert not store.exists("a/b/c")
+    assert keys_of(store) == []
+    assert list(store.list_folders()) == []
+
+
+def test_an_object_over_the_limit_is_refused(store: Store) -> None:
+    store.write("big", b"x" * 1000)
+    assert store.read_object("big", max_bytes=1000)[1].size == 1000
+    with pytest.raises(ObjectTooLargeError, match="1000 bytes"):
+        store.read_object("big", max_bytes=999)
+
+
+def test_create_makes_an_object_once_and_keeps_the_first(store: Store) -> None:
+    assert store.create("runs/a/done.json", b"first")
+    assert not store.create("runs/a/done.json", b"second")
+    assert store.read("runs/a/done.json") == b"first"
+    store.delete("runs/a/done.json")
+    assert store.create("runs/a/done.json", b"third")
+
+
+def test_of_eight_creators_exactly_one_wins_and_its_content_stays(store: Store) -> None:
+    barrier = threading.Barrier(8)
+
+    def create(number: int, key: str) -> bool:
+        barrier.wait()
+        return store.create(key, str(number).encode() * 5000)
+
+    with ThreadPoolExecutor(8) as pool:
+        for attempt in range(5):
+            key = f"claims/{attempt}"
+            won = list(pool.map(lambda number, key=key: create(number, key), range(8)))
+            assert won.count(True) == 1
+            assert store.read(key) == str(won.index(True)).encode() * 5000
+    assert len(keys_of(store)) == 5
+
+
+def test_a_reader_never_sees_a_part_of_a_write(store: Store) -> None:
+    contents = [bytes([letter]) * 200_000 for letter in b"abc"]
+    store.write("shared", contents[0])
+    stop = threading.Event()
+
+    def rewrite() -> None:
+        while not stop.is_set():
+            for content in contents:
+                store.write("shared", content)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        seen = [store.read_object("shared") for _ in range(60)]
+        listed = [keys_of(store) for _ in range(20)]
+    finally:
+        stop.set()
+        writer.join()
+    assert all(data in contents and found.size == len(data) for data, found in seen)
+    assert all(keys == ["shared"] for keys in listed)
+
+
+def test_both_kinds_list_in_the_order_of_keys(store: Store) -> None:
+    fill(store, ORDERED_KEYS)
+    assert keys_of(store) == ORDERED_KEYS
+
+
+def test_listing_continues_after_any_key(store: Store) -> None:
+    fill(store, ORDERED_KEYS)
+    for position, key in enumerate(ORDERED_KEYS):
+        assert keys_of(store, start_after=key) == ORDERED_KEYS[position + 1 :]
+    assert keys_of(store, start_after="a/b/b") == ORDERED_KEYS[2:]
+    assert keys_of(store, "a", start_after="a/b/c") == ["a/b0", "a/c"]
+
+
+def test_a_prefix_is_a_folder_and_not_the_start_of_a_name(store: Store) -> None:
+    fill(store, ["run/1", "run/2/x", "run10/1"])
+    assert keys_of(store, "run") == keys_of(store, "run/") == ["run/1", "run/2/x"]
+    assert keys_of(store, "ru") == []
+
+
+def test_the_folders_directly_below_are_listed(store: Store) -> None:
+    fill(store, ["top", "a-b/x", "a/x", "a/y/z", "a.b/c/d"])
+    assert list(store.list_folders()) == ["a-b", "a.b", "a"]
+    assert list(store.list_folders("a")) == ["a/y"]
+    assert list(store.list_folders("none")) == []
+
+
+def test_an_empty_place_lists_nothing(store: Store) -> None:
+    assert keys_of(store) == []
+    assert keys_of(store, "none") == []
+
+
+BAD_KEYS = [
+    "",
+    "/etc/passwd",
+    "../secret",
+    "a/../../secret",
+    "a/./b",
+    "a//b",
+    "a/",
+    "a\\b",
+    "a\nb",
+    "a\x00b",
+    "\udcff",
+    "a/.hipray-partial-1",
+    "x" * 1025,
+]
+
+
+@pytest.mark.parametrize("key", BAD_KEYS, ids=ascii)
+def test_a_key_that_is_no_plain_relative_path_is_refused_everywhere(store: Store, key: str) -> None:
+    operations = [
+        store.read,
+        store.info,
+        store.delete,
+        store.local_path,
+        store.uri_of,
+        lambda key: store.write(key, b""),
+        lambda key: store.create(key, b""),
+        lambda key: store.write_file(Path(__file__), key),
+        lambda key: store.read_file(key, Path("target")),
+    ]
+    for operation in operations:
+        with pytest.raises(InvalidKeyError):
+            operation(key)
+
+
+@pytest.mark.parametrize("prefix", ["/", "..", "a/../..", "a//"])
+def test_a_prefix_that_leaves_the_store_is_refused(store: Store, prefix: str) -> None:
+    for operation in (store.list, store.list_folders, store.child):
+        with pytest.raises(InvalidKeyError):
+            operation(prefix)
+
+
+def test_a_folder_is_written_and_read_whole(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "bundle"
+    files = {"bundle.json": b"{}", "weights/a.bin": os.urandom(100_000), "weights/empty": b""}
+    for name, content in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    written = store.write_folder(source, "bundles/1")
+    assert written == tuple(sorted(f"bundles/1/{name}" for name in files))
+    assert store.read_folder("bundles/1/", tmp_path / "copy") == written
+    copied = {
+        p.relative_to(tmp_path / "copy").as_posix(): p for p in (tmp_path / "copy").rglob("*")
+    }
+    assert {name: path.read_bytes() for name, path in copied.items() if path.is_file()} == files
+
+
+def test_a_folder_without_files_is_an_error_both_ways(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        store.read_folder("none", tmp_path / "copy")
+    with pytest.raises(NotFoundError):
+        store.write_folder(tmp_path / "nowhere", "bundles/1")
+
+
+def test_a_child_is_the_store_of_a_folder(store: Store) -> None:
+    child = store.child("runs/a")
+    child.write("done", b"x")
+    assert store.read("runs/a/done") == b"x"
+    assert keys_of(child) == ["done"]
+    assert child.uri_of("done") == store.uri_of("runs/a/done") == f"{store.uri}/runs/a/done"
+
+
+def test_a_store_goes_to_another_process_as_its_address(store: Store) -> None:
+    store.write("a", b"x")
+    copy = pickle.loads(pickle.dumps(store))
+    assert (type(copy), copy.uri, copy.settings) == (type(store), store.uri, store.settings)
+    assert copy.read("a") == b"x"
+    assert open_store(store.uri, store.settings).read("a") == b"x"
+
+
+def test_a_store_works_in_a_forked_child(store: Store) -> None:
+    store.write("parent", b"x")
+    child = os.fork()
+    if child == 0:
+        try:
+            store.write("child", store.read("parent"))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert store.read("child") == b"x"
+
+
+def test_a_good_store_passes_the_check_and_is_left_as_it_was(store: Store) -> None:
+    store.write("a", b"x")
+    check_store(store)
+    assert keys_of(store) == ["a"]
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "s3a://b/x", "s3:/bucket", "file://host/x", ""])
+def test_other_addresses_are_refused(uri: str) -> None:
+    with pytest.raises(ConfigError):
+        open_store(uri)
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///x", "s3://b ucket/x"])
+def test_an_address_without_a_bucket_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="bucket"):
+        open_store(uri)
+
+
+def test_a_prefix_in_an_address_must_be_plain() -> None:
+    with pytest.raises(StorageError):
+        open_store("s3://bucket/a/../b")
+
+
+def test_relative_paths_and_file_addresses_are_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("my runs").write("a", b"x")
+    assert open_store(f"file://{tmp_path}/my%20runs").read("a") == b"x"
+    assert open_store("my runs").uri == str(tmp_path / "my runs")
+
+
+def test_settings_refuse_an_endpoint_that_is_no_address() -> None:
+    for url in ("localhost:9000", "http://user:secret@host"):
+        with pytest.raises(ValueError, match="endpoint_url"):
+            StorageSettings(endpoint_url=url)
