@@ -178,16 +178,21 @@ def load_stages(
     store: Store, release: Release, *, device: torch.device | None = None, verify: bool = True
 ) -> Stages:
     """Load a release's bundles and check their golden answers; raises BundleError."""
+    check_preprocessing(release)
+    device = device or torch.device("cpu")
+    segmenter = load_segmenter(store, release, device=device, verify=verify)
+    ensemble = load_ensemble(store, release, device=device, verify=verify)
+    return Stages(release, segmenter, Cutter(release), ensemble)
+
+
+def check_preprocessing(release: Release) -> None:
+    """Raise BundleError unless this hipray decodes films as the release was trained with."""
     if release.preprocessing_version != PREPROCESSING_VERSION:
         raise BundleError(
             f"a release of preprocessing version {PREPROCESSING_VERSION}",
             f"version {release.preprocessing_version}",
             "use the hipray it was trained with or train again",
         )
-    device = device or torch.device("cpu")
-    segmenter = load_segmenter(store, release, device=device, verify=verify)
-    ensemble = load_ensemble(store, release, device=device, verify=verify)
-    return Stages(release, segmenter, Cutter(release), ensemble)
 
 
 def load_segmenter(
@@ -245,13 +250,7 @@ class Pipeline:
         if not hips:
             return [build_answer(release, result, []) for result in results], None
         frames = frame_hips(hips, release.working_px)
-        segmentation = self.stages.segmenter(frames) if self.stages.segmenter else None
-        masks = segmentation.masks if segmentation else None
-        views = self.stages.cutter(frames, masks)
-        probabilities = self.stages.ensemble(views)
-        rows = [
-            row_of(probabilities, views, segmentation, index) for index in range(len(hips))
-        ]
+        rows, masks = score_frames(self.stages, frames)
         return distribute(release, results, rows), masks
 
 
@@ -264,6 +263,16 @@ class HipRow:
     areas: dict[Region, float] | None
     confidence: dict[Region, float] | None
     refusal: Refusal | None
+
+
+def score_frames(stages: Stages, frames: Pixels) -> tuple[list[HipRow], Mask | None]:
+    """Return the numbers of frames (N, S, S), and their masks (N, R, S, S) if there are any."""
+    segmentation = stages.segmenter(frames) if stages.segmenter else None
+    masks = segmentation.masks if segmentation else None
+    views = stages.cutter(frames, masks)
+    probabilities = stages.ensemble(views)
+    rows = [row_of(probabilities, views, segmentation, index) for index in range(len(frames))]
+    return rows, masks
 
 
 def row_of(

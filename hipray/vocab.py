@@ -171,6 +171,7 @@ class RefusalCode(StrEnum):
     DECODER_CRASH = "decoder_crash"  # decoding ran out of time or memory, or died
     DUPLICATE = "duplicate"  # the same pixels came before in this archive
     MISSING_OBJECT = "missing_object"  # the named file or key does not exist
+    CHANGED_OBJECT = "changed_object"  # its content changed after it was listed
 
 
 class Finding(StrEnum):

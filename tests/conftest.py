@@ -1,4 +1,4 @@
-"""Fixtures for every test: an S3 server on loopback and an environment without real credentials."""
+"""Fixtures for every test: an S3 server on loopback, one Ray, an environment without real secrets."""
 
 import threading
 import uuid
@@ -79,3 +79,25 @@ def s3_server() -> Iterator[S3Server]:
     yield S3Server(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def ray_session(aws_environment: None) -> Iterator[None]:
+    """One private Ray for all tests marked `ray`; workers inherit the environment set here."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
+        patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        patch.setenv("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+        )
+        yield
+        ray.shutdown()

@@ -3,6 +3,8 @@
 Every job names a workspace, the folder or `s3://` prefix that holds its inputs and results.
 """
 
+from typing import Annotated
+
 from pydantic import Field
 
 from hipray.config.base import Config
@@ -82,6 +84,8 @@ class GridRun(Job):
 
     run: str = Field("grid", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
     """Name of the run below runs/."""
+    manifest: str = "manifest.parquet"
+    """Manifest in the workspace; another one trains on other labels of the same hips."""
     regions: tuple[Region, ...] = tuple(Region)
     """Regions of the grid."""
     label_types: tuple[LabelType, ...] = tuple(LabelType)
@@ -153,14 +157,14 @@ class ServeRun(Job):
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
-    """Port to listen on."""
+    """Port to listen on; 0 takes a free one."""
     fused: bool = False
     """Run all stages in one deployment instead of one each."""
     allowed_prefixes: tuple[str, ...] = ()
-    """s3:// prefixes that callers may name; none by default."""
+    """s3:// prefixes below which callers may name films; none by default."""
     allow_phantom_release: bool = False
     """Serve a release that was trained on phantoms."""
-    token_sha256: tuple[str, ...] = ()
+    token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """sha256 digests of accepted bearer tokens; none accepts every caller of a loopback host."""
     batch: int = Field(8, ge=1, le=256)
     """Most films in one forward pass."""
@@ -170,6 +174,10 @@ class ServeRun(Job):
     """Replicas of each model stage that autoscaling may reach."""
     queue: int = Field(64, ge=1)
     """Requests that may wait before callers are told to come later."""
+    request_timeout_s: float = Field(60, gt=0)
+    """Seconds a request may take from its first byte to its answer."""
+    readers: int = Field(2, ge=1, le=64)
+    """Isolated decoder processes of one ingress replica."""
     cpus_per_stage: float = Field(0.5, ge=0)
     """CPUs that one replica of a stage reserves."""
     gpus_per_stage: float = Field(0, ge=0)
@@ -210,3 +218,41 @@ class StatusRun(Job):
 
     run: str = "grid"
     """Name of the run."""
+
+
+class DemoRun(Config):
+    """Run the whole path on an embedded phantom archive, from films to a scored archive."""
+
+    out: str = "out/demo"
+    """Folder of the demonstration; a finished one is reused."""
+    phantom: PhantomRun = PhantomRun()
+    """The archive that is learned from."""
+    unseen: PhantomRun = PhantomRun()
+    """The archive that is scored."""
+    ingest: IngestRun = IngestRun()
+    """How films are read."""
+    grid: GridRun = GridRun()
+    """What is trained."""
+    report: ReportRun = ReportRun()
+    """What is reported."""
+    release: ReleaseRun = ReleaseRun()
+    """What is published."""
+    serve: ServeRun = ServeRun()
+    """How it is served."""
+    score: ScoreRun = ScoreRun(images="s3://hipray-demo/unseen")
+    """How the unseen archive is scored."""
+
+
+class SkillRun(Config):
+    """Measure on phantoms what segmenters and classifiers learn, with negative controls."""
+
+    out: str = "out/skill"
+    """Folder of the measurement."""
+    phantom: PhantomRun = PhantomRun()
+    """The archive."""
+    grid: GridRun = GridRun()
+    """The cells that are measured; the permuted control uses the same."""
+    overfit_hips: int = Field(32, ge=8)
+    """Hips that each network must be able to learn by heart."""
+    overfit_epochs: int = Field(60, ge=1)
+    """Most epochs of that."""

@@ -41,6 +41,8 @@ PAGE_PX = 1024
 
 BRIGHT_AIR = 0.96
 MIN_AIR_SHARE = 0.10
+MIN_CURVED_AIR = 0.04
+"""Air outside the full rows and columns: skin is curved and a collimator is straight."""
 MIN_AIR_AT_EDGE = 0.15
 """Share of the film's outline; the stem of a prosthesis is bright and reaches it too."""
 MAX_OPPOSITE_SHARE = 0.02
@@ -61,6 +63,7 @@ PLATEAU_IMPLANT = (0.07, 30.0)
 neither pair was reached: the largest saturated area was 0.058, the hardest edge of 0.02 was 69.
 All 160 with a prosthesis reached one."""
 
+TEXT_LEVEL = 250
 TEXT_TOP_HAT = 45
 TEXT_BORDER = 0.2
 TEXT_GLYPH_SHARES = (0.008, 0.09)
@@ -159,8 +162,8 @@ def is_page_of_text(pixels: NDArray[np.float32]) -> bool:
     sample = _sample(pixels)
     low, high = float(sample.min()), float(sample.max())
     grey = (sample - low) / max(high - low, 1e-6)
-    histogram, edges = np.histogram(grey, bins=256, range=(0, 1))
-    mode = float(edges[int(np.argmax(histogram))]) + 0.5 / 256
+    levels = np.bincount((grey * 255).astype(np.uint8).ravel(), minlength=256)
+    mode = (int(np.argmax(levels)) + 0.5) / 255
     distance = np.abs(grey - mode)
     ink = (distance > INK_DISTANCE).astype(np.uint8)
     share = float(ink.mean())
@@ -188,10 +191,10 @@ def is_negative(thumbnail: NDArray[np.float32]) -> bool:
     inner = _peel_frame(bright | dark)
     if bright[inner].size == 0 or _all_corners(bright[inner]):
         return False
-    air = _edge_connected(bright[inner])
-    if _edge_share(air) < MIN_AIR_AT_EDGE:
+    air = _edge_connected(bright)
+    if _edge_share(air) < MIN_AIR_AT_EDGE or air.mean() < MIN_AIR_SHARE:
         return False
-    return bool(air.mean() >= MIN_AIR_SHARE and dark[inner].mean() <= MAX_OPPOSITE_SHARE)
+    return bool(air[inner].mean() >= MIN_CURVED_AIR and dark[inner].mean() <= MAX_OPPOSITE_SHARE)
 
 
 def _peel_frame(saturated: NDArray[np.bool_]) -> tuple[slice, slice]:
@@ -263,7 +266,7 @@ def has_border_text(hip: NDArray[np.uint8]) -> bool:
     side = min(hip.shape)
     low, high = (share * side for share in TEXT_GLYPH_SHARES)
     top_hat = cv2.morphologyEx(hip, cv2.MORPH_TOPHAT, _square(high / 3))
-    marks = ((top_hat > TEXT_TOP_HAT) & (hip >= METAL_LEVEL)).astype(np.uint8)
+    marks = ((top_hat > TEXT_TOP_HAT) & (hip >= TEXT_LEVEL)).astype(np.uint8)
     margin_y, margin_x = (round(TEXT_BORDER * size) for size in hip.shape)
     marks[margin_y:-margin_y, margin_x:-margin_x] = 0
     _, _, stats, _ = cv2.connectedComponentsWithStats(marks)

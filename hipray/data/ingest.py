@@ -25,6 +25,14 @@ from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
 from hipray.data.dxa import DxaTable, read_dxa
 from hipray.data.images import PREPROCESSING_VERSION, ReadResult
 from hipray.data.isolation import IsolatedReader
+from hipray.data.listing import (
+    ANNOTATION_SUFFIX,
+    ARCHIVE_NOTE,
+    TABLE_SUFFIXES,
+    is_film,
+    is_json,
+    stem,
+)
 from hipray.data.manifest import MANIFEST_KEY, build_manifest, missing_column, write_table
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
@@ -36,10 +44,6 @@ from hipray.progress import track
 from hipray.storage import ObjectInfo, Store, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
 
-ANNOTATION_SUFFIX = ".json"
-TABLE_SUFFIXES = (".csv", ".tsv", ".json")
-ARCHIVE_NOTE = "archive.json"
-"""File of an archive that says what it is; phantom archives carry it."""
 FLOW_KEY = "ingest/flow.json"
 FILES_KEY = "ingest/files.parquet"
 SHEET_KEY = "ingest/contact-sheet.png"
@@ -217,35 +221,20 @@ def _warped_masks(film: _ReadFilm, index: int) -> dict[Region, Any]:
 
 def _list_archive(archive: Store, config: IngestRun) -> _Listing:
     infos: list[ObjectInfo] = list(archive.list())
-    stems = Counter(_stem(info.key) for info in infos if not _is_json(info.key))
-    annotations = {i.key for i in infos if _is_json(i.key) and stems[_stem(i.key)]}
+    stems = Counter(stem(info.key) for info in infos if not is_json(info.key))
+    annotations = {i.key for i in infos if is_json(i.key) and stems[stem(i.key)]}
     tables = [
         i.key for i in infos
         if i.key.lower().endswith(TABLE_SUFFIXES) and i.key not in annotations
         and PurePosixPath(i.key).name != ARCHIVE_NOTE
     ]  # fmt: skip
-    aside = annotations | set(tables) | {i.key for i in infos if _is_aside(i.key)}
-    films = sorted(i.key for i in infos if i.key not in aside)
+    films = sorted(i.key for i in infos if is_film(i.key))
     if not films:
         raise DataError(
             f"films in {config.images}", f"{len(infos)} files, none a film", "check the path"
         )
     digest = digest_of([(i.key, i.etag, i.size) for i in infos])
     return _Listing(films, frozenset(annotations), tables, digest)
-
-
-def _is_json(key: str) -> bool:
-    return key.lower().endswith(ANNOTATION_SUFFIX)
-
-
-def _is_aside(key: str) -> bool:
-    """Whether a file is a note about the archive and no film: hidden, or its archive.json."""
-    name = PurePosixPath(key).name
-    return name.startswith(".") or name == ARCHIVE_NOTE
-
-
-def _stem(key: str) -> str:
-    return str(PurePosixPath(key).with_suffix(""))
 
 
 def _identity(config: IngestRun, listing: _Listing, archive: Store) -> str:
@@ -334,7 +323,7 @@ def _read_film(
         return _ReadFilm(key, "", ReadResult(key, refusal=refusal), None)
     data = archive.read(key)
     result = reader.read_hips(data, name=key, side=records.side_of(key))
-    sidecar = _stem(key) + ANNOTATION_SUFFIX
+    sidecar = stem(key) + ANNOTATION_SUFFIX
     annotation = None
     if sidecar in listing.annotations and result.film_info is not None:
         shape = result.film_info

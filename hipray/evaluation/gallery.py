@@ -115,7 +115,8 @@ def _widest(group: Sequence[CellResult]) -> CellResult:
 
 
 def _name_group(cell: Cell) -> str:
-    return f"{cell.region.display_name}, {LABEL_TITLES[cell.label_type]}, {VARIANT_TITLES[cell.variant]}"
+    words = (cell.region.display_name, LABEL_TITLES[cell.label_type], VARIANT_TITLES[cell.variant])
+    return ", ".join(words)
 
 
 def _caption(title: str, hips: pd.DataFrame, source: DataSource) -> FigureCaption:

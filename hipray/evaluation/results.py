@@ -201,9 +201,13 @@ def _summarise_cell(
 def _measure_fits(tests: pd.DataFrame) -> pd.DataFrame:
     """Return one row of metrics per fit, each on that fit's own test hips and threshold."""
     statistics = choose_statistics(CELL_METRICS)
+    # A fit tests a hip once, so its rows need no pooling.
+    decided = tests.assign(
+        score=tests["probability"], positive=tests["score"] >= tests["threshold"]
+    )
     runs = [
-        compute_statistics(build_sample(pool_repeats(rows)), statistics)
-        for _, rows in tests.groupby(["repeat", "fold"])
+        compute_statistics(build_sample(rows), statistics)
+        for _, rows in decided.groupby(["repeat", "fold"])
     ]
     return pd.DataFrame(runs)
 

@@ -10,7 +10,6 @@ from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
 from hipray.data.ingest import FLOW_KEY
 from hipray.data.leakage import LeakKind
-from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.report import ReportInputs, build_report
@@ -36,7 +35,7 @@ def run_report(config: ReportRun) -> str:
         ReportInputs(
             predictions=results.predictions,
             fits=results.fits,
-            manifest=read_manifest(store),
+            manifest=inputs.manifest,
             flow=read_flow(store),
             leak=_leak_check(results),
             segmentation=results.mask_scores if len(results.mask_scores) else None,

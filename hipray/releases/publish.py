@@ -49,7 +49,7 @@ def run_release(config: ReleaseRun) -> Release:
     results = read_run(store, config.run)
     chosen = _choose_fits(config, results)
     ledger = open_reader(store)
-    manifest = read_manifest(store)
+    manifest = read_manifest(store, results.config.manifest)
     source = read_source(manifest)
     publisher = _Publisher(store, ledger, results, source)
     segmenters = _choose_segmenters(config, results)

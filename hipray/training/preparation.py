@@ -38,7 +38,7 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     """
     for backbone in config.backbones:
         check_backbone(backbone)
-    manifest = read_manifest(store)
+    manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
     digest = dataset_digest(manifest)
     leaks = _check_leaks(store, inputs, config, digest)
@@ -51,7 +51,7 @@ def read_inputs(
     store: Store, config: GridRun, manifest: pd.DataFrame | None = None
 ) -> FitInputs:
     """Return the data of a grid; the split is dealt once and then read from its file."""
-    manifest = read_manifest(store) if manifest is None else manifest
+    manifest = read_manifest(store, config.manifest) if manifest is None else manifest
     split = _read_or_deal_split(store, config, manifest)
     return FitInputs(store, manifest, split, config.experiment)
 

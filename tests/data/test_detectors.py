@@ -127,8 +127,8 @@ def test_a_prosthesis_is_metal_and_bone_is_not() -> None:
 
 
 def test_bone_clipped_by_the_window_of_an_export_is_remarked_but_not_refused() -> None:
-    clipped = np.clip(cv2.GaussianBlur(draw_stem(draw_hip() // 2), (0, 0), 4) * 1.5, 0, 255)
-    clipped = clipped.astype(np.uint8)
+    bone = cv2.GaussianBlur(draw_stem(draw_hip() // 4).astype(np.float32), (0, 0), 5)
+    clipped = np.clip(2 * bone, 0, 255).astype(np.uint8)
     metal = detectors.find_metal(clipped)
     assert metal is not None
     assert metal.is_plateau

@@ -125,4 +125,5 @@ def blur(field: Field, sd_px: float) -> Field:
     small_size = (max(width // step, 1), max(height // step, 1))
     small = cv2.resize(field, small_size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sd_px / step, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    whole = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.GaussianBlur(whole, (0, 0), step))  # the coarse grid must not show

@@ -61,6 +61,7 @@ def test_regions_have_the_areas_of_dxa_reports(seen, place):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("place", PLACES, ids=list(REGIONS))
 def test_brightness_tells_almost_nothing_in_600_hips(full_archives, place):
     measures = full_archives[0.8]
@@ -71,6 +72,7 @@ def test_brightness_tells_almost_nothing_in_600_hips(full_archives, place):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("place", PLACES, ids=list(REGIONS))
 def test_texture_tells_more_the_higher_kappa_is_in_600_hips(full_archives, place):
     predicted = {kappa: predict_t(m, place) for kappa, m in full_archives.items()}

@@ -1,0 +1,137 @@
+"""The command line: `hipray <job> [--preset NAME] [--config FILE] [--set a.b=c]`.
+
+`jobs/<job>.py` calls the same `main`, so a laptop, `ray job submit` and a Kubernetes RayJob run
+the same thing. The command line never grows: every key of a job's configuration is reached by
+`--set`, and each of its plain top-level keys also as `--key VALUE`.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from hipray import RESEARCH_NOTICE, __version__
+from hipray.config import jobs
+from hipray.config.base import Config, load_config, preset_names
+from hipray.errors import HiprayError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One job: its configuration and the function that does it."""
+
+    config: type[Config]
+    call: str
+    """`module:function`, imported when the job runs: `hipray --help` loads no torch."""
+    positional: str | None = None
+    """Key that may be given without its name."""
+    dry_run: str | None = None
+    """`module:function` that prints what would be done."""
+    preset: str | None = None
+    """Preset taken where none is named."""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(jobs.DemoRun, "hipray.demo:run_demo", preset="demo"),
+    "phantom": Command(jobs.PhantomRun, "hipray.commands:phantom"),
+    "ingest": Command(jobs.IngestRun, "hipray.commands:ingest"),
+    "grid": Command(jobs.GridRun, "hipray.commands:grid", dry_run="hipray.commands:plan_grid"),
+    "status": Command(jobs.StatusRun, "hipray.commands:status", positional="run"),
+    "report": Command(jobs.ReportRun, "hipray.commands:report", positional="run"),
+    "release": Command(jobs.ReleaseRun, "hipray.commands:release"),
+    "predict": Command(jobs.PredictRun, "hipray.commands:predict", positional="file"),
+    "serve": Command(jobs.ServeRun, "hipray.commands:serve"),
+    "score": Command(jobs.ScoreRun, "hipray.commands:score"),
+    "skill": Command(jobs.SkillRun, "hipray.skill:run_skill", preset="skill"),
+}
+"""Every job by its name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one job and return its exit code; a user's mistake is one sentence on stderr."""
+    options = _build_parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    command = COMMANDS[options.job]
+    try:
+        config = _read_config(command, options)
+        call = command.dry_run if getattr(options, "dry_run", False) else command.call
+        assert call is not None, "the parser offers --dry-run only where there is one"
+        _load(call)(config)
+    except HiprayError as error:
+        print(f"hipray {options.job}: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"hipray {options.job}: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hipray", description=RESEARCH_NOTICE)
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, command in COMMANDS.items():
+        summary = (command.config.__doc__ or "").strip().splitlines()[0]
+        sub = subparsers.add_parser(name, help=summary, description=f"{summary} {RESEARCH_NOTICE}")
+        _add_options(sub, command)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
+    parser.add_argument("--preset", metavar="NAME", help=f"one of {', '.join(preset_names())}")
+    parser.add_argument("--config", metavar="FILE", help="TOML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="override one key, for example scaling.lanes=4",
+    )  # fmt: skip
+    parser.add_argument("--log-level", default="warning", help="debug, info, warning or error")
+    if command.dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="print the plan and check it")
+    for key, field in command.config.model_fields.items():
+        if _is_section(field.annotation):
+            continue
+        text = (field.description or "").replace("%", "%%")
+        if key == command.positional:
+            parser.add_argument(f"key_{key}", nargs="?", metavar=key.upper(), help=text)
+        else:
+            flag = f"--{key.replace('_', '-')}"
+            parser.add_argument(flag, dest=f"key_{key}", metavar="VALUE", help=text)
+
+
+def _is_section(annotation: Any) -> bool:
+    parts = (annotation, *get_args(annotation))
+    return any(isinstance(part, type) and issubclass(part, BaseModel) for part in parts)
+
+
+def _read_config(command: Command, options: argparse.Namespace) -> Config:
+    named = [
+        f"{key}={getattr(options, f'key_{key}')}"
+        for key in command.config.model_fields
+        if getattr(options, f"key_{key}", None) is not None
+    ]
+    return load_config(
+        command.config,
+        preset=options.preset or command.preset,
+        path=options.config,
+        overrides=[*options.overrides, *named],
+        section=options.job,
+    )
+
+
+def _load(path: str) -> Callable[[Any], None]:
+    module, _, name = path.partition(":")
+    function: Callable[[Any], None] = getattr(import_module(module), name)
+    return function
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,116 @@
+"""What each command does and tells: one call into the package, then where the result is."""
+
+import json
+from pathlib import Path
+
+from hipray import RESEARCH_NOTICE
+from hipray.config.jobs import (
+    GridRun,
+    IngestRun,
+    PhantomRun,
+    PredictRun,
+    ReleaseRun,
+    ReportRun,
+    ScoreRun,
+    ServeRun,
+    StatusRun,
+)
+from hipray.storage import open_store
+
+
+def tell(text: str) -> None:
+    """Print one line for the person at the terminal."""
+    print(text, flush=True)  # noqa: T201
+
+
+def phantom(config: PhantomRun) -> None:
+    """Make a phantom archive."""
+    from hipray.distributed.phantom import run_phantom
+
+    tell(f"{run_phantom(config)} phantom films in {config.archive}")
+
+
+def ingest(config: IngestRun) -> None:
+    """Ingest an archive and print its flow."""
+    from hipray.data.flow import describe_flow
+    from hipray.data.ingest import run_ingest
+
+    tell(describe_flow(run_ingest(config)))
+    tell(f"manifest: {config.workspace}/manifest.parquet")
+    tell(f"every file's outcome: {config.workspace}/ingest/files.parquet")
+    tell(f"contact sheet: {config.workspace}/ingest/contact-sheet.png")
+
+
+def grid(config: GridRun) -> None:
+    """Train a grid."""
+    from hipray.distributed.grid import run_grid
+
+    result = run_grid(config)
+    tell(
+        f"run {result.run}: {result.done} of {result.fits} fits done, {result.trained_now} trained "
+        f"now, {result.seconds:.0f} s; next: hipray report {result.run} "
+        f"--workspace {config.workspace}"
+    )
+
+
+def plan_grid(config: GridRun) -> None:
+    """Print what a grid would do."""
+    from hipray.training.estimate import describe_plan
+
+    tell(describe_plan(open_store(config.workspace, config.storage), config))
+
+
+def status(config: StatusRun) -> None:
+    """Print where a run stands."""
+    from hipray.training.status import describe_status
+
+    tell(describe_status(open_store(config.workspace, config.storage), config.run))
+
+
+def report(config: ReportRun) -> None:
+    """Write a run's report."""
+    from hipray.evaluation.run_report import run_report
+
+    tell(f"report: {run_report(config)}. {RESEARCH_NOTICE}")
+
+
+def release(config: ReleaseRun) -> None:
+    """Publish a release."""
+    from hipray.releases.publish import run_release
+
+    published = run_release(config)
+    tell(
+        f"release {published.name}: {len(published.members)} members, "
+        f"{len(published.segmenters)} segmenters, trained on {published.data_source} data, "
+        f"digest {published.digest[:12]}. {RESEARCH_NOTICE}"
+    )
+
+
+def predict(config: PredictRun) -> None:
+    """Score one film; the JSON goes to standard output."""
+    from hipray.predict import run_predict
+
+    prediction = run_predict(config)
+    tell(json.dumps(prediction.answer, indent=1))
+    if prediction.overlay is not None:
+        target = Path(config.overlay or f"{Path(config.file).stem}.overlay.png")
+        target.write_bytes(prediction.overlay)
+
+
+def serve(config: ServeRun) -> None:
+    """Serve a release."""
+    from hipray.serving.serve import run_serve
+
+    endpoint = run_serve(config)
+    tell(f"served at {endpoint.url}. {RESEARCH_NOTICE}")
+
+
+def score(config: ScoreRun) -> None:
+    """Score an archive."""
+    from hipray.distributed.score import run_score
+
+    result = run_score(config)
+    tell(
+        f"{result.listed} files listed = {result.scored} scored + {result.refused} refused + "
+        f"{result.failed} failed; Parquet in {result.output}. {RESEARCH_NOTICE}"
+    )

@@ -1,0 +1,65 @@
+"""One film in this process: the answer as data, and the film with its contours as PNG."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hipray.config.jobs import PredictRun
+from hipray.data.contact_sheet import draw_contours, encode_png
+from hipray.data.framing import Mask
+from hipray.data.images import ReadResult
+from hipray.data.isolation import IsolatedReader
+from hipray.errors import NotFoundError
+from hipray.pipeline import Pipeline, answer_as_dict, lift_masks, load_stages
+from hipray.releases.release import check_servable, read_release
+from hipray.storage import open_store
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer, and a picture of the hips it is about (None for a refused film)."""
+
+    answer: dict[str, Any]
+    overlay: bytes | None
+
+
+def run_predict(config: PredictRun) -> Prediction:
+    """Score one file with a release; raises NotFoundError where there is no file."""
+    store = open_store(config.workspace, config.storage)
+    release = read_release(store, config.release)
+    check_servable(release, allow_phantom=config.allow_phantom_release)
+    data = _read_file(config)
+    pipeline = Pipeline(load_stages(store, release))
+    with IsolatedReader(config.limits) as reader:
+        result = reader.read_hips(data, name=Path(config.file).name)
+    answers, masks = pipeline.answer_with_masks([result])
+    return Prediction(
+        answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px)
+    )
+
+
+def draw_overlay(result: ReadResult, masks: Mask | None, working_px: int) -> bytes | None:
+    """Return the canonical hips side by side with the contours of masks (N, R, S, S), as PNG."""
+    if not result.hips:
+        return None
+    height = max(hip.pixels.shape[0] for hip in result.hips)
+    pictures = []
+    for index, hip in enumerate(result.hips):
+        drawn = {} if masks is None else lift_masks(hip, masks[index], working_px)
+        picture = draw_contours(hip.pixels, drawn, thickness=2)
+        padding = ((0, height - picture.shape[0]), (0, 0), (0, 0))
+        pictures.append(np.pad(picture, padding))
+    return encode_png(np.concatenate(pictures, axis=1))
+
+
+def _read_file(config: PredictRun) -> bytes:
+    folder, _, name = config.file.rpartition("/")
+    if not name:
+        raise NotFoundError("the path of a film", f"'{config.file}'", "name a file, not a folder")
+    root = folder or ("/" if config.file.startswith("/") else ".")
+    data, _ = open_store(root, config.storage).read_object(
+        name, max_bytes=config.limits.max_file_bytes
+    )
+    return data

@@ -1,0 +1,1 @@
+"""Batch scoring without Ray: frozen shards of an archive, their rows and what they add up to."""

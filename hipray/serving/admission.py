@@ -1,0 +1,31 @@
+"""The bounded queue at the door: who is neither served nor waiting is told to come later."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from hipray.serving.problems import ProblemError, come_later
+
+
+class Admission:
+    """Lets `running` requests in at a time and `waiting` more stand in line.
+
+    Requests wait before their body is read, so bodies in memory are bounded by `running`.
+    """
+
+    def __init__(self, *, running: int, waiting: int) -> None:
+        self._slots = asyncio.Semaphore(running)
+        self._most = running + waiting
+        self._present = 0
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """Hold a slot; raises ProblemError (503 with Retry-After) when the line is full."""
+        if self._present >= self._most:
+            raise ProblemError(come_later("too many requests are waiting"))
+        self._present += 1
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._present -= 1

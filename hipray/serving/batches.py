@@ -1,0 +1,51 @@
+"""Several films in one forward pass: joined along the hip axis and handed back exactly.
+
+Legend of shapes: N hips of one film, M hips of a batch of films.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hipray.data.framing import Pixels
+from hipray.pipeline import Probabilities, Views
+from hipray.segmentation.segmenter import Segmentation
+
+
+def slice_films(counts: Sequence[int]) -> Iterator[slice]:
+    """Yield where each film's hips lie in a batch, from their numbers per film."""
+    start = 0
+    for count in counts:
+        yield slice(start, start + count)
+        start += count
+
+
+def join_frames(films: Sequence[Pixels]) -> tuple[Pixels, list[slice]]:
+    """Return the frames (M, S, S) of all films and where each film's lie."""
+    return np.concatenate(films), list(slice_films([len(frames) for frames in films]))
+
+
+def join_views(films: Sequence[Views]) -> tuple[Views, list[slice]]:
+    """Return the views of all films, per region (M, P, P), and where each film's lie."""
+    regions = films[0].films
+    joined = Views(
+        {region: np.concatenate([views.films[region] for views in films]) for region in regions},
+        {region: np.concatenate([views.present[region] for views in films]) for region in regions},
+    )
+    first = next(iter(regions))
+    return joined, list(slice_films([len(views.films[first]) for views in films]))
+
+
+def split_segmentation(segmentation: Segmentation, places: Sequence[slice]) -> list[Segmentation]:
+    """Return each film's masks and confidence."""
+    masks, confidence = segmentation.masks, segmentation.confidence
+    return [Segmentation(masks[place], confidence[place]) for place in places]
+
+
+def split_probabilities(
+    probabilities: Probabilities, places: Sequence[slice]
+) -> list[Probabilities]:
+    """Return each film's probabilities."""
+    return [
+        {question: values[place] for question, values in probabilities.items()} for place in places
+    ]

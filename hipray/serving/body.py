@@ -1,0 +1,117 @@
+"""Reading a request: a film from the body or its address, never more bytes than allowed.
+
+The limit counts while the body arrives, and nothing of a film is written to disk.
+"""
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from http import HTTPStatus
+
+from pydantic import Field, ValidationError
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from hipray.config.base import Config
+from hipray.serving.problems import ProblemError, reject
+
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+FILE_FIELD = "file"
+
+MAX_JSON_BYTES = 16_384
+"""Bytes of a JSON body; the longest uri is far below."""
+
+FORM_OVERHEAD_BYTES = 65_536
+"""Bytes that a form may have beside its file: boundaries and part headers."""
+
+
+class ScoreRequest(Config):
+    """The JSON body of a score request."""
+
+    uri: str = Field(min_length=1, max_length=2048)
+    """s3:// address of a film below an allowed prefix."""
+
+
+class _MemoryParser(MultiPartParser):
+    spool_max_size = sys.maxsize  # films stay in memory: a temporary file would outlive a crash
+
+
+async def read_request(request: Request, *, max_file_bytes: int) -> ScoreRequest | bytes:
+    """Return the address that a request names, or the film that it carries.
+
+    Raises ProblemError: 400 for a malformed body, 413 for one that is too large, 415 for one of
+    another type.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == JSON_TYPE:
+        return await _read_json(request)
+    if kind == FORM_TYPE:
+        return await _read_form(request, max_file_bytes)
+    raise reject(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        f"send {JSON_TYPE} with a uri, or {FORM_TYPE} with the field '{FILE_FIELD}'",
+    )
+
+
+async def _read_json(request: Request) -> ScoreRequest:
+    chunks = [chunk async for chunk in limit_body(request, MAX_JSON_BYTES)]
+    try:
+        return ScoreRequest.model_validate_json(b"".join(chunks))
+    except ValidationError:
+        raise reject(
+            HTTPStatus.BAD_REQUEST, 'the body must be {"uri": "s3://bucket/key"} and nothing else'
+        ) from None
+
+
+async def _read_form(request: Request, max_file_bytes: int) -> bytes:
+    limit = max_file_bytes + FORM_OVERHEAD_BYTES
+    form = await _parse_form(request.headers, limit_body(request, limit))
+    try:
+        film = form.get(FILE_FIELD)
+        if len(form) != 1 or not isinstance(film, UploadFile):
+            raise reject(
+                HTTPStatus.BAD_REQUEST, f"the form must have one file, in the field '{FILE_FIELD}'"
+            )
+        if (film.size or 0) > max_file_bytes:
+            raise too_large(max_file_bytes)
+        return await film.read()
+    finally:
+        await form.close()
+
+
+async def _parse_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> FormData:
+    try:
+        return await _MemoryParser(headers, body, max_files=1, max_fields=0).parse()
+    except MultiPartException:
+        raise reject(
+            HTTPStatus.BAD_REQUEST, f"the form is malformed; send one file in '{FILE_FIELD}'"
+        ) from None
+
+
+async def limit_body(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it arrives; raises ProblemError (413) with the first byte beyond."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise too_large(max_bytes)
+    received = 0
+    async for chunk in _stream(request):
+        received += len(chunk)
+        if received > max_bytes:
+            raise too_large(max_bytes)
+        yield chunk
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise reject(HTTPStatus.BAD_REQUEST, "the body ended early") from None
+
+
+def too_large(max_bytes: int) -> ProblemError:
+    """Return the 413 that names the limit."""
+    return reject(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body exceeds the limit of {max_bytes} bytes"
+    )

@@ -1,0 +1,94 @@
+"""The order of the stages for one film: frames in, the numbers of each hip out.
+
+The ingress calls each stage and hands its answer to the next, so that a slow stage never holds
+the replicas of the one before it.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from hipray.data.framing import Pixels
+from hipray.pipeline import Cutter, HipRow, Probabilities, Views, row_of
+from hipray.releases.release import Release
+from hipray.segmentation.segmenter import Segmentation
+from hipray.serving.clock import Step, StepClock
+from hipray.serving.messages import (
+    Message,
+    PackedSegmentation,
+    SegmentedFrames,
+    check_message,
+)
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
+
+StageCall = Callable[[Message[Asked]], Awaitable[Message[Answered]]]
+"""A stage as its caller sees it: a deployment handle's `remote`, or the stage itself."""
+
+
+class Graph(Protocol):
+    """All model stages of one release."""
+
+    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+        """Return the numbers of a film's framed hips (N, S, S)."""
+        ...
+
+
+async def call_stage(
+    stage: StageCall[Asked, Answered], message: Message[Asked], clock: StepClock, step: Step
+) -> Message[Answered]:
+    """Return a stage's answer after checking that it belongs to the message's release."""
+    with clock.measure(step):
+        answer = await stage(message)
+    check_message(answer, message.release_digest)
+    return answer
+
+
+@dataclass(frozen=True)
+class FusedGraph:
+    """One deployment holds all model stages."""
+
+    release_digest: str
+    score: StageCall[Pixels, list[HipRow]]
+
+    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+        """Return the numbers of a film's framed hips (N, S, S)."""
+        message = Message(self.release_digest, time.time() + timeout_s, frames)
+        return (await call_stage(self.score, message, clock, Step.MODEL)).body
+
+
+@dataclass(frozen=True)
+class SplitGraph:
+    """One deployment per stage; stages that a release does not need are None."""
+
+    release: Release
+    segment: StageCall[Pixels, PackedSegmentation] | None
+    matte: StageCall[SegmentedFrames, Views] | None
+    classify: StageCall[Views, Probabilities]
+
+    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+        """Return the numbers of a film's framed hips (N, S, S)."""
+        message = Message(self.release.digest, time.time() + timeout_s, frames)
+        packed = None
+        if self.segment is not None:
+            packed = (await call_stage(self.segment, message, clock, Step.SEGMENT)).body
+        views = await self._cut(message, packed, clock)
+        answer = await call_stage(self.classify, message.with_body(views), clock, Step.CLASSIFY)
+        return _rows_of(answer.body, views, packed, len(frames))
+
+    async def _cut(
+        self, message: Message[Pixels], packed: PackedSegmentation | None, clock: StepClock
+    ) -> Views:
+        if self.matte is None or packed is None:
+            return Cutter(self.release)(message.body, None)  # whole films: nothing to compute
+        film = message.with_body(SegmentedFrames(message.body, packed))
+        return (await call_stage(self.matte, film, clock, Step.MATTE)).body
+
+
+def _rows_of(
+    probabilities: Probabilities, views: Views, packed: PackedSegmentation | None, hips: int
+) -> list[HipRow]:
+    segmentation: Segmentation | None = packed.unpack() if packed is not None else None
+    return [row_of(probabilities, views, segmentation, index) for index in range(hips)]

@@ -1,0 +1,81 @@
+"""The ingress deployment: validates, fetches and decodes, and asks the model stages."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from hipray.config.jobs import ServeRun
+from hipray.releases.release import Release
+from hipray.serving.admission import Admission
+from hipray.serving.api import build_api
+from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
+from hipray.serving.readers import ReaderPool
+from hipray.serving.service import ScoringService
+from hipray.serving.source import FilmSource
+from hipray.serving.stages import StageSetup
+
+
+def count_running(config: ServeRun) -> int:
+    """Return how many requests one ingress replica works on: two batches keep a model busy."""
+    return 2 * config.batch
+
+
+class Ingress:
+    """The HTTP interface over deployed stages; stages that the graph does not have are None."""
+
+    def __init__(
+        self,
+        config: ServeRun,
+        setup: StageSetup,
+        *,
+        segment: DeploymentHandle | None = None,
+        matte: DeploymentHandle | None = None,
+        classify: DeploymentHandle | None = None,
+        fused: DeploymentHandle | None = None,
+    ) -> None:
+        release = setup.read_release()
+        graph: Graph
+        if fused is not None:
+            graph = FusedGraph(release.digest, by_value(fused))
+        else:
+            graph = SplitGraph(
+                release,
+                segment=segment and by_value(segment),
+                matte=matte and by_value(matte),
+                classify=by_value(classify),
+            )
+        self._config = config
+        self._service = build_service(config, release, graph)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the application that this replica runs."""
+        config = self._config
+        return build_api(
+            self._service,
+            Admission(running=count_running(config), waiting=config.queue),
+            max_file_bytes=config.limits.max_file_bytes,
+            token_sha256=config.token_sha256,
+        )
+
+
+def build_service(config: ServeRun, release: Release, graph: Graph) -> ScoringService:
+    """Return the service of one release over its stages; raises ConfigError."""
+    limits = config.limits
+    return ScoringService(
+        release,
+        graph,
+        source=FilmSource(config.allowed_prefixes, config.storage, max_bytes=limits.max_file_bytes),
+        readers=ReaderPool(limits, readers=config.readers),
+        timeout_s=config.request_timeout_s,
+        fetches=count_running(config),
+    )
+
+
+def by_value(handle: DeploymentHandle) -> StageCall[Any, Any]:
+    """Return a handle as a call that carries arrays in the message, not in the object store.
+
+    A film's frame has some 64 KiB; a round trip over the object store costs more than copying it.
+    """
+    stage: StageCall[Any, Any] = handle.options(_by_reference=False).remote
+    return stage

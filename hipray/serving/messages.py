@@ -1,0 +1,97 @@
+"""What travels between the stages: arrays under the digest of the release they belong to.
+
+Legend of shapes: N hips of one film, S side of the frame, R regions in `vocab.REGIONS` order.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hipray.data.framing import Mask, Pixels
+from hipray.errors import HiprayError
+from hipray.segmentation.segmenter import Segmentation
+
+Body = TypeVar("Body")
+NewBody = TypeVar("NewBody")
+
+
+class ForeignReleaseError(HiprayError):
+    """A message belongs to another release: two releases never mix in one answer."""
+
+
+class DeadlinePassedError(HiprayError):
+    """Nobody waits for this answer any more."""
+
+
+class MalformedMessageError(HiprayError):
+    """A message does not have the shape that its stage takes."""
+
+
+@dataclass(frozen=True)
+class Message(Generic[Body]):
+    """A payload on its way to a stage or back."""
+
+    release_digest: str
+    deadline_s: float
+    """Unix time after which the caller is gone; clocks of one cluster are taken as equal."""
+    body: Body
+
+    def with_body(self, body: NewBody) -> "Message[NewBody]":
+        """Return the same message with another payload."""
+        return replace(self, body=body)  # type: ignore[arg-type, return-value]
+
+
+def check_message(message: Message[Any], release_digest: str) -> None:
+    """Raise ForeignReleaseError or DeadlinePassedError unless the message is worth working on."""
+    if message.release_digest != release_digest:
+        raise ForeignReleaseError(
+            f"a message of release {release_digest[:12]}",
+            f"one of {message.release_digest[:12]}",
+            "try again: another release is being deployed",
+        )
+    late = time.time() - message.deadline_s
+    if late > 0:
+        raise DeadlinePassedError(
+            "a message before its deadline", f"one {late:.1f} s after it", "try again later"
+        )
+
+
+def check_frames(frames: Pixels, side: int) -> None:
+    """Raise MalformedMessageError unless `frames` is (N, `side`, `side`) uint8 with N > 0."""
+    fits = frames.dtype == np.uint8 and frames.ndim == 3 and frames.shape[1:] == (side, side)
+    if not fits or not len(frames):
+        raise MalformedMessageError(
+            f"frames (N, {side}, {side}) uint8", f"{frames.shape} {frames.dtype}", "report this"
+        )
+
+
+@dataclass(frozen=True)
+class PackedSegmentation:
+    """A `Segmentation` with eight mask pixels in a byte."""
+
+    shape: tuple[int, ...]
+    bits: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+
+    @classmethod
+    def pack(cls, segmentation: Segmentation) -> "PackedSegmentation":
+        """Pack masks (N, R, S, S)."""
+        masks = segmentation.masks
+        return cls(masks.shape, np.packbits(masks, axis=None), segmentation.confidence)
+
+    def unpack(self) -> Segmentation:
+        """Return the masks (N, R, S, S) that were packed, and their confidence."""
+        count = int(np.prod(self.shape))
+        masks: Mask = np.unpackbits(self.bits, count=count).reshape(self.shape).astype(np.bool_)
+        return Segmentation(masks, self.confidence)
+
+
+@dataclass(frozen=True)
+class SegmentedFrames:
+    """What matting needs: frames (N, S, S) and their masks."""
+
+    frames: Pixels
+    segmentation: PackedSegmentation

@@ -1,0 +1,167 @@
+"""Serving a release: check it, start Ray Serve, deploy, and wait until every stage has answered."""
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import ray
+from ray import serve
+
+from hipray.config.jobs import ServeRun
+from hipray.distributed.cluster import connect
+from hipray.errors import HiprayError
+from hipray.pipeline import check_preprocessing
+from hipray.releases.release import Release, check_servable, read_release
+from hipray.serving.access import check_exposure
+from hipray.serving.app import build_application
+from hipray.serving.source import FilmSource
+from hipray.storage import open_store
+
+APPLICATION = "hipray"
+
+READY_S = 120.0
+"""Seconds that a deployed application may take to answer on its port."""
+
+POLL_S = 0.2
+
+TIMEOUT_SLACK_S = 5.0
+"""Seconds after its own time limit at which Serve ends a request that did not end itself."""
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Serve's access log has paths and queries; hipray logs request ids instead."""
+
+logger = logging.getLogger(__name__)
+
+
+class ServingError(HiprayError):
+    """The endpoint did not start."""
+
+    exit_code = 9
+
+
+@dataclass(frozen=True)
+class ServedEndpoint:
+    """A release that answers at `url`."""
+
+    url: str
+    release: str
+    release_digest: str
+    owns_ray: bool
+    """Whether Ray was started for this endpoint and ends with it."""
+
+    def shutdown(self) -> None:
+        """Stop answering, and end what was started for it; other Serve applications stay."""
+        if not ray.is_initialized():
+            return
+        serve.delete(APPLICATION)
+        if not serve.status().applications:
+            serve.shutdown()
+        if self.owns_ray:
+            ray.shutdown()
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted, then shut down."""
+        try:
+            while True:
+                time.sleep(1)
+        except KeyboardInterrupt:
+            logger.info("interrupted")
+        finally:
+            self.shutdown()
+
+
+def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info) -> ServedEndpoint:
+    """Serve a release over HTTP; `announce` is told the address once every stage has answered.
+
+    Blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
+    would be open to other machines or not servable, BundleError and ServingError.
+    """
+    release = read_servable(config)
+    owns_ray = not ray.is_initialized()
+    connect()
+    host, port = config.host, config.port or _find_free_port(config.host)
+    endpoint = ServedEndpoint(_url_of(host, port), release.name, release.digest, owns_ray)
+    try:
+        _deploy(config, release, host=host, port=port)
+        _wait_until_ready(endpoint)
+    except BaseException:
+        endpoint.shutdown()
+        raise
+    announce(f"release {release.name} ({release.digest[:12]}) answers at {endpoint.url}/v1/score")
+    if config.block:
+        endpoint.wait()
+    return endpoint
+
+
+def read_servable(config: ServeRun) -> Release:
+    """Return the release of a configuration after every check that needs no Ray."""
+    check_exposure(config.host, config.token_sha256)
+    FilmSource(config.allowed_prefixes, config.storage, max_bytes=config.limits.max_file_bytes)
+    release = read_release(open_store(config.workspace, config.storage), config.release)
+    check_servable(release, allow_phantom=config.allow_phantom_release)
+    check_preprocessing(release)
+    return release
+
+
+def _deploy(config: ServeRun, release: Release, *, host: str, port: int) -> None:
+    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
+    http = {"host": host, "port": port, "request_timeout_s": timeout_s}
+    serve.start(http_options=http, logging_config=QUIET)
+    try:
+        serve.run(
+            build_application(config, release),
+            name=APPLICATION,
+            route_prefix="/",
+            logging_config=QUIET,
+        )
+    except RuntimeError as error:
+        raise ServingError(
+            f"release '{release.name}' to start", _first_cause(str(error)), "correct that"
+        ) from error
+
+
+def _first_cause(text: str) -> str:
+    """Return the sentence of the hipray error in a replica's traceback, or its last line."""
+    sentences = re.findall(r"^hipray\.\S+Error: (.+)$", text, re.MULTILINE)
+    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
+    return str(sentences[-1] if sentences else lines[-1].strip())
+
+
+def _wait_until_ready(endpoint: ServedEndpoint) -> None:
+    until, found = time.monotonic() + READY_S, "no answer"
+    while time.monotonic() < until:
+        try:
+            answer = httpx.get(f"{endpoint.url}/readyz", timeout=READY_S)
+            if answer.status_code == httpx.codes.OK:
+                return
+            found = f"status {answer.status_code}"
+        except httpx.HTTPError as error:
+            found = type(error).__name__
+        time.sleep(POLL_S)
+    raise ServingError(
+        f"an answer at {endpoint.url}",
+        found,
+        "if Ray Serve already runs there with another host or port, name those or shut it down",
+    )
+
+
+def _find_free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _url_of(host: str, port: int) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}"
+    if address.is_unspecified:  # this machine reaches it by loopback
+        return f"http://127.0.0.1:{port}"
+    return f"http://[{host}]:{port}" if address.version == 6 else f"http://{host}:{port}"

@@ -1,0 +1,73 @@
+"""Films that callers name by address: objects below allow-listed s3:// prefixes, nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from hipray.config.storage import StorageSettings
+from hipray.errors import ConfigError, HiprayError
+from hipray.serving.problems import reject
+from hipray.storage import Store, open_store
+
+SCHEME = "s3://"
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    parts: tuple[str, ...]
+    """Bucket and folders of the prefix."""
+    store: Store
+
+
+class FilmSource:
+    """Reads the objects that callers may name."""
+
+    def __init__(
+        self, allowed_prefixes: Sequence[str], settings: StorageSettings, *, max_bytes: int
+    ) -> None:
+        """Raises ConfigError for a prefix that is no s3:// address."""
+        self._allowed = [_open_prefix(prefix, settings) for prefix in allowed_prefixes]
+        self._max_bytes = max_bytes
+
+    def read(self, uri: str) -> bytes:
+        """Return the bytes of one object, whose size is checked before its body is downloaded.
+
+        Raises ProblemError where `uri` is no s3:// address or not allowed, and StorageError.
+        """
+        store, key = self.find(uri)
+        return store.read_object(key, max_bytes=self._max_bytes)[0]
+
+    def find(self, uri: str) -> tuple[Store, str]:
+        """Return the allowed store of `uri` and the key in it; raises ProblemError.
+
+        Prefixes match whole path segments: s3://bucket/in does not allow s3://bucket/inside.
+        """
+        parts = _split_uri(uri)
+        for allowed in self._allowed:
+            depth = len(allowed.parts)
+            if parts[:depth] == allowed.parts and len(parts) > depth:
+                return allowed.store, "/".join(parts[depth:])
+        raise reject(HTTPStatus.FORBIDDEN, "this service may not read from this uri")
+
+
+def _split_uri(uri: str) -> tuple[str, ...]:
+    bucket_and_key = uri.removeprefix(SCHEME)
+    parts = tuple(bucket_and_key.split("/"))
+    if bucket_and_key == uri or len(parts) < 2:
+        raise reject(HTTPStatus.BAD_REQUEST, "the uri must have the form s3://bucket/key")
+    if any(part in ("", ".", "..") for part in parts):
+        raise reject(HTTPStatus.BAD_REQUEST, "the uri must not have an empty part, '.' or '..'")
+    return parts
+
+
+def _open_prefix(prefix: str, settings: StorageSettings) -> _Allowed:
+    trimmed = prefix.removesuffix("/")
+    try:
+        if not trimmed.startswith(SCHEME):
+            raise ConfigError("an s3:// address", f"'{prefix}'", "correct it")
+        store = open_store(trimmed, settings)
+    except HiprayError:
+        raise ConfigError(
+            "s3://bucket or s3://bucket/folder in allowed_prefixes", f"'{prefix}'", "correct it"
+        ) from None
+    return _Allowed(tuple(trimmed.removeprefix(SCHEME).split("/")), store)

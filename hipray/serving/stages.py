@@ -1,0 +1,196 @@
+"""The model stages as deployments: each loads and golden-checks only its own bundles.
+
+A stage refuses messages of another release or past their deadline before they enter a batch, so
+that they cannot hold up or spoil the others. Models run in a thread: the replica goes on
+accepting messages and answering health checks.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ray import serve
+
+from hipray.config.storage import StorageSettings
+from hipray.data.framing import Pixels
+from hipray.errors import ConfigError
+from hipray.pipeline import (
+    Cutter,
+    HipRow,
+    Probabilities,
+    Stages,
+    Views,
+    check_preprocessing,
+    load_ensemble,
+    load_segmenter,
+    load_stages,
+    score_frames,
+)
+from hipray.releases.release import Release, parse_release
+from hipray.serving.batches import (
+    join_frames,
+    join_views,
+    split_probabilities,
+    split_segmentation,
+)
+from hipray.serving.messages import (
+    Message,
+    PackedSegmentation,
+    SegmentedFrames,
+    check_frames,
+    check_message,
+)
+from hipray.storage import Store, open_store
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """What a stage is built from; the release travels as text, pinned when it is deployed."""
+
+    workspace: str
+    storage: StorageSettings
+    release_text: str
+    batch: int
+    """Most films in one forward pass."""
+    batch_wait_s: float
+    cpus: float
+    gpus: float
+
+    def read_release(self) -> Release:
+        """Return the pinned release; raises BundleError where this hipray cannot serve it."""
+        release = parse_release(self.release_text.encode(), "the deployed release")
+        check_preprocessing(release)
+        return release
+
+    def open_store(self) -> Store:
+        """Return the workspace."""
+        return open_store(self.workspace, self.storage)
+
+    def claim_device(self) -> torch.device:
+        """Take the assigned CPUs or GPU; raises ConfigError where torch sees no GPU."""
+        torch.set_num_threads(max(1, int(self.cpus)))
+        if not self.gpus:
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                "a GPU that torch can use", "none", "set gpus_per_stage = 0 or repair the driver"
+            )
+        return torch.device("cuda")
+
+
+class SegmenterStage:
+    """Frames -> masks; absent where the release has no segmenter."""
+
+    def __init__(self, setup: StageSetup) -> None:
+        release, device = setup.read_release(), setup.claim_device()
+        segmenter = load_segmenter(setup.open_store(), release, device=device)
+        assert segmenter is not None, "this stage is deployed for releases with segmenters"
+        self._segmenter = segmenter
+        self._digest = release.digest
+        self._side = release.working_px
+        self._segmenter(blank_frames(release))
+        self._batched = serve.batch(
+            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
+        )(self._segment_films)
+
+    async def __call__(self, message: Message[Pixels]) -> Message[PackedSegmentation]:
+        """Return the masks of one film's frames (N, S, S)."""
+        check_message(message, self._digest)
+        check_frames(message.body, self._side)
+        return message.with_body(await self._batched(message.body))
+
+    async def _segment_films(self, films: list[Pixels]) -> list[PackedSegmentation]:
+        return await asyncio.to_thread(self._run, films)
+
+    def _run(self, films: list[Pixels]) -> list[PackedSegmentation]:
+        frames, places = join_frames(films)
+        parts = split_segmentation(self._segmenter(frames), places)
+        return [PackedSegmentation.pack(part) for part in parts]
+
+
+class MattingStage:
+    """Frames and masks -> one view per region; absent where members look at the whole film."""
+
+    def __init__(self, setup: StageSetup) -> None:
+        release = setup.read_release()
+        self._cutter = Cutter(release)
+        self._digest = release.digest
+        self._side = release.working_px
+
+    async def __call__(self, message: Message[SegmentedFrames]) -> Message[Views]:
+        """Return the views of one film."""
+        check_message(message, self._digest)
+        check_frames(message.body.frames, self._side)
+        return message.with_body(await asyncio.to_thread(self._run, message.body))
+
+    def _run(self, film: SegmentedFrames) -> Views:
+        return self._cutter(film.frames, film.segmentation.unpack().masks)
+
+
+class EnsembleStage:
+    """Views -> calibrated probabilities."""
+
+    def __init__(self, setup: StageSetup) -> None:
+        release, device = setup.read_release(), setup.claim_device()
+        self._ensemble = load_ensemble(setup.open_store(), release, device=device)
+        self._digest = release.digest
+        self._ensemble(blank_views(release))
+        self._batched = serve.batch(
+            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
+        )(self._classify_films)
+
+    async def __call__(self, message: Message[Views]) -> Message[Probabilities]:
+        """Return the probabilities of one film's views."""
+        check_message(message, self._digest)
+        return message.with_body(await self._batched(message.body))
+
+    async def _classify_films(self, films: list[Views]) -> list[Probabilities]:
+        return await asyncio.to_thread(self._run, films)
+
+    def _run(self, films: list[Views]) -> list[Probabilities]:
+        views, places = join_views(films)
+        return split_probabilities(self._ensemble(views), places)
+
+
+class FusedStage:
+    """Frames -> the numbers of each hip: all model stages in one replica."""
+
+    def __init__(self, setup: StageSetup) -> None:
+        release, device = setup.read_release(), setup.claim_device()
+        self._stages: Stages = load_stages(setup.open_store(), release, device=device)
+        self._digest = release.digest
+        self._side = release.working_px
+        score_frames(self._stages, blank_frames(release))
+        self._batched = serve.batch(
+            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
+        )(self._score_films)
+
+    async def __call__(self, message: Message[Pixels]) -> Message[list[HipRow]]:
+        """Return the numbers of one film's frames (N, S, S)."""
+        check_message(message, self._digest)
+        check_frames(message.body, self._side)
+        return message.with_body(await self._batched(message.body))
+
+    async def _score_films(self, films: list[Pixels]) -> list[list[HipRow]]:
+        return await asyncio.to_thread(self._run, films)
+
+    def _run(self, films: list[Pixels]) -> list[list[HipRow]]:
+        frames, places = join_frames(films)
+        rows, _ = score_frames(self._stages, frames)
+        return [rows[place] for place in places]
+
+
+def blank_frames(release: Release) -> Pixels:
+    """Return one black frame, to warm a model up."""
+    return np.zeros((1, release.working_px, release.working_px), np.uint8)
+
+
+def blank_views(release: Release) -> Views:
+    """Return the views of one black frame in which no region was found."""
+    regions = {member.region for member in release.members}
+    side = release.view_px
+    return Views(
+        {region: np.zeros((1, side, side), np.uint8) for region in regions},
+        {region: np.zeros(1, np.bool_) for region in regions},
+    )
