@@ -56,7 +56,9 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one job and return its exit code; a user's mistake is one sentence on stderr."""
     options = _build_parser().parse_args(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
     command = COMMANDS[options.job]
     try:
         config = _read_config(command, options)

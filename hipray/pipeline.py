@@ -369,7 +369,7 @@ def _headline(release: Release, regions: Sequence[RegionAnswer]) -> Headline | N
 
 def lift_masks(hip: Hip, masks: Mask, working_px: int) -> dict[Region, Mask]:
     """Return a hip's masks (R, S, S) on its canonical pixels."""
-    frame = Frame(*hip.pixels.shape, working_px)
+    frame = Frame.around(hip.pixels, working_px)
     return {region: frame.lift_mask(masks[c]) for c, region in enumerate(REGIONS)}
 
 

@@ -35,9 +35,7 @@ def run_predict(config: PredictRun) -> Prediction:
     with IsolatedReader(config.limits) as reader:
         result = reader.read_hips(data, name=Path(config.file).name)
     answers, masks = pipeline.answer_with_masks([result])
-    return Prediction(
-        answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px)
-    )
+    return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))
 
 
 def draw_overlay(result: ReadResult, masks: Mask | None, working_px: int) -> bytes | None:

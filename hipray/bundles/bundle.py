@@ -69,7 +69,8 @@ class Bundle:
 
     def weights(self) -> dict[str, Any]:
         """Return the network's tensors by name."""
-        return safetensors.torch.load(self.files[WEIGHTS_FILE])
+        tensors: dict[str, Any] = safetensors.torch.load(self.files[WEIGHTS_FILE])
+        return tensors
 
 
 def publish_bundle(store: Store, description: BundleDescription, files: dict[str, bytes]) -> str:

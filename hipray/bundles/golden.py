@@ -86,9 +86,7 @@ def check_golden(bundle: Bundle) -> None:
             )
 
 
-def _largest_difference(
-    found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]
-) -> float:
+def _largest_difference(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:
     if found.shape != wanted.shape:
         return float("inf")
     return float(np.max(np.abs(found.astype(np.float64) - wanted.astype(np.float64)), initial=0))

@@ -8,9 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from hipray.config.experiment import ClassWeighting
 
 
-def class_weights(
-    labels: npt.NDArray[np.int64], weighting: ClassWeighting
-) -> tuple[float, float]:
+def class_weights(labels: npt.NDArray[np.int64], weighting: ClassWeighting) -> tuple[float, float]:
     """Return the loss weights of normal and abnormal: n / (2 n_class), or 1 and 1."""
     if weighting is ClassWeighting.NONE:
         return 1.0, 1.0
@@ -33,4 +31,4 @@ def unweight_logit(
     Weights w shift the optimal logit by log(w1 / w0) (Elkan 2001); left in, every probability
     would state the prevalence of a balanced archive.
     """
-    return logit - np.log(weights[1] / weights[0])
+    return np.asarray(logit - np.log(weights[1] / weights[0]), np.float64)

@@ -80,8 +80,8 @@ class LeakageSettings(Config):
     """When a split is refused."""
 
     allow: bool = False
-    """Train although train and test share a patient or film; reports and cards then say so."""
-    near_duplicate_correlation: float = Field(0.24, gt=0, le=1.0)
+    """Train although train and test share a patient or film; reports and cards say so."""
+    near_duplicate_correlation: float = Field(0.2, gt=0, le=1.0)
     """Correlation of registered grain away from edges from which two films are the same exposure."""
 
 

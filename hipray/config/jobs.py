@@ -196,11 +196,14 @@ class ScoreRun(Job):
     release: str = "default"
     """Name of a release of the workspace."""
     output: str | None = None
-    """Folder or s3:// prefix of the Parquet parts; default: scores/ of the workspace."""
+    """Folder or s3:// prefix of the frozen listing and the Parquet parts, one archive each;
+    default: scores/ of the workspace."""
     shard_files: int = Field(64, ge=1)
     """Films in one shard, the unit of resume."""
     actors: int = Field(1, ge=1)
     """Model actors."""
+    max_decoders: int = Field(64, ge=1)
+    """Decoding actors, one CPU each, that Ray Data may start; it starts as many as keep up."""
     cpus_per_actor: float = Field(1, ge=0)
     """CPUs that one model actor reserves."""
     gpus_per_actor: float = Field(0, ge=0)

@@ -62,7 +62,7 @@ def encode_png(picture: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _draw(tile: Tile) -> Pixels:
-    frame = Frame(*tile.pixels.shape, TILE_PX)
+    frame = Frame.around(tile.pixels, TILE_PX)
     masks = {region: frame.place_mask(mask) for region, mask in tile.masks.items()}
     picture = draw_contours(frame.place(tile.pixels), masks)
     cv2.putText(

@@ -63,7 +63,7 @@ def load_arrays(
     masks = _load_or_make(
         cache_dir / f"{digest}-masks.npy", lambda: _decode_masks(store, manifest, side)
     )
-    return HipArrays(films, masks, has_mask)
+    return HipArrays(films, np.asarray(masks, np.bool_), has_mask)
 
 
 def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:

@@ -21,6 +21,11 @@ class Frame:
     width: int
     side: int
 
+    @classmethod
+    def around(cls, pixels: Pixels, side: int) -> "Frame":
+        """Return the frame of `side` pixels that holds `pixels` (H, W)."""
+        return cls(pixels.shape[0], pixels.shape[1], side)
+
     @property
     def scale(self) -> float:
         """Frame pixels per hip pixel."""
@@ -62,7 +67,7 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
 
 def frame_hip(pixels: Pixels, side: int) -> Pixels:
     """Return a canonical hip (H, W) as a square (S, S)."""
-    return Frame(pixels.shape[0], pixels.shape[1], side).place(pixels)
+    return Frame.around(pixels, side).place(pixels)
 
 
 def resize_square(frames: Pixels, side: int) -> Pixels:

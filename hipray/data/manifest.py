@@ -137,6 +137,7 @@ def read_manifest(store: Store, key: str = MANIFEST_KEY) -> pd.DataFrame:
         )
     if table.num_rows == 0:
         raise DataError(f"at least one hip in {where}", "none", "see the refusals of ingest")
-    frame = table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pandas()
+    frame: pd.DataFrame = table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pandas()
     labels = [label_column(kind, region) for kind in LabelType for region in REGIONS]
-    return frame.astype(dict.fromkeys(labels, "boolean"))
+    typed: pd.DataFrame = frame.astype(dict.fromkeys(labels, "boolean"))
+    return typed

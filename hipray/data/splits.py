@@ -110,7 +110,9 @@ def hold_back(
 def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.str_]:
     label = manifest[_stratum_column(manifest, settings)]
     known = label.map({True: "1", False: "0"}).astype(object).where(label.notna(), "?")
-    return (known.astype(str) + "/" + manifest["device"].fillna("?").astype(str)).to_numpy(dtype=str)
+    return (known.astype(str) + "/" + manifest["device"].fillna("?").astype(str)).to_numpy(
+        dtype=str
+    )
 
 
 def _stratum_column(manifest: pd.DataFrame, settings: SplitSettings) -> str:

@@ -19,16 +19,16 @@ from ray.train.torch import TorchTrainer
 
 from hipray.config.jobs import GridRun
 from hipray.distributed.cluster import connect
-from hipray.errors import FitsFailedError, RunBusyError
+from hipray.errors import ConfigError, FitsFailedError, RunBusyError
 from hipray.progress import Tracker, track
 from hipray.storage import Lease, Store, acquire, holder, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.lane import LaneReport, LaneSettings, drain
 from hipray.training.ledger import Ledger, Snapshot
-from hipray.training.plan import PlannedFit, describe_fit
-from hipray.training.preparation import Preparation, plan_grid, prepare, read_inputs
-from hipray.data.dataset import dataset_digest
+from hipray.training.plan import PlannedFit, dump_plan, load_plan, shaping_digest
+from hipray.training.preparation import Preparation, prepare, read_inputs
+from hipray.training.results import read_plan
 
 POLL_S = 1.0
 """Seconds between two looks of the driver at its lanes."""
@@ -75,10 +75,8 @@ def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
         "split_key": preparation.split_key,
         "leaks": preparation.leaks.counts(),
         "leaks_allowed": preparation.leaks.allowed,
-        "fits": [
-            {"digest": p.digest, "name": p.name, "needs": p.needs, "fit": describe_fit(p.fit)}
-            for p in preparation.plan
-        ],
+        "source": shaping_digest(),
+        "fits": dump_plan(preparation.plan),
     }
     store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
 
@@ -167,12 +165,24 @@ def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
     config = GridRun.model_validate(options["payload"])
     torch.set_num_threads(max(1, int(config.scaling.cpus_per_lane)))
     store = open_store(config.workspace, config.storage)
+    plan = _read_own_plan(store, config)
     inputs = read_inputs(store, config)
-    plan = plan_grid(config, inputs, dataset_digest(inputs.manifest))
     settings = LaneSettings(options["lane"], fit_timeout_s=config.scaling.fit_timeout_s)
     ledger = open_ledger(store, config, options["submission"])
     report = drain(plan, ledger, inputs, settings=settings, context=_lane_context(config))
     return asdict(report)
+
+
+def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
+    """The driver's plan; refused where this worker would compute other numbers than planned."""
+    plan = read_plan(store, config.run)
+    if plan["source"] != shaping_digest():
+        raise ConfigError(
+            "the driver's hipray on every worker",
+            "other source code",
+            "submit the job with the package as py_modules, or use one image everywhere",
+        )
+    return load_plan(plan["fits"])
 
 
 def _lane_context(config: GridRun) -> FitContext:
@@ -192,9 +202,7 @@ def _note_lane_end(reference: "ray.ObjectRef[dict[str, Any]]") -> None:
         logger.error("a lane ended for good: %s", str(error).splitlines()[0])
 
 
-def _show(
-    update: Tracker, plan: Sequence[PlannedFit], snapshot: Snapshot, *, lanes: int
-) -> None:
+def _show(update: Tracker, plan: Sequence[PlannedFit], snapshot: Snapshot, *, lanes: int) -> None:
     failed = sum(p.digest in snapshot.failed for p in plan)
     note = f"{lanes} lanes" + (f", {failed} failed" if failed else "")
     update(sum(p.digest in snapshot.done for p in plan), note)

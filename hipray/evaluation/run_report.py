@@ -17,7 +17,7 @@ from hipray.storage import Store, open_store
 from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
 from hipray.training.preparation import read_inputs
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import REGIONS
+from hipray.vocab import REGIONS, Region
 
 REPORT_FOLDER = "report"
 
@@ -76,8 +76,9 @@ def _protocol(results: RunResults) -> dict[str, str]:
     return {
         "Split": f"{experiment.split.folds} folds by {experiment.split.unit}, "
         f"{experiment.split.repeats} repeats, folds tested: {tested}",
-        "Segmenter": f"{', '.join(experiment.segmenter.archs)} with {experiment.segmenter.encoder}, "
-        f"{experiment.segmenter.size_px} px, weights {experiment.segmenter.weights}",
+        "Segmenter": f"{', '.join(experiment.segmenter.archs)} with "
+        f"{experiment.segmenter.encoder}, {experiment.segmenter.size_px} px, "
+        f"weights {experiment.segmenter.weights}",
         "Masks": f"{experiment.matting.mask}, each from a segmenter that never saw the patient",
         "Classifier": f"{experiment.classifier.size_px} px, lr {experiment.classifier.lr:g}, "
         f"at most {experiment.classifier.epochs} epochs, {experiment.classifier.budget}, "
@@ -89,9 +90,7 @@ def _protocol(results: RunResults) -> dict[str, str]:
     }
 
 
-def _draw_overlays(
-    store: Store, results: RunResults, inputs: FitInputs, most: int
-) -> list[bytes]:
+def _draw_overlays(store: Store, results: RunResults, inputs: FitInputs, most: int) -> list[bytes]:
     """Films with out-of-fold contours, taken evenly over the first segmenter fit's test hips."""
     if not results.segmenters:
         return []
@@ -105,5 +104,5 @@ def _draw_overlays(
     ]
 
 
-def _named(masks: Mask) -> dict[str, Mask]:
+def _named(masks: Mask) -> dict[Region, Mask]:
     return dict(zip(REGIONS, masks, strict=True))

@@ -161,7 +161,11 @@ def _rows_of(predictions: pd.DataFrame, chosen: list[tuple[Fit, DoneFit]]) -> pd
     keys = ["region", "label_type", "backbone", "variant", "repeat", "fold"]
     fits = pd.DataFrame(
         [
-            {**{k: str(v) for k, v in vars(fit.cell).items()}, "repeat": fit.repeat, "fold": fit.fold}
+            {
+                **{k: str(v) for k, v in vars(fit.cell).items()},
+                "repeat": fit.repeat,
+                "fold": fit.fold,
+            }
             for fit, _ in chosen
         ]
     )

@@ -134,4 +134,6 @@ def _read_path(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BundleError("a release file", f"{path} ({error.strerror})", "check the path") from None
+        raise BundleError(
+            "a release file", f"{path} ({error.strerror})", "check the path"
+        ) from None

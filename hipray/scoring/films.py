@@ -54,9 +54,7 @@ class FilmReader:
 
     def _fetch(self, entry: Entry) -> Fetched:
         started = time.perf_counter()
-        data = fetch_film(
-            self._archive, entry, max_file_bytes=self._reader.limits.max_file_bytes
-        )
+        data = fetch_film(self._archive, entry, max_file_bytes=self._reader.limits.max_file_bytes)
         return data, time.perf_counter() - started
 
     def _decode(self, entry: Entry, data: bytes | Refusal, fetch_s: float) -> ReadFilm:

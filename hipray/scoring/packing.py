@@ -32,7 +32,9 @@ def pack_films(films: Sequence[ReadFilm]) -> tuple[str, bytes]:
 def unpack_films(notes: str, pixels: bytes | memoryview) -> list[ReadFilm]:
     """Return the films that `pack_films` packed, their pixels read-only views of `pixels`."""
     films = json.loads(notes)
-    shapes = [(hip["geometry"]["height"], hip["geometry"]["width"]) for f in films for hip in f["hips"]]
+    shapes = [
+        (hip["geometry"]["height"], hip["geometry"]["width"]) for f in films for hip in f["hips"]
+    ]
     hip_pixels = _cut_pixels(pixels, shapes)
     return [_restore_film(film, hip_pixels) for film in films]
 

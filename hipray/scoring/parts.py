@@ -1,6 +1,6 @@
 """Parts: one Parquet object per shard, written by one exclusive create; resume is one listing.
 
-    parts/<shard>-<release>-<settings>.parquet
+parts/<shard>-<release>-<settings>.parquet
 """
 
 import io

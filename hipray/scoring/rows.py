@@ -53,7 +53,9 @@ SCORE_SCHEMA = pa.schema(
         _field("research_only", pa.bool_(), "ISCD gives the region no part in a diagnosis"),
         _field("mask_area_fraction", pa.float64(), "area of the region's mask / area of the frame"),
         _field("mask_confidence", pa.float64(), "mean probability of the segmenter in the mask"),
-        _field("headline_probability", pa.float64(), "the hip's worse of femoral neck and total hip"),
+        _field(
+            "headline_probability", pa.float64(), "the hip's worse of femoral neck and total hip"
+        ),
         _field("headline_region", pa.string(), "the region that is worse"),
         _field("headline_abnormal", pa.bool_(), "at or above the release's headline threshold"),
         _field("outcome", pa.string(), "scored or refused"),
@@ -113,8 +115,11 @@ def _hip_rows(hip: HipAnswer, questions: Sequence[Question]) -> list[Row]:
 
 def _region_row(question: Question, answer: RegionAnswer | None) -> Row:
     region, label_type = question
-    named = {"region": region.value, "label_type": label_type.value}
-    named |= {"research_only": region.research_only}
+    named: Row = {
+        "region": region.value,
+        "label_type": label_type.value,
+        "research_only": region.research_only,
+    }
     if answer is None:
         evidence = f"nothing of {region.display_name} to cut out"
         return named | _refused(Refusal(RefusalCode.REGION_MISSING, "matting", evidence))

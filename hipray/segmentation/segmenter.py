@@ -17,6 +17,7 @@ from hipray.data.framing import Mask, Pixels, resize_square
 from hipray.data.intensity import centre
 from hipray.vocab import REGIONS, Region
 
+
 @dataclass(frozen=True)
 class SegmenterNetwork:
     """One trained network and the regions its output channels mean."""
@@ -98,7 +99,9 @@ class Segmenter:
 
 def keep_largest_piece(mask: Mask) -> Mask:
     """Return the largest 8-connected piece of a mask (S, S); an empty mask stays empty."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), None, None, None, 8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.astype(np.uint8), None, None, None, 8
+    )
     if count <= 2:  # background and at most one piece
         return mask
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))

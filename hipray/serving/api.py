@@ -11,6 +11,7 @@ understood, allowed or possible now is a problem document.
 
 import asyncio
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -39,6 +41,11 @@ HEADERS = {
     "cache-control": "no-store",
 }
 """On every answer: it is data for one caller, never a page and never cached."""
+
+ID_HEADER = "x-request-id"
+
+REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""Only a random UUID is taken over: another word of the caller may name a patient."""
 
 REQUEST_BODY = {
     "required": True,
@@ -145,19 +152,19 @@ class AnswerGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
+        given = Headers(scope=scope).get(ID_HEADER)
+        request_id = given if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         scope.setdefault("state", {})["request_id"] = request_id
+        # Serve's proxy names each request and states that name in the answer itself
+        added = HEADERS if given else {**HEADERS, ID_HEADER: request_id}
         status = 0
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = {**HEADERS, "x-request-id": request_id}
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((name.encode(), value.encode()) for name, value in headers.items()),
-                ]
+                headers = [(name.encode(), value.encode()) for name, value in added.items()]
+                message["headers"] = [*message.get("headers", []), *headers]
             await send(message)
 
         try:

@@ -110,6 +110,7 @@ def read_servable(config: ServeRun) -> Release:
 
 def _deploy(config: ServeRun, release: Release, *, host: str, port: int) -> None:
     timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     http = {"host": host, "port": port, "request_timeout_s": timeout_s}
     serve.start(http_options=http, logging_config=QUIET)
     try:

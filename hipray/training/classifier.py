@@ -53,7 +53,7 @@ class ClassifierOutcome:
     """hip_id, patient_id, part (inner, test, train), label, score, calibrated, threshold."""
 
 
-class _ClassifierTask:
+class ClassifierTask:
     """Epochs of a fixed number of optimiser steps; validation on whole views."""
 
     def __init__(
@@ -88,6 +88,7 @@ class _ClassifierTask:
         )
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
+        """Take one epoch of optimiser steps and return the mean loss."""
         losses = []
         for rows in self._draw(epoch):
             self._context.check_deadline()
@@ -101,6 +102,7 @@ class _ClassifierTask:
         return float(np.mean(losses))
 
     def validate(self) -> float:
+        """Return the mean loss on inner validation."""
         films, labels = self._inner
         total = 0.0
         for start in range(0, len(films), 32):
@@ -156,7 +158,7 @@ def train_classifier(
     _require_both_classes(fit, views.labels[fitted], "training")
     _require_both_classes(fit, views.labels[inner], "inner validation")
     weights = class_weights(views.labels[fitted], settings.class_weighting)
-    task = _ClassifierTask(
+    task = ClassifierTask(
         fit,
         (views.films[fitted], views.labels[fitted]),
         (views.films[inner], views.labels[inner]),
@@ -166,7 +168,11 @@ def train_classifier(
         context=context,
     )
     history = run_epochs(
-        task, epochs=settings.epochs, patience=settings.patience, seed=settings.seed, context=context
+        task,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        seed=settings.seed,
+        context=context,
     )
     classifier = Classifier(
         task.module, size_px=settings.size_px, weights=weights, device=context.device

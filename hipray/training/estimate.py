@@ -94,8 +94,7 @@ def describe_plan(store: Store, config: GridRun) -> str:
 def _describe_split(config: GridRun) -> str:
     split = config.experiment.split
     return (
-        f"{split.repeats} x {split.folds} folds by {split.unit}, "
-        f"{len(chosen_folds(config))} tested"
+        f"{split.repeats} x {split.folds} folds by {split.unit}, {len(chosen_folds(config))} tested"
     )
 
 

@@ -210,13 +210,15 @@ def _dump_masks(manifest: pd.DataFrame, outcome: SegmenterOutcome) -> bytes:
 
 def _dump_weights(module: nn.Module) -> bytes:
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
-    return safetensors.torch.save(state)
+    data: bytes = safetensors.torch.save(state)
+    return data
 
 
 def _read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
     if weights in ("none", "imagenet"):
         return None
-    return safetensors.torch.load(store.read(weights))
+    tensors: dict[str, Any] = safetensors.torch.load(store.read(weights))
+    return tensors
 
 
 def _dump_json(values: dict[str, Any]) -> bytes:

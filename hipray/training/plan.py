@@ -128,7 +128,14 @@ def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data_digest: str)
     # the list of networks is not part of one network's identity
     settings = experiment.segmenter.model_dump(mode="json", exclude={"archs"})
     digest = digest_of(
-        [describe_fit(fit), settings, experiment.data, experiment.split, data_digest, _source()]
+        [
+            describe_fit(fit),
+            settings,
+            experiment.data,
+            experiment.split,
+            data_digest,
+            shaping_digest(),
+        ]
     )
     return PlannedFit(fit, digest)
 
@@ -151,7 +158,7 @@ def _plan_classifier(
             experiment.split,
             data_digest,
             needs,
-            _source(),
+            shaping_digest(),
         ]
     )
     return PlannedFit(fit, digest, needs)
@@ -163,7 +170,10 @@ def _mask_makers(
     """Digests, for each repeat, of the first network's fits: together they mask every hip."""
     makers: dict[int, tuple[str, ...]] = {}
     for planned in segmenters:
-        if isinstance(planned.fit, SegmenterFit) and planned.fit.arch is experiment.segmenter.archs[0]:
+        if (
+            isinstance(planned.fit, SegmenterFit)
+            and planned.fit.arch is experiment.segmenter.archs[0]
+        ):
             makers[planned.fit.repeat] = (*makers.get(planned.fit.repeat, ()), planned.digest)
     return makers
 
@@ -177,5 +187,19 @@ def _cost(planned: PlannedFit) -> tuple[float, str]:
     return BACKBONE_COST.get(planned.fit.cell.backbone, 1.5), planned.name
 
 
-def _source() -> str:
+def dump_plan(plan: Sequence[PlannedFit]) -> list[dict[str, Any]]:
+    """Return a plan as plain data, for plan.json."""
+    return [
+        {"digest": p.digest, "name": p.name, "needs": list(p.needs), "fit": describe_fit(p.fit)}
+        for p in plan
+    ]
+
+
+def load_plan(entries: Iterable[dict[str, Any]]) -> list[PlannedFit]:
+    """Return the plan that `dump_plan` wrote."""
+    return [PlannedFit(read_fit(e["fit"]), e["digest"], tuple(e["needs"])) for e in entries]
+
+
+def shaping_digest() -> str:
+    """Return the digest of the source that shapes a fit's numbers."""
     return source_digest(*SHAPING_SOURCE)

@@ -42,14 +42,10 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     inputs = read_inputs(store, config, manifest)
     digest = dataset_digest(manifest)
     leaks = _check_leaks(store, inputs, config, digest)
-    return Preparation(
-        inputs, plan_grid(config, inputs, digest), leaks, digest, split_key(config)
-    )
+    return Preparation(inputs, plan_grid(config, inputs, digest), leaks, digest, split_key(config))
 
 
-def read_inputs(
-    store: Store, config: GridRun, manifest: pd.DataFrame | None = None
-) -> FitInputs:
+def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = None) -> FitInputs:
     """Return the data of a grid; the split is dealt once and then read from its file."""
     manifest = read_manifest(store, config.manifest) if manifest is None else manifest
     split = _read_or_deal_split(store, config, manifest)
@@ -117,14 +113,18 @@ def _read_or_deal_split(store: Store, config: GridRun, manifest: pd.DataFrame) -
     return split
 
 
-def _check_leaks(
-    store: Store, inputs: FitInputs, config: GridRun, data_digest: str
-) -> LeakReport:
+def _check_leaks(store: Store, inputs: FitInputs, config: GridRun, data_digest: str) -> LeakReport:
     """Check once for each (data, split, folds, settings, guard); the answer is kept as a file."""
     folds = chosen_folds(config)
     settings = inputs.experiment.leakage
     identity = digest_of(
-        [data_digest, split_key(config), folds, settings, source_digest("data/leakage", "data/near_duplicates")]
+        [
+            data_digest,
+            split_key(config),
+            folds,
+            settings,
+            source_digest("data/leakage", "data/near_duplicates"),
+        ]
     )
     key = f"splits/checks/{identity[:20]}.json"
     if store.exists(key):

@@ -63,9 +63,9 @@ class _SegmenterTask:
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.module: nn.Module = build_network(
-                fit.arch, settings, outputs=len(channels)
-            ).to(context.device)
+            self.module: nn.Module = build_network(fit.arch, settings, outputs=len(channels)).to(
+                context.device
+            )
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
@@ -92,7 +92,9 @@ class _SegmenterTask:
         losses = []
         for start in range(0, len(films), self._settings.batch):
             rows = slice(start, start + self._settings.batch)
-            loss = self._loss(films[rows][:, None].float() / 255, masks[rows].float(), annotated[rows])
+            loss = self._loss(
+                films[rows][:, None].float() / 255, masks[rows].float(), annotated[rows]
+            )
             losses.append(loss.item() * len(films[rows]))
         return float(np.sum(losses) / len(films))
 
@@ -125,8 +127,9 @@ def train_segmenter(
     annotated = fold.train[arrays.has_mask[fold.train][:, channels].any(1)]
     patients = manifest["patient_id"].iloc[annotated].nunique()
     if patients < 3:
+        wanted = ", ".join(region.display_name for region in fit.regions)
         raise DataError(
-            f"annotated masks of {', '.join(r.display_name for r in fit.regions)} for 3 patients or more",
+            f"annotated masks of {wanted} for 3 patients or more",
             f"{patients}",
             "add annotations, or train the original and augmented variants only",
         )
@@ -137,11 +140,13 @@ def train_segmenter(
         fraction=settings.inner_fraction,
         seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
     )
-    task = _SegmenterTask(
-        fit, arrays, rows=(kept, held), settings=settings, context=context
-    )
+    task = _SegmenterTask(fit, arrays, rows=(kept, held), settings=settings, context=context)
     history = run_epochs(
-        task, epochs=settings.epochs, patience=settings.patience, seed=settings.seed, context=context
+        task,
+        epochs=settings.epochs,
+        patience=settings.patience,
+        seed=settings.seed,
+        context=context,
     )
     network = SegmenterNetwork(task.module, fit.regions, settings.size_px)
     segmentation = Segmenter([network], device=context.device)(arrays.films[fold.test])
@@ -193,9 +198,7 @@ def _gather(
     return films, torch.from_numpy(np.stack(masks, 1)), annotated
 
 
-def _batches(
-    count: int, size: int, generator: torch.Generator
-) -> list[npt.NDArray[np.int64]]:
+def _batches(count: int, size: int, generator: torch.Generator) -> list[npt.NDArray[np.int64]]:
     """Shuffled batches of at least two films: batch norm cannot learn from one."""
     order = torch.randperm(count, generator=generator).numpy()
     parts = [order[start : start + size] for start in range(0, count, size)]

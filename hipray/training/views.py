@@ -64,7 +64,7 @@ def build_views(
         )
         rows, films = rows[crops.present], crops.films[crops.present]
     labels = column.iloc[rows].astype(int).to_numpy(dtype=np.int64)
-    return Views(rows, films, labels)
+    return Views(rows.astype(np.int64), films, labels.astype(np.int64))
 
 
 def augment_views(films: Pixels, variant: Variant, settings: ClassifierSettings) -> Pixels:

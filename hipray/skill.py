@@ -1,0 +1,169 @@
+"""The skill measurement: what the models learn on phantoms, beside what they must not learn.
+
+Writes OUT/skill.json: segmentation by region, the cell's AUROC over folds with its interval, the
+same cell on permuted labels, the mean-intensity baseline, and each network's training accuracy
+on a few films learned by heart. Each figure stands beside its target.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from hipray import RESEARCH_NOTICE
+from hipray.commands import tell
+from hipray.config.jobs import GridRun, IngestRun, SkillRun
+from hipray.data.ingest import run_ingest
+from hipray.data.manifest import MANIFEST_KEY, MANIFEST_SCHEMA, read_manifest, write_table
+from hipray.distributed.grid import run_grid
+from hipray.distributed.phantom import run_phantom
+from hipray.metrics import auroc
+from hipray.storage import Store, open_store
+from hipray.training.controls import mean_intensity_auroc, overfit_accuracy, permute_labels
+from hipray.training.preparation import read_inputs
+from hipray.training.results import RunResults, read_run
+from hipray.vocab import Backbone, Cell, LabelType, Region
+
+PERMUTED_KEY = "manifest-permuted.parquet"
+PERMUTATION_SEED = 7
+IOU_TARGETS = {
+    Region.TOTAL_HIP: 0.90,
+    Region.FEMORAL_NECK: 0.85,
+    Region.GREATER_TROCHANTER: 0.85,
+    Region.WARDS_TRIANGLE: 0.70,
+}
+"""Least mean foreground IoU on default phantoms."""
+AUROC_TARGET = 0.80
+PERMUTED_RANGE = (0.40, 0.60)
+INTENSITY_LIMIT = 0.62
+OVERFIT_TARGET = 0.95
+
+
+def run_skill(config: SkillRun) -> None:
+    """Measure everything below `config.out` and print it; finished fits are reused."""
+    started = time.monotonic()
+    store = open_store(config.out)
+    archive = f"{config.out}/archive"
+    run_phantom(config.phantom.model_copy(update={"archive": archive}))
+    run_ingest(IngestRun(workspace=config.out, images=archive))
+    _write_permuted(store)
+    measured: dict[str, Any] = {"data": "phantom", "notice": RESEARCH_NOTICE}
+    true = config.grid.model_copy(update={"workspace": config.out})
+    run_grid(true)
+    results = read_run(store, true.run)
+    measured["segmentation"] = _measure_segmentation(results)
+    measured["classification"] = _measure_cells(results, "AUROC", AUROC_TARGET)
+    permuted = true.model_copy(update={"run": f"{true.run}-permuted", "manifest": PERMUTED_KEY})
+    run_grid(permuted)
+    measured["permuted"] = _measure_permuted(read_run(store, permuted.run))
+    measured["mean_intensity"] = _measure_intensity(store, true)
+    measured["overfit"] = _measure_overfit(store, config, true)
+    measured["seconds"] = round(time.monotonic() - started)
+    store.write("skill.json", json.dumps(measured, indent=1).encode())
+    _tell_all(measured, Path(config.out) / "skill.json")
+
+
+def _write_permuted(store: Store) -> None:
+    permuted = permute_labels(read_manifest(store, MANIFEST_KEY), PERMUTATION_SEED)
+    table = pa.Table.from_pandas(permuted, schema=MANIFEST_SCHEMA, preserve_index=False)
+    write_table(store, PERMUTED_KEY, table)
+
+
+def _measure_segmentation(results: RunResults) -> list[dict[str, Any]]:
+    rows = []
+    for (arch, region), scores in results.mask_scores.groupby(["arch", "region"]):
+        iou = float(scores["iou"].mean())
+        half_width = 1.96 * float(scores["iou"].std()) / np.sqrt(len(scores))
+        target = IOU_TARGETS[Region(str(region))]
+        rows.append(
+            {
+                "name": f"{arch} {region} foreground IoU",
+                "value": round(iou, 4),
+                "interval": [round(iou - half_width, 4), round(iou + half_width, 4)],
+                "n": len(scores),
+                "target": f">= {target}",
+                "met": iou >= target,
+            }
+        )
+    return rows
+
+
+def _fold_aurocs(results: RunResults) -> dict[str, list[tuple[float, int]]]:
+    tests = results.predictions[results.predictions["part"] == "test"]
+    cells: dict[str, list[tuple[float, int]]] = {}
+    keys = ["region", "label_type", "backbone", "variant", "repeat", "fold"]
+    for key, fold in tests.groupby(keys):
+        name = "-".join(map(str, key[:4]))
+        cells.setdefault(name, []).append((auroc(fold["label"], fold["score"]), len(fold)))
+    return cells
+
+
+def _measure_cells(results: RunResults, what: str, target: float) -> list[dict[str, Any]]:
+    rows = []
+    for name, folds in _fold_aurocs(results).items():
+        values = np.array([value for value, _ in folds])
+        rows.append(
+            {
+                "name": f"{name} {what}, mean over folds",
+                "value": round(float(values.mean()), 4),
+                "sd": round(float(values.std(ddof=1)), 4) if len(values) > 1 else None,
+                "folds": [round(float(v), 4) for v in values],
+                "n": sum(n for _, n in folds),
+                "target": f">= {target}",
+                "met": float(values.mean()) >= target,
+            }
+        )
+    return rows
+
+
+def _measure_permuted(results: RunResults) -> list[dict[str, Any]]:
+    low, high = PERMUTED_RANGE
+    rows = _measure_cells(results, "AUROC on permuted labels", 0.0)
+    return [row | {"target": f"{low}-{high}", "met": low <= row["value"] <= high} for row in rows]
+
+
+def _measure_intensity(store: Store, grid: GridRun) -> list[dict[str, Any]]:
+    inputs = read_inputs(store, grid)
+    cell = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "mean-intensity", grid.variants[0])
+    value = mean_intensity_auroc(inputs.arrays.films, inputs.manifest, inputs.split, cell)
+    return [
+        {
+            "name": "mean-intensity baseline AUROC",
+            "value": round(value, 4),
+            "n": len(inputs.manifest),
+            "target": f"< {INTENSITY_LIMIT}",
+            "met": value < INTENSITY_LIMIT,
+        }
+    ]
+
+
+def _measure_overfit(store: Store, config: SkillRun, grid: GridRun) -> list[dict[str, Any]]:
+    inputs = read_inputs(store, grid)
+    rows = []
+    for backbone in Backbone:
+        value = overfit_accuracy(
+            backbone, inputs.arrays, inputs.manifest,
+            hips=config.overfit_hips, epochs=config.overfit_epochs,
+        )  # fmt: skip
+        rows.append(
+            {
+                "name": f"{backbone} training accuracy on {config.overfit_hips} films",
+                "value": value,
+                "n": config.overfit_hips,
+                "target": f">= {OVERFIT_TARGET}",
+                "met": value >= OVERFIT_TARGET,
+            }
+        )
+    return rows
+
+
+def _tell_all(measured: dict[str, Any], path: Path) -> None:
+    rows = [row for value in measured.values() if isinstance(value, list) for row in value]
+    for row in pd.DataFrame(rows).to_dict("records"):
+        verdict = "met" if row["met"] else "MISSED"
+        tell(f"{verdict:6} {row['value']:.3f} (target {row['target']}, n {row['n']}) {row['name']}")
+    tell(f"{measured['seconds']} s; all figures: {path}. Phantoms only. {RESEARCH_NOTICE}")

@@ -1,0 +1,84 @@
+"""Negative and positive controls: what a model must not learn, and what it must be able to."""
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from hipray.classification.classifier import Classifier
+from hipray.config.experiment import ClassifierSettings, ClassWeighting
+from hipray.data.dataset import HipArrays
+from hipray.data.framing import Pixels, resize_square
+from hipray.data.manifest import label_column
+from hipray.metrics import accuracy, auroc, count_confusion
+from hipray.training.classifier import ClassifierTask
+from hipray.training.context import local_context
+from hipray.training.loop import run_epochs
+from hipray.training.views import labelled_rows
+from hipray.vocab import Cell, Fit, LabelType, Region, Variant
+
+
+def permute_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the manifest with every label column dealt anew among patients who have it.
+
+    Both hips of a patient keep being one patient; nothing in a film then tells its label.
+    """
+    permuted = manifest.copy()
+    rng = np.random.default_rng(seed)
+    for kind in LabelType:
+        for region in Region:
+            column = label_column(kind, region)
+            known = np.flatnonzero(manifest[column].notna().to_numpy())
+            permuted.loc[manifest.index[known], column] = (
+                manifest[column].iloc[rng.permutation(known)].to_numpy()
+            )
+    return permuted
+
+
+def mean_intensity_auroc(
+    films: Pixels, manifest: pd.DataFrame, split: pd.DataFrame, cell: Cell
+) -> float:
+    """Return the out-of-fold AUROC of a logistic regression on each film's mean grey value."""
+    rows = labelled_rows(manifest, cell)
+    labels = manifest[label_column(cell.label_type, cell.region)].iloc[rows].astype(int).to_numpy()
+    means = films[rows].mean(axis=(1, 2)).reshape(-1, 1)
+    folds = split[split["repeat"] == 0].set_index("hip_id")["fold"]
+    fold = folds.loc[manifest["hip_id"].iloc[rows]].to_numpy()
+    scores = np.zeros(len(rows))
+    for k in np.unique(fold):
+        scaler = StandardScaler().fit(means[fold != k])
+        model = LogisticRegression().fit(scaler.transform(means[fold != k]), labels[fold != k])
+        scores[fold == k] = model.predict_proba(scaler.transform(means[fold == k]))[:, 1]
+    return auroc(labels, scores)
+
+
+def overfit_accuracy(
+    backbone: str, arrays: HipArrays, manifest: pd.DataFrame, *, hips: int, epochs: int
+) -> float:
+    """Return the training accuracy of `backbone` on `hips` whole films learned by heart.
+
+    A network that cannot learn 32 films has a defect in its training. No other use of training
+    accuracy is meant.
+    """
+    cell = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, backbone, Variant.ORIGINAL)
+    rows = labelled_rows(manifest, cell)
+    column = manifest[label_column(cell.label_type, cell.region)]
+    labels = column.iloc[rows].astype(int).to_numpy(dtype=np.int64)
+    normal, abnormal = rows[labels == 0], rows[labels == 1]
+    chosen = np.concatenate([normal[: hips // 2], abnormal[: hips - hips // 2]])
+    settings = ClassifierSettings(
+        size_px=64, epochs=epochs, patience=epochs, lr=3e-4, dropout=0.0, batch=16,
+        class_weighting=ClassWeighting.NONE,
+    )  # fmt: skip
+    known = (
+        resize_square(arrays.films[chosen], settings.size_px),
+        column.iloc[chosen].astype(int).to_numpy().astype(np.int64),
+    )
+    context = local_context()
+    task = ClassifierTask(
+        Fit(cell, 0, 0), known, known,
+        settings=settings, weights=(1.0, 1.0), start=None, context=context,
+    )  # fmt: skip
+    run_epochs(task, epochs=epochs, patience=epochs, seed=settings.seed, context=context)
+    odds = Classifier(task.module, size_px=settings.size_px, device=context.device)(known[0])
+    return accuracy(count_confusion(known[1], odds >= 0))

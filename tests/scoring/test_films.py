@@ -1,0 +1,125 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hipray.config.images import ImageLimits
+from hipray.data.isolation import IsolatedReader
+from hipray.data.pseudonyms import Pseudonyms
+from hipray.errors import AccessDeniedError, NotFoundError, StoreUnavailableError
+from hipray.scoring.films import FilmReader, fetch_film
+from hipray.scoring.packing import pack_films, unpack_films
+from hipray.scoring.shards import Entry, Shard, freeze_shards
+from hipray.storage import Store, open_store
+from hipray.vocab import RefusalCode
+from tests.conftest import S3Server
+from tests.small_release import draw_phantoms
+from tests.storage.scripted import Answer, ScriptedS3
+
+LIMIT = 1000
+
+
+@pytest.fixture(params=["local", "s3"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> Store:
+    return s3_server.new_store() if request.param == "s3" else open_store(str(tmp_path / "a"))
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedS3]:
+    server = ScriptedS3()
+    yield server
+    server.close()
+
+
+def listed(archive: Store, key: str, data: bytes) -> Entry:
+    archive.write(key, data)
+    info = next(archive.list())
+    return Entry(info.key, info.size, info.etag)
+
+
+def fetched_code(archive: Store, entry: Entry) -> RefusalCode | None:
+    got = fetch_film(archive, entry, max_file_bytes=LIMIT)
+    return None if isinstance(got, bytes) else got.code
+
+
+def test_an_object_as_it_was_listed_is_read(archive: Store) -> None:
+    entry = listed(archive, "a.dcm", b"film")
+    assert fetch_film(archive, entry, max_file_bytes=LIMIT) == b"film"
+
+
+@pytest.mark.parametrize("size", [5, LIMIT + 1])
+def test_an_object_that_changed_after_the_listing_is_refused(archive: Store, size: int) -> None:
+    entry = listed(archive, "a.dcm", b"film")
+    archive.write("a.dcm", b"x" * size)
+    assert fetched_code(archive, entry) is RefusalCode.CHANGED_OBJECT
+
+
+def test_an_object_that_vanished_after_the_listing_is_refused(archive: Store) -> None:
+    entry = listed(archive, "a.dcm", b"film")
+    archive.delete("a.dcm")
+    assert fetched_code(archive, entry) is RefusalCode.MISSING_OBJECT
+
+
+def test_an_object_beyond_the_limit_is_refused_before_it_is_read(archive: Store) -> None:
+    entry = listed(archive, "a.dcm", b"x" * (LIMIT + 1))
+    archive.delete("a.dcm")  # reading it would say missing
+    assert fetched_code(archive, entry) is RefusalCode.TOO_LARGE
+
+
+def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
+    assert fetched_code(archive, Entry("a//b.dcm", 4, "e")) is RefusalCode.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(503, "SlowDown"), StoreUnavailableError),
+        (Answer(403, "AccessDenied"), AccessDeniedError),
+        (Answer(404, "NoSuchBucket"), NotFoundError),
+    ],
+)
+def test_what_may_pass_is_an_error_and_no_row(
+    scripted: ScriptedS3, answer: Answer, error: type[Exception]
+) -> None:
+    scripted.answers = [answer]
+    with pytest.raises(error):
+        fetch_film(scripted.store(max_attempts=1), Entry("a", 4, "e"), max_file_bytes=LIMIT)
+
+
+def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path) -> None:
+    archive = open_store(str(tmp_path / "archive"))
+    for number, data in enumerate(draw_phantoms(3).values()):
+        archive.write(f"films/{number}.dcm", data)
+    archive.write("films/zz.dcm", b"junk")
+    (shard,) = freeze_shards(archive, open_store(str(tmp_path / "out")), shard_files=9)
+    with IsolatedReader() as reader:
+        films = FilmReader(archive, reader, Pseudonyms(b"key")).read(shard)
+    notes, pixels = pack_films(films)
+    again = unpack_films(notes, memoryview(pixels))
+    assert [film.entry for film in again] == list(shard.entries)
+    assert again[3].result.refusal is not None
+    for before, after in zip(films, again, strict=True):
+        assert (after.file_id, after.patient_id) == (before.file_id, before.patient_id)
+        for hip, copy in zip(before.result.hips, after.result.hips, strict=True):
+            np.testing.assert_array_equal(hip.pixels, copy.pixels)
+            assert (hip.geometry, hip.side, hip.findings) == (
+                copy.geometry,
+                copy.side,
+                copy.findings,
+            )
+    info = films[0].result.film_info
+    assert info is not None
+    assert info.patient_key
+    assert info.patient_key not in notes
+
+
+def test_a_film_of_an_unnamed_patient_has_no_patient_id(tmp_path: Path) -> None:
+    archive = open_store(str(tmp_path))
+    entry = listed(archive, "a.dcm", b"junk")
+    with IsolatedReader(ImageLimits()) as reader:
+        (film,) = FilmReader(archive, reader, Pseudonyms(b"key")).read(Shard(0, (entry,)))
+    assert film.patient_id is None
+    assert film.file_id == Pseudonyms(b"key").file("a.dcm")
+    assert json.loads(pack_films([film])[0])[0]["refusal"]["code"] == RefusalCode.UNREADABLE

@@ -1,0 +1,132 @@
+"""The service in this process: real stages and decoders behind the real HTTP interface."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from hipray.config.jobs import ServeRun
+from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.release import Release
+from hipray.serving.admission import Admission
+from hipray.serving.api import build_api
+from hipray.serving.graph import Graph, SplitGraph
+from hipray.serving.ingress import build_service
+from hipray.serving.stages import EnsembleStage, MattingStage, SegmenterStage, StageSetup
+from hipray.storage import Store, open_store
+from hipray.vocab import View
+from tests.small_release import draw_phantoms, publish_small_release
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = open_store(str(tmp_path_factory.mktemp("served")))
+    publish_small_release(store, name="matted")
+    publish_small_release(store, name="whole", view=View.WHOLE, segmenters=False)
+    return store
+
+
+@pytest.fixture(scope="session")
+def films() -> list[bytes]:
+    hips = draw_phantoms(3, seed=11)
+    pelvis = draw_phantoms(2, seed=12, pelvis_films=1)
+    return [*hips.values(), list(pelvis.values())[-1]]
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """One event loop for all tests: batches and semaphores belong to the loop they began on."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
+def stage_setup(workspace: Store, release: Release) -> StageSetup:
+    return StageSetup(
+        workspace=workspace.uri,
+        storage=workspace.settings,
+        release_text=release.model_dump_json(),
+        batch=4,
+        batch_wait_s=0.01,
+        cpus=1,
+        gpus=0,
+    )
+
+
+@dataclass(frozen=True)
+class LocalStages:
+    """The stages of one release without Ray Serve around them."""
+
+    release: Release
+    segment: SegmenterStage
+    matte: MattingStage
+    classify: EnsembleStage
+
+    @property
+    def graph(self) -> SplitGraph:
+        return SplitGraph(self.release, self.segment, self.matte, self.classify)
+
+
+@pytest.fixture(scope="session")
+def stages(workspace: Store, matted: Release) -> LocalStages:
+    setup = stage_setup(workspace, matted)
+    return LocalStages(matted, SegmenterStage(setup), MattingStage(setup), EnsembleStage(setup))
+
+
+@pytest.fixture(scope="session")
+def matted(workspace: Store) -> Release:
+    from hipray.releases.release import read_release
+
+    return read_release(workspace, "matted")
+
+
+@pytest.fixture(scope="session")
+def pipeline(workspace: Store, matted: Release) -> Pipeline:
+    return Pipeline(load_stages(workspace, matted))
+
+
+@dataclass(frozen=True)
+class LocalApi:
+    """The HTTP interface, reached without a socket."""
+
+    app: Any
+    run: Run
+
+    async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.run(self.send("GET", path, **options))
+
+    def post(self, **options: Any) -> httpx.Response:
+        return self.run(self.send("POST", "/v1/score", **options))
+
+    def upload(self, film: bytes, **options: Any) -> httpx.Response:
+        return self.post(files={"file": ("film", film)}, **options)
+
+
+@pytest.fixture
+def make_api(stages: LocalStages, run: Run) -> Iterator[Callable[..., LocalApi]]:
+    services = []
+
+    def make(*, graph: Graph | None = None, running: int = 4, **changes: Any) -> LocalApi:
+        config = ServeRun(readers=1, **changes)
+        service = build_service(config, stages.release, graph or stages.graph)
+        services.append(service)
+        app = build_api(
+            service,
+            Admission(running=running, waiting=config.queue),
+            max_file_bytes=config.limits.max_file_bytes,
+            token_sha256=config.token_sha256,
+        )
+        return LocalApi(app, run)
+
+    yield make
+    for service in services:
+        service.close()

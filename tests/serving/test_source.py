@@ -1,0 +1,93 @@
+import pytest
+
+from hipray.config.storage import DEFAULT_STORAGE
+from hipray.errors import ConfigError, NotFoundError
+from hipray.serving.problems import ProblemError
+from hipray.serving.source import FilmSource
+from hipray.storage import InvalidKeyError, ObjectTooLargeError
+from tests.conftest import S3Server
+
+
+def source(*prefixes: str) -> FilmSource:
+    return FilmSource(prefixes, DEFAULT_STORAGE, max_bytes=100)
+
+
+@pytest.mark.parametrize("prefix", ["s3://bucket/in", "s3://bucket/in/"])
+def test_a_key_below_an_allowed_prefix_is_found(prefix: str) -> None:
+    store, key = source("s3://other", prefix).find("s3://bucket/in/a/film.dcm")
+    assert (store.uri, key) == ("s3://bucket/in", "a/film.dcm")
+
+
+def test_a_whole_bucket_may_be_allowed() -> None:
+    store, key = source("s3://bucket").find("s3://bucket/film.dcm")
+    assert (store.uri, key) == ("s3://bucket", "film.dcm")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/inside/film.dcm",
+        "s3://bucket/in",
+        "s3://bucket/film.dcm",
+        "s3://bucket2/in/film.dcm",
+        "s3://Bucket/in/film.dcm",
+        "s3://bucket/%69n/film.dcm",
+        "s3://user@bucket/in/film.dcm",
+    ],
+)
+def test_a_key_outside_the_prefix_is_forbidden(uri: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        source("s3://bucket/in").find(uri)
+    assert caught.value.problem.status == 403
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/in/../secret.dcm",
+        "s3://bucket/in/./film.dcm",
+        "s3://bucket/in//film.dcm",
+        "s3://bucket/in/",
+        "s3://bucket",
+        "s3:/bucket/in/film.dcm",
+        "S3://bucket/in/film.dcm",
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest",
+        "/etc/passwd",
+        "in/film.dcm",
+        "",
+    ],
+)
+def test_what_is_no_plain_s3_address_is_a_bad_request(uri: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        source("s3://bucket/in").find(uri)
+    assert caught.value.problem.status == 400
+
+
+def test_a_key_with_a_control_character_is_refused_before_the_store_is_asked() -> None:
+    with pytest.raises(InvalidKeyError):
+        source("s3://bucket/in").read("s3://bucket/in/a\nb")
+
+
+def test_nothing_is_allowed_by_default() -> None:
+    with pytest.raises(ProblemError) as caught:
+        source().find("s3://bucket/in/film.dcm")
+    assert caught.value.problem.status == 403
+
+
+@pytest.mark.parametrize("prefix", ["bucket/in", "file:///data", "s3://", "s3://b", "s3://bu/../x"])
+def test_a_prefix_that_is_no_s3_address_is_a_config_error(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="allowed_prefixes"):
+        source(prefix)
+
+
+def test_objects_are_read_within_the_size_limit(s3_server: S3Server) -> None:
+    store = s3_server.new_store()
+    store.write("in/small", b"x" * 100)
+    store.write("in/large", b"x" * 101)
+    films = FilmSource([f"{store.uri}/in"], s3_server.settings, max_bytes=100)
+    assert films.read(f"{store.uri}/in/small") == b"x" * 100
+    with pytest.raises(ObjectTooLargeError):
+        films.read(f"{store.uri}/in/large")
+    with pytest.raises(NotFoundError):
+        films.read(f"{store.uri}/in/missing")

@@ -1,0 +1,202 @@
+"""A small release within seconds: a briefly trained segmenter and tiny random classifiers."""
+
+import zlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from hipray.bundles.bundle import (
+    CARD_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    BundleDescription,
+    BundleKind,
+    publish_bundle,
+)
+from hipray.bundles.card import write_card
+from hipray.bundles.golden import (
+    GOLDEN_ANSWERS,
+    GOLDEN_FILM,
+    answer_golden,
+    draw_golden_film,
+    dump_answers,
+)
+from hipray.classification.model import build_network as build_classifier_network
+from hipray.config.experiment import (
+    ClassifierSettings,
+    MattingSettings,
+    SegmentationLoss,
+    SegmenterSettings,
+)
+from hipray.config.phantom import PhantomConfig
+from hipray.data.framing import Frame, frame_hip
+from hipray.data.images import PREPROCESSING_VERSION, read_hips
+from hipray.data.intensity import centre
+from hipray.data.phantom import film_path, plan_archive, render_study, write_study
+from hipray.releases.release import Member, Release, write_release
+from hipray.segmentation.losses import segmentation_loss
+from hipray.segmentation.model import build_network as build_segmenter_network
+from hipray.storage import Store
+from hipray.vocab import REGIONS, DataSource, LabelType, Region, SegmenterArch, View
+
+WORKING_PX = 128
+SIZE_PX = 64
+BACKBONE = "resnet10t"
+SEGMENTER = SegmenterSettings(
+    size_px=SIZE_PX, encoder="resnet18", decoder_channels=(16, 16, 8, 8, 8)
+)
+CLASSIFIER = ClassifierSettings(size_px=SIZE_PX)
+QUESTIONS = (
+    (Region.FEMORAL_NECK, LabelType.T_SCORE),
+    (Region.TOTAL_HIP, LabelType.T_SCORE),
+    (Region.TOTAL_HIP, LabelType.BMD),
+)
+TRAINING_FILMS = 24
+TRAINING_STEPS = 90
+DENSE_GAIN = 30.0
+"""Makes random classifiers tell films apart: a mixed-up answer then differs visibly."""
+
+
+def draw_phantoms(count: int, *, seed: int = 7, **changes: Any) -> dict[str, bytes]:
+    """Return `count` phantom films by their archive path."""
+    config = phantom_config(count, seed=seed, **changes)
+    studies = plan_archive(config)[:count]
+    return {film_path(config, s): write_study(config, s)[film_path(config, s)] for s in studies}
+
+
+def phantom_config(count: int, *, seed: int, **changes: Any) -> PhantomConfig:
+    fields = {
+        "seed": seed,
+        "n_patients": count,
+        "n_second_hips": 0,
+        "n_device_a": 0,
+        "image_px": WORKING_PX,
+        "exact_prevalence": False,
+    }
+    return PhantomConfig(**{**fields, **changes})
+
+
+def publish_small_release(
+    store: Store, *, view: View = View.MATTED, segmenters: bool = True, name: str = "small"
+) -> Release:
+    """Publish a release of phantoms with two random members per question and return it."""
+    release = Release(
+        name=name,
+        run="small",
+        data_source=DataSource.PHANTOM,
+        leaks_allowed=False,
+        preprocessing_version=PREPROCESSING_VERSION,
+        working_px=WORKING_PX,
+        segmenters=(_publish_segmenter(store),) if segmenters else (),
+        view=view,
+        matting=MattingSettings(),
+        view_px=SIZE_PX,
+        members=tuple(
+            _publish_member(store, region, label, seed=seed)
+            for region, label in QUESTIONS
+            for seed in (1, 2)
+        ),
+        headline_threshold=0.5,
+        evaluation={},
+    )
+    write_release(store, release)
+    return release
+
+
+@cache
+def train_small_segmenter() -> bytes:
+    """Return the weights of a segmenter that finds the regions of phantoms; some seconds."""
+    films, masks = _training_set()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build_segmenter_network(SegmenterArch.UNET, SEGMENTER, outputs=len(REGIONS))
+        optimizer = torch.optim.AdamW(module.parameters(), lr=4e-3)
+        for _ in range(TRAINING_STEPS):
+            rows = torch.randperm(len(films))[:12]
+            optimizer.zero_grad()
+            loss = segmentation_loss(
+                module(centre(films[rows])),
+                masks[rows],
+                torch.ones(len(rows), len(REGIONS)),
+                kind=SegmentationLoss.BCE_DICE,
+            )
+            loss.backward()
+            optimizer.step()
+    return _dump(module)
+
+
+def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
+    config = phantom_config(TRAINING_FILMS, seed=3)
+    films, masks = [], []
+    for study in plan_archive(config):
+        hip = read_hips(write_study(config, study)[film_path(config, study)], name="").hips[0]
+        truth = render_study(config, study).masks
+        frame = Frame(*hip.pixels.shape, SIZE_PX)
+        films.append(frame_hip(hip.pixels, SIZE_PX))
+        masks.append([frame.place_mask(hip.geometry.warp_mask(mask)) for mask in truth])
+    return torch.from_numpy(np.stack(films))[:, None].float() / 255, torch.tensor(
+        np.array(masks), dtype=torch.float32
+    )
+
+
+def _publish_segmenter(store: Store) -> str:
+    model = {
+        "arch": SegmenterArch.UNET,
+        "regions": REGIONS,
+        "settings": SEGMENTER.model_dump(mode="json"),
+        "working_px": WORKING_PX,
+    }
+    return _publish(store, "segmenter", "unet-all-r0f0", model, train_small_segmenter())
+
+
+def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int) -> Member:
+    with torch.random.fork_rng():
+        torch.manual_seed(zlib.crc32(f"{region}-{label}-{seed}".encode()))
+        module = build_classifier_network(BACKBONE, CLASSIFIER)
+    with torch.no_grad():
+        module.dense.weight *= DENSE_GAIN
+    cell = {"region": region, "label_type": label, "backbone": BACKBONE, "variant": "small"}
+    model = {
+        "cell": cell,
+        "settings": CLASSIFIER.model_dump(mode="json"),
+        "class_weights": (1.0, 2.0),
+        "working_px": WORKING_PX,
+    }
+    name = f"{region}-{label}-{BACKBONE}-{seed}"
+    return Member(
+        bundle=_publish(store, "classifier", name, model, _dump(module)),
+        region=region,
+        label_type=label,
+        backbone=BACKBONE,
+        repeat=0,
+        fold=seed,
+        platt_slope=1.5,
+        platt_intercept=-0.1 * seed,
+        threshold=0.5,
+    )
+
+
+def _publish(
+    store: Store, kind: BundleKind, name: str, model: dict[str, Any], weights: bytes
+) -> str:
+    description = BundleDescription(
+        kind=kind,
+        name=name,
+        model=model,
+        summary={},
+        preprocessing_version=PREPROCESSING_VERSION,
+        data_source=DataSource.PHANTOM,
+        software={},
+    )
+    film = draw_golden_film()
+    files = {WEIGHTS_FILE: weights, GOLDEN_FILM: film}
+    files[GOLDEN_ANSWERS] = dump_answers(answer_golden(Bundle("", description, files), film))
+    files[CARD_FILE] = write_card(description).encode()
+    return publish_bundle(store, description, files)
+
+
+def _dump(module: torch.nn.Module) -> bytes:
+    return safetensors.torch.save({k: v.contiguous() for k, v in module.state_dict().items()})
