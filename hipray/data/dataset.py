@@ -38,10 +38,30 @@ class HipArrays:
     """(N, R) whether the annotation exists."""
 
 
-def dataset_digest(manifest: pd.DataFrame) -> str:
-    """Return the digest of everything in the manifest that training reads."""
-    text = manifest.drop(columns=["image_key"]).to_json(orient="records", double_precision=6)
-    return digest_of(text)
+@dataclass(frozen=True)
+class DataIdentity:
+    """Digests of what a fit learns from."""
+
+    films: str
+    """Films, annotated masks and patients: all that a segmenter sees."""
+    labels: str
+    """The whole manifest."""
+    split: str
+    """The split table."""
+
+
+def identify_data(manifest: pd.DataFrame, split: pd.DataFrame) -> DataIdentity:
+    """Return the digests of a manifest and its split."""
+    seen = ["hip_id", "patient_id", "pixel_sha256", *(mask_column(r) for r in REGIONS)]
+    return DataIdentity(
+        films=_digest_frame(manifest[seen]),
+        labels=_digest_frame(manifest.drop(columns=["image_key"])),
+        split=_digest_frame(split[["hip_id", "repeat", "fold"]]),
+    )
+
+
+def _digest_frame(frame: pd.DataFrame) -> str:
+    return digest_of(frame.to_json(orient="records", double_precision=6))
 
 
 def default_cache_dir() -> Path:
@@ -55,7 +75,8 @@ def load_arrays(
 ) -> HipArrays:
     """Return the framed hips of `manifest`, decoding them unless this node did so before."""
     cache_dir = cache_dir or default_cache_dir()
-    digest = digest_of([dataset_digest(manifest), side])[:20]
+    films_only = manifest[["hip_id", "pixel_sha256", *(mask_column(r) for r in REGIONS)]]
+    digest = digest_of([_digest_frame(films_only), side])[:20]
     has_mask = manifest[[mask_column(r) for r in REGIONS]].notna().to_numpy()
     films = _load_or_make(
         cache_dir / f"{digest}-films.npy", lambda: _decode_films(store, manifest, side)

@@ -86,18 +86,19 @@ def hold_back(
     manifest: pd.DataFrame,
     rows: Indices,
     *,
-    settings: SplitSettings,
+    stratify: SplitSettings | None,
     fraction: float,
     seed: int,
 ) -> tuple[Indices, Indices]:
     """Divide training `rows` into (fit, inner validation) by patient, stratified like the split.
 
-    The division depends on the patients only, not on a cell, so that all cells of one fold hold
+    With `stratify=None` labels play no part. The division depends on the patients only, not on a cell, so that all cells of one fold hold
     back the same patients and their scores can be combined.
     """
     rng = np.random.default_rng(seed)
     patients = manifest["patient_id"].to_numpy(dtype=str)[rows]
-    worst = pd.Series(_strata(manifest, settings)[rows]).groupby(patients, sort=False).max()
+    strata = _strata(manifest, stratify)[rows] if stratify else np.full(len(rows), "all")
+    worst = pd.Series(strata).groupby(patients, sort=False).max()
     inner: set[str] = set()
     for stratum in sorted(set(worst)):
         members = worst.index[worst == stratum].to_numpy()

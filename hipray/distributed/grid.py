@@ -71,7 +71,7 @@ def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
     """Write what the run is made of, for the report, the release and `hipray status`."""
     plan = {
         "config": config.model_dump(mode="json"),
-        "data_digest": preparation.data_digest,
+        "data": asdict(preparation.data),
         "split_key": preparation.split_key,
         "leaks": preparation.leaks.counts(),
         "leaks_allowed": preparation.leaks.allowed,

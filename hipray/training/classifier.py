@@ -148,7 +148,7 @@ def train_classifier(
     kept, held = hold_back(
         manifest,
         fold.train,
-        settings=split,
+        stratify=split,
         fraction=settings.inner_fraction,
         seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
     )

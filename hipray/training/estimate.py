@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hipray.config.jobs import GridRun
+from hipray.data.dataset import DataIdentity
 from hipray.data.manifest import label_column, read_manifest
 from hipray.storage import Store
 from hipray.training.plan import PlannedFit, build_cells, plan_fits
@@ -55,7 +56,7 @@ def describe_plan(store: Store, config: GridRun) -> str:
     plan = plan_fits(
         cells,
         config.experiment,
-        data_digest="plan",
+        data=DataIdentity("plan", "plan", "plan"),
         test_folds=chosen_folds(config),
         has_masks=archive.has_masks,
     )

@@ -72,7 +72,6 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
         inputs.arrays,
         fold=inputs.fold(fit),
         settings=settings,
-        split=inputs.experiment.split,
         context=context,
     )
     model = {

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hipray.config.experiment import Experiment
+from hipray.data.dataset import DataIdentity
 from hipray.digests import digest_of, source_digest
 from hipray.vocab import (
     REGIONS,
@@ -66,7 +67,7 @@ def plan_fits(
     cells: Sequence[Cell],
     experiment: Experiment,
     *,
-    data_digest: str,
+    data: DataIdentity,
     test_folds: Sequence[int],
     has_masks: bool = True,
 ) -> list[PlannedFit]:
@@ -74,10 +75,10 @@ def plan_fits(
 
     Where the archive has no annotated mask (`has_masks`) no segmenter is planned.
     """
-    segmenters = plan_segmenters(experiment, data_digest=data_digest) if has_masks else []
+    segmenters = plan_segmenters(experiment, data=data) if has_masks else []
     mask_makers = _mask_makers(segmenters, experiment)
     classifiers = [
-        _plan_classifier(Fit(cell, repeat, fold), experiment, data_digest, mask_makers)
+        _plan_classifier(Fit(cell, repeat, fold), experiment, data, mask_makers)
         for cell in cells
         for repeat in range(experiment.split.repeats)
         for fold in test_folds
@@ -85,11 +86,11 @@ def plan_fits(
     return segmenters + sorted(classifiers, key=_cost, reverse=True)
 
 
-def plan_segmenters(experiment: Experiment, *, data_digest: str) -> list[PlannedFit]:
+def plan_segmenters(experiment: Experiment, *, data: DataIdentity) -> list[PlannedFit]:
     """Return one segmenter fit per network, region group, repeat and fold: full cross-fitting."""
     groups = [(r,) for r in REGIONS] if experiment.segmenter.per_region else [REGIONS]
     return [
-        _plan_segmenter(SegmenterFit(arch, regions, repeat, fold), experiment, data_digest)
+        _plan_segmenter(SegmenterFit(arch, regions, repeat, fold), experiment, data)
         for arch in experiment.segmenter.archs
         for repeat in range(experiment.split.repeats)
         for fold in range(experiment.split.folds)
@@ -124,7 +125,7 @@ def read_fit(values: dict[str, Any]) -> Fit | SegmenterFit:
     )
 
 
-def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data_digest: str) -> PlannedFit:
+def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data: DataIdentity) -> PlannedFit:
     # the list of networks is not part of one network's identity
     settings = experiment.segmenter.model_dump(mode="json", exclude={"archs"})
     digest = digest_of(
@@ -143,7 +144,7 @@ def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data_digest: str)
 def _plan_classifier(
     fit: Fit,
     experiment: Experiment,
-    data_digest: str,
+    data: DataIdentity,
     mask_makers: dict[int, tuple[str, ...]],
 ) -> PlannedFit:
     matted = fit.cell.variant.view is View.MATTED
@@ -156,7 +157,8 @@ def _plan_classifier(
             experiment.matting if matted else None,
             experiment.data,
             experiment.split,
-            data_digest,
+            data.labels,
+            data.split,
             needs,
             shaping_digest(),
         ]

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from hipray.classification.model import check_backbone
 from hipray.config.jobs import GridRun
-from hipray.data.dataset import dataset_digest
+from hipray.data.dataset import DataIdentity, identify_data
 from hipray.data.leakage import Leak, LeakKind, LeakReport, check_split
 from hipray.data.manifest import read_manifest, read_table, write_table
 from hipray.data.splits import deal_split, split_name
@@ -27,7 +27,7 @@ class Preparation:
     inputs: FitInputs
     plan: list[PlannedFit]
     leaks: LeakReport
-    data_digest: str
+    data: DataIdentity
     split_key: str
 
 
@@ -40,9 +40,9 @@ def prepare(store: Store, config: GridRun) -> Preparation:
         check_backbone(backbone)
     manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
-    digest = dataset_digest(manifest)
-    leaks = _check_leaks(store, inputs, config, digest)
-    return Preparation(inputs, plan_grid(config, inputs, digest), leaks, digest, split_key(config))
+    data = identify_data(manifest, inputs.split)
+    leaks = _check_leaks(store, inputs, config, data)
+    return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
 
 
 def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = None) -> FitInputs:
@@ -52,7 +52,7 @@ def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = N
     return FitInputs(store, manifest, split, config.experiment)
 
 
-def plan_grid(config: GridRun, inputs: FitInputs, data_digest: str) -> list[PlannedFit]:
+def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[PlannedFit]:
     """Return every fit of the grid."""
     has_masks = bool(inputs.arrays.has_mask.any())
     needs_masks = Variant.SEGMENTED in config.variants
@@ -68,7 +68,7 @@ def plan_grid(config: GridRun, inputs: FitInputs, data_digest: str) -> list[Plan
     return plan_fits(
         cells,
         config.experiment,
-        data_digest=data_digest,
+        data=data,
         test_folds=chosen_folds(config),
         has_masks=has_masks,
     )
@@ -113,7 +113,9 @@ def _read_or_deal_split(store: Store, config: GridRun, manifest: pd.DataFrame) -
     return split
 
 
-def _check_leaks(store: Store, inputs: FitInputs, config: GridRun, data_digest: str) -> LeakReport:
+def _check_leaks(
+    store: Store, inputs: FitInputs, config: GridRun, data: DataIdentity
+) -> LeakReport:
     """Check once for each (data, split, folds, settings, guard); the answer is kept as a file."""
     folds = chosen_folds(config)
     settings = inputs.experiment.leakage

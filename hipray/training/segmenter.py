@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from hipray.config.experiment import SegmenterSettings, SplitSettings
+from hipray.config.experiment import SegmenterSettings
 from hipray.data.augment import jitter_batch
 from hipray.data.dataset import HipArrays
 from hipray.data.framing import resize_square
@@ -116,7 +116,6 @@ def train_segmenter(
     *,
     fold: FoldIndices,
     settings: SegmenterSettings,
-    split: SplitSettings,
     context: FitContext,
 ) -> SegmenterOutcome:
     """Train `fit` on the annotated hips of its training side and segment its test hips.
@@ -136,7 +135,7 @@ def train_segmenter(
     kept, held = hold_back(
         manifest,
         annotated,
-        settings=split,
+        stratify=None,  # labels do not shape masks
         fraction=settings.inner_fraction,
         seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
     )
