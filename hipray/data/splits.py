@@ -92,8 +92,8 @@ def hold_back(
 ) -> tuple[Indices, Indices]:
     """Divide training `rows` into (fit, inner validation) by patient, stratified like the split.
 
-    With `stratify=None` labels play no part. The division depends on the patients only, not on a cell, so that all cells of one fold hold
-    back the same patients and their scores can be combined.
+    With `stratify=None` labels play no part. The division does not depend on the cell, so that
+    all cells of one fold hold back the same patients and their scores can be combined.
     """
     rng = np.random.default_rng(seed)
     patients = manifest["patient_id"].to_numpy(dtype=str)[rows]

@@ -133,8 +133,8 @@ def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data: DataIdentit
             describe_fit(fit),
             settings,
             experiment.data,
-            experiment.split,
-            data_digest,
+            data.films,
+            data.split,
             shaping_digest(),
         ]
     )

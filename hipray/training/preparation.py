@@ -121,8 +121,8 @@ def _check_leaks(
     settings = inputs.experiment.leakage
     identity = digest_of(
         [
-            data_digest,
-            split_key(config),
+            data.films,
+            data.split,
             folds,
             settings,
             source_digest("data/leakage", "data/near_duplicates"),
