@@ -1,15 +1,19 @@
-"""Fixtures for every test: an S3 server on loopback, one Ray, an environment without real secrets."""
+"""Fixtures for every test: an S3 server on loopback, one Ray, no real secrets, a small grid."""
 
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hipray.config.storage import StorageSettings
 from hipray.storage import Store, open_store
+
+if TYPE_CHECKING:
+    from tests.small_workspace import SmallArchive, SmallGrid, SmallWorkspace
 
 AWS_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -101,3 +105,38 @@ def ray_session(aws_environment: None) -> Iterator[None]:
         )
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def decoded_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The node's folder of decoded films, empty at the start of a test session."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("HIPRAY_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory: pytest.TempPathFactory) -> "SmallArchive":
+    """34 phantom films of 30 patients with annotations and a DXA table; do not write to it."""
+    from tests.small_workspace import write_archive
+
+    return write_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def small_workspace(
+    tmp_path_factory: pytest.TempPathFactory, small_archive: "SmallArchive"
+) -> "SmallWorkspace":
+    """The small archive, ingested; tests that train write only below runs/ and fits/."""
+    from tests.small_workspace import ingest
+
+    return ingest(tmp_path_factory.mktemp("workspace"), small_archive)
+
+
+@pytest.fixture(scope="session")
+def small_grid(small_workspace: "SmallWorkspace", decoded_cache: Path) -> "SmallGrid":
+    """A finished grid on the small workspace: three segmenters and six classifiers."""
+    from tests.small_workspace import grid_config, train_grid
+
+    return train_grid(small_workspace.store, grid_config(small_workspace.store))

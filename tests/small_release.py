@@ -1,6 +1,8 @@
 """A small release within seconds: a briefly trained segmenter and tiny random classifiers."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -43,19 +45,24 @@ from hipray.storage import Store
 from hipray.vocab import REGIONS, DataSource, LabelType, Region, SegmenterArch, View
 
 WORKING_PX = 128
-SIZE_PX = 64
+SEGMENTER_PX = 32
+CLASSIFIER_PX = 64
 BACKBONE = "resnet10t"
 SEGMENTER = SegmenterSettings(
-    size_px=SIZE_PX, encoder="resnet18", decoder_channels=(16, 16, 8, 8, 8)
+    size_px=SEGMENTER_PX, encoder="resnet18", decoder_channels=(32, 16, 16, 8, 8)
 )
-CLASSIFIER = ClassifierSettings(size_px=SIZE_PX)
+CLASSIFIER = ClassifierSettings(size_px=CLASSIFIER_PX)
 QUESTIONS = (
     (Region.FEMORAL_NECK, LabelType.T_SCORE),
     (Region.TOTAL_HIP, LabelType.T_SCORE),
     (Region.TOTAL_HIP, LabelType.BMD),
 )
 TRAINING_FILMS = 24
-TRAINING_STEPS = 90
+TRAINING_BATCH = 12
+TRAINING_STEPS = 60
+LEARNING_RATE = 0.1
+FIRST_LOGIT = -2.0
+"""Start of the output bias: most pixels lie outside every region."""
 DENSE_GAIN = 30.0
 """Makes random classifiers tell films apart: a mixed-up answer then differs visibly."""
 
@@ -93,7 +100,7 @@ def publish_small_release(
         segmenters=(_publish_segmenter(store),) if segmenters else (),
         view=view,
         matting=MattingSettings(),
-        view_px=SIZE_PX,
+        view_px=CLASSIFIER_PX,
         members=tuple(
             _publish_member(store, region, label, seed=seed)
             for region, label in QUESTIONS
@@ -110,12 +117,16 @@ def publish_small_release(
 def train_small_segmenter() -> bytes:
     """Return the weights of a segmenter that finds the regions of phantoms; some seconds."""
     films, masks = _training_set()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _one_thread():
         torch.manual_seed(0)
         module = build_segmenter_network(SegmenterArch.UNET, SEGMENTER, outputs=len(REGIONS))
-        optimizer = torch.optim.AdamW(module.parameters(), lr=4e-3)
+        torch.nn.init.constant_(module.segmentation_head[0].bias, FIRST_LOGIT)
+        optimizer = torch.optim.SGD(module.parameters(), LEARNING_RATE, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, LEARNING_RATE, total_steps=TRAINING_STEPS, pct_start=0.1
+        )
         for _ in range(TRAINING_STEPS):
-            rows = torch.randperm(len(films))[:12]
+            rows = torch.randperm(len(films))[:TRAINING_BATCH]
             optimizer.zero_grad()
             loss = segmentation_loss(
                 module(centre(films[rows])),
@@ -125,7 +136,19 @@ def train_small_segmenter() -> bytes:
             )
             loss.backward()
             optimizer.step()
+            schedule.step()
     return _dump(module)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from more threads and wait for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,8 +157,8 @@ def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
     for study in plan_archive(config):
         hip = read_hips(write_study(config, study)[film_path(config, study)], name="").hips[0]
         truth = render_study(config, study).masks
-        frame = Frame(*hip.pixels.shape, SIZE_PX)
-        films.append(frame_hip(hip.pixels, SIZE_PX))
+        frame = Frame(*hip.pixels.shape, SEGMENTER_PX)
+        films.append(frame_hip(hip.pixels, SEGMENTER_PX))
         masks.append([frame.place_mask(hip.geometry.warp_mask(mask)) for mask in truth])
     return torch.from_numpy(np.stack(films))[:, None].float() / 255, torch.tensor(
         np.array(masks), dtype=torch.float32

@@ -25,22 +25,26 @@ from hipray.data.listing import ARCHIVE_NOTE
 from hipray.data.phantom import PhantomStudy, dxa_csv, plan_archive, write_study
 from hipray.distributed.grid import write_plan
 from hipray.storage import Store, open_store
+from hipray.training.context import FitContext
 from hipray.training.lane import LaneReport, LaneSettings, drain
 from hipray.training.ledger import Ledger
-from hipray.training.context import FitContext
 from hipray.training.preparation import Preparation, prepare
-from hipray.vocab import HEADLINE_REGIONS, DataSource, LabelType, Variant
+from hipray.vocab import DataSource, LabelType, Region, Variant
 
 BACKBONE = "resnet10t"
 TABLE = "dxa.csv"
-PHANTOMS = PhantomConfig(
-    seed=11, n_patients=30, n_second_hips=4, n_device_a=18, image_px=192
-)
+PHANTOMS = PhantomConfig(seed=11, n_patients=30, n_second_hips=4, n_device_a=18, image_px=192)
 EXPERIMENT = Experiment(
     data=DataSettings(working_px=192),
     split=SplitSettings(folds=3),
     segmenter=SegmenterSettings(
-        size_px=64, decoder_channels=(16, 16, 8, 8, 8), epochs=14, patience=14, batch=4, lr=4e-3
+        size_px=64,
+        encoder="mobilenet_v2",
+        decoder_channels=(32, 32, 16, 16, 16),
+        epochs=8,
+        patience=8,
+        batch=6,
+        lr=1e-2,
     ),
     classifier=ClassifierSettings(size_px=64, epochs=2, batch=4, lr=1e-3),
 )
@@ -102,14 +106,15 @@ def grid_config(
     store: Store,
     *,
     run: str = "small",
+    regions: Sequence[Region] = (Region.TOTAL_HIP,),
     variants: Sequence[Variant] = (Variant.ORIGINAL, Variant.SEGMENTED),
     experiment: Experiment = EXPERIMENT,
 ) -> GridRun:
-    """Return a grid of one small network on the headline regions."""
+    """Return a grid of one small network."""
     return GridRun(
         workspace=store.uri,
         run=run,
-        regions=HEADLINE_REGIONS,
+        regions=tuple(regions),
         label_types=(LabelType.T_SCORE,),
         backbones=(BACKBONE,),
         variants=tuple(variants),

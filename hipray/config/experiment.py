@@ -184,8 +184,14 @@ class Experiment(Config):
     """All scientific sections together."""
 
     data: DataSettings = DataSettings()
+    """How hips are framed."""
     split: SplitSettings = SplitSettings()
+    """How patients are divided."""
     leakage: LeakageSettings = LeakageSettings()
+    """When a split is refused."""
     segmenter: SegmenterSettings = SegmenterSettings()
+    """How masks are learned."""
     matting: MattingSettings = MattingSettings()
+    """How regions are cut out."""
     classifier: ClassifierSettings = ClassifierSettings()
+    """How labels are learned."""

@@ -1,12 +1,13 @@
 """One manifest row: what a hip's pixels, its header and its DXA record say together."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hipray.config.labels import LabelRules
 from hipray.data.dxa import DxaRecord
 from hipray.data.film import FilmInfo
+from hipray.data.framing import Mask
 from hipray.data.images import PREPROCESSING_VERSION, ReadResult
 from hipray.data.labels import label_record
 from hipray.data.manifest import label_column, mask_column, missing_column, score_column
@@ -64,9 +65,12 @@ def build_row(
     }
 
 
-def mask_keys(hip_id: str, regions: Iterable[Region]) -> dict[str, str]:
-    """Return the manifest's mask columns for the regions that have a mask."""
-    return {mask_column(region): f"hips/{hip_id}.{region}.png" for region in regions}
+def mask_keys(hip_id: str, masks: Mapping[Region, Mask]) -> dict[str, str]:
+    """Return the manifest's mask columns for masks (h, w); a corrected mask has another key."""
+    return {
+        mask_column(region): f"hips/{hip_id}.{region}-{digest_bytes(mask.tobytes())[:8]}.png"
+        for region, mask in masks.items()
+    }
 
 
 def _raw_patient(film: FilmFacts, info: FilmInfo, record: DxaRecord | None) -> str:

@@ -23,6 +23,7 @@ from ray.data.block import BlockMetadata
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.images import PREPROCESSING_VERSION
+from hipray.data.listing import is_film
 from hipray.distributed.cluster import connect
 from hipray.errors import BundleError, ConfigError, DataError, HiprayError, RunBusyError
 from hipray.progress import LOG_INTERVAL_S
@@ -68,14 +69,17 @@ def run_score(config: ScoreRun) -> ScoreResult:
     `max_failed_fraction` of the files fail. Submitting again goes on where it stopped.
     """
     started = time.monotonic()
+    config = _with_addresses(config)
     release = _read_release(config)
-    output = open_output(config)
+    archive, output = open_store(config.images, config.storage), open_output(config)
+    _check_output(archive, output)
     with _hold_output(output) as lease:
-        _claim_archive(config, output)
+        _claim_output(archive, output)
         names = PartNames.of(release, config.limits)
         finished = names.list_finished(output)
         watch = FailureWatch(config.max_failed_fraction)
         if not _is_complete(output, finished):
+            _check_archive(archive, output)
             _score_open_shards(config, release, finished, watch, lease)
         return _conclude(output, release, names, watch, started)
 
@@ -137,6 +141,16 @@ def _quiet_context() -> DataContext:
     return context
 
 
+def _with_addresses(config: ScoreRun) -> ScoreRun:
+    """Return the run with full addresses: a worker's working directory may be another."""
+    addresses = {
+        "workspace": open_store(config.workspace, config.storage).uri,
+        "images": open_store(config.images, config.storage).uri,
+        "output": open_output(config).uri,
+    }
+    return config.model_copy(update=addresses)
+
+
 def _read_release(config: ScoreRun) -> Release:
     release = read_release(open_store(config.workspace, config.storage), config.release)
     check_servable(release, allow_phantom=config.allow_phantom_release)
@@ -160,13 +174,16 @@ def _hold_output(output: Store) -> Lease:
     return lease
 
 
-def _claim_archive(config: ScoreRun, output: Store) -> None:
-    """Make the output this archive's; raise ConfigError where it cannot be."""
-    archive = open_store(config.images, config.storage)
+def _check_output(archive: Store, output: Store) -> None:
+    """Raise ConfigError for an output inside the archive: it would be listed as films."""
     if f"{output.uri}/".startswith(f"{archive.uri}/"):
         raise ConfigError(
             f"an output outside of the archive {archive.uri}", output.uri, "choose another output"
         )
+
+
+def _claim_output(archive: Store, output: Store) -> None:
+    """Make the output this archive's; raise ConfigError where it is another's."""
     if output.create(RUN_KEY, json.dumps({"archive": archive.uri}).encode()):
         return
     known = json.loads(output.read(RUN_KEY))["archive"]
@@ -188,7 +205,6 @@ def _score_open_shards(
     watch: FailureWatch,
     lease: Lease,
 ) -> None:
-    _check_archive(config)
     connect()
     dataset = build_dataset(config, release, finished)
     shown = time.monotonic()
@@ -211,11 +227,12 @@ def _iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _check_archive(config: ScoreRun) -> None:
-    """Raise where the archive is out of reach or empty, before anything is started."""
-    archive = open_store(config.images, config.storage)
-    if next(iter(archive.list()), None) is None:
-        raise DataError(f"films in {archive.uri}", "no file", "check the path")
+def _check_archive(archive: Store, output: Store) -> None:
+    """Raise where a listing is due and there is no film, before anything is started."""
+    if read_totals(output) is not None:
+        return
+    if not any(is_film(info.key) for info in archive.list()):
+        raise DataError(f"films in {archive.uri}", "none", "check the path")
 
 
 def _check_lease(lease: Lease, config: ScoreRun) -> None:
@@ -242,7 +259,7 @@ def _conclude(
 ) -> ScoreResult:
     totals = read_totals(output)
     if totals is None:
-        raise DataError("films in the archive", "none among its files", "check the path")
+        raise DataError("films in the archive", "none when it was listed", "check the path")
     finished = sorted(names.list_finished(output))
     tally = count_parts(output, names, finished)
     check_counts(tally, listed=totals.files, failed=watch.failed)

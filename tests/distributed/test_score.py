@@ -7,8 +7,8 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -17,12 +17,19 @@ import pytest
 from hipray.config.jobs import ScoreRun
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
-from hipray.distributed.score import LEASE_KEY, LEASE_S, build_dataset, run_score
+from hipray.data.phantom import film_path, plan_archive, write_study
+from hipray.distributed.score import (
+    LEASE_KEY,
+    LEASE_S,
+    ScoreResult,
+    build_dataset,
+    run_score,
+)
 from hipray.errors import (
-    BundleError,
     ConfigError,
     DataError,
     RunBusyError,
+    StorageError,
     StoreUnavailableError,
 )
 from hipray.pipeline import Pipeline, load_stages
@@ -31,7 +38,7 @@ from hipray.scoring.shards import freeze_shards
 from hipray.storage import Store, acquire
 from hipray.vocab import RefusalCode, View
 from tests.conftest import S3Server
-from tests.small_release import draw_phantoms, publish_small_release
+from tests.small_release import draw_phantoms, phantom_config, publish_small_release
 
 pytestmark = pytest.mark.ray
 
@@ -45,7 +52,12 @@ JUNK = {
 }
 OTHER_FILES = {"dxa.csv": b"a,b", "films/note.json": b"{}", "archive.json": b"{}"}
 MAX_BYTES = 2_000_000
-VARIES = ["seconds"]
+DECOYS = 12
+CHANGED, VANISHED = "films/changed.dcm", "films/vanished.dcm"
+ROW_KEY = ["key", "hip_index", "region", "label_type"]
+WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
+VARIES = ["seconds", "etag"]
+"""Columns in which two runs over copies of one archive differ."""
 
 
 @dataclass
@@ -56,7 +68,7 @@ class Case:
     archive: Store
     output: Store
 
-    def run(self, **changes: Any) -> Any:
+    def run(self, **changes: Any) -> ScoreResult:
         return run_score(self.config.model_copy(update=changes))
 
     def parts(self) -> dict[str, Any]:
@@ -67,7 +79,7 @@ class Case:
             pq.read_table(io.BytesIO(self.output.read(key))).to_pandas() for key in self.parts()
         ]
         rows = pd.concat(tables, ignore_index=True).drop(columns=VARIES)
-        return rows.sort_values(["key", "hip_index", "region", "label_type"], ignore_index=True)
+        return rows.sort_values(ROW_KEY, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +94,7 @@ def workspace(s3_server: S3Server) -> Store:
     return store
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_case(
     s3_server: S3Server, workspace: Store, ray_session: None
 ) -> Callable[[dict[str, bytes]], Case]:
@@ -106,73 +118,96 @@ def open_case(
     return build
 
 
-def list_keys(store: Store) -> list[str]:
-    return [info.key for info in store.list()]
+@pytest.fixture(scope="module")
+def decoys() -> dict[str, bytes]:
+    config = phantom_config(1, seed=5, decoys=DECOYS)
+    drawn = [study for study in plan_archive(config) if study.decoy is not None]
+    return {
+        f"decoys/{study.decoy}.dcm": write_study(config, study)[film_path(config, study)]
+        for study in drawn
+    }
 
 
-def test_every_film_is_counted_once_and_junk_is_refused_by_code(
-    open_case: Callable[..., Case], films: dict[str, bytes], workspace: Store
-) -> None:
-    decoys = draw_phantoms(1 + 12, seed=5, n_patients=1, decoys=12)
-    decoys.pop(next(iter(decoys)))
+@pytest.fixture(scope="module")
+def scored(
+    open_case: Callable[..., Case], films: dict[str, bytes], decoys: dict[str, bytes]
+) -> tuple[Case, ScoreResult]:
+    """One scored archive; two of its objects changed and vanished after the listing."""
     junk = {key: data for key, (data, _) in JUNK.items()}
-    case = open_case(films | decoys | junk | OTHER_FILES)
-    result = case.run()
+    late = {CHANGED: b"as it was listed", VANISHED: b"as it was listed"}
+    case = open_case(films | decoys | junk | late | OTHER_FILES)
+    list(freeze_shards(case.archive, case.output, shard_files=SHARD_FILES))
+    case.archive.write(CHANGED, next(iter(films.values())))
+    case.archive.delete(VANISHED)
+    return case, case.run()
+
+
+def test_every_file_is_counted_and_every_key_is_in_the_rows_once(
+    scored: tuple[Case, ScoreResult], films: dict[str, bytes], decoys: dict[str, bytes]
+) -> None:
+    case, result = scored
     rows = case.rows()
-    listed = set(films | decoys | junk)
-    assert result.listed == len(listed) == result.scored + result.refused
-    assert result.scored == HIPS
-    assert (result.failed, result.rows, result.parts) == (0, len(rows), 6)
+    listed = set(films) | set(decoys) | set(JUNK) | {CHANGED, VANISHED}
     assert set(rows["key"]) == listed
-    assert not rows.duplicated(["key", "hip_index", "region", "label_type"]).any()
+    assert not rows.duplicated(ROW_KEY).any()
+    assert (result.listed, result.failed) == (len(listed), 0)
+    assert result.scored + result.refused == result.listed
+    assert (result.rows, result.parts) == (len(rows), -(-len(listed) // SHARD_FILES))
+
+
+def test_files_are_refused_as_everywhere_and_the_summary_counts_them_by_code(
+    scored: tuple[Case, ScoreResult], films: dict[str, bytes], decoys: dict[str, bytes]
+) -> None:
+    case, result = scored
+    expected = {CHANGED: RefusalCode.CHANGED_OBJECT, VANISHED: RefusalCode.MISSING_OBJECT}
+    expected |= {key: code for key, (_, code) in JUNK.items()}
+    for key, data in (films | decoys).items():
+        refusal = read_hips(data, name=key).refusal
+        if refusal is not None:
+            expected[key] = refusal.code
+    assert len(expected) > DECOYS // 2
+    rows = case.rows()
+    refused = rows[rows["outcome"] == "refused"]
+    assert dict(zip(refused["key"], refused["refusal_code"], strict=True)) == expected
     summary = json.loads(case.output.read("summary.json"))
-    refused = rows[rows["outcome"] == "refused"].groupby("key")["refusal_code"].first()
-    assert summary["refusals"] == Counter(refused)
-    for key, (_, code) in JUNK.items():
-        assert refused[key] == code
-    _check_parity(rows, films, workspace)
+    assert summary["refusals"] == Counter(expected.values())
+    assert summary["files"]["refused"] == result.refused == len(expected)
 
 
-def _check_parity(rows: pd.DataFrame, films: dict[str, bytes], workspace: Store) -> None:
+def test_rows_hold_the_numbers_of_the_pipeline(
+    scored: tuple[Case, ScoreResult], films: dict[str, bytes], workspace: Store
+) -> None:
     release = read_release(workspace, "small")
     pipeline = Pipeline(load_stages(workspace, release, verify=False))
-    scored = rows.set_index(["key", "hip_index", "region", "label_type"])
+    rows = scored[0].rows().set_index(ROW_KEY)
     for key, data in films.items():
         for hip in pipeline.answer([read_hips(data, name=key)])[0].hips:
             for region in hip.regions:
-                found = scored.loc[(key, hip.index, region.region, region.label_type)]
+                found = rows.loc[(key, hip.index, region.region, region.label_type)]
                 assert found["probability"] == pytest.approx(region.probability, abs=TOLERANCE)
                 assert found["release_digest"] == release.digest
 
 
-def test_objects_that_changed_or_vanished_after_the_listing_are_rows(
-    open_case: Callable[..., Case], films: dict[str, bytes]
+def test_a_finished_run_answers_without_reading_the_archive_again(
+    scored: tuple[Case, ScoreResult],
 ) -> None:
-    case = open_case(dict(list(films.items())[:SHARD_FILES]))
-    (shard,) = freeze_shards(case.archive, case.output, shard_files=SHARD_FILES)
-    changed, vanished = shard.entries[1].key, shard.entries[2].key
-    case.archive.write(changed, films[shard.entries[3].key])
-    case.archive.delete(vanished)
-    result = case.run()
-    assert (result.listed, result.scored, result.refused) == (SHARD_FILES, SHARD_FILES - 2, 2)
-    codes = case.rows().dropna(subset="refusal_code").set_index("key")["refusal_code"]
-    assert codes.to_dict() == {
-        changed: RefusalCode.CHANGED_OBJECT,
-        vanished: RefusalCode.MISSING_OBJECT,
-    }
+    case, first = scored
+    before = case.parts()
+    again = case.run()
+    assert replace(again, seconds=first.seconds) == first
+    assert case.parts() == before
 
 
-@dataclass
-class _WhenPartsAppear:
-    """Does something once, from a thread, as soon as the output has a part."""
+class Saboteur:
+    """From a thread: kills the run's workers at its first part, interrupts the driver later."""
 
-    output: Store
-    action: Callable[[], None]
-    error: list[BaseException] = field(default_factory=list)
-
-    def __enter__(self) -> "_WhenPartsAppear":
+    def __init__(self, output: Store) -> None:
+        self._output = output
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self.killed: list[int] = []
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -180,77 +215,48 @@ class _WhenPartsAppear:
         self._ended.set()
         self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._ended.wait(0.05):
-            if next(iter(self.output.list("parts")), None) is not None:
-                try:
-                    self.action()
-                except BaseException as error:
-                    self.error.append(error)
+    def _work(self) -> None:
+        self._wait_for_parts(1)
+        self.killed = find_score_workers()
+        for process_id in self.killed:
+            os.kill(process_id, signal.SIGKILL)
+        self._wait_for_parts(4)
+        if not self._ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def _wait_for_parts(self, count: int) -> None:
+        while not self._ended.wait(0.02):
+            if len(list(self._output.list("parts"))) >= count:
                 return
 
 
-def _interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_an_interrupted_run_goes_on_without_redoing_finished_parts(
-    open_case: Callable[..., Case], films: dict[str, bytes]
-) -> None:
-    case = open_case(films)
-    with _WhenPartsAppear(case.output, _interrupt), pytest.raises(KeyboardInterrupt):
-        case.run(shard_files=2)
-    before = case.parts()
-    assert 1 <= len(before) < HIPS // 2
-    result = case.run(shard_files=2)
-    assert (result.listed, result.scored, result.parts) == (HIPS, HIPS, HIPS // 2)
-    after = case.parts()
-    assert {key: after[key] for key in before} == before
-    whole = open_case(films)
-    whole.run(shard_files=2)
-    pd.testing.assert_frame_equal(_content(case), _content(whole))
-
-
-def _content(case: Case) -> pd.DataFrame:
-    return case.rows().drop(columns="etag")
-
-
-def _kill_workers() -> None:
-    import psutil
-    import ray  # noqa: F401 - psutil comes with it
+def find_score_workers() -> list[int]:
+    """Return the process ids of this test's own actors."""
+    import psutil  # Ray brings it
 
     own = psutil.Process().children(recursive=True)
-    workers = [
-        p for p in own if any(w in " ".join(p.cmdline()) for w in ("ShardDecoder", "ShardScorer"))
+    titles = {process.pid: " ".join(process.cmdline()) for process in own}
+    return [
+        pid for pid, title in titles.items() if title.startswith("ray::MapWorker(MapBatches(Shard")
     ]
-    killed = [p for p in workers if "ray::MapWorker" in " ".join(p.cmdline())]
-    assert killed, "no worker to kill"
-    for process in killed:
-        os.kill(process.pid, signal.SIGKILL)
 
 
-def test_killed_workers_cost_neither_a_film_nor_a_second_part(
-    open_case: Callable[..., Case], films: dict[str, bytes]
+@pytest.mark.cluster
+def test_a_run_that_lost_its_workers_and_its_driver_goes_on_without_redoing_parts(
+    open_case: Callable[..., Case], scored: tuple[Case, ScoreResult], films: dict[str, bytes]
 ) -> None:
     case = open_case(films)
-    with _WhenPartsAppear(case.output, _kill_workers) as killer:
-        result = case.run(shard_files=2)
-    assert not killer.error
-    assert (result.listed, result.scored, result.parts) == (HIPS, HIPS, HIPS // 2)
-    rows = case.rows()
-    assert not rows.duplicated(["key", "hip_index", "region", "label_type"]).any()
-    assert set(rows["key"]) == set(films)
-
-
-def test_a_finished_run_answers_without_reading_the_archive_again(
-    open_case: Callable[..., Case], films: dict[str, bytes]
-) -> None:
-    case = open_case(dict(list(films.items())[:3]))
-    first = case.run()
-    for key in list_keys(case.archive):
-        case.archive.delete(key)
-    again = case.run()
-    assert (again.listed, again.rows) == (first.listed, first.rows)
+    with Saboteur(case.output) as saboteur, pytest.raises(KeyboardInterrupt):
+        case.run(shard_files=1)
+    assert saboteur.killed
+    before = case.parts()
+    assert 4 <= len(before) < HIPS
+    result = case.run(shard_files=1)
+    assert (result.listed, result.scored, result.parts) == (HIPS, HIPS, HIPS)
+    assert {key: case.parts()[key] for key in before} == before
+    whole = scored[0].rows()
+    whole = whole[whole["key"].isin(films)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(case.rows(), whole, check_dtype=False)
 
 
 def test_a_second_driver_is_refused_and_told_of_the_first(
@@ -269,7 +275,8 @@ def test_an_output_belongs_to_one_archive_and_lies_outside_of_it(
     case, other = open_case({}), open_case({})
     with pytest.raises(ConfigError, match="outside"):
         case.run(output=case.archive.uri_of("scores"))
-    with pytest.raises(DataError, match="no file"):
+    assert list(case.archive.list()) == []
+    with pytest.raises(DataError, match="found none"):
         case.run()
     with pytest.raises(ConfigError, match="that of"):
         case.run(images=other.archive.uri)
@@ -280,14 +287,13 @@ def test_a_release_of_phantoms_needs_leave(open_case: Callable[..., Case]) -> No
         open_case({}).run(allow_phantom_release=False)
 
 
-def test_a_release_that_does_not_load_stops_the_run_with_its_own_error(
-    open_case: Callable[..., Case], films: dict[str, bytes], s3_server: S3Server, workspace: Store
+def test_an_altered_index_stops_the_run_with_its_own_error(
+    open_case: Callable[..., Case], films: dict[str, bytes]
 ) -> None:
     case = open_case(dict(list(films.items())[:1]))
-    bare = s3_server.new_store()  # the release without its bundles
-    bare.write("releases/small.json", workspace.read("releases/small.json"))
-    with pytest.raises(BundleError, match="nothing at"):
-        case.run(workspace=bare.uri)
+    case.output.write("index/00000000.json", b"{}")
+    with pytest.raises(StorageError, match="altered"):
+        case.run()
 
 
 def test_decoding_is_never_fused_into_the_model_actors(
@@ -345,6 +351,7 @@ def throttling() -> Iterator[ThrottlingS3]:
     server.close()
 
 
+@pytest.mark.cluster
 def test_films_the_store_will_not_give_fail_and_are_scored_by_the_next_submission(
     throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
 ) -> None:
@@ -359,13 +366,13 @@ def test_films_the_store_will_not_give_fail_and_are_scored_by_the_next_submissio
         images=bucket.uri_of("archive"),
         release="small",
         shard_files=2,
-        max_failed_fraction=0.5,
+        max_failed_fraction=0.4,
         allow_phantom_release=True,
     )
-    result = run_score(config)
-    assert (result.listed, result.scored, result.failed, result.parts) == (4, 2, 2, 1)
     with pytest.raises(StoreUnavailableError):
-        run_score(config.model_copy(update={"max_failed_fraction": 0.0}))
+        run_score(config)
+    summary = json.loads(bucket.read("work/scores/summary.json"))
+    assert summary["files"] == {"listed": 4, "scored": 2, "refused": 0, "failed": 2}
     throttling.throttled = ""
     result = run_score(config)
     assert (result.scored, result.failed, result.parts) == (4, 0, 2)

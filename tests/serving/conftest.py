@@ -7,14 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
+from ray import serve
 
 from hipray.config.jobs import ServeRun
 from hipray.pipeline import Pipeline, load_stages
-from hipray.releases.release import Release
+from hipray.releases.release import Release, read_release
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
-from hipray.serving.graph import Graph, SplitGraph
-from hipray.serving.ingress import build_service
+from hipray.serving.graph import Graph, SplitGraph, StageCall
+from hipray.serving.ingress import build_service, by_value
 from hipray.serving.stages import EnsembleStage, MattingStage, SegmenterStage, StageSetup
 from hipray.storage import Store, open_store
 from hipray.vocab import View
@@ -57,31 +58,32 @@ def stage_setup(workspace: Store, release: Release) -> StageSetup:
     )
 
 
-@dataclass(frozen=True)
-class LocalStages:
-    """The stages of one release without Ray Serve around them."""
-
-    release: Release
-    segment: SegmenterStage
-    matte: MattingStage
-    classify: EnsembleStage
-
-    @property
-    def graph(self) -> SplitGraph:
-        return SplitGraph(self.release, self.segment, self.matte, self.classify)
+@pytest.fixture(scope="session", autouse=True)
+def batches_outside_a_replica() -> Iterator[None]:
+    """Leave out a warning of @serve.batch: Ray 2.60 asks a replica's context for its threshold,
+    and local testing mode has none."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = "_warn_if_max_batch_size_exceeds_max_ongoing_requests"
+        patch.setattr(f"ray.serve.batching._BatchQueue.{name}", lambda queue: None)
+        yield
 
 
-@pytest.fixture(scope="session")
-def stages(workspace: Store, matted: Release) -> LocalStages:
-    setup = stage_setup(workspace, matted)
-    return LocalStages(matted, SegmenterStage(setup), MattingStage(setup), EnsembleStage(setup))
+def start_stage(stage: type, setup: StageSetup) -> StageCall[Any, Any]:
+    """Start a stage as Ray Serve does, in a thread of this process and without a cluster."""
+    app = serve.deployment(stage).options(max_ongoing_requests=16).bind(setup)
+    return by_value(serve.run(app, name=stage.__name__, _local_testing_mode=True))
 
 
 @pytest.fixture(scope="session")
 def matted(workspace: Store) -> Release:
-    from hipray.releases.release import read_release
-
     return read_release(workspace, "matted")
+
+
+@pytest.fixture(scope="session")
+def split_graph(workspace: Store, matted: Release) -> SplitGraph:
+    setup = stage_setup(workspace, matted)
+    stages = (SegmenterStage, MattingStage, EnsembleStage)
+    return SplitGraph(matted, *(start_stage(stage, setup) for stage in stages))
 
 
 @pytest.fixture(scope="session")
@@ -112,12 +114,12 @@ class LocalApi:
 
 
 @pytest.fixture
-def make_api(stages: LocalStages, run: Run) -> Iterator[Callable[..., LocalApi]]:
+def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalApi]]:
     services = []
 
     def make(*, graph: Graph | None = None, running: int = 4, **changes: Any) -> LocalApi:
         config = ServeRun(readers=1, **changes)
-        service = build_service(config, stages.release, graph or stages.graph)
+        service = build_service(config, split_graph.release, graph or split_graph)
         services.append(service)
         app = build_api(
             service,

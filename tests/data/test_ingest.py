@@ -1,0 +1,284 @@
+"""Ingest: every file ends as accepted or refused, and no patient's id leaves it."""
+
+import csv
+import io
+import json
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hipray.config.images import ImageLimits
+from hipray.config.jobs import IngestRun
+from hipray.config.labels import LabelRules
+from hipray.config.phantom import FilmFormat, PhantomConfig
+from hipray.data.images import read_hips
+from hipray.data.ingest import FILES_KEY, SHEET_KEY, run_ingest
+from hipray.data.manifest import read_manifest, read_table
+from hipray.data.phantom import StudyKind, film_path, render_study
+from hipray.errors import DataError
+from hipray.storage import open_store
+from hipray.vocab import REGIONS, DataSource, RefusalCode, Region, Side
+from tests.data.film_files import draw_hip, encode_dicom, encode_image
+from tests.small_workspace import write_archive, write_files
+
+MIXED = PhantomConfig(
+    seed=4, n_patients=3, n_second_hips=1, n_device_a=2, pelvis_films=1, implants=1, blurred=1,
+    decoys=15, image_px=192, exact_prevalence=False,
+)  # fmt: skip
+
+
+def ingest(folder, archive, **changes):
+    config = IngestRun(workspace=str(folder / "w"), images=str(archive), readers=1, **changes)
+    return run_ingest(config), open_store(config.workspace)
+
+
+def files_of(store):
+    return {row["file"]: row for row in read_table(store, FILES_KEY).to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    archive = write_archive(folder / "archive", MIXED)
+    flow, store = ingest(folder, archive.folder)
+    return archive, flow, store
+
+
+def test_found_files_are_accepted_plus_refused(mixed):
+    archive, flow, store = mixed
+    films = [p for p in (archive.folder / "films").iterdir() if p.suffix != ".json"]
+    files = files_of(store)
+    assert flow.found == len(films) == len(files)
+    assert flow.accepted + sum(flow.refused.values()) == flow.found
+    assert flow.accepted == sum(row["outcome"] == "accepted" for row in files.values())
+
+
+def test_each_bad_file_is_refused_for_its_own_reason_with_detector_and_evidence(mixed):
+    archive, _, store = mixed
+    files = files_of(store)
+    # only a segmenter can tell that an unnamed film shows no hip
+    later = {RefusalCode.REGION_MISSING, RefusalCode.DUPLICATE}
+    expected = {
+        film_path(MIXED, s): s.refusal
+        for s in archive.studies
+        if s.refusal is not None and s.refusal not in later
+    }
+    assert len(expected) >= 13
+    assert {name: files[name]["code"] for name in expected} == expected
+    assert all(files[name]["detector"] and files[name]["evidence"] for name in expected)
+
+
+def test_the_second_of_two_equal_films_is_refused_as_a_duplicate(mixed):
+    _, _, store = mixed
+    duplicates = [r for r in files_of(store).values() if r["code"] == RefusalCode.DUPLICATE]
+    assert [row["detector"] for row in duplicates] == ["pixel_hash"]
+
+
+def test_hips_in_the_files_table_are_the_rows_of_the_manifest(mixed):
+    _, flow, store = mixed
+    listed = [hip for row in files_of(store).values() for hip in row["hip_ids"] or []]
+    manifest = read_manifest(store)
+    assert sorted(listed) == sorted(manifest["hip_id"])
+    assert flow.hips == len(listed)
+    assert flow.patients == manifest["patient_id"].nunique()
+
+
+def test_a_pelvis_film_becomes_two_hips_of_one_patient_with_their_own_masks(mixed):
+    archive, _, store = mixed
+    study = next(s for s in archive.studies if s.kind is StudyKind.PELVIS)
+    hips = files_of(store)[film_path(MIXED, study)]["hip_ids"]
+    manifest = read_manifest(store).set_index("hip_id").loc[hips]
+    assert sorted(manifest["side"]) == [Side.LEFT, Side.RIGHT]
+    assert manifest["patient_id"].nunique() == 1
+    assert manifest["label_t_score_total_hip"].notna().all()
+    truth = {hip.side: hip.masks for hip in render_study(MIXED, study).hips}
+    result = read_hips((archive.folder / film_path(MIXED, study)).read_bytes(), name="pelvis")
+    for hip in result.hips:
+        row = manifest[manifest["side"] == hip.side].iloc[0]
+        for channel, region in enumerate(REGIONS):
+            drawn = decode(store, row[f"mask_key_{region}"]) >= 128
+            real = hip.geometry.warp_mask(truth[hip.side][channel])
+            assert (drawn & real).sum() / (drawn | real).sum() > 0.6
+
+
+def decode(store, key):
+    return np.asarray(Image.open(BytesIO(store.read(key))))
+
+
+def test_annotated_masks_lie_on_the_canonical_hip(small_workspace):
+    store = small_workspace.store
+    manifest = read_manifest(store)
+    assert small_workspace.flow.annotations == len(manifest)
+    for row in manifest.head(6).to_dict("records"):
+        hip = decode(store, row["image_key"])
+        masks = {r: decode(store, row[f"mask_key_{r}"]) >= 128 for r in REGIONS}
+        assert all(mask.shape == hip.shape for mask in masks.values())
+        # bone is brighter than the film's mean
+        assert hip[masks[Region.FEMORAL_NECK]].mean() > hip.mean()
+        assert (masks[Region.FEMORAL_NECK] & masks[Region.TOTAL_HIP]).any()
+
+
+def test_no_patient_id_or_file_name_leaves_ingest_in_clear(small_workspace):
+    store = small_workspace.store
+    patients = {study.patient_id for study in small_workspace.archive.studies}
+    names = {study.name for study in small_workspace.archive.studies}
+    text = read_manifest(store).to_json()
+    assert not [word for word in patients | names if word in text]
+    flow = store.read("ingest/flow.json").decode()
+    assert not [word for word in patients | names if word in flow]
+
+
+def test_both_hips_of_a_patient_share_a_pseudonym(small_workspace):
+    manifest = read_manifest(small_workspace.store)
+    assert len(manifest) == 34
+    assert manifest["patient_id"].nunique() == 30
+    assert set(manifest["source"]) == {DataSource.PHANTOM}
+
+
+def test_a_second_ingest_of_the_same_archive_is_reused(small_workspace, small_archive):
+    config = IngestRun(workspace=small_workspace.store.uri, images=str(small_archive.folder))
+    before = small_workspace.store.info("manifest.parquet")
+    flow = run_ingest(config)
+    assert flow.reused
+    assert flow.found == small_workspace.flow.found
+    assert small_workspace.store.info("manifest.parquet") == before
+
+
+def write_real_style(folder, *, scores=(-3.0, -1.0, -2.5), **columns):
+    """PNG films without headers and a plain table: file name and one T-score each."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["image", "patient", "t_score", *columns])
+    for number, score in enumerate(scores):
+        name = f"hip{number}.png"
+        write_files(folder, {name: encode_image(draw_hip(seed=number))})
+        writer.writerow(
+            [name, f"K{number}", score, *(values[number] for values in columns.values())]
+        )
+    write_files(folder, {"scores.csv": table.getvalue().encode()})
+
+
+def test_png_films_with_a_plain_t_score_column_need_only_the_region(tmp_path):
+    write_real_style(tmp_path / "a", side=["left", "right", "left"])
+    flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert (flow.found, flow.accepted, flow.annotations) == (3, 3, 0)
+    manifest = read_manifest(store).sort_values("t_total_hip")
+    assert manifest["t_total_hip"].tolist() == [-3.0, -2.5, -1.0]
+    assert manifest["label_t_score_total_hip"].tolist() == [True, True, False]
+    assert manifest["side"].tolist() == ["left", "left", "right"]
+    assert manifest["flipped"].tolist() == [False, False, True]
+    assert manifest["mask_key_total_hip"].isna().all()
+    assert set(manifest["source"]) == {DataSource.REAL}
+
+
+def test_other_label_rules_make_another_ingest(tmp_path):
+    write_real_style(tmp_path / "a")
+    _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert read_manifest(store)["label_t_score_total_hip"].sum() == 2
+    flow, store = ingest(
+        tmp_path, tmp_path / "a", region=Region.TOTAL_HIP, rules=LabelRules(t_threshold=-1.0)
+    )
+    assert not flow.reused
+    assert read_manifest(store)["label_t_score_total_hip"].sum() == 3
+
+
+def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path):
+    write_real_style(tmp_path / "a", side=["left", "right", "left"])
+    _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    right = read_manifest(store).query("side == 'right'").iloc[0]
+    plain = read_hips(encode_image(draw_hip(seed=1)), name="").hips[0].pixels
+    difference = np.abs(decode(store, right["image_key"]).astype(int) - plain[:, ::-1])
+    assert difference.mean() < 2
+
+
+def test_the_same_film_of_the_same_patient_counts_once(tmp_path):
+    data = encode_dicom()
+    write_files(tmp_path / "a", {"a.dcm": data, "b.dcm": data})
+    flow, store = ingest(tmp_path, tmp_path / "a")
+    assert (flow.found, flow.accepted, flow.refused) == (2, 1, {RefusalCode.DUPLICATE: 1})
+    assert files_of(store)["b.dcm"]["code"] == RefusalCode.DUPLICATE
+
+
+def test_the_same_film_under_another_patient_stays_for_the_leak_guard_to_find(tmp_path):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "b.dcm": encode_dicom(PatientID="other")})
+    flow, store = ingest(tmp_path, tmp_path / "a")
+    manifest = read_manifest(store)
+    assert flow.accepted == 2
+    assert manifest["pixel_sha256"].nunique() == 1
+    assert manifest["patient_id"].nunique() == 2
+
+
+def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "b.dcm": encode_dicom() + b" " * 400_000})
+    _, store = ingest(tmp_path, tmp_path / "a", limits=ImageLimits(max_file_bytes=300_000))
+    row = files_of(store)["b.dcm"]
+    assert (row["code"], row["detector"]) == (RefusalCode.TOO_LARGE, "file_size")
+
+
+def test_an_archive_without_films_is_a_data_error(tmp_path):
+    write_files(tmp_path / "a", {"dxa.csv": b"image,t_score\n"})
+    with pytest.raises(DataError, match=r"expected films in .* found 1 files, none a film"):
+        ingest(tmp_path, tmp_path / "a")
+
+
+def test_two_tables_beside_the_films_must_be_chosen_between(tmp_path):
+    write_real_style(tmp_path / "a")
+    write_files(tmp_path / "a", {"old.csv": (tmp_path / "a/scores.csv").read_bytes()})
+    with pytest.raises(DataError, match=r"found old.csv, scores.csv; say which one with --labels"):
+        ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    labels = str(tmp_path / "a" / "scores.csv")
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP, labels=labels)
+    assert flow.accepted == 3
+
+
+def test_films_without_any_table_are_accepted_without_labels(tmp_path):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom()})
+    flow, store = ingest(tmp_path, tmp_path / "a")
+    assert flow.problems == ["no DXA table was found: every label is missing"]
+    assert read_manifest(store)["label_t_score_total_hip"].isna().all()
+
+
+def test_a_broken_annotation_costs_the_masks_and_not_the_film(tmp_path):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "a.json": b"{"})
+    flow, store = ingest(tmp_path, tmp_path / "a")
+    assert (flow.accepted, flow.annotations) == (1, 0)
+    assert any("no valid JSON" in problem for problem in flow.problems)
+    assert read_manifest(store)["mask_key_total_hip"].isna().all()
+
+
+def test_a_corrected_annotation_is_another_mask(tmp_path):
+    config = PhantomConfig(seed=1, n_patients=1, n_second_hips=0, n_device_a=0, image_px=128,
+                           exact_prevalence=False)  # fmt: skip
+    archive = write_archive(tmp_path / "a", config)
+    _, store = ingest(tmp_path, archive.folder)
+    before = read_manifest(store).iloc[0]
+    path = next((archive.folder / "films").glob("*.json"))
+    content = json.loads(path.read_text())
+    for shape in content["shapes"]:
+        shape["points"] = [[x, y * 0.9] for x, y in shape["points"]]
+    path.write_text(json.dumps(content))
+    flow, _ = ingest(tmp_path, archive.folder)
+    after = read_manifest(store).iloc[0]
+    assert not flow.reused
+    assert after["hip_id"] == before["hip_id"]
+    # what was decoded or trained from the old mask must not be taken for the new one
+    assert after["mask_key_total_hip"] != before["mask_key_total_hip"]
+
+
+def test_the_contact_sheet_is_a_picture_of_the_accepted_hips(small_workspace):
+    sheet = decode(small_workspace.store, SHEET_KEY)
+    assert sheet.shape[2] == 3
+    assert sheet.std() > 10
+
+
+def test_png_phantoms_find_their_records_by_file_name(tmp_path):
+    config = PhantomConfig(seed=2, n_patients=2, n_second_hips=0, n_device_a=0, image_px=128,
+                           exact_prevalence=False, film_format=FilmFormat.PNG)  # fmt: skip
+    archive = write_archive(tmp_path / "a", config)
+    flow, store = ingest(tmp_path, archive.folder)
+    assert (flow.accepted, flow.annotations) == (2, 2)
+    manifest = read_manifest(store)
+    assert manifest["label_t_score_total_hip"].notna().all()
+    assert set(manifest["side"]) == {study.sides[0] for study in archive.studies}

@@ -1,0 +1,58 @@
+"""A DXA record goes to the hip it names, and to none where that would be a guess."""
+
+from hipray.data.dxa import DxaRecord
+from hipray.data.matching import RecordIndex, pick_record
+from hipray.vocab import Side
+
+LEFT = DxaRecord(patient_id="P1", side=Side.LEFT)
+RIGHT = DxaRecord(patient_id="P1", side=Side.RIGHT)
+UNSTATED = DxaRecord(patient_id="P1")
+
+
+def test_a_record_is_found_by_file_name_whatever_its_folder_suffix_and_case():
+    record = DxaRecord(image="export\\FILMS\\Hip-01.DCM")
+    index = RecordIndex([record])
+    assert index.of_film("films/hip-01.png") == [record]
+    assert index.of_film("films/hip-02.png") == []
+
+
+def test_a_record_without_a_film_is_found_by_the_patient_in_the_header():
+    assert RecordIndex([LEFT]).of_film("a.dcm", " p1 ") == [LEFT]
+
+
+def test_a_film_named_after_its_patient_needs_no_header():
+    assert RecordIndex([LEFT]).of_film("films/p1.png") == [LEFT]
+
+
+def test_the_file_name_outranks_the_patient():
+    named = DxaRecord(image="a.dcm", patient_id="P2")
+    assert RecordIndex([LEFT, named]).of_film("a.dcm", "P1") == [named]
+
+
+def test_a_record_that_names_another_film_never_falls_to_this_one():
+    other = DxaRecord(image="b.dcm", patient_id="P1", side=Side.LEFT)
+    assert RecordIndex([other, RIGHT]).of_film("a.dcm", "P1") == [RIGHT]
+
+
+def test_a_films_side_is_what_all_its_records_agree_on():
+    both = [DxaRecord(image="a.png", side=side) for side in (Side.LEFT, Side.RIGHT)]
+    index = RecordIndex([*both, DxaRecord(image="b.png", side=Side.RIGHT)])
+    assert index.side_of("a.png") is None
+    assert index.side_of("b.png") is Side.RIGHT
+    assert index.side_of("c.png") is None
+
+
+def test_a_hip_takes_the_record_of_its_own_side():
+    assert pick_record([LEFT, RIGHT], Side.RIGHT, only_hip=True) is RIGHT
+    assert pick_record([LEFT], Side.RIGHT, only_hip=True) is None
+
+
+def test_a_record_without_a_side_serves_the_only_hip_of_a_film_and_no_pelvis():
+    assert pick_record([UNSTATED], Side.LEFT, only_hip=True) is UNSTATED
+    assert pick_record([UNSTATED], Side.LEFT, only_hip=False) is None
+
+
+def test_a_hip_without_a_side_takes_the_only_record_and_never_one_of_two():
+    assert pick_record([LEFT], Side.UNKNOWN, only_hip=True) is LEFT
+    assert pick_record([LEFT, RIGHT], Side.UNKNOWN, only_hip=True) is None
+    assert pick_record([], Side.LEFT, only_hip=True) is None

@@ -1,0 +1,46 @@
+"""Copies of one exposure are found however they were moved; other hips are not."""
+
+import numpy as np
+import pytest
+
+from hipray.config.experiment import LeakageSettings
+from hipray.data.dataset import load_arrays
+from hipray.data.manifest import read_manifest
+from hipray.data.near_duplicates import find_near_duplicates
+from tests.data.copies import COPIES
+
+LEAST = LeakageSettings().near_duplicate_correlation
+
+
+@pytest.fixture(scope="module")
+def films(small_workspace):
+    store = small_workspace.store
+    return np.array(load_arrays(store, read_manifest(store), side=192).films)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_is_found_and_nothing_else(films, name):
+    known = films[:6]
+    copies = np.stack([COPIES[name](film) for film in known[:3]])
+    found = find_near_duplicates(np.concatenate([known, copies]), least_correlation=LEAST)
+    assert found == [(0, 6), (1, 7), (2, 8)]
+
+
+def test_distinct_hips_are_no_near_duplicates(films):
+    assert find_near_duplicates(films, least_correlation=LEAST) == []
+
+
+def test_two_copies_of_one_film_form_three_pairs(films):
+    stack = np.stack([films[0], COPIES["shifted"](films[0]), COPIES["JPEG 85"](films[0])])
+    assert find_near_duplicates(stack, least_correlation=LEAST) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_films_without_any_detail_are_compared_without_harm(films):
+    blank = np.zeros_like(films[0])
+    flat = np.full_like(films[0], 128)
+    stack = np.stack([films[0], blank, flat, films[0]])
+    assert find_near_duplicates(stack, least_correlation=LEAST) == [(0, 3)]
+
+
+def test_a_single_film_has_no_pair(films):
+    assert find_near_duplicates(films[:1], least_correlation=LEAST) == []

@@ -1,0 +1,36 @@
+"""Patient ids leave ingest only as keyed hashes."""
+
+from hipray.data.pseudonyms import KEY_FILE, Pseudonyms, load_pseudonyms
+from hipray.storage import open_store
+
+KEY = b"k" * 32
+
+
+def test_a_pseudonym_is_stable_and_tells_nothing_of_its_name():
+    names = Pseudonyms(KEY)
+    assert names.patient("4711") == Pseudonyms(KEY).patient("4711")
+    assert names.patient("4711") != names.patient("4712")
+    assert "4711" not in names.patient("4711")
+
+
+def test_case_and_spaces_around_an_id_do_not_make_another_patient():
+    names = Pseudonyms(KEY)
+    assert names.patient(" ab12 ") == names.patient("AB12")
+
+
+def test_a_file_and_a_patient_of_the_same_name_have_different_pseudonyms():
+    names = Pseudonyms(KEY)
+    assert names.patient("X").removeprefix("p-") != names.file("X").removeprefix("f-")
+
+
+def test_another_key_gives_other_pseudonyms():
+    assert Pseudonyms(KEY).patient("4711") != Pseudonyms(b"x" * 32).patient("4711")
+
+
+def test_a_workspace_makes_its_key_once_and_two_workspaces_have_different_ones(tmp_path):
+    stores = [open_store(str(tmp_path / name)) for name in "ab"]
+    first = [load_pseudonyms(store).patient("4711") for store in stores]
+    again = [load_pseudonyms(store).patient("4711") for store in stores]
+    assert first == again
+    assert first[0] != first[1]
+    assert len(stores[0].read(KEY_FILE)) == 32

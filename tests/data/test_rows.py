@@ -1,0 +1,79 @@
+"""A manifest row unites pixels, header and DXA record."""
+
+import pytest
+
+from hipray.config.labels import LabelRules
+from hipray.data.dxa import DxaRecord, RegionValues
+from hipray.data.images import read_hips
+from hipray.data.manifest import MANIFEST_SCHEMA
+from hipray.data.matching import RecordIndex
+from hipray.data.pseudonyms import Pseudonyms
+from hipray.data.rows import NO_RECORD, FilmFacts, build_row
+from hipray.vocab import DataSource, Region, Sex, Side
+from tests.data.film_files import draw_hip, encode_dicom, encode_image
+
+PSEUDONYMS = Pseudonyms(b"k" * 32)
+T_SCORES = {Region.TOTAL_HIP: RegionValues(Region.TOTAL_HIP, bmd=0.61, t=-2.7, z=-0.4)}
+
+
+def row_of(data, *records, key="films/a.dcm", side=None):
+    result = read_hips(data, name=key, side=side)
+    facts = FilmFacts(key, "0" * 64, DataSource.REAL)
+    return build_row(
+        facts, result, 0,
+        records=RecordIndex(records), rules=LabelRules(), pseudonyms=PSEUDONYMS,
+    )  # fmt: skip
+
+
+def test_a_row_has_only_columns_of_the_manifest():
+    row = row_of(encode_dicom(), DxaRecord(image="a.dcm", values=T_SCORES))
+    assert set(row) <= set(MANIFEST_SCHEMA.names)
+
+
+def test_reported_figures_become_columns_and_labels():
+    row = row_of(encode_dicom(), DxaRecord(image="a.dcm", values=T_SCORES))
+    assert (row["bmd_total_hip"], row["t_total_hip"], row["z_total_hip"]) == (0.61, -2.7, -0.4)
+    assert row["label_t_score_total_hip"] is True
+    assert row["label_bmd_total_hip"] is False
+    assert row["label_t_score_femoral_neck"] is None
+    assert row["missing_t_score_femoral_neck"]
+
+
+def test_a_hip_without_a_record_says_so_for_every_label():
+    row = row_of(encode_dicom())
+    reasons = {value for name, value in row.items() if name.startswith("missing_")}
+    assert reasons == {NO_RECORD}
+    assert not any(name.startswith("label_") for name in row)
+
+
+def test_the_record_speaks_before_the_header_and_the_header_before_nothing():
+    record = DxaRecord(image="a.dcm", sex=Sex.MALE, weight_kg=70.0, device="Prodigy")
+    row = row_of(encode_dicom(), record)
+    assert (row["sex"], row["age"], row["weight_kg"]) == ("male", 73.0, 70.0)
+    assert row["device"] == "Prodigy"
+
+
+def test_films_of_one_patient_share_a_pseudonym_by_header_or_record():
+    by_header = row_of(encode_dicom())
+    by_record = row_of(
+        encode_dicom(PatientID=""), DxaRecord(image="a.dcm", patient_id="SECRET-4711")
+    )
+    assert by_header["patient_id"] == by_record["patient_id"] == PSEUDONYMS.patient("secret-4711")
+
+
+def test_films_that_name_no_patient_stand_for_themselves():
+    png = encode_image(draw_hip())
+    assert row_of(png, key="a.png")["patient_id"] != row_of(png, key="b.png")["patient_id"]
+
+
+@pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
+def test_a_side_that_only_the_record_states_is_taken_over(side):
+    row = row_of(encode_image(draw_hip()), DxaRecord(image="a.png", side=side), key="a.png")
+    assert row["side"] == side
+
+
+def test_the_same_file_under_another_name_is_another_hip():
+    data = encode_dicom()
+    first, second = row_of(data, key="a.dcm"), row_of(data, key="b.dcm")
+    assert first["hip_id"] != second["hip_id"]
+    assert first["pixel_sha256"] == second["pixel_sha256"]

@@ -1,0 +1,116 @@
+"""The grid on a real Ray: lanes, resume, failing fits, killed processes and second drivers."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hipray.config.jobs import GridRun, Scaling
+from hipray.distributed.grid import GridResult, run_grid
+from hipray.errors import FitsFailedError, RunBusyError
+from hipray.storage import Store, acquire, holder
+from hipray.training.results import read_plan, read_run
+from hipray.training.status import describe_status
+from hipray.vocab import Region, Variant
+from tests.small_workspace import SmallArchive, grid_config, ingest, write_archive
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+LOCAL_LANES = Scaling(lanes=2, local_lanes=True, lease_s=6, cpus_per_lane=1)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
+    return write_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture
+def store(tmp_path: Path, archive: SmallArchive) -> Store:
+    return ingest(tmp_path / "work", archive).store
+
+
+def _config(store: Store, **changes: object) -> GridRun:
+    config = grid_config(store, variants=(Variant.ORIGINAL,))
+    return config.model_copy(update={"scaling": LOCAL_LANES, **changes})
+
+
+def _kill_a_busy_lane(store: Store, plan: list[str]) -> int:
+    """SIGKILL the process that holds a fit; returns its id."""
+    while True:
+        for digest in plan:
+            info = holder(store.child("fits"), f"claims/{digest}")
+            if info is not None and info.process.pid != os.getpid():
+                os.kill(info.process.pid, signal.SIGKILL)
+                return info.process.pid
+        time.sleep(0.01)
+
+
+def test_lanes_finish_every_fit_and_a_second_submission_trains_nothing(store: Store) -> None:
+    config = _config(store)
+    first = run_grid(config)
+    assert first.fits == first.done == first.trained_now
+    plan = read_plan(store, config.run)["fits"]
+    assert len(list(store.list("fits/done/"))) == len(plan)
+    second = run_grid(config)
+    assert (second.done, second.trained_now) == (first.done, 0)
+    assert "0 failed" in describe_status(store, config.run)
+
+
+def test_a_lane_killed_in_the_middle_loses_no_fit_and_doubles_none(store: Store) -> None:
+    config = _config(store, test_folds=(0, 1))
+    results: list[GridResult] = []
+    driver = threading.Thread(target=lambda: results.append(run_grid(config)))
+    driver.start()
+    while not store.exists(f"runs/{config.run}/plan.json"):
+        time.sleep(0.05)
+    plan = [fit["digest"] for fit in read_plan(store, config.run)["fits"]]
+    killed = _kill_a_busy_lane(store, plan)
+    driver.join(timeout=240)
+    assert results, "the driver ended with an error"
+    assert results[0].done == len(plan)
+    done = [info.key for info in store.list("fits/done/")]
+    assert sorted(done) == sorted(f"fits/done/{digest}.json" for digest in plan)
+    results_of_run = read_run(store, config.run)
+    assert not results_of_run.fits["fit"].duplicated().any()
+    retried = [
+        done.attempt for _, done in [*results_of_run.segmenters, *results_of_run.classifiers]
+    ]
+    assert max(retried) > 1, f"the fit of process {killed} was handed out again"
+
+
+def test_a_failing_fit_stops_no_other_and_is_named_with_its_reason(store: Store) -> None:
+    regions = (Region.TOTAL_HIP, Region.WARDS_TRIANGLE)
+    config = _config(store, regions=regions, test_folds=(0,), backbones=("resnet10t",))
+    broken = config.experiment.model_copy(
+        update={
+            "classifier": config.experiment.classifier.model_copy(
+                update={"weights": "missing/weights.safetensors"}
+            )
+        }
+    )
+    with pytest.raises(FitsFailedError, match=r"missing/weights\.safetensors"):
+        run_grid(config.model_copy(update={"experiment": broken}))
+    done = list(store.list("fits/done/"))
+    assert len(done) == config.experiment.split.folds, "the segmenters were finished"
+    assert "2 failed" in describe_status(store, config.run)
+    repaired = run_grid(config)
+    assert repaired.trained_now == 2, "only what had failed was trained"
+
+
+def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> None:
+    config = _config(store)
+    lease = acquire(store, f"runs/{config.run}/driver", ttl_s=60, owner_note="first")
+    assert lease is not None
+    with lease, pytest.raises(RunBusyError, match="process"):
+        run_grid(config)
+
+
+def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:
+    scaling = Scaling(lanes=1, local_lanes=False, cpus_per_lane=1)
+    result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
+    assert result.done == result.fits
+    lanes = {done.lane for _, done in read_run(store, "small").classifiers}
+    assert len(lanes) == 1

@@ -1,0 +1,125 @@
+"""The ledger: the first commit wins, failures are kept, finished work is shared."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hipray.errors import BundleError
+from hipray.storage import open_store
+from hipray.training.ledger import Ledger
+from hipray.training.plan import PlannedFit
+from hipray.vocab import Cell, Fit, FitState, LabelType, Region, Variant
+
+CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "resnet10t", Variant.ORIGINAL)
+FIT = PlannedFit(Fit(CELL, 0, 0), "d0")
+OTHER = PlannedFit(Fit(CELL, 0, 1), "d1")
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3_server").new_store()
+    return open_store(str(tmp_path))
+
+
+def commit(ledger, content=b"weights", lane="a"):
+    return ledger.commit(
+        FIT, {"weights": content}, summary={"n": 1}, seconds=1.5, attempt=1, lane=lane
+    )
+
+
+def fail(ledger, planned=FIT, *, final=False):
+    ledger.record_failure(planned, error="boom", traceback="line 1", final=final)
+
+
+def test_the_first_commit_wins_and_the_second_changes_nothing(store):
+    ledger = Ledger(store, submission="s")
+    assert commit(ledger, b"first", "a")
+    assert not commit(ledger, b"second", "b")
+    done = ledger.read_done("d0")
+    assert (done.lane, done.seconds, done.summary) == ("a", 1.5, {"n": 1})
+    assert ledger.read_file(done, "weights") == b"first"
+
+
+def test_of_many_lanes_that_commit_at_once_exactly_one_wins(store):
+    lanes = [f"lane{n}" for n in range(6)]
+    ledgers = [Ledger(store, submission=lane) for lane in lanes]
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(lambda n: commit(ledgers[n], lanes[n].encode(), lanes[n]), range(6)))
+    done = ledgers[0].read_done("d0")
+    assert won.count(True) == 1
+    assert done.lane == lanes[won.index(True)]
+    assert ledgers[0].read_file(done, "weights") == done.lane.encode()
+
+
+def test_a_commit_without_a_trace_is_not_done(store):
+    ledger = Ledger(store, submission="s")
+    assert ledger.read_done("d0") is None
+    assert ledger.snapshot().done == frozenset()
+    commit(ledger)
+    assert ledger.snapshot().done == {"d0"}
+
+
+def test_an_altered_file_is_refused_and_named(store):
+    ledger = Ledger(store, submission="s")
+    commit(ledger)
+    done = ledger.read_done("d0")
+    store.child("fits").write(f"{done.prefix}/weights", b"other")
+    with pytest.raises(BundleError, match=r"expected weights of .* as it was committed"):
+        ledger.read_file(done, "weights")
+
+
+def test_a_fit_fails_for_good_after_its_attempts_are_used_up(store):
+    ledger = Ledger(store, submission="s", max_attempts=2)
+    fail(ledger)
+    assert ledger.snapshot().failed == frozenset()
+    fail(ledger)
+    assert ledger.snapshot().failed == {"d0"}
+    failures = ledger.read_failures("d0")
+    assert [(f.error, f.traceback) for f in failures] == [("boom", "line 1")] * 2
+
+
+def test_a_failure_that_cannot_be_helped_is_final_at_once(store):
+    ledger = Ledger(store, submission="s", max_attempts=5)
+    fail(ledger, final=True)
+    assert ledger.snapshot().failed == {"d0"}
+
+
+def test_a_new_submission_tries_failed_fits_again(store):
+    fail(Ledger(store, submission="first"), final=True)
+    again = Ledger(store, submission="second")
+    assert again.snapshot().failed == frozenset()
+    assert len(again.read_failures("d0")) == 1
+
+
+def test_a_fit_that_failed_and_was_then_done_is_done(store):
+    ledger = Ledger(store, submission="s")
+    fail(ledger, final=True)
+    commit(ledger)
+    snapshot = ledger.snapshot()
+    assert (snapshot.done, snapshot.failed) == ({"d0"}, frozenset())
+
+
+def test_two_lanes_never_hold_one_fit(store):
+    ledgers = [Ledger(store, submission="s") for _ in range(2)]
+    lease = ledgers[0].claim(FIT, "a")
+    assert ledgers[1].claim(FIT, "b") is None
+    assert ledgers[1].claim(OTHER, "b") is not None
+    lease.release()
+    assert ledgers[1].claim(FIT, "b") is not None
+
+
+def test_the_state_of_a_fit_follows_its_life(store):
+    ledger = Ledger(store, submission="s", max_attempts=1)
+
+    def state():
+        return ledger.state("d0", ledger.snapshot())
+
+    assert state() is FitState.WAITING
+    with ledger.claim(FIT, "a"):
+        assert state() is FitState.RUNNING
+    assert state() is FitState.WAITING
+    fail(ledger)
+    assert state() is FitState.FAILED
+    commit(ledger)
+    assert state() is FitState.DONE
