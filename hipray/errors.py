@@ -78,3 +78,11 @@ class FitsFailedError(HiprayError):
     """Some fits of a grid failed; all others are finished and kept."""
 
     exit_code = 8
+
+
+def all_errors() -> list[type[HiprayError]]:
+    """Return every kind of error, to rebuild one that another process reported by name."""
+    kinds = [HiprayError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return kinds

@@ -7,6 +7,7 @@ Lanes meet only in the ledger: any of them, or the driver, may die at any moment
 import json
 import logging
 import time
+import traceback
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from ray.train.torch import TorchTrainer
 
 from hipray.config.jobs import GridRun
 from hipray.distributed.cluster import connect
-from hipray.errors import ConfigError, FitsFailedError, RunBusyError
+from hipray.errors import ConfigError, FitsFailedError, HiprayError, RunBusyError, all_errors
 from hipray.progress import Tracker, track
 from hipray.storage import Lease, Store, acquire, holder, open_store
 from hipray.storage.arrow import arrow_filesystem
@@ -63,7 +64,9 @@ def run_grid(config: GridRun) -> GridResult:
         ledger = open_ledger(store, config, submission)
         before = _open_fits(preparation.plan, ledger.snapshot())
         if before:
-            _run_lanes(config, submission, preparation.plan, ledger, lanes=len(before))
+            errors = _run_lanes(config, submission, preparation.plan, ledger, lanes=len(before))
+            if errors and _open_fits(preparation.plan, ledger.snapshot()):
+                raise errors[0]
         return _conclude(config, preparation.plan, ledger, len(before), started)
 
 
@@ -103,17 +106,19 @@ def _hold_run(store: Store, config: GridRun) -> Lease:
 
 def _run_lanes(
     config: GridRun, submission: str, plan: Sequence[PlannedFit], ledger: Ledger, *, lanes: int
-) -> None:
+) -> list[HiprayError]:
+    """Run the lanes until all have ended; return what ended those that stopped early."""
     connect()
+    errors: list[HiprayError] = []
     count = min(config.scaling.lanes, lanes)
     payload = config.model_dump(mode="json")
     running = [_start_lane(config, payload, submission, n) for n in range(count)]
     with track(f"grid {config.run}", len(plan)) as update:
         while running:
             finished, running = ray.wait(running, timeout=POLL_S)
-            for reference in finished:
-                _note_lane_end(reference)
+            errors += filter(None, map(_lane_error, finished))
             _show(update, plan, ledger.snapshot(), lanes=len(running))
+    return errors
 
 
 def _start_lane(
@@ -161,7 +166,19 @@ def _worker_resources(config: GridRun) -> dict[str, float]:
 
 
 def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
-    """The training function of a lane's one worker."""
+    """The training function of a lane's one worker.
+
+    Returns a report or what ended it: only a dead process, not an error, is worth a restart.
+    """
+    try:
+        return asdict(_drain_plan(options))
+    except HiprayError as error:
+        return {"error": type(error).__name__, "parts": error.__reduce__()[1]}
+    except Exception:
+        return {"error": "defect", "parts": (traceback.format_exc(),)}
+
+
+def _drain_plan(options: dict[str, Any]) -> LaneReport:
     config = GridRun.model_validate(options["payload"])
     torch.set_num_threads(max(1, int(config.scaling.cpus_per_lane)))
     store = open_store(config.workspace, config.storage)
@@ -169,8 +186,7 @@ def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
     inputs = read_inputs(store, config)
     settings = LaneSettings(options["lane"], fit_timeout_s=config.scaling.fit_timeout_s)
     ledger = open_ledger(store, config, options["submission"])
-    report = drain(plan, ledger, inputs, settings=settings, context=_lane_context(config))
-    return asdict(report)
+    return drain(plan, ledger, inputs, settings=settings, context=_lane_context(config))
 
 
 def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
@@ -193,13 +209,21 @@ def _lane_context(config: GridRun) -> FitContext:
     return local_context()
 
 
-def _note_lane_end(reference: "ray.ObjectRef[dict[str, Any]]") -> None:
+def _lane_error(reference: "ray.ObjectRef[dict[str, Any]]") -> HiprayError | None:
+    """What ended a lane before the plan was drained, or None.
+
+    A lost lane loses no fit: other lanes take them, or the next submission does.
+    """
     try:
-        report = LaneReport(**ray.get(reference))
-        logger.info("lane %s: %d done, %d failed", report.name, report.done, report.failed)
+        ended = ray.get(reference)
     except ray.exceptions.RayError as error:
-        # the lane is lost, its fits are not: the others take them, or the next submission
         logger.error("a lane ended for good: %s", str(error).splitlines()[0])
+        return None
+    if "error" not in ended:
+        return None
+    logger.error("a lane ended with %s: %s", ended["error"], "; ".join(ended["parts"]))
+    kinds = {kind.__name__: kind for kind in all_errors()}
+    return kinds[ended["error"]](*ended["parts"]) if ended["error"] in kinds else None
 
 
 def _show(update: Tracker, plan: Sequence[PlannedFit], snapshot: Snapshot, *, lanes: int) -> None:

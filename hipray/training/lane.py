@@ -9,7 +9,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from hipray.errors import ConfigError, DataError
+from hipray.errors import (
+    AccessDeniedError,
+    ConfigError,
+    DataError,
+    StoreFullError,
+    StoreUnavailableError,
+)
 from hipray.storage import Lease
 from hipray.training.context import EpochReport, FitContext
 from hipray.training.fits import (
@@ -47,10 +53,6 @@ class LaneReport:
     done: int
     failed: int
     stopped_early: bool
-
-
-class LaneStopped(Exception):  # noqa: N818  it is an order, not an error
-    """Raised by a progress callback to end the lane; its fit goes back to the ledger."""
 
 
 def drain(
@@ -143,8 +145,8 @@ def _try_fit(
             attempt=lease.attempt,
             lane=settings.name,
         )
-    except LaneStopped:
-        raise
+    except (StoreUnavailableError, StoreFullError, AccessDeniedError):
+        raise  # no fault of this fit: the next one would meet it too
     except Exception as error:
         final = isinstance(error, (DataError, ConfigError))
         ledger.record_failure(

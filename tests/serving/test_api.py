@@ -1,0 +1,347 @@
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from hipray import RESEARCH_NOTICE
+from hipray.config.images import ImageLimits
+from hipray.config.storage import StorageSettings
+from hipray.data.framing import Pixels
+from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
+from hipray.pipeline import HipRow, Pipeline, answer_as_dict
+from hipray.serving.clock import StepClock
+from hipray.serving.graph import SplitGraph
+from hipray.serving.messages import ForeignReleaseError
+from hipray.serving.problems import PROBLEM_TYPE, explain
+from tests.conftest import S3Server
+from tests.data.film_files import build_dicom, encode_image, save_dicom
+from tests.serving.conftest import LocalApi, Run
+
+MakeApi = Callable[..., LocalApi]
+TOKEN = "correct horse"
+DIGEST = sha256(TOKEN.encode()).hexdigest()
+NOT_REACHED = StorageSettings(
+    endpoint_url="http://127.0.0.1:9", max_attempts=1, connect_timeout_s=1, anonymous=True
+)
+
+
+def assert_problem(answer: httpx.Response, status: int, words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM_TYPE
+    problem = answer.json()
+    assert problem["status"] == status
+    assert words in problem["detail"]
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["research_notice"] == RESEARCH_NOTICE
+    assert "Traceback" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def without_request(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 200, answer.text
+    return {k: v for k, v in answer.json().items() if k not in ("request_id", "timings_ms")}
+
+
+def as_json(value: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_an_uploaded_film_gets_the_answer_of_the_pipeline(
+    make_api: MakeApi, pipeline: Pipeline, films: list[bytes]
+) -> None:
+    api = make_api()
+    for film in films:
+        found, wanted = without_request(api.upload(film)), as_json(answer_as_dict(pipeline(film)))
+        assert len(found["hips"]) == len(wanted["hips"]) > 0
+        assert found == wanted
+
+
+def test_an_answer_names_its_release_its_request_and_its_times(
+    make_api: MakeApi, split_graph: SplitGraph, films: list[bytes]
+) -> None:
+    answer = make_api().upload(films[0])
+    body = answer.json()
+    assert body["release_digest"] == split_graph.release.digest
+    assert body["data_source"] == "phantom"
+    assert body["research_notice"] == RESEARCH_NOTICE
+    assert body["request_id"] == answer.headers["x-request-id"]
+    steps = ["fetch", "decode", "segment", "matte", "classify", "total"]
+    assert list(body["timings_ms"]) == steps
+    assert sum(body["timings_ms"][step] for step in steps[:-1]) <= body["timings_ms"]["total"] + 1
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_film_in_the_store_gets_the_same_answer(
+    make_api: MakeApi, s3_server: S3Server, films: list[bytes]
+) -> None:
+    store = s3_server.new_store()
+    store.write("in/Doe^Jane.dcm", films[0])
+    api = make_api(allowed_prefixes=(f"{store.uri}/in",), storage=s3_server.settings)
+    by_uri = api.post(json={"uri": f"{store.uri}/in/Doe^Jane.dcm"})
+    assert without_request(by_uri) == without_request(api.upload(films[0]))
+    assert "Doe" not in by_uri.text
+
+
+@pytest.mark.parametrize(
+    ("film", "code"),
+    [
+        (b"", "unreadable"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "unreadable"),
+        (b"MZ" + b"\x90" * 1000, "unreadable"),
+        (save_dicom(build_dicom())[:-5000], "unreadable"),
+        (save_dicom(build_dicom(Modality="CT")), "wrong_modality"),
+        (encode_image(np.zeros((300, 300, 3), np.uint8)), "not_a_radiograph"),
+        (save_dicom(build_dicom(Rows=60000, Columns=60000)), "too_large"),
+    ],
+)
+def test_a_refused_film_is_an_answer(make_api: MakeApi, film: bytes, code: str) -> None:
+    answer = without_request(make_api().upload(film))
+    assert answer["refusal"]["code"] == code
+    assert answer["hips"] == []
+    assert answer["research_notice"] == RESEARCH_NOTICE
+
+
+def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_served(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    api = make_api(limits=ImageLimits(decode_memory_mb=256, max_pixels=200_000_000))
+    bomb = encode_image(np.zeros((13_000, 13_000), np.uint8))
+    assert without_request(api.upload(bomb))["refusal"]["code"] == "decoder_crash"
+    assert without_request(api.upload(films[0]))["refusal"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 400, "uri"),
+        ({"content": b"[" * 9000, "headers": {"content-type": "application/json"}}, 400, "uri"),
+        ({"json": {"url": "s3://a/b"}}, 400, "uri"),
+        ({"json": {"uri": "s3://a/b", "more": 1}}, 400, "uri"),
+        ({"json": {"uri": ["s3://a/b"]}}, 400, "uri"),
+        ({"json": {"uri": "s3://a/../b"}}, 400, "'..'"),
+        ({"json": {"uri": "http://169.254.169.254/"}}, 400, "s3://bucket/key"),
+        ({"json": {"uri": "s3://bucket/key"}}, 403, "may not read"),
+        ({"json": {"uri": "x" * 20_000}}, 413, "16384 bytes"),
+        ({"content": b"film"}, 415, "multipart/form-data"),
+        (
+            {"content": b"film", "headers": {"content-type": "image/png"}},
+            415,
+            "multipart/form-data",
+        ),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "form"),
+        (
+            {"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+            400,
+            "file",
+        ),
+        ({"files": {"image": ("x", b"film")}}, 400, "'file'"),
+        ({"files": [("file", ("x", b"a")), ("file", ("y", b"b"))]}, 400, "'file'"),
+        ({"data": {"file": "text"}, "files": {"other": ("x", b"a")}}, 400, "'file'"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_one_clear_problem(
+    make_api: MakeApi, options: dict[str, Any], status: int, words: str
+) -> None:
+    assert_problem(make_api().post(**options), status, words)
+
+
+def test_unknown_paths_and_methods_are_problems_too(make_api: MakeApi) -> None:
+    api = make_api()
+    assert_problem(api.get("/v1/nothing"), 404, "/v1/score")
+    assert_problem(api.get("/v1/score"), 405, "method")
+    assert_problem(api.get("/docs"), 404, "no such path")
+
+
+def test_a_missing_or_too_large_object_is_the_callers_problem(
+    make_api: MakeApi, s3_server: S3Server
+) -> None:
+    store = s3_server.new_store()
+    store.write("in/large.dcm", b"x" * 2000)
+    api = make_api(
+        allowed_prefixes=(store.uri,),
+        storage=s3_server.settings,
+        limits=ImageLimits(max_file_bytes=1000),
+    )
+    missing = api.post(json={"uri": f"{store.uri}/in/Doe.dcm"})
+    assert_problem(missing, 404, "no object")
+    assert "Doe" not in missing.text
+    assert_problem(api.post(json={"uri": f"{store.uri}/in/large.dcm"}), 413, "size limit")
+
+
+def test_a_store_out_of_reach_is_a_reason_to_come_later(make_api: MakeApi) -> None:
+    api = make_api(allowed_prefixes=("s3://bucket/in",), storage=NOT_REACHED)
+    assert_problem(api.post(json={"uri": "s3://bucket/in/film.dcm"}), 503, "out of reach")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StoreUnavailableError("an answer", "503 SlowDown", "wait"), 503),
+        (AccessDeniedError("access", "403 AccessDenied", "check the policy"), 502),
+        (StorageError("success", "501", "use another"), 502),
+        (DataError("a decoder process", "none", "check memory"), 503),
+        (ForeignReleaseError("release a", "b", "try again"), 503),
+        (TimeoutError(), 504),
+        (ZeroDivisionError("s3://bucket/Doe.dcm"), 500),
+    ],
+)
+def test_what_goes_wrong_inside_becomes_a_status_and_keeps_its_text(
+    error: Exception, status: int
+) -> None:
+    problem = explain(error)
+    assert problem.status == status
+    assert str(error) == "" or str(error) not in problem.detail
+
+
+def test_a_body_is_not_read_beyond_the_limit(make_api: MakeApi) -> None:
+    api = make_api(limits=ImageLimits(max_file_bytes=1_000_000))
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+        while True:
+            sent += 100_000
+            yield b"x" * 100_000
+
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    assert_problem(api.post(content=endless(), headers=headers), 413, "1000000 bytes")
+    assert sent <= 1_300_000
+
+
+def test_an_announced_body_beyond_the_limit_is_not_read_at_all(make_api: MakeApi) -> None:
+    api = make_api(limits=ImageLimits(max_file_bytes=1000))
+    headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "999999999"}
+
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    assert_problem(api.post(content=unread(), headers=headers), 413, "1000 bytes")
+
+
+def test_a_file_just_above_the_limit_is_too_large(make_api: MakeApi) -> None:
+    api = make_api(limits=ImageLimits(max_file_bytes=1000))
+    assert_problem(api.upload(b"x" * 1001), 413, "1000 bytes")
+    assert api.upload(b"x" * 1000).status_code == 200
+
+
+def test_scoring_needs_a_token_where_tokens_are_set_and_health_does_not(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    api = make_api(token_sha256=(DIGEST,))
+    for answer in (api.upload(films[0]), api.get("/v1/models")):
+        assert_problem(answer, 401, "Authorization: Bearer")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    wrong = {"authorization": "Bearer wrong"}
+    assert_problem(api.upload(films[0], headers=wrong), 401, "valid token")
+    right = {"authorization": f"Bearer {TOKEN}"}
+    assert api.upload(films[0], headers=right).status_code == 200
+    assert api.get("/v1/models", headers=right).status_code == 200
+    assert api.get("/healthz").json()["status"] == "live"
+    assert api.get("/readyz").json()["status"] == "ready"
+
+
+def test_models_says_what_is_served(make_api: MakeApi, split_graph: SplitGraph) -> None:
+    release, served = split_graph.release, make_api().get("/v1/models").json()
+    assert (served["name"], served["digest"]) == (release.name, release.digest)
+    assert [m["bundle"] for m in served["members"]] == [m.bundle for m in release.members]
+    assert served["research_notice"] == RESEARCH_NOTICE
+
+
+class SlowGraph:
+    """Stages that hang until they are let go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.ended = 0
+
+    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+        try:
+            await self.let_go.wait()
+        finally:
+            self.ended += 1
+        return [HipRow({}, {}, None, None, None)] * len(frames)
+
+
+def test_a_full_queue_answers_at_once_and_others_are_still_served(
+    make_api: MakeApi, films: list[bytes], run: Run
+) -> None:
+    graph = SlowGraph()
+    api = make_api(graph=graph, running=1, queue=2)
+
+    async def crowd() -> list[httpx.Response]:
+        sends = [
+            asyncio.create_task(api.send("POST", "/v1/score", files={"file": ("f", films[0])}))
+            for _ in range(5)
+        ]
+        turned_away, _ = await asyncio.wait(sends, timeout=0.5)
+        assert len(turned_away) == 2
+        assert (await api.send("GET", "/healthz")).status_code == 200
+        graph.let_go.set()
+        return await asyncio.gather(*sends)
+
+    answers = run(crowd())
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 503, 503]
+    assert_problem(next(a for a in answers if a.status_code == 503), 503, "waiting")
+
+
+def test_a_request_past_its_time_is_ended_with_its_stages(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    graph = SlowGraph()
+    api = make_api(graph=graph, request_timeout_s=3)
+    assert api.run(api.send("GET", "/healthz")).status_code == 200
+    assert_problem(api.upload(films[0]), 504, "time limit")
+    assert graph.ended == 1
+
+
+def test_a_defect_is_answered_without_its_text_and_logged_with_it(
+    make_api: MakeApi, films: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+        raise ZeroDivisionError("inner text")
+
+    answer = make_api(graph=broken).upload(films[0])
+    assert_problem(answer, 500, "defect")
+    assert "inner text" not in answer.text
+    assert answer.json()["request_id"] in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_logs_name_requests_and_never_files_or_addresses(
+    make_api: MakeApi, films: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="hipray")
+    api = make_api(allowed_prefixes=("s3://bucket/in",), storage=NOT_REACHED)
+    answers = [
+        api.post(files={"file": ("Doe^Jane.dcm", films[0])}),
+        api.post(json={"uri": "s3://bucket/in/Doe^Jane.dcm"}),
+        api.get("/Doe^Jane?name=Doe"),
+    ]
+    records = [r for r in caplog.records if r.name.startswith("hipray")]
+    text = "\n".join(r.getMessage() for r in records)
+    assert "Doe" not in text
+    assert all(answer.headers["x-request-id"] in text for answer in answers)
+
+
+def test_a_proxys_request_id_is_kept_and_other_words_are_not(make_api: MakeApi) -> None:
+    api = make_api()
+    given = "0d9f2c1e-93a1-4d3f-8f5e-2b7c7d1a9e10"
+    kept = api.get("/v1/nothing", headers={"x-request-id": given}).json()["request_id"]
+    replaced = api.get("/v1/nothing", headers={"x-request-id": "Doe^Jane"}).json()["request_id"]
+    assert kept == given
+    assert "Doe" not in replaced
+
+
+def test_the_interface_describes_itself(make_api: MakeApi) -> None:
+    described = make_api().get("/openapi.json").json()
+    content = described["paths"]["/v1/score"]["post"]["requestBody"]["content"]
+    assert set(content) == {"application/json", "multipart/form-data"}
