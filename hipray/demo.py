@@ -22,20 +22,12 @@ from hipray.data.ingest import run_ingest
 from hipray.data.phantom import film_path, plan_archive, write_study
 from hipray.distributed.grid import run_grid
 from hipray.distributed.phantom import run_phantom
-
-
-def run_score(c): ...  # TMP
-
-
+from hipray.distributed.score import run_score
 from hipray.errors import ConfigError
 from hipray.evaluation.run_report import run_report
 from hipray.releases.publish import run_release
 from hipray.releases.release import Release
-
-
-def run_serve(c): ...  # TMP
-
-
+from hipray.serving.serve import run_serve
 from hipray.storage import open_store
 
 BUCKET = "hipray-demo"

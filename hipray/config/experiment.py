@@ -82,7 +82,7 @@ class LeakageSettings(Config):
     allow: bool = False
     """Train although train and test share a patient or film; reports and cards say so."""
     near_duplicate_correlation: float = Field(0.2, gt=0, le=1.0)
-    """Correlation of registered grain away from edges from which two films are the same exposure."""
+    """Correlation of registered grain from which two films are the same exposure."""
 
 
 class SegmenterSettings(Config):

@@ -1,11 +1,10 @@
 """Parts: one Parquet object per shard, written by one exclusive create; resume is one listing.
 
-parts/<shard>-<release>-<settings>.parquet
+part-<shard>-<release>-<settings>.parquet
 """
 
 import io
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,8 @@ from hipray.releases.release import Release
 from hipray.scoring.rows import SCHEMA_VERSION
 from hipray.storage import Store
 
-PARTS = "parts"
+PREFIX = "part-"
+"""Marks a part beside the index and the summary of an output."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,20 @@ class PartNames:
     @property
     def pattern(self) -> str:
         """The glob of these parts below the output."""
-        return f"{PARTS}/*{self.suffix}"
+        return f"{PREFIX}*{self.suffix}"
 
     def key(self, shard_id: str) -> str:
         """Return the key of a shard's part."""
-        return f"{PARTS}/{shard_id}{self.suffix}"
+        return f"{PREFIX}{shard_id}{self.suffix}"
 
     def list_finished(self, output: Store) -> frozenset[str]:
         """Return the ids of the shards that have a part."""
-        names = (PurePosixPath(info.key).name for info in output.list(PARTS))
-        found = (name for name in names if name.endswith(self.suffix))
-        return frozenset(name.removesuffix(self.suffix) for name in found)
+        found = (
+            info.key
+            for info in output.list()
+            if info.key.startswith(PREFIX) and info.key.endswith(self.suffix)
+        )
+        return frozenset(key.removeprefix(PREFIX).removesuffix(self.suffix) for key in found)
 
 
 def write_part(output: Store, key: str, table: pa.Table) -> bool:

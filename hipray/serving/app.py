@@ -7,9 +7,12 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from hipray.config.jobs import ServeRun
-from hipray.releases.release import Release
+from hipray.pipeline import check_preprocessing
+from hipray.releases.release import Release, check_servable, read_release
+from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
 from hipray.serving.problems import RETRY_AFTER_S
+from hipray.serving.source import FilmSource
 from hipray.serving.stages import (
     EnsembleStage,
     FusedStage,
@@ -17,6 +20,7 @@ from hipray.serving.stages import (
     SegmenterStage,
     StageSetup,
 )
+from hipray.storage import open_store
 from hipray.vocab import View
 
 DOOR_SLACK = 32
@@ -31,6 +35,25 @@ UPSCALE_DELAY_S = 5.0
 
 DOWNSCALE_DELAY_S = 120.0
 """Idleness lasting this long ends a replica; loading models again is dear."""
+
+
+def build_app(config: ServeRun) -> Application:
+    """Return the Serve application of a configuration, as `import_path` of a Serve config file.
+
+    There host and port are those of the file's `http_options`; give the same host here, so that
+    an open service without tokens is refused. Raises ConfigError and BundleError.
+    """
+    return build_application(config, read_servable(config))
+
+
+def read_servable(config: ServeRun) -> Release:
+    """Return the release of a configuration after every check that needs no Ray."""
+    check_exposure(config.host, config.token_sha256)
+    FilmSource(config.allowed_prefixes, config.storage, max_bytes=config.limits.max_file_bytes)
+    release = read_release(open_store(config.workspace, config.storage), config.release)
+    check_servable(release, allow_phantom=config.allow_phantom_release)
+    check_preprocessing(release)
+    return release
 
 
 def build_application(config: ServeRun, release: Release) -> Application:

@@ -65,8 +65,8 @@ async def _read_json(request: Request) -> ScoreRequest:
 
 
 async def _read_form(request: Request, max_file_bytes: int) -> bytes:
-    limit = max_file_bytes + FORM_OVERHEAD_BYTES
-    form = await _parse_form(request.headers, limit_body(request, limit))
+    body = limit_body(request, max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
+    form = await _parse_form(request.headers, body)
     try:
         film = form.get(FILE_FIELD)
         if len(form) != 1 or not isinstance(film, UploadFile):
@@ -89,15 +89,20 @@ async def _parse_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> Fo
         ) from None
 
 
-async def limit_body(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it arrives; raises ProblemError (413) with the first byte beyond."""
+async def limit_body(
+    request: Request, max_bytes: int, *, overhead: int = 0
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it arrives; raises ProblemError (413) with the first byte beyond.
+
+    `overhead` is what the body may have beside the content that `max_bytes` speaks of.
+    """
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
+    if announced.isdecimal() and int(announced) > max_bytes + overhead:
         raise too_large(max_bytes)
     received = 0
     async for chunk in _stream(request):
         received += len(chunk)
-        if received > max_bytes:
+        if received > max_bytes + overhead:
             raise too_large(max_bytes)
         yield chunk
 

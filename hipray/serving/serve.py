@@ -15,12 +15,8 @@ from ray import serve
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import connect
 from hipray.errors import HiprayError
-from hipray.pipeline import check_preprocessing
-from hipray.releases.release import Release, check_servable, read_release
-from hipray.serving.access import check_exposure
-from hipray.serving.app import build_application
-from hipray.serving.source import FilmSource
-from hipray.storage import open_store
+from hipray.releases.release import Release
+from hipray.serving.app import build_application, read_servable
 
 APPLICATION = "hipray"
 
@@ -87,7 +83,8 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     host, port = config.host, config.port or _find_free_port(config.host)
     endpoint = ServedEndpoint(_url_of(host, port), release.name, release.digest, owns_ray)
     try:
-        _deploy(config, release, host=host, port=port)
+        _start_serve(config, host=host, port=port)
+        deploy(config, release)
         _wait_until_ready(endpoint)
     except BaseException:
         endpoint.shutdown()
@@ -98,39 +95,34 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     return endpoint
 
 
-def read_servable(config: ServeRun) -> Release:
-    """Return the release of a configuration after every check that needs no Ray."""
-    check_exposure(config.host, config.token_sha256)
-    FilmSource(config.allowed_prefixes, config.storage, max_bytes=config.limits.max_file_bytes)
-    release = read_release(open_store(config.workspace, config.storage), config.release)
-    check_servable(release, allow_phantom=config.allow_phantom_release)
-    check_preprocessing(release)
-    return release
-
-
-def _deploy(config: ServeRun, release: Release, *, host: str, port: int) -> None:
-    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
+def _start_serve(config: ServeRun, *, host: str, port: int) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
     http = {"host": host, "port": port, "request_timeout_s": timeout_s}
     serve.start(http_options=http, logging_config=QUIET)
+
+
+def deploy(
+    config: ServeRun, release: Release, *, name: str = APPLICATION, route_prefix: str = "/"
+) -> None:
+    """Deploy a release on the running Serve; raises ServingError with a stage's own reason."""
+    application = build_application(config, release)
     try:
-        serve.run(
-            build_application(config, release),
-            name=APPLICATION,
-            route_prefix="/",
-            logging_config=QUIET,
-        )
+        serve.run(application, name=name, route_prefix=route_prefix, logging_config=QUIET)
     except RuntimeError as error:
-        raise ServingError(
-            f"release '{release.name}' to start", _first_cause(str(error)), "correct that"
-        ) from error
+        reason = _find_reason(name) or str(error)
+        raise ServingError(f"release '{release.name}' to start", reason, "correct that") from None
 
 
-def _first_cause(text: str) -> str:
-    """Return the sentence of the hipray error in a replica's traceback, or its last line."""
-    sentences = re.findall(r"^hipray\.\S+Error: (.+)$", text, re.MULTILINE)
-    lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
-    return str(sentences[-1] if sentences else lines[-1].strip())
+def _find_reason(name: str) -> str | None:
+    """Return the hipray error that a stage of a failed application reports, if it does."""
+    application = serve.status().applications.get(name)
+    stages = application.deployments.values() if application else ()
+    for stage in stages:
+        sentences = re.findall(r"hipray\.\S+Error: (.+)", stage.message)
+        if sentences:
+            return str(sentences[-1]).strip()
+    return None
 
 
 def _wait_until_ready(endpoint: ServedEndpoint) -> None:

@@ -54,7 +54,7 @@ def test_a_wrong_type_names_the_key_and_what_was_given() -> None:
 
 @pytest.mark.parametrize("override", ["inner.size", "=4", ""])
 def test_an_override_without_a_value_is_refused(override: str) -> None:
-    with pytest.raises(ConfigError, match="--set key.path=value"):
+    with pytest.raises(ConfigError, match=r"--set key\.path=value"):
         load_config(Outer, overrides=[override])
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -34,10 +34,12 @@ from hipray.errors import (
 )
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
+from hipray.scoring.parts import PREFIX
 from hipray.scoring.shards import freeze_shards
 from hipray.storage import Store, acquire
 from hipray.vocab import RefusalCode, View
 from tests.conftest import S3Server
+from tests.distributed.throttling import ThrottlingS3
 from tests.small_release import draw_phantoms, phantom_config, publish_small_release
 
 pytestmark = pytest.mark.ray
@@ -72,7 +74,11 @@ class Case:
         return run_score(self.config.model_copy(update=changes))
 
     def parts(self) -> dict[str, Any]:
-        return {info.key: (info.etag, info.modified) for info in self.output.list("parts")}
+        return {
+            info.key: (info.etag, info.modified)
+            for info in self.output.list()
+            if info.key.startswith(PREFIX)
+        }
 
     def rows(self) -> pd.DataFrame:
         tables = [
@@ -180,8 +186,9 @@ def test_rows_hold_the_numbers_of_the_pipeline(
     release = read_release(workspace, "small")
     pipeline = Pipeline(load_stages(workspace, release, verify=False))
     rows = scored[0].rows().set_index(ROW_KEY)
-    for key, data in films.items():
-        for hip in pipeline.answer([read_hips(data, name=key)])[0].hips:
+    results = [read_hips(data, name=key) for key, data in films.items()]
+    for key, answer in zip(films, pipeline.answer(results), strict=True):
+        for hip in answer.hips:
             for region in hip.regions:
                 found = rows.loc[(key, hip.index, region.region, region.label_type)]
                 assert found["probability"] == pytest.approx(region.probability, abs=TOLERANCE)
@@ -226,7 +233,7 @@ class Saboteur:
 
     def _wait_for_parts(self, count: int) -> None:
         while not self._ended.wait(0.02):
-            if len(list(self._output.list("parts"))) >= count:
+            if sum(i.key.startswith(PREFIX) for i in self._output.list()) >= count:
                 return
 
 
@@ -305,43 +312,6 @@ def test_decoding_is_never_fused_into_the_model_actors(
     operators = [line for line in plan.splitlines() if "MapOperator" in line]
     assert len(operators) == 3
     assert not any("->" in line for line in operators)
-
-
-class ThrottlingS3:
-    """An S3 server whose GETs of some keys answer 503 SlowDown while `throttled` is set."""
-
-    def __init__(self) -> None:
-        from moto.moto_server.werkzeug_app import (
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
-        from werkzeug.serving import make_server
-
-        self.throttled = ""
-        self._moto = DomainDispatcherApplication(create_backend_app)
-        self._lock = threading.Lock()
-        self._server = make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler
-        )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
-        self._thread.start()
-        self.s3 = S3Server(f"http://127.0.0.1:{self._server.server_port}")
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-
-    def _answer(
-        self, environ: dict[str, Any], start_response: Callable[..., Any]
-    ) -> Iterable[bytes]:
-        if self.throttled and environ["PATH_INFO"].endswith(self.throttled):
-            start_response("503 Slow Down", [("Content-Type", "text/xml")])
-            return [b"<Error><Code>SlowDown</Code></Error>"]
-        with self._lock:
-            return list(self._moto(environ, start_response))
 
 
 @pytest.fixture

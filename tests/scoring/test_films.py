@@ -85,7 +85,7 @@ def test_what_may_pass_is_an_error_and_no_row(
 ) -> None:
     scripted.answers = [answer]
     with pytest.raises(error):
-        fetch_film(scripted.store(max_attempts=1), Entry("a", 4, "e"), max_file_bytes=LIMIT)
+        fetch_film(scripted.store(max_attempts=3), Entry("a", 4, "e"), max_file_bytes=LIMIT)
 
 
 def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_a_region_that_could_not_be_cut_out_is_a_refused_row() -> None:
 def test_parts_carry_the_notice_and_a_description_of_every_column(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     table = build_table(rows_of("a", study(scored_hip())))
-    assert write_part(store, "parts/a.parquet", table)
-    assert not write_part(store, "parts/a.parquet", table.slice(0, 1))
-    schema = pq.read_schema(io.BytesIO(store.read("parts/a.parquet")))
+    assert write_part(store, "part-a.parquet", table)
+    assert not write_part(store, "part-a.parquet", table.slice(0, 1))
+    schema = pq.read_schema(io.BytesIO(store.read("part-a.parquet")))
     assert schema.metadata[b"research_notice"].decode() == RESEARCH_NOTICE
     assert schema.equals(SCORE_SCHEMA, check_metadata=False)
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)

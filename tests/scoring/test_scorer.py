@@ -9,6 +9,7 @@ from hipray.errors import BundleError, DataError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.scoring.decoder import ShardDecoder, build_row, list_open_shards
+from hipray.scoring.parts import PREFIX
 from hipray.scoring.scorer import BATCH_FILMS, OUTCOME_SCHEMA, ShardScorer, check_complete
 from hipray.scoring.shards import freeze_shards
 from hipray.storage import Store, open_store
@@ -50,7 +51,7 @@ def test_the_stages_give_the_numbers_of_the_pipeline(
     (outcome,) = score(decode(shard)).to_pylist()
     assert (outcome["files"], outcome["failure"]) == (len(films), None)
     output = open_store(str(config.output))
-    (part,) = output.list("parts")
+    (part,) = (i for i in output.list() if i.key.startswith(PREFIX))
     rows = read_table(output, part.key).to_pylist()
     pipeline = Pipeline(load_stages(workspace, release, verify=False))
     for key, data in films.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 from ray import serve
 
 from hipray.config.jobs import ServeRun
@@ -34,9 +35,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="session")
 def films() -> list[bytes]:
-    hips = draw_phantoms(3, seed=11)
-    pelvis = draw_phantoms(2, seed=12, pelvis_films=1)
-    return [*hips.values(), list(pelvis.values())[-1]]
+    """Three hips and a pelvis, which has two."""
+    return list(draw_phantoms(4, seed=11, n_patients=3, pelvis_films=1).values())
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,11 @@ def stage_setup(workspace: Store, release: Release) -> StageSetup:
         cpus=1,
         gpus=0,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as the deployed stages, and small networks gain nothing from more
 
 
 @pytest.fixture(scope="session", autouse=True)

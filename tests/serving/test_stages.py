@@ -24,10 +24,10 @@ from hipray.serving.messages import (
 )
 from hipray.serving.stages import EnsembleStage, FusedStage, SegmenterStage, blank_views
 from hipray.storage import Store
+from tests.serving.answers import TOLERANCE
 from tests.serving.conftest import Run, stage_setup, start_stage
 
 NEVER = 1e12
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hipray.training.preparation import read_inputs
 from tests.small_workspace import SmallWorkspace, grid_config, one_thread
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def single_thread() -> Iterator[None]:
     with one_thread():
         yield

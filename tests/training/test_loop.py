@@ -50,14 +50,14 @@ class ScriptedTask(NoisyTask):
         return self._losses[len(self.trained) - 1]
 
 
-class Killed(Exception):
-    pass
+class KilledError(Exception):
+    """The process of a fit ends."""
 
 
 def kill_after(epoch):
     def report(what):
         if what.epoch == epoch:
-            raise Killed
+            raise KilledError
 
     return report
 
@@ -77,7 +77,7 @@ def assert_same(first, second):
 def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(tmp_path, killed_after):
     whole, first, second = NoisyTask(), NoisyTask(), NoisyTask()
     history = run(whole)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(first, tmp_path, report=kill_after(killed_after))
     resumed = run(second, tmp_path)
     assert second.trained == list(range(killed_after, 6))
@@ -88,7 +88,7 @@ def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(tmp_path, k
 def test_a_fit_whose_last_checkpoint_is_damaged_repeats_one_epoch_to_the_same_end(tmp_path):
     whole, first, second = NoisyTask(), NoisyTask(), NoisyTask()
     run(whole)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(first, tmp_path, report=kill_after(4))
     open_store(str(tmp_path)).write("00004.safetensors", b"damaged")
     run(second, tmp_path)

@@ -1,0 +1,54 @@
+"""Classifiers: a timm network, dropout and one dense softmax layer."""
+
+import pytest
+import torch
+
+from hipray.classification.model import build_network, check_backbone
+from hipray.config.experiment import ClassifierSettings, VggHead
+from hipray.errors import ConfigError
+
+SETTINGS = ClassifierSettings(size_px=64)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "densenet121", "mobilenetv3_small_050"])
+def test_any_timm_network_answers_with_two_classes(backbone):
+    network = build_network(backbone, SETTINGS).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(2, 1, 64, 64)).shape == (2, 2)
+
+
+def test_vgg_ends_in_pooled_features_by_default():
+    network = build_network("vgg16", SETTINGS).eval()
+    count = sum(p.numel() for p in network.parameters())
+    assert network.dense.in_features == 512
+    assert count * 4 == pytest.approx(59e6, rel=0.02)
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 64, 64)).shape == (1, 2)
+
+
+def test_the_full_head_of_vgg_is_a_choice():
+    with torch.device("meta"):
+        network = build_network("vgg16", SETTINGS.model_copy(update={"head": VggHead.FULL}))
+    assert network.dense.in_features == 4096
+
+
+def test_dropout_lies_before_the_dense_layer_and_is_still_when_answering():
+    network = build_network("resnet10t", SETTINGS.model_copy(update={"dropout": 0.9}))
+    films = torch.rand(4, 1, 64, 64)
+    network.features.eval()
+    network.dropout.train()
+    torch.manual_seed(0)
+    first, second = network(films), network(films)
+    assert not torch.equal(first, second)
+    network.eval()
+    assert torch.equal(network(films), network(films))
+
+
+def test_an_unknown_network_is_refused_with_the_nearest_names():
+    with pytest.raises(ConfigError, match=r"backbone 'resnet5'; did you mean .*resnet"):
+        check_backbone("resnet5")
+
+
+def test_a_bundles_network_is_built_without_reaching_for_start_weights():
+    settings = SETTINGS.model_copy(update={"weights": "imagenet"})
+    assert build_network("resnet10t", settings, pretrained=False).dense.out_features == 2

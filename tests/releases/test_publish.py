@@ -1,0 +1,120 @@
+"""Publishing: what is served is what was scored out of fold."""
+
+import numpy as np
+import pytest
+
+from hipray.bundles.bundle import load_bundle
+from hipray.config.evaluation import EvaluationConfig
+from hipray.config.jobs import ReleaseRun
+from hipray.errors import DataError
+from hipray.metrics import PlattScaling, apply_platt, youden_threshold
+from hipray.pipeline import load_stages, score_frames
+from hipray.releases.publish import run_release
+from hipray.releases.release import read_release
+from hipray.training.fits import PREDICTIONS_FILE, load_frame
+from hipray.vocab import Cell, DataSource, Fit, LabelType, Region, Variant, View
+from tests.small_workspace import BACKBONE, one_thread
+
+
+def publish(small_grid, variant, **changes):
+    values = {
+        "workspace": small_grid.store.uri,
+        "run": "small",
+        "name": f"small-{variant}",
+        "regions": (Region.TOTAL_HIP,),
+        "backbones": (BACKBONE,),
+        "variant": variant,
+        "evaluation": EvaluationConfig(resamples=100),
+    }
+    return run_release(ReleaseRun(**(values | changes)))
+
+
+@pytest.fixture(scope="module", params=[Variant.ORIGINAL, Variant.SEGMENTED])
+def release(request, small_grid):
+    return publish(small_grid, request.param)
+
+
+def frame_of(small_grid, variant, fold=0):
+    fit = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, variant), 0, fold)
+    planned = next(p for p in small_grid.preparation.plan if p.fit == fit)
+    done = small_grid.ledger.read_done(planned.digest)
+    return load_frame(small_grid.ledger.read_file(done, PREDICTIONS_FILE))
+
+
+def variant_of(release):
+    return Variant.SEGMENTED if release.view is View.MATTED else Variant.ORIGINAL
+
+
+def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, release):
+    frame = frame_of(small_grid, variant_of(release))
+    tested = frame[frame["part"] == "test"].set_index("hip_id")
+    inputs = small_grid.preparation.inputs
+    rows = np.flatnonzero(inputs.manifest["hip_id"].isin(tested.index))
+    with one_thread():
+        stages = load_stages(small_grid.store, release)
+        scored, _ = score_frames(stages, np.array(inputs.arrays.films[rows]))
+    question = (Region.TOTAL_HIP, LabelType.T_SCORE)
+    served = [row.probabilities[question] for row in scored]
+    expected = tested.loc[inputs.manifest["hip_id"].iloc[rows]]["calibrated"]
+    assert len(served) > 8
+    assert np.allclose(served, expected, atol=1e-4)
+
+
+def test_a_release_pins_the_calibration_and_threshold_of_its_fit(small_grid, release):
+    frame = frame_of(small_grid, variant_of(release))
+    member = release.members[0]
+    calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
+    assert np.allclose(apply_platt(calibrator, frame["score"]), frame["calibrated"])
+    assert member.threshold == frame["threshold"].iloc[0]
+
+
+def test_the_headline_threshold_comes_from_inner_validation(small_grid, release):
+    frame = frame_of(small_grid, variant_of(release))
+    inner = frame[frame["part"] == "inner"]
+    assert release.headline_threshold == pytest.approx(
+        youden_threshold(inner["label"], inner["calibrated"]), abs=1e-9
+    )
+
+
+def test_segmenters_are_those_of_the_members_folds(small_grid, release):
+    assert len(release.segmenters) == 1
+    name = load_bundle(small_grid.store, release.segmenters[0]).description.name
+    assert name == "unet-all-r0f0"
+
+
+def test_more_folds_make_more_members_and_segmenters(small_grid):
+    release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1, 2), name="all-folds")
+    assert (len(release.members), len(release.segmenters)) == (3, 3)
+    assert len({member.bundle for member in release.members}) == 3
+
+
+def test_a_release_says_that_it_learned_from_phantoms(small_grid, release):
+    assert release.data_source is DataSource.PHANTOM
+    assert read_release(small_grid.store, release.name) == release
+    for digest in (*release.segmenters, *(m.bundle for m in release.members)):
+        description = load_bundle(small_grid.store, digest).description
+        assert description.data_source is DataSource.PHANTOM
+
+
+def test_no_patient_or_path_lies_in_a_release_or_its_bundles(small_grid, release):
+    patients = small_grid.preparation.inputs.manifest["patient_id"].str.encode("ascii")
+    secrets = [*patients, small_grid.store.uri.encode()]
+    texts = [release.model_dump_json().encode()]
+    for digest in (*release.segmenters, *(m.bundle for m in release.members)):
+        texts += load_bundle(small_grid.store, digest).files.values()
+    assert not [s for s in secrets for text in texts if s in text]
+
+
+def test_publishing_twice_gives_the_same_release(small_grid):
+    first, again = (publish(small_grid, Variant.ORIGINAL, name="twice") for _ in range(2))
+    assert first.digest == again.digest
+
+
+@pytest.mark.parametrize(
+    "changes", [{"backbones": ("resnet50",)}, {"regions": (Region.FEMORAL_NECK,)}, {"folds": (7,)}]
+)
+def test_fits_that_the_run_has_not_finished_are_named(small_grid, changes):
+    with pytest.raises(
+        DataError, match=r"1 finished fits in run 'small', found 1 missing, such as"
+    ):
+        publish(small_grid, Variant.ORIGINAL, **changes)

@@ -1,0 +1,238 @@
+"""The endpoint as it is deployed: Ray Serve, its proxy and real HTTP."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import ray
+from ray import serve
+from ray.serve import Application, Deployment
+from ray.serve._private.build_app import build_app as build_serve_app
+
+from hipray.config.base import build_config
+from hipray.config.images import ImageLimits
+from hipray.config.jobs import ServeRun
+from hipray.errors import BundleError, ConfigError
+from hipray.pipeline import Pipeline, answer_as_dict
+from hipray.releases.release import Release, read_release, write_release
+from hipray.serving.app import build_app, read_servable
+from hipray.serving.messages import ForeignReleaseError, Message
+from hipray.serving.problems import PROBLEM_TYPE, explain
+from hipray.serving.serve import ServedEndpoint, ServingError, deploy, run_serve
+from hipray.serving.stages import blank_frames
+from hipray.storage import Store
+from tests.conftest import S3Server
+from tests.data.film_files import build_dicom, save_dicom
+from tests.serving.answers import assert_same, flatten, without_request
+
+MAX_FILE_BYTES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One release served split at / and fused at /fused, and the folder that callers may name."""
+
+    endpoint: ServedEndpoint
+    allowed: Store
+
+    def post(self, graph: str, **options: Any) -> httpx.Response:
+        path = {"split": "/v1/score", "fused": "/fused/v1/score"}[graph]
+        return httpx.post(self.endpoint.url + path, timeout=120, **options)
+
+
+def serve_config(workspace: Store, **changes: Any) -> ServeRun:
+    fields = {
+        "workspace": workspace.uri,
+        "release": "matted",
+        "port": 0,
+        "allow_phantom_release": True,
+        "cpus_per_stage": 0.1,
+        "block": False,
+        "limits": ImageLimits(max_file_bytes=MAX_FILE_BYTES),
+    }
+    return build_config(ServeRun, {**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    ray_session: None, workspace: Store, matted: Release, s3_server: S3Server
+) -> Iterator[Deployed]:
+    allowed = s3_server.new_store()
+    config = serve_config(
+        workspace, allowed_prefixes=[f"{allowed.uri}/in"], storage=s3_server.settings
+    )
+    endpoint = run_serve(config)
+    fused = config.model_copy(update={"fused": True})
+    deploy(fused, matted, name="fused", route_prefix="/fused")
+    yield Deployed(endpoint, allowed)
+    serve.delete("fused")
+    endpoint.shutdown()
+    assert ray.is_initialized()  # it was not started for the endpoint
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("graph", ["split", "fused"])
+def test_uploads_and_stored_films_get_the_answer_of_the_pipeline(
+    deployed: Deployed, pipeline: Pipeline, films: list[bytes], graph: str
+) -> None:
+    probabilities = []
+    for number, film in enumerate(films):
+        wanted = answer_as_dict(pipeline(film))
+        probabilities += [v for p, v in flatten(wanted) if p.endswith("/probability")]
+        deployed.allowed.write(f"in/{number}.dcm", film)
+        uri = f"{deployed.allowed.uri}/in/{number}.dcm"
+        uploaded = deployed.post(graph, files={"file": ("film.dcm", film)})
+        assert_same(without_request(uploaded), wanted)
+        assert_same(without_request(deployed.post(graph, json={"uri": uri})), wanted)
+    assert len(set(np.round(probabilities, 4))) > 6  # equal answers would prove nothing
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("graph", ["split", "fused"])
+def test_callers_at_the_same_time_each_get_their_own_answer(
+    deployed: Deployed, pipeline: Pipeline, films: list[bytes], graph: str
+) -> None:
+    def upload(film: bytes) -> httpx.Response:
+        return deployed.post(graph, files={"file": ("film.dcm", film)})
+
+    crowd = films * 3
+    with ThreadPoolExecutor(len(crowd)) as pool:
+        answers = list(pool.map(upload, crowd))
+    wanted = [answer_as_dict(pipeline(film)) for film in films] * 3
+    for answer, expected in zip(answers, wanted, strict=True):
+        assert_same(without_request(answer), expected)
+    assert len({answer.json()["request_id"] for answer in answers}) == len(crowd)
+
+
+def endless_form() -> Iterator[bytes]:
+    yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    for _ in range(200):
+        yield b"x" * 100_000
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+REQUESTS: list[tuple[Callable[[], dict[str, Any]], int]] = [
+    (lambda: {"files": {"file": ("x", b"no film")}}, 200),
+    (lambda: {"files": {"file": ("x", save_dicom(build_dicom())[:-5000])}}, 200),
+    (lambda: {"files": {"file": ("x", save_dicom(build_dicom(Rows=65535, Columns=65535)))}}, 200),
+    (lambda: {"files": {"file": ("x", b"x" * (MAX_FILE_BYTES + 1))}}, 413),
+    (lambda: {"content": endless_form(), "headers": FORM}, 413),
+    (lambda: {"content": b"{}", "headers": {"content-type": "application/json"}}, 400),
+    (lambda: {"json": {"uri": "s3://elsewhere/in/film.dcm"}}, 403),
+    (lambda: {"content": b"film"}, 415),
+]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("graph", ["split", "fused"])
+def test_hostile_requests_end_as_refusals_or_problems_and_films_are_served_on(
+    deployed: Deployed, films: list[bytes], graph: str
+) -> None:
+    for build, status in REQUESTS:
+        answer = deployed.post(graph, **build())
+        assert answer.status_code == status, answer.text
+        assert "Traceback" not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
+        if status == 200:
+            assert answer.json()["refusal"] is not None
+        else:
+            assert answer.headers["content-type"] == PROBLEM_TYPE
+    assert deployed.post(graph, files={"file": ("x", films[0])}).json()["refusal"] is None
+
+
+@pytest.mark.ray
+def test_a_missing_key_is_the_callers_problem(deployed: Deployed) -> None:
+    answer = deployed.post("split", json={"uri": f"{deployed.allowed.uri}/in/none.dcm"})
+    assert (answer.status_code, answer.headers["content-type"]) == (404, PROBLEM_TYPE)
+
+
+@pytest.mark.ray
+def test_a_deployed_stage_refuses_another_release_by_name(
+    deployed: Deployed, matted: Release
+) -> None:
+    handle = serve.get_deployment_handle("segmenter", "hipray").options(_by_reference=False)
+    foreign = Message("0" * 64, 1e12, blank_frames(matted))
+    with pytest.raises(ForeignReleaseError) as caught:
+        handle.remote(foreign).result(timeout_s=60)
+    assert explain(caught.value).status == 503
+
+
+@pytest.mark.ray
+def test_liveness_readiness_and_models_answer(deployed: Deployed) -> None:
+    url = deployed.endpoint.url
+    assert httpx.get(f"{url}/healthz").json()["status"] == "live"
+    assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
+    assert httpx.get(f"{url}/v1/models").json()["digest"] == deployed.endpoint.release_digest
+
+
+@pytest.mark.ray
+def test_a_release_that_does_not_load_is_one_sentence_and_leaves_others_alone(
+    deployed: Deployed, workspace: Store
+) -> None:
+    whole = read_release(workspace, "whole")
+    lost = whole.members[0].model_copy(update={"bundle": "0" * 64})
+    write_release(workspace, whole.model_copy(update={"name": "broken", "members": (lost,)}))
+    config, broken = serve_config(workspace, fused=True), read_release(workspace, "broken")
+    with pytest.raises(ServingError, match="expected bundle 000000000000, found nothing"):
+        deploy(config, broken, name="broken", route_prefix="/broken")
+    serve.delete("broken")
+    assert httpx.get(f"{deployed.endpoint.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("release", "fused", "names"),
+    [
+        ("matted", False, {"ingress", "segmenter", "matting", "ensemble"}),
+        ("matted", True, {"ingress", "pipeline"}),
+        ("whole", False, {"ingress", "ensemble"}),
+    ],
+)
+def test_only_the_stages_that_a_release_needs_are_deployed(
+    workspace: Store, release: str, fused: bool, names: set[str]
+) -> None:
+    config = serve_config(workspace, release=release, fused=fused, batch=3, max_replicas=2)
+    deployments = list_deployments(build_app(config))
+    assert set(deployments) == names
+    for deployment in deployments.values():
+        assert deployment.max_ongoing_requests >= 2 * config.batch
+        assert deployment.max_queued_requests == config.queue
+
+
+def list_deployments(application: Application) -> dict[str, Deployment]:
+    built = build_serve_app(application, name="app", default_runtime_env={})
+    return {deployment.name: deployment for deployment in built.deployments}
+
+
+def test_an_open_service_does_not_start(workspace: Store) -> None:
+    with pytest.raises(ConfigError, match="token"):
+        read_servable(serve_config(workspace, host="0.0.0.0"))
+
+
+def test_a_release_of_phantoms_is_served_on_request_only(workspace: Store) -> None:
+    with pytest.raises(ConfigError, match="allow_phantom_release"):
+        read_servable(serve_config(workspace, allow_phantom_release=False))
+
+
+def test_an_unknown_release_is_named_with_those_that_exist(workspace: Store) -> None:
+    with pytest.raises(BundleError, match="matted"):
+        read_servable(serve_config(workspace, release="missing"))
+
+
+def test_a_wrong_prefix_is_found_before_anything_starts(workspace: Store) -> None:
+    with pytest.raises(ConfigError, match="allowed_prefixes"):
+        read_servable(serve_config(workspace, allowed_prefixes=["/data/in"]))
+
+
+def test_a_release_of_another_preprocessing_version_is_not_served(
+    workspace: Store, matted: Release
+) -> None:
+    old = matted.model_copy(update={"name": "old", "preprocessing_version": "0"})
+    write_release(workspace, old)
+    with pytest.raises(BundleError, match="preprocessing"):
+        read_servable(serve_config(workspace, release="old"))

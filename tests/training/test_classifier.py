@@ -1,0 +1,163 @@
+"""Training a classifier: nothing of a test hip reaches weights, threshold or calibration."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from hipray.config.experiment import Budget, ClassifierSettings, MattingSettings, ThresholdRule
+from hipray.errors import DataError
+from hipray.metrics import apply_platt, threshold_at_sensitivity, youden_threshold
+from hipray.training.classifier import (
+    SCREENING_SENSITIVITY,
+    ClassifierTask,
+    choose_threshold,
+    train_classifier,
+)
+from hipray.training.context import FitContext
+from hipray.training.views import build_views
+from hipray.vocab import Cell, Fit, LabelType, Region, Variant
+from tests.small_workspace import BACKBONE, EXPERIMENT
+
+SETTINGS = EXPERIMENT.classifier
+FIT = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, Variant.AUGMENTED), 0, 1)
+
+
+@pytest.fixture(scope="module")
+def views(inputs):
+    return build_views(
+        FIT.cell, inputs.manifest, inputs.arrays, masks=None,
+        classifier=SETTINGS, matting=MattingSettings(),
+    )  # fmt: skip
+
+
+def train(inputs, views, settings=SETTINGS, **changes):
+    return train_classifier(
+        FIT, inputs.manifest, views, fold=inputs.fold(FIT),
+        settings=settings, split=EXPERIMENT.split, context=FitContext(), **changes,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcome(inputs, views):
+    return train(inputs, views)
+
+
+def same_weights(first, second):
+    states = first.module.state_dict(), second.module.state_dict()
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_train_inner_and_test_share_no_patient_and_cover_every_hip(inputs, outcome):
+    parts = dict(tuple(outcome.predictions.groupby("part")))
+    patients = [set(parts[part]["patient_id"]) for part in ("train", "inner", "test")]
+    assert all(patients)
+    assert not patients[0] & patients[1]
+    assert not patients[0] & patients[2]
+    assert not patients[1] & patients[2]
+    assert sorted(outcome.predictions["hip_id"]) == sorted(inputs.manifest["hip_id"])
+    tested = inputs.manifest["hip_id"].iloc[inputs.fold(FIT).test]
+    assert set(parts["test"]["hip_id"]) == set(tested)
+
+
+def test_the_same_seed_gives_the_same_scores_and_weights(inputs, views, outcome):
+    again = train(inputs, views)
+    assert again.predictions.equals(outcome.predictions)
+    assert same_weights(again, outcome)
+
+
+def test_another_seed_gives_other_scores(inputs, views, outcome):
+    other = train(inputs, views, SETTINGS.model_copy(update={"seed": 2}))
+    assert not np.allclose(other.predictions["score"].mean(), outcome.predictions["score"].mean())
+
+
+def test_test_hips_influence_neither_weights_nor_threshold_nor_calibration(inputs, views, outcome):
+    test = np.isin(views.rows, inputs.fold(FIT).test)
+    films, labels = views.films.copy(), views.labels.copy()
+    films[test] = 255 - films[test]
+    labels[test] = 1 - labels[test]
+    changed = train(inputs, dataclasses.replace(views, films=films, labels=labels))
+    assert same_weights(changed, outcome)
+    assert changed.threshold == outcome.threshold
+    assert changed.calibrator == outcome.calibrator
+    before, after = (o.predictions.query("part == 'test'")["score"] for o in (outcome, changed))
+    assert not np.allclose(before, after)
+
+
+def test_threshold_and_calibration_are_those_of_the_inner_hips(outcome):
+    inner = outcome.predictions.query("part == 'inner'")
+    assert outcome.threshold == youden_threshold(inner["label"], inner["score"])
+    assert (outcome.predictions["threshold"] == outcome.threshold).all()
+    expected = apply_platt(outcome.calibrator, outcome.predictions["score"])
+    assert np.allclose(outcome.predictions["calibrated"], expected)
+
+
+def test_class_weights_are_taken_out_of_every_score(inputs, views, outcome):
+    train_part = outcome.predictions.query("part == 'train'")
+    prevalence = train_part["label"].mean()
+    assert outcome.weights == pytest.approx((0.5 / (1 - prevalence), 0.5 / prevalence))
+    films = torch.from_numpy(views.films[:4])[:, None].float() / 255
+    with torch.inference_mode():
+        logits = outcome.module((films - 0.449) / 0.226).double()
+    raw = (logits[:, 1] - logits[:, 0]).numpy()
+    odds = raw - np.log(outcome.weights[1] / outcome.weights[0])
+    ids = inputs.manifest["hip_id"].iloc[views.rows[:4]]
+    scores = outcome.predictions.set_index("hip_id").loc[ids]["score"]
+    assert np.allclose(scores, 1 / (1 + np.exp(-odds)), atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_training_set_of_one_class_is_refused_naming_the_fit(inputs, views, label):
+    one = dataclasses.replace(views, labels=np.full_like(views.labels, label))
+    with pytest.raises(DataError, match=rf"normal and abnormal .* training set of {FIT.name}"):
+        train(inputs, one)
+
+
+def test_inner_validation_of_one_class_is_refused(inputs, views, outcome):
+    inner = outcome.predictions.query("part == 'inner'")["hip_id"]
+    labels = views.labels.copy()
+    labels[np.isin(inputs.manifest["hip_id"].iloc[views.rows], inner)] = 1
+    with pytest.raises(DataError, match=r"in the inner validation set"):
+        train(inputs, dataclasses.replace(views, labels=labels))
+
+
+def test_start_weights_are_where_training_starts(inputs, views):
+    settings = SETTINGS.model_copy(update={"epochs": 1, "lr": 1e-12, "weights": "start"})
+    first = train(inputs, views)
+    start = {name: t.clone() for name, t in first.module.state_dict().items()}
+    moved = train(inputs, views, settings, start=start)
+    for name, tensor in first.module.named_parameters():
+        assert torch.allclose(dict(moved.module.named_parameters())[name], tensor, atol=1e-6)
+
+
+def count_steps(views, variant, **changes):
+    settings = ClassifierSettings(size_px=32, batch=4, epochs=2, **changes)
+    known = views.films[:10, ::2, ::2].copy(), np.arange(10) % 2
+    fit = Fit(dataclasses.replace(FIT.cell, variant=variant), 0, 0)
+    task = ClassifierTask(
+        fit, known, known,
+        settings=settings, weights=(1.0, 1.0), start=None, context=FitContext(),
+    )  # fmt: skip
+    task.module.train()
+    task.train_epoch(0, torch.Generator().manual_seed(0))
+    return int(task.optimizer.state_dict()["state"][0]["step"])
+
+
+def test_original_and_augmented_take_the_same_steps_by_default(views):
+    assert count_steps(views, Variant.ORIGINAL) == count_steps(views, Variant.AUGMENTED) == 3
+
+
+def test_equal_epochs_train_the_augmented_arm_seven_times_longer(views):
+    assert count_steps(views, Variant.AUGMENTED, budget=Budget.EQUAL_EPOCHS) == 18
+
+
+def test_thresholds_follow_their_rule():
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
+    scores = np.array([0.1, 0.2, 0.6, 0.3, 0.5, 0.55, 0.7, 0.8, 0.9, 0.95])
+    assert choose_threshold(labels, scores, ThresholdRule.HALF) == 0.5
+    kept = choose_threshold(labels, scores, ThresholdRule.SENSITIVITY)
+    assert kept == threshold_at_sensitivity(labels, scores, SCREENING_SENSITIVITY)
+    assert (scores[labels == 1] >= kept).mean() >= 0.85
+    youden = choose_threshold(labels, scores, ThresholdRule.YOUDEN)
+    assert 0.2 < youden <= 0.3

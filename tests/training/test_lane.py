@@ -1,0 +1,195 @@
+"""Lanes drain a plan: every fit exactly once, failures written down, kills without loss."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableError
+from hipray.storage import open_store
+from hipray.training.context import FitContext
+from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
+from hipray.training.lane import MAX_FAILURES_IN_A_ROW, LaneSettings, drain
+from hipray.training.ledger import Ledger
+from hipray.training.plan import PlannedFit
+from hipray.vocab import Cell, Fit, LabelType, Region, SegmenterFit, Variant
+from tests.small_workspace import BACKBONE
+
+CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, Variant.ORIGINAL)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(open_store(str(tmp_path)), submission="s")
+
+
+def originals(folds=(0, 1, 2)):
+    return [PlannedFit(Fit(CELL, 0, fold), f"digest-{fold}") for fold in folds]
+
+
+def broken(number):
+    """A fit that cannot be trained: timm knows no such network."""
+    cell = dataclasses.replace(CELL, backbone=f"no_such_net_{number}")
+    return PlannedFit(Fit(cell, 0, 0), f"broken-{number}")
+
+
+def run(plan, ledger, inputs, *, name="lane", context=None, **changes):
+    settings = LaneSettings(name, poll_s=0.02)
+    return drain(
+        plan, ledger, inputs, settings=settings, context=context or FitContext(), **changes
+    )
+
+
+def test_a_whole_grid_is_drained_segmenters_before_what_needs_them(small_grid):
+    report = small_grid.report
+    assert (report.done, report.failed, report.stopped_early) == (9, 0, False)
+    done = [small_grid.ledger.read_done(p.digest) for p in small_grid.preparation.plan]
+    assert all(done)
+    assert {d.attempt for d in done} == {1}
+
+
+def test_two_lanes_run_every_fit_exactly_once(ledger, inputs):
+    plan = originals()
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda n: run(plan, ledger, inputs, name=f"lane{n}"), range(2)))
+    assert sum(report.done for report in reports) == 3
+    assert sum(report.failed for report in reports) == 0
+    done = [ledger.read_done(planned.digest) for planned in plan]
+    assert [d.attempt for d in done] == [1, 1, 1]
+    work = list(ledger._store.list("work/"))
+    assert len([w for w in work if w.key.endswith(WEIGHTS_FILE)]) == 3
+
+
+def test_a_second_drain_trains_nothing(small_grid):
+    before = {p.digest: small_grid.ledger.read_done(p.digest) for p in small_grid.preparation.plan}
+    ledger = Ledger(small_grid.store, submission="again")
+    report = run(small_grid.preparation.plan, ledger, small_grid.preparation.inputs)
+    assert report.done == 0
+    assert {d: ledger.read_done(d) for d in before} == before
+
+
+def test_a_fit_that_raises_is_written_down_and_stops_no_other(ledger, inputs):
+    plan = [broken(1), *originals((0,))]
+    report = run(plan, ledger, inputs)
+    assert (report.done, report.failed, report.stopped_early) == (1, 1, False)
+    failure = ledger.read_failures("broken-1")[0]
+    assert "no_such_net_1" in failure.error
+    assert "Traceback" in failure.traceback
+    assert failure.final
+
+
+def test_a_failure_that_may_pass_is_tried_again(ledger, inputs):
+    settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
+    experiment = inputs.experiment.model_copy(update={"classifier": settings})
+    report = run(originals((0,)), ledger, dataclasses.replace(inputs, experiment=experiment))
+    assert (report.done, report.failed) == (0, 2)
+    failures = ledger.read_failures("digest-0")
+    assert [failure.final for failure in failures] == [False, False]
+
+
+def test_a_lane_whose_fits_all_fail_takes_its_machine_to_be_at_fault(ledger, inputs):
+    report = run([broken(n) for n in range(5)], ledger, inputs)
+    assert report.stopped_early
+    assert report.failed == MAX_FAILURES_IN_A_ROW
+    assert len(ledger.snapshot().failed) == MAX_FAILURES_IN_A_ROW
+
+
+def test_one_class_of_hips_is_a_final_failure_that_names_the_cell(ledger, inputs):
+    manifest = inputs.manifest.assign(label_t_score_total_hip=True)
+    manifest["label_t_score_total_hip"] = manifest["label_t_score_total_hip"].astype("boolean")
+    report = run(originals((0,)), ledger, dataclasses.replace(inputs, manifest=manifest))
+    failures = ledger.read_failures("digest-0")
+    assert (report.done, report.failed) == (0, 1)
+    assert [f.final for f in failures] == [True]
+    assert "training set of total_hip-t_score-resnet10t-original-r0f0" in failures[0].error
+
+
+def test_what_needs_a_failed_segmenter_fails_with_it_and_says_so(ledger, inputs):
+    segmenter = broken(0)
+    cell = dataclasses.replace(CELL, variant=Variant.SEGMENTED)
+    matted = PlannedFit(Fit(cell, 0, 0), "matted", needs=(segmenter.digest,))
+    run([segmenter, matted], ledger, inputs)
+    assert "segmenter it needs failed" in ledger.read_failures("matted")[0].error
+    assert ledger.read_done("matted") is None
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError, StoreFullError, AccessDeniedError])
+def test_a_failing_store_ends_the_lane_and_is_held_against_no_fit(ledger, inputs, error):
+    def fail(name, report):
+        raise error("a", "b", "c")
+
+    with pytest.raises(error):
+        run(originals((0,)), ledger, inputs, on_epoch=fail)
+    assert ledger.read_failures("digest-0") == []
+    assert not ledger.is_claimed("digest-0")
+
+
+def test_a_stopped_lane_gives_its_fit_back_and_another_ends_it_bit_for_bit(
+    small_grid, ledger, inputs
+):
+    planned = next(p for p in small_grid.preparation.plan if p.fit == Fit(CELL, 0, 2))
+
+    def stop(name, report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([planned], ledger, inputs, name="first", on_epoch=stop)
+    assert ledger.read_failures(planned.digest) == []
+    assert not ledger.is_claimed(planned.digest)
+    epochs = []
+    run(
+        [planned], ledger, inputs, name="second",
+        on_epoch=lambda name, report: epochs.append(report.epoch),
+    )  # fmt: skip
+    assert epochs == [2]
+    done, whole = ledger.read_done(planned.digest), small_grid.ledger.read_done(planned.digest)
+    assert (done.lane, done.attempt) == ("second", 2)
+    for name in (WEIGHTS_FILE, PREDICTIONS_FILE):
+        assert done.files[name] == whole.files[name]
+
+
+def test_a_committed_fit_leaves_no_checkpoint_behind(small_grid):
+    for planned in small_grid.preparation.plan:
+        assert small_grid.ledger.checkpoints(planned).load_latest() is None
+
+
+def test_a_fit_past_its_time_limit_is_a_failure_in_words(ledger, inputs):
+    settings = LaneSettings("lane", poll_s=0.02, fit_timeout_s=1e-6)
+    report = drain(originals((0,)), ledger, inputs, settings=settings, context=FitContext())
+    assert report.failed == 2
+    assert "time limit" in ledger.read_failures("digest-0")[0].error
+
+
+def test_masks_of_a_segmented_fit_come_from_segmenters_that_never_saw_the_patient(small_grid):
+    inputs = small_grid.preparation.inputs
+    by_digest = {p.digest: p for p in small_grid.preparation.plan}
+    patients = inputs.manifest.set_index("hip_id")["patient_id"]
+    matted = [
+        p for p in by_digest.values()
+        if isinstance(p.fit, Fit) and p.fit.cell.variant is Variant.SEGMENTED
+    ]  # fmt: skip
+    assert len(matted) == 3
+    for planned in matted:
+        drawn = []
+        for digest in planned.needs:
+            segmenter = by_digest[digest].fit
+            assert isinstance(segmenter, SegmenterFit)
+            done = small_grid.ledger.read_done(digest)
+            hips, masks = load_masks(small_grid.ledger.read_file(done, MASKS_FILE))
+            trained_on = set(inputs.manifest["patient_id"].iloc[inputs.fold(segmenter).train])
+            assert not trained_on & set(patients.loc[hips])
+            assert masks.shape == (len(hips), 4, 192, 192)
+            drawn += hips
+        assert sorted(drawn) == sorted(inputs.manifest["hip_id"])
+
+
+def test_scores_of_all_folds_together_are_out_of_fold_for_every_hip(small_grid):
+    inputs = small_grid.preparation.inputs
+    frames = []
+    for planned in small_grid.preparation.plan:
+        if isinstance(planned.fit, Fit) and planned.fit.cell == CELL:
+            done = small_grid.ledger.read_done(planned.digest)
+            frame = load_frame(small_grid.ledger.read_file(done, PREDICTIONS_FILE))
+            frames.append(frame[frame["part"] == "test"]["hip_id"])
+    assert sorted(np.concatenate(frames)) == sorted(inputs.manifest["hip_id"])

@@ -1,0 +1,98 @@
+"""What a grid settles before anything is trained."""
+
+import pyarrow as pa
+import pytest
+
+from hipray.config.experiment import (
+    Experiment,
+    LeakageSettings,
+    MattingSettings,
+    SplitSettings,
+    SplitUnit,
+)
+from hipray.data.manifest import MANIFEST_SCHEMA, mask_column, read_manifest, write_table
+from hipray.errors import ConfigError, DataError, LeakageError
+from hipray.training.preparation import chosen_folds, prepare
+from hipray.vocab import REGIONS, MaskSource, Variant
+from tests.small_workspace import EXPERIMENT, grid_config
+
+
+def configure(store, **changes):
+    return grid_config(store).model_copy(update=changes)
+
+
+def experiment(**sections) -> Experiment:
+    return EXPERIMENT.model_copy(update=sections)
+
+
+def write_manifest(store, manifest, key):
+    table = pa.Table.from_pandas(manifest, schema=MANIFEST_SCHEMA, preserve_index=False)
+    write_table(store, key, table)
+
+
+def without_masks(manifest, rows):
+    changed = manifest.copy()
+    changed.loc[rows, [mask_column(region) for region in REGIONS]] = None
+    return changed
+
+
+def test_the_split_is_dealt_once_and_then_read(small_workspace):
+    config = configure(small_workspace.store)
+    first = prepare(small_workspace.store, config)
+    written = small_workspace.store.info(first.split_key)
+    again = prepare(small_workspace.store, config)
+    assert again.inputs.split.equals(first.inputs.split)
+    assert again.plan == first.plan
+    assert small_workspace.store.info(first.split_key) == written
+
+
+def test_an_unknown_network_is_refused_before_anything_is_read(small_workspace):
+    config = configure(small_workspace.store, backbones=("resnet5O",), manifest="none.parquet")
+    with pytest.raises(ConfigError, match=r"backbone 'resnet5O'; did you mean .*resnet50"):
+        prepare(small_workspace.store, config)
+
+
+def test_a_leaking_split_is_refused_before_anything_is_trained(small_workspace):
+    by_image = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
+    config = configure(small_workspace.store, experiment=experiment(split=by_image))
+    with pytest.raises(LeakageError, match=r"\(same_patient\)"):
+        prepare(small_workspace.store, config)
+
+
+def test_an_override_keeps_the_count_of_leaks(small_workspace):
+    by_image = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
+    guard = LeakageSettings(allow=True)
+    config = configure(small_workspace.store, experiment=experiment(split=by_image, leakage=guard))
+    first = prepare(small_workspace.store, config).leaks
+    known = prepare(small_workspace.store, config).leaks
+    assert first.allowed
+    assert first.counts()["same_patient"] > 0
+    assert known == first
+
+
+def test_the_segmented_variant_without_any_annotation_is_refused(small_workspace):
+    store = small_workspace.store
+    manifest = read_manifest(store)
+    write_manifest(store, without_masks(manifest, manifest.index), "bare.parquet")
+    with pytest.raises(DataError, match=r"annotated masks for the segmented variant, found none"):
+        prepare(store, configure(store, manifest="bare.parquet"))
+    plan = prepare(
+        store, configure(store, manifest="bare.parquet", variants=(Variant.ORIGINAL,))
+    ).plan
+    assert len(plan) == 3
+
+
+def test_true_masks_must_be_there_for_every_hip(small_workspace):
+    store = small_workspace.store
+    write_manifest(store, without_masks(read_manifest(store), [0, 3]), "part.parquet")
+    true = experiment(matting=MattingSettings(mask=MaskSource.TRUE))
+    with pytest.raises(DataError, match=r"matting.mask = 'true', found 2 hips without"):
+        prepare(store, configure(store, manifest="part.parquet", experiment=true))
+
+
+def test_tested_folds_are_all_or_those_that_are_named(small_workspace):
+    store = small_workspace.store
+    assert chosen_folds(configure(store)) == (0, 1, 2)
+    assert chosen_folds(configure(store, test_folds=(0,))) == (0,)
+    with pytest.raises(ConfigError, match=r"test_folds within 0..2, found \[3\]"):
+        chosen_folds(configure(store, test_folds=(0, 3)))
