@@ -4,6 +4,7 @@ Run again, it finds every finished step by its content and only repeats what cha
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -79,6 +80,7 @@ def _serve_s3() -> Iterator[StorageSettings]:
         raise ConfigError(
             "the S3 server of the demonstration", "no package moto", "pip install 'hipray[demo]'"
         ) from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

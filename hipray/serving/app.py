@@ -61,7 +61,13 @@ def build_application(config: ServeRun, release: Release) -> Application:
 
     The release is pinned: every deployment gets its text and none reads its name again.
     """
-    setup = StageSetup(
+    ingress = serve.deployment(serve.ingress()(Ingress)).options(**_ingress_options(config))
+    return ingress.bind(config, describe_setup(config, release), **bind_stages(config, release))
+
+
+def describe_setup(config: ServeRun, release: Release) -> StageSetup:
+    """Return what each deployment of a release is built from."""
+    return StageSetup(
         workspace=config.workspace,
         storage=config.storage,
         release_text=release.model_dump_json(),
@@ -70,11 +76,11 @@ def build_application(config: ServeRun, release: Release) -> Application:
         cpus=config.cpus_per_stage,
         gpus=config.gpus_per_stage,
     )
-    ingress = serve.deployment(serve.ingress()(Ingress)).options(**_ingress_options(config))
-    return ingress.bind(config, setup, **_bind_stages(config, release, setup))
 
 
-def _bind_stages(config: ServeRun, release: Release, setup: StageSetup) -> dict[str, Application]:
+def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
+    """Return the model stages that a release needs, by the names the ingress takes them."""
+    setup = describe_setup(config, release)
     model = _stage_options(config, gpus=config.gpus_per_stage)
     if config.fused:
         return {"fused": _bind(FusedStage, "pipeline", setup, model)}

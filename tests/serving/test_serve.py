@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import ray
 from ray import serve
-from ray.serve import Application, Deployment
-from ray.serve._private.build_app import build_app as build_serve_app
 
 from hipray.config.base import build_config
 from hipray.config.images import ImageLimits
@@ -19,7 +17,7 @@ from hipray.config.jobs import ServeRun
 from hipray.errors import BundleError, ConfigError
 from hipray.pipeline import Pipeline, answer_as_dict
 from hipray.releases.release import Release, read_release, write_release
-from hipray.serving.app import build_app, read_servable
+from hipray.serving.app import bind_stages, build_app, read_servable
 from hipray.serving.messages import ForeignReleaseError, Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.serve import ServedEndpoint, ServingError, deploy, run_serve
@@ -186,27 +184,30 @@ def test_a_release_that_does_not_load_is_one_sentence_and_leaves_others_alone(
 
 
 @pytest.mark.parametrize(
-    ("release", "fused", "names"),
+    ("release", "fused", "stages"),
     [
-        ("matted", False, {"ingress", "segmenter", "matting", "ensemble"}),
-        ("matted", True, {"ingress", "pipeline"}),
-        ("whole", False, {"ingress", "ensemble"}),
+        ("matted", False, {"segment", "matte", "classify"}),
+        ("matted", True, {"fused"}),
+        ("whole", False, {"classify"}),
     ],
 )
-def test_only_the_stages_that_a_release_needs_are_deployed(
-    workspace: Store, release: str, fused: bool, names: set[str]
+def test_only_the_stages_that_a_release_needs_are_bound(
+    workspace: Store, release: str, fused: bool, stages: set[str]
 ) -> None:
-    config = serve_config(workspace, release=release, fused=fused, batch=3, max_replicas=2)
-    deployments = list_deployments(build_app(config))
-    assert set(deployments) == names
-    for deployment in deployments.values():
-        assert deployment.max_ongoing_requests >= 2 * config.batch
-        assert deployment.max_queued_requests == config.queue
+    config = serve_config(workspace, fused=fused)
+    assert set(bind_stages(config, read_release(workspace, release))) == stages
 
 
-def list_deployments(application: Application) -> dict[str, Deployment]:
-    built = build_serve_app(application, name="app", default_runtime_env={})
-    return {deployment.name: deployment for deployment in built.deployments}
+def test_a_serve_config_file_can_name_the_application(workspace: Store) -> None:
+    assert isinstance(build_app(serve_config(workspace)), serve.Application)
+
+
+@pytest.mark.ray
+def test_each_graph_has_its_own_deployments(deployed: Deployed) -> None:
+    applications = serve.status().applications
+    split, fused = applications["hipray"].deployments, applications["fused"].deployments
+    assert set(split) == {"ingress", "segmenter", "matting", "ensemble"}
+    assert set(fused) == {"ingress", "pipeline"}
 
 
 def test_an_open_service_does_not_start(workspace: Store) -> None:
