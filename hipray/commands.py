@@ -101,8 +101,7 @@ def serve(config: ServeRun) -> None:
     """Serve a release."""
     from hipray.serving.serve import run_serve
 
-    endpoint = run_serve(config)
-    tell(f"served at {endpoint.url}. {RESEARCH_NOTICE}")
+    run_serve(config, announce=lambda where: tell(f"{where}. {RESEARCH_NOTICE}"))
 
 
 def score(config: ScoreRun) -> None:

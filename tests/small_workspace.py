@@ -23,12 +23,11 @@ from hipray.config.phantom import PhantomConfig
 from hipray.data.ingest import Flow, run_ingest
 from hipray.data.listing import ARCHIVE_NOTE
 from hipray.data.phantom import PhantomStudy, dxa_csv, plan_archive, write_study
-from hipray.distributed.grid import write_plan
 from hipray.storage import Store, open_store
 from hipray.training.context import FitContext
 from hipray.training.lane import LaneReport, LaneSettings, drain
 from hipray.training.ledger import Ledger
-from hipray.training.preparation import Preparation, prepare
+from hipray.training.preparation import Preparation, prepare, write_plan
 from hipray.vocab import DataSource, LabelType, Region, Variant
 
 BACKBONE = "resnet10t"

@@ -138,7 +138,8 @@ def _deal_once(
     strata = np.array(["rare" if s in rare else s for s in strata])
     if settings.unit is SplitUnit.PATIENT:
         dealer = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=seed)
-        parts = dealer.split(strata, _codes(strata), groups)
+        # numbered by first appearance: pseudonyms must not decide who lands where
+        parts = dealer.split(strata, _codes(strata), pd.factorize(groups)[0])
     else:
         dealer = StratifiedKFold(settings.folds, shuffle=True, random_state=seed)
         parts = dealer.split(strata, _codes(strata))

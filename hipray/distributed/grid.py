@@ -4,7 +4,6 @@ A Train run costs tens of seconds to start whatever it trains, so a lane pays on
 Lanes meet only in the ledger: any of them, or the driver, may die at any moment.
 """
 
-import json
 import logging
 import time
 import traceback
@@ -27,8 +26,8 @@ from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.lane import LaneReport, LaneSettings, drain
 from hipray.training.ledger import Ledger, Snapshot
-from hipray.training.plan import PlannedFit, dump_plan, load_plan, shaping_digest
-from hipray.training.preparation import Preparation, prepare, read_inputs
+from hipray.training.plan import PlannedFit, load_plan, shaping_digest
+from hipray.training.preparation import prepare, read_inputs, write_plan
 from hipray.training.results import read_plan
 
 POLL_S = 1.0
@@ -68,20 +67,6 @@ def run_grid(config: GridRun) -> GridResult:
             if errors and _open_fits(preparation.plan, ledger.snapshot()):
                 raise errors[0]
         return _conclude(config, preparation.plan, ledger, len(before), started)
-
-
-def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
-    """Write what the run is made of, for the report, the release and `hipray status`."""
-    plan = {
-        "config": config.model_dump(mode="json"),
-        "data": asdict(preparation.data),
-        "split_key": preparation.split_key,
-        "leaks": preparation.leaks.counts(),
-        "leaks_allowed": preparation.leaks.allowed,
-        "source": shaping_digest(),
-        "fits": dump_plan(preparation.plan),
-    }
-    store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
 
 
 def open_ledger(store: Store, config: GridRun, submission: str) -> Ledger:

@@ -1,12 +1,24 @@
 """The phantom archive, drawn in parallel: every film depends on its own seed only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 
 from hipray.config.jobs import PhantomRun
-from hipray.data.phantom import PhantomStudy, dxa_csv, plan_archive, write_study
+from hipray.data.listing import ARCHIVE_NOTE
+from hipray.data.phantom import (
+    PhantomClone,
+    PhantomStudy,
+    clone_film,
+    clone_path,
+    dxa_csv,
+    film_path,
+    plan_archive,
+    plan_clones,
+    write_study,
+)
 from hipray.digests import digest_of, source_digest
 from hipray.distributed.cluster import connect
 from hipray.progress import track
@@ -14,46 +26,68 @@ from hipray.storage import open_store
 from hipray.vocab import DataSource
 
 STUDIES_PER_TASK = 8
-ARCHIVE_NOTE = "archive.json"
+CLONES_PER_TASK = 500
+DXA_TABLE = "dxa.csv"
 
 
 def run_phantom(config: PhantomRun) -> int:
     """Write the archive and return its number of films; a finished archive is left as it is."""
     archive = open_store(config.archive, config.storage)
     studies = plan_archive(config.phantom)
+    clones = plan_clones(config.phantom, studies)
     identity = digest_of([config.phantom, source_digest("data/phantom")])
     if archive.exists(ARCHIVE_NOTE):
         known = json.loads(archive.read(ARCHIVE_NOTE))
         if known.get("identity") == identity:
-            return len(studies)
-    _draw_all(config, studies)
-    archive.write("dxa.csv", dxa_csv(config.phantom, studies))
-    note = {"source": DataSource.PHANTOM, "identity": identity, "films": len(studies)}
-    archive.write(ARCHIVE_NOTE, json.dumps(note).encode())
-    return len(studies)
-
-
-def _draw_all(config: PhantomRun, studies: Sequence[PhantomStudy]) -> None:
+            return len(studies) + len(clones)
     connect()
-    chunks = [
-        studies[start : start + STUDIES_PER_TASK]
-        for start in range(0, len(studies), STUDIES_PER_TASK)
-    ]
-    draw = ray.remote(_draw).options(num_cpus=1)
+    _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)
+    if clones:
+        _write_all("clones", _clone, config, clones, per_task=CLONES_PER_TASK)
+    archive.write(DXA_TABLE, dxa_csv(config.phantom, studies))
+    films = len(studies) + len(clones)
+    note = {"source": DataSource.PHANTOM, "identity": identity, "films": films}
+    archive.write(ARCHIVE_NOTE, json.dumps(note).encode())
+    return films
+
+
+def _write_all(
+    title: str,
+    work: Callable[[dict[str, Any], list[Any]], int],
+    config: PhantomRun,
+    items: Sequence[Any],
+    *,
+    per_task: int,
+) -> None:
+    """Hand `items` to Ray tasks in chunks and show how many are written."""
+    task = ray.remote(work).options(num_cpus=1)
     payload = config.model_dump(mode="json")
-    waiting = [draw.remote(payload, list(chunk)) for chunk in chunks]
+    chunks = [list(items[i : i + per_task]) for i in range(0, len(items), per_task)]
+    waiting = [task.remote(payload, chunk) for chunk in chunks]
     done = 0
-    with track("phantom films", len(studies)) as update:
+    with track(title, len(items)) as update:
         while waiting:
             finished, waiting = ray.wait(waiting, timeout=1.0)
             done += sum(ray.get(finished))
             update(done)
 
 
-def _draw(payload: dict[str, object], studies: list[PhantomStudy]) -> int:
+def _draw(payload: dict[str, Any], studies: list[PhantomStudy]) -> int:
     config = PhantomRun.model_validate(payload)
     archive = open_store(config.archive, config.storage)
     for study in studies:
         for name, data in write_study(config.phantom, study).items():
             archive.write(name, data)
     return len(studies)
+
+
+def _clone(payload: dict[str, Any], clones: list[PhantomClone]) -> int:
+    config = PhantomRun.model_validate(payload)
+    archive = open_store(config.archive, config.storage)
+    paths = {s.name: film_path(config.phantom, s) for s in plan_archive(config.phantom)}
+    originals: dict[str, bytes] = {}
+    for clone in clones:
+        if clone.original not in originals:
+            originals[clone.original] = archive.read(paths[clone.original])
+        archive.write(clone_path(clone), clone_film(originals[clone.original], clone.index))
+    return len(clones)

@@ -3,7 +3,9 @@
 import ipaddress
 import logging
 import re
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ POLL_S = 0.2
 
 TIMEOUT_SLACK_S = 5.0
 """Seconds after its own time limit at which Serve ends a request that did not end itself."""
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+"""What a terminal and a container's runtime end a service with."""
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Serve's access log has paths and queries; hipray logs request ids instead."""
@@ -61,14 +66,19 @@ class ServedEndpoint:
             ray.shutdown()
 
     def wait(self) -> None:
-        """Serve until the process is interrupted, then shut down."""
+        """Serve until the process gets SIGINT or SIGTERM, then shut down.
+
+        Call it in the main thread, which alone receives signals.
+        """
+        stopped = threading.Event()
+        before = {number: signal.signal(number, lambda *_: stopped.set()) for number in STOP}
         try:
-            while True:
-                time.sleep(1)
-        except KeyboardInterrupt:
-            logger.info("interrupted")
+            while not stopped.wait(1):  # a wait without an end would not see the signal
+                pass
         finally:
             self.shutdown()
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info) -> ServedEndpoint:

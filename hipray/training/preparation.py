@@ -16,7 +16,13 @@ from hipray.digests import digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.fits import FitInputs
-from hipray.training.plan import PlannedFit, build_cells, plan_fits
+from hipray.training.plan import (
+    PlannedFit,
+    build_cells,
+    dump_plan,
+    plan_fits,
+    shaping_digest,
+)
 from hipray.vocab import REGIONS, MaskSource, Variant
 
 
@@ -43,6 +49,20 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     data = identify_data(manifest, inputs.split)
     leaks = _check_leaks(store, inputs, config, data)
     return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
+
+
+def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
+    """Write what the run is made of, for the report, the release and `hipray status`."""
+    plan = {
+        "config": config.model_dump(mode="json"),
+        "data": asdict(preparation.data),
+        "split_key": preparation.split_key,
+        "leaks": preparation.leaks.counts(),
+        "leaks_allowed": preparation.leaks.allowed,
+        "source": shaping_digest(),
+        "fits": dump_plan(preparation.plan),
+    }
+    store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
 
 
 def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = None) -> FitInputs:

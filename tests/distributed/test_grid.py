@@ -82,7 +82,7 @@ def test_a_lane_killed_in_the_middle_loses_no_fit_and_doubles_none(store: Store)
 
 
 def test_a_failing_fit_stops_no_other_and_is_named_with_its_reason(store: Store) -> None:
-    regions = (Region.TOTAL_HIP, Region.WARDS_TRIANGLE)
+    regions = (Region.TOTAL_HIP, Region.FEMORAL_NECK)
     config = _config(store, regions=regions, test_folds=(0,), backbones=("resnet10t",))
     broken = config.experiment.model_copy(
         update={

@@ -33,6 +33,7 @@ def test_every_decoy_says_with_which_code_it_must_be_refused():
         RefusalCode.IMPLAUSIBLE_GEOMETRY,
         RefusalCode.DECODER_CRASH,
         RefusalCode.MISSING_OBJECT,
+        RefusalCode.CHANGED_OBJECT,
     }
 
 
