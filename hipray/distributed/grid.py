@@ -55,6 +55,8 @@ def run_grid(config: GridRun) -> GridResult:
     that failed after all others were finished.
     """
     store = open_store(config.workspace, config.storage)
+    # a worker's working directory may be another: lanes get the full address
+    config = config.model_copy(update={"workspace": store.uri})
     with _hold_run(store, config):
         started = time.monotonic()
         preparation = prepare(store, config)

@@ -33,6 +33,7 @@ DXA_TABLE = "dxa.csv"
 def run_phantom(config: PhantomRun) -> int:
     """Write the archive and return its number of films; a finished archive is left as it is."""
     archive = open_store(config.archive, config.storage)
+    config = config.model_copy(update={"archive": archive.uri})  # workers may run elsewhere
     studies = plan_archive(config.phantom)
     clones = plan_clones(config.phantom, studies)
     identity = digest_of([config.phantom, source_digest("data/phantom")])

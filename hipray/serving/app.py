@@ -68,7 +68,7 @@ def build_application(config: ServeRun, release: Release) -> Application:
 def describe_setup(config: ServeRun, release: Release) -> StageSetup:
     """Return what each deployment of a release is built from."""
     return StageSetup(
-        workspace=config.workspace,
+        workspace=open_store(config.workspace, config.storage).uri,
         storage=config.storage,
         release_text=release.model_dump_json(),
         batch=config.batch,
