@@ -38,13 +38,16 @@ class RecordIndex:
 
 
 def pick_record(records: list[DxaRecord], side: Side, *, only_hip: bool) -> DxaRecord | None:
-    """Return the record of one hip, or None where none fits or the choice would be a guess."""
+    """Return the record of one hip, or None where none fits or the choice would be a guess.
+
+    A film's only record, where it states no side, speaks for every hip on the film.
+    """
     if side is not Side.UNKNOWN:
         exact = [record for record in records if record.side is side]
         if exact:
             return exact[0]
     unstated = [record for record in records if record.side is Side.UNKNOWN]
-    if unstated and only_hip:
+    if unstated and (only_hip or len(records) == 1):
         return unstated[0]
     return records[0] if len(records) == 1 and only_hip and side is Side.UNKNOWN else None
 

@@ -47,9 +47,10 @@ def test_a_hip_takes_the_record_of_its_own_side():
     assert pick_record([LEFT], Side.RIGHT, only_hip=True) is None
 
 
-def test_a_record_without_a_side_serves_the_only_hip_of_a_film_and_no_pelvis():
+def test_a_films_only_record_without_a_side_serves_every_hip_on_it():
     assert pick_record([UNSTATED], Side.LEFT, only_hip=True) is UNSTATED
-    assert pick_record([UNSTATED], Side.LEFT, only_hip=False) is None
+    assert pick_record([UNSTATED], Side.LEFT, only_hip=False) is UNSTATED
+    assert pick_record([UNSTATED, RIGHT], Side.LEFT, only_hip=False) is None
 
 
 def test_a_hip_without_a_side_takes_the_only_record_and_never_one_of_two():
