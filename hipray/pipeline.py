@@ -5,20 +5,19 @@
     segment   frames -> masks of four regions              hipray.segmentation
     cut       frames, masks -> one view per region         hipray.matting
     classify  views -> calibrated probabilities            hipray.classification
-    answer    probabilities -> headline, marks, findings
+    answer    probabilities -> headline, marks, findings    hipray.answers
 
 Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `vocab.REGIONS` order.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hipray import RESEARCH_NOTICE
+from hipray.answers import HipRow, StudyAnswer, build_answer, distribute
 from hipray.bundles.bundle import Bundle, load_bundle
 from hipray.bundles.golden import check_golden
 from hipray.bundles.networks import build_classifier, build_segmenter_part
@@ -26,7 +25,6 @@ from hipray.classification.classifier import Classifier
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
 from hipray.data.images import PREPROCESSING_VERSION, ReadResult, read_hips
-from hipray.data.refusals import Refusal
 from hipray.errors import BundleError
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
@@ -34,61 +32,7 @@ from hipray.releases.release import Release
 from hipray.segmentation.plausibility import check_masks
 from hipray.segmentation.segmenter import Segmentation, Segmenter
 from hipray.storage import Store
-from hipray.vocab import HEADLINE_REGIONS, REGIONS, Finding, LabelType, Region, View
-
-LOW_CONFIDENCE = 0.7
-"""Mean probability inside a mask below which its confidence is called low."""
-
-
-@dataclass(frozen=True)
-class RegionAnswer:
-    """What the release says of one region and label."""
-
-    region: Region
-    label_type: LabelType
-    probability: float
-    """Mean over members of the calibrated probability of being abnormal; never a T-score."""
-    calibration: str
-    members: int
-    research_only: bool
-    mask_area_fraction: float | None
-    mask_confidence: float | None
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The worse of femoral neck and total hip (ISCD 2023)."""
-
-    probability: float
-    region: Region
-    threshold: float | None
-    abnormal: bool | None
-
-
-@dataclass(frozen=True)
-class HipAnswer:
-    """The answer for one hip; a refusal and no numbers where it cannot be scored."""
-
-    index: int
-    side: str
-    flipped: bool
-    regions: tuple[RegionAnswer, ...] = ()
-    headline: Headline | None = None
-    findings: tuple[Finding, ...] = ()
-    refusal: Refusal | None = None
-
-
-@dataclass(frozen=True)
-class StudyAnswer:
-    """The answer for one file."""
-
-    release: str
-    release_digest: str
-    data_source: str
-    preprocessing_version: str
-    hips: tuple[HipAnswer, ...] = ()
-    refusal: Refusal | None = None
-    research_notice: str = RESEARCH_NOTICE
+from hipray.vocab import REGIONS, LabelType, Region, View
 
 
 @dataclass(frozen=True)
@@ -254,17 +198,6 @@ class Pipeline:
         return distribute(release, results, rows), masks
 
 
-@dataclass(frozen=True)
-class HipRow:
-    """The numbers of one hip, before they become an answer."""
-
-    probabilities: dict[tuple[Region, LabelType], float]
-    present: dict[Region, bool]
-    areas: dict[Region, float] | None
-    confidence: dict[Region, float] | None
-    refusal: Refusal | None
-
-
 def score_frames(stages: Stages, frames: Pixels) -> tuple[list[HipRow], Mask | None]:
     """Return the numbers of frames (N, S, S), and their masks (N, R, S, S) if there are any."""
     segmentation = stages.segmenter(frames) if stages.segmenter else None
@@ -293,86 +226,7 @@ def row_of(
     )
 
 
-def distribute(
-    release: Release, results: Sequence[ReadResult], rows: Sequence[HipRow]
-) -> list[StudyAnswer]:
-    """Hand a batch's rows back to the files their hips came from."""
-    answers, start = [], 0
-    for result in results:
-        stop = start + len(result.hips)
-        answers.append(build_answer(release, result, rows[start:stop]))
-        start = stop
-    return answers
-
-
-def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -> StudyAnswer:
-    """Return the answer for one file from the numbers of its hips."""
-    hips = tuple(
-        _answer_hip(release, index, hip, row)
-        for index, (hip, row) in enumerate(zip(result.hips, rows, strict=True))
-    )
-    return StudyAnswer(
-        release=release.name,
-        release_digest=release.digest,
-        data_source=release.data_source.value,
-        preprocessing_version=release.preprocessing_version,
-        hips=hips,
-        refusal=result.refusal,
-    )
-
-
-def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswer:
-    if row.refusal is not None:
-        return HipAnswer(
-            index, hip.side.value, hip.flipped, findings=hip.findings, refusal=row.refusal
-        )
-    regions = tuple(
-        _answer_region(release, question, row)
-        for question in row.probabilities
-        if row.present[question[0]]
-    )
-    findings = hip.findings
-    if row.confidence and min(row.confidence[r] for r in HEADLINE_REGIONS) < LOW_CONFIDENCE:
-        findings = (*findings, Finding.LOW_MASK_CONFIDENCE)
-    headline = _headline(release, regions)
-    return HipAnswer(index, hip.side.value, hip.flipped, regions, headline, findings)
-
-
-def _answer_region(
-    release: Release, question: tuple[Region, LabelType], row: HipRow
-) -> RegionAnswer:
-    region, label = question
-    members = [m for m in release.members if (m.region, m.label_type) == question]
-    return RegionAnswer(
-        region=region,
-        label_type=label,
-        probability=row.probabilities[question],
-        calibration="platt, fitted on inner validation",
-        members=len(members),
-        research_only=region.research_only,
-        mask_area_fraction=row.areas[region] if row.areas else None,
-        mask_confidence=row.confidence[region] if row.confidence else None,
-    )
-
-
-def _headline(release: Release, regions: Sequence[RegionAnswer]) -> Headline | None:
-    sites = [
-        r for r in regions if r.region in HEADLINE_REGIONS and r.label_type is LabelType.T_SCORE
-    ]
-    if not sites:
-        return None
-    worst = max(sites, key=lambda site: site.probability)
-    threshold = release.headline_threshold
-    abnormal = None if threshold is None else worst.probability >= threshold
-    return Headline(worst.probability, worst.region, threshold, abnormal)
-
-
 def lift_masks(hip: Hip, masks: Mask, working_px: int) -> dict[Region, Mask]:
     """Return a hip's masks (R, S, S) on its canonical pixels."""
     frame = Frame.around(hip.pixels, working_px)
     return {region: frame.lift_mask(masks[c]) for c, region in enumerate(REGIONS)}
-
-
-def answer_as_dict(answer: StudyAnswer) -> dict[str, Any]:
-    """Return an answer as JSON values."""
-    return asdict(answer)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from hipray.answers import answer_as_dict
 from hipray.config.jobs import PredictRun
 from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.errors import NotFoundError
-from hipray.pipeline import Pipeline, answer_as_dict, lift_masks, load_stages
+from hipray.pipeline import Pipeline, lift_masks, load_stages
 from hipray.releases.release import check_servable, read_release
 from hipray.storage import open_store
 

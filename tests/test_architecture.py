@@ -15,8 +15,8 @@ FLOORS: dict[str, int] = {
     "storage": 1, "metrics": 1, "progress": 1,
     "data": 2,
     "segmentation": 3, "matting": 3, "classification": 3,
-    "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "predict": 4,
-    "scoring": 4,
+    "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "answers": 4,
+    "predict": 4, "scoring": 4,
     "distributed": 5, "serving": 5,
     "commands": 6, "cli": 6, "demo": 6, "skill": 6,
 }  # fmt: skip

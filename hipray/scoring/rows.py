@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from hipray import RESEARCH_NOTICE
+from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
 from hipray.data.refusals import Refusal
-from hipray.pipeline import HipAnswer, RegionAnswer, StudyAnswer
 from hipray.releases.release import Release
 from hipray.scoring.films import ReadFilm
 from hipray.vocab import REGIONS, LabelType, RefusalCode, Region

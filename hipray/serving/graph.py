@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from hipray.answers import HipRow
 from hipray.data.framing import Pixels
-from hipray.pipeline import Cutter, HipRow, Probabilities, Views, row_of
+from hipray.pipeline import Cutter, Probabilities, Views, row_of
 from hipray.releases.release import Release
 from hipray.segmentation.segmenter import Segmentation
 from hipray.serving.clock import Step, StepClock

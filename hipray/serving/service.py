@@ -4,7 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from hipray.pipeline import answer_as_dict, build_answer
+from hipray.answers import answer_as_dict, build_answer
 from hipray.releases.release import Release
 from hipray.serving.body import ScoreRequest
 from hipray.serving.clock import Step, StepClock

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from ray import serve
 
+from hipray.answers import HipRow
 from hipray.config.storage import StorageSettings
 from hipray.data.framing import Pixels
 from hipray.errors import ConfigError
 from hipray.pipeline import (
     Cutter,
-    HipRow,
     Probabilities,
     Stages,
     Views,

@@ -5,10 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hipray import RESEARCH_NOTICE
+from hipray.answers import Headline, HipAnswer, RegionAnswer, StudyAnswer
 from hipray.data.images import ReadResult
 from hipray.data.refusals import Refusal
 from hipray.errors import DataError, StoreUnavailableError
-from hipray.pipeline import Headline, HipAnswer, RegionAnswer, StudyAnswer
 from hipray.scoring.failures import MIN_FILES_SEEN, FailureWatch, dump_failure
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.parts import write_part

@@ -11,11 +11,12 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from hipray import RESEARCH_NOTICE
+from hipray.answers import HipRow, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.config.storage import StorageSettings
 from hipray.data.framing import Pixels
 from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
-from hipray.pipeline import HipRow, Pipeline, answer_as_dict
+from hipray.pipeline import Pipeline
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import SplitGraph
 from hipray.serving.messages import ForeignReleaseError

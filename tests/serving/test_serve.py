@@ -11,11 +11,12 @@ import pytest
 import ray
 from ray import serve
 
+from hipray.answers import answer_as_dict
 from hipray.config.base import build_config
 from hipray.config.images import ImageLimits
 from hipray.config.jobs import ServeRun
 from hipray.errors import BundleError, ConfigError
-from hipray.pipeline import Pipeline, answer_as_dict
+from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
 from hipray.serving.app import bind_stages, build_app, read_servable
 from hipray.serving.messages import ForeignReleaseError, Message

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hipray.answers import HipRow
 from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
 from hipray.errors import BundleError, ConfigError
-from hipray.pipeline import HipRow, Pipeline, frame_hips, score_frames
+from hipray.pipeline import Pipeline, frame_hips, score_frames
 from hipray.releases.release import Release, read_release
 from hipray.serving.batches import join_frames, split_segmentation
 from hipray.serving.clock import StepClock

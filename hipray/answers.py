@@ -1,0 +1,159 @@
+"""The answer for one file: probabilities become regions, a headline, marks and findings.
+
+The same for endpoint, batch and `hipray predict`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hipray import RESEARCH_NOTICE
+from hipray.data.hips import Hip
+from hipray.data.images import ReadResult
+from hipray.data.refusals import Refusal
+from hipray.releases.release import Release
+from hipray.vocab import HEADLINE_REGIONS, Finding, LabelType, Region
+
+LOW_CONFIDENCE = 0.7
+"""Mean probability inside a mask below which its confidence is called low."""
+
+
+@dataclass(frozen=True)
+class RegionAnswer:
+    """What the release says of one region and label."""
+
+    region: Region
+    label_type: LabelType
+    probability: float
+    """Mean over members of the calibrated probability of being abnormal; never a T-score."""
+    calibration: str
+    members: int
+    research_only: bool
+    mask_area_fraction: float | None
+    mask_confidence: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The worse of femoral neck and total hip (ISCD 2023)."""
+
+    probability: float
+    region: Region
+    threshold: float | None
+    abnormal: bool | None
+
+
+@dataclass(frozen=True)
+class HipAnswer:
+    """The answer for one hip; a refusal and no numbers where it cannot be scored."""
+
+    index: int
+    side: str
+    flipped: bool
+    regions: tuple[RegionAnswer, ...] = ()
+    headline: Headline | None = None
+    findings: tuple[Finding, ...] = ()
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class StudyAnswer:
+    """The answer for one file."""
+
+    release: str
+    release_digest: str
+    data_source: str
+    preprocessing_version: str
+    hips: tuple[HipAnswer, ...] = ()
+    refusal: Refusal | None = None
+    research_notice: str = RESEARCH_NOTICE
+
+
+@dataclass(frozen=True)
+class HipRow:
+    """The numbers of one hip, before they become an answer."""
+
+    probabilities: dict[tuple[Region, LabelType], float]
+    present: dict[Region, bool]
+    areas: dict[Region, float] | None
+    confidence: dict[Region, float] | None
+    refusal: Refusal | None
+
+
+def distribute(
+    release: Release, results: Sequence[ReadResult], rows: Sequence[HipRow]
+) -> list[StudyAnswer]:
+    """Hand a batch's rows back to the files their hips came from."""
+    answers, start = [], 0
+    for result in results:
+        stop = start + len(result.hips)
+        answers.append(build_answer(release, result, rows[start:stop]))
+        start = stop
+    return answers
+
+
+def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -> StudyAnswer:
+    """Return the answer for one file from the numbers of its hips."""
+    hips = tuple(
+        _answer_hip(release, index, hip, row)
+        for index, (hip, row) in enumerate(zip(result.hips, rows, strict=True))
+    )
+    return StudyAnswer(
+        release=release.name,
+        release_digest=release.digest,
+        data_source=release.data_source.value,
+        preprocessing_version=release.preprocessing_version,
+        hips=hips,
+        refusal=result.refusal,
+    )
+
+
+def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswer:
+    if row.refusal is not None:
+        return HipAnswer(
+            index, hip.side.value, hip.flipped, findings=hip.findings, refusal=row.refusal
+        )
+    regions = tuple(
+        _answer_region(release, question, row)
+        for question in row.probabilities
+        if row.present[question[0]]
+    )
+    findings = hip.findings
+    if row.confidence and min(row.confidence[r] for r in HEADLINE_REGIONS) < LOW_CONFIDENCE:
+        findings = (*findings, Finding.LOW_MASK_CONFIDENCE)
+    headline = _headline(release, regions)
+    return HipAnswer(index, hip.side.value, hip.flipped, regions, headline, findings)
+
+
+def _answer_region(
+    release: Release, question: tuple[Region, LabelType], row: HipRow
+) -> RegionAnswer:
+    region, label = question
+    members = [m for m in release.members if (m.region, m.label_type) == question]
+    return RegionAnswer(
+        region=region,
+        label_type=label,
+        probability=row.probabilities[question],
+        calibration="platt, fitted on inner validation",
+        members=len(members),
+        research_only=region.research_only,
+        mask_area_fraction=row.areas[region] if row.areas else None,
+        mask_confidence=row.confidence[region] if row.confidence else None,
+    )
+
+
+def _headline(release: Release, regions: Sequence[RegionAnswer]) -> Headline | None:
+    sites = [
+        r for r in regions if r.region in HEADLINE_REGIONS and r.label_type is LabelType.T_SCORE
+    ]
+    if not sites:
+        return None
+    worst = max(sites, key=lambda site: site.probability)
+    threshold = release.headline_threshold
+    abnormal = None if threshold is None else worst.probability >= threshold
+    return Headline(worst.probability, worst.region, threshold, abnormal)
+
+
+def answer_as_dict(answer: StudyAnswer) -> dict[str, Any]:
+    """Return an answer as JSON values."""
+    return asdict(answer)
