@@ -31,7 +31,10 @@ class Budget(StrEnum):
 
 
 class ThresholdRule(StrEnum):
-    """How the decision threshold is chosen, on inner validation only."""
+    """How a fit's decision threshold is chosen, on inner validation only.
+
+    A release's headline has its own threshold, always Youden's.
+    """
 
     YOUDEN = "youden"
     HALF = "half"  # 0.5, the paper's
@@ -105,7 +108,7 @@ class SegmenterSettings(Config):
     epochs: int = Field(30, ge=1)
     """Most passes over the training films."""
     patience: int = Field(8, ge=1)
-    """Passes without a better inner-validation Dice before training stops."""
+    """Passes without a better inner-validation loss before training stops."""
     batch: int = Field(8, ge=2)
     """Films per optimiser step."""
     lr: float = Field(1e-3, gt=0)
@@ -143,7 +146,7 @@ class ClassifierSettings(Config):
     dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout before the dense softmax layer."""
     lr: float = Field(1e-4, gt=0)
-    """Learning rate of Adam."""
+    """Learning rate of AdamW, which without weight decay is the paper's Adam."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay (decoupled)."""
     batch: int = Field(16, ge=2)

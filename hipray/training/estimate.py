@@ -29,6 +29,7 @@ TRAIN_SECONDS_AT_64 = {"vgg16": 0.041, "resnet50": 0.022, "densenet121": 0.015}
 OTHER_SECONDS_AT_64 = 0.025
 SEGMENT_SECONDS_AT_128 = {SegmenterArch.UNET: 0.038, SegmenterArch.UNETPP: 0.09}
 """The same for one 128 px film with a resnet18 encoder."""
+OTHER_SEGMENT_SECONDS_AT_128 = 0.09
 START_UP_S = 30.0
 """Start of Ray and of a lane's Train run."""
 PAPER_COPIES = 7
@@ -122,7 +123,7 @@ def _seconds(planned: PlannedFit, config: GridRun, archive: Archive) -> float:
     if isinstance(planned.fit, SegmenterFit):
         segmenter = config.experiment.segmenter
         area = (segmenter.size_px / 128) ** 2
-        per_film = SEGMENT_SECONDS_AT_128[planned.fit.arch] * area
+        per_film = SEGMENT_SECONDS_AT_128.get(planned.fit.arch, OTHER_SEGMENT_SECONDS_AT_128) * area
         return archive.hips * share * segmenter.epochs * per_film
     settings = config.experiment.classifier
     cell = planned.fit.cell
