@@ -178,7 +178,8 @@ class Pipeline:
 
     def __call__(self, data: bytes, *, name: str = "") -> StudyAnswer:
         """Return the answer for one file; bad files are refusals and nothing is raised."""
-        return self.answer([read_hips(data, name=name)])[0]
+        preprocessing = self.stages.release.preprocessing
+        return self.answer([read_hips(data, name=name, preprocessing=preprocessing)])[0]
 
     def answer(self, results: Sequence[ReadResult]) -> list[StudyAnswer]:
         """Return the answers for decoded files, all their hips in one batch."""

@@ -33,7 +33,7 @@ def run_predict(config: PredictRun) -> Prediction:
     check_servable(release, allow_phantom=config.allow_phantom_release)
     data = _read_file(config)
     pipeline = Pipeline(load_stages(store, release))
-    with IsolatedReader(config.limits) as reader:
+    with IsolatedReader(config.limits, release.preprocessing) as reader:
         result = reader.read_hips(data, name=Path(config.file).name)
     answers, masks = pipeline.answer_with_masks([result])
     return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))

@@ -19,6 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from hipray.config.base import build_config
+from hipray.config.images import Preprocessing
 from hipray.config.jobs import IngestRun
 from hipray.data.annotations import Annotation, check_masks, read_labelme
 from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
@@ -77,6 +79,8 @@ class Flow:
     """region -> label -> reason -> hips."""
     problems: list[str] = field(default_factory=list)
     source: str = DataSource.REAL
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    """The settings that made the hips; a release pins them."""
     reused: bool = False
 
 
@@ -111,7 +115,12 @@ def run_ingest(config: IngestRun) -> Flow:
         return known
     table = _read_labels(archive, config, listing)
     source = config.source or _stated_source(archive)
-    flow = Flow(found=len(listing.films), source=source, problems=list(table.problems))
+    flow = Flow(
+        found=len(listing.films),
+        source=source,
+        problems=list(table.problems),
+        preprocessing=config.preprocessing.model_dump(mode="json"),
+    )
     rows = _Rows(workspace, RecordIndex(table.records), config, source, flow)
     with track("ingest", len(listing.films)) as update:
         for done, film in enumerate(_read_films(archive, listing, rows, config), start=1):
@@ -253,6 +262,11 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
     if known.pop("identity", None) != identity:
         return None
     return Flow(**(known | {"reused": True}))
+
+
+def read_preprocessing(workspace: Store) -> Preprocessing:
+    """Return the settings that the workspace's films were ingested with."""
+    return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
 
 
 def _read_uri(config: IngestRun, uri: str) -> bytes:

@@ -93,7 +93,7 @@ def build_dataset(config: ScoreRun, release: Release, finished: frozenset[str]) 
         )
         films = shards.map_batches(
             ShardDecoder,
-            fn_constructor_args=(payload,),
+            fn_constructor_args=(payload, release_text),
             compute=ActorPoolStrategy(min_size=1, max_size=config.max_decoders),
             batch_size=1,
             batch_format="pyarrow",

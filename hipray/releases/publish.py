@@ -25,6 +25,7 @@ from hipray.bundles.golden import (
 )
 from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
+from hipray.data.ingest import read_preprocessing
 from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
 from hipray.evaluation.release import evaluate_release
@@ -61,6 +62,7 @@ def run_release(config: ReleaseRun) -> Release:
         data_source=source,
         leaks_allowed=results.plan["leaks_allowed"],
         preprocessing_version=PREPROCESSING_VERSION,
+        preprocessing=read_preprocessing(store),
         working_px=results.config.experiment.data.working_px,
         segmenters=tuple(publisher.publish("segmenter", done) for _, done in segmenters),
         view=config.variant.view,

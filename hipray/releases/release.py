@@ -10,6 +10,7 @@ from typing import Any
 from hipray import RESEARCH_NOTICE
 from hipray.config.base import Config, build_config
 from hipray.config.experiment import MattingSettings
+from hipray.config.images import Preprocessing
 from hipray.digests import digest_of
 from hipray.errors import BundleError, ConfigError, NotFoundError
 from hipray.storage import Store
@@ -56,6 +57,8 @@ class Release(Config):
     """Whether the leakage guard was overridden when it was trained."""
     preprocessing_version: str
     """Version of the decoding and framing."""
+    preprocessing: Preprocessing = Preprocessing()
+    """Settings of the decoding: the ones its training films were ingested with."""
     working_px: int
     """Side of the square frame."""
     segmenters: tuple[str, ...]

@@ -13,6 +13,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
 from hipray.errors import StorageError
+from hipray.releases.release import Release
 from hipray.scoring.failures import dump_failure
 from hipray.scoring.films import FilmReader
 from hipray.scoring.packing import pack_films
@@ -49,11 +50,12 @@ def list_open_shards(payload: str, finished: frozenset[str]) -> Iterator[pa.Tabl
 class ShardDecoder:
     """Fetches and decodes one shard at a time, with an isolated reader of its own."""
 
-    def __init__(self, payload: str) -> None:
+    def __init__(self, payload: str, release_text: str) -> None:
         config = ScoreRun.model_validate_json(payload)
+        release = Release.model_validate_json(release_text)
         self._films = FilmReader(
             open_store(config.images, config.storage),
-            IsolatedReader(config.limits),
+            IsolatedReader(config.limits, release.preprocessing),
             load_pseudonyms(open_store(config.workspace, config.storage)),
         )
 

@@ -66,7 +66,7 @@ def build_service(config: ServeRun, release: Release, graph: Graph) -> ScoringSe
         release,
         graph,
         source=FilmSource(config.allowed_prefixes, config.storage, max_bytes=limits.max_file_bytes),
-        readers=ReaderPool(limits, readers=config.readers),
+        readers=ReaderPool(limits, release.preprocessing, readers=config.readers),
         timeout_s=config.request_timeout_s,
         fetches=count_running(config),
     )

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from hipray.config.images import ImageLimits
+from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.framing import Pixels
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
@@ -22,9 +22,9 @@ Result = TypeVar("Result")
 class ReaderPool:
     """Decodes films in child processes, as many at a time as there are readers."""
 
-    def __init__(self, limits: ImageLimits, *, readers: int) -> None:
+    def __init__(self, limits: ImageLimits, preprocessing: Preprocessing, *, readers: int) -> None:
         self._threads = ThreadPoolExecutor(readers, thread_name_prefix="hipray-decode")
-        self._all = [IsolatedReader(limits) for _ in range(readers)]
+        self._all = [IsolatedReader(limits, preprocessing) for _ in range(readers)]
         self._idle: queue.SimpleQueue[IsolatedReader] = queue.SimpleQueue()
         for reader in self._all:
             self._idle.put(reader)

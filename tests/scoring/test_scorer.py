@@ -46,7 +46,8 @@ def test_the_stages_give_the_numbers_of_the_pipeline(
     config: ScoreRun, workspace: Store, release: Release, films: dict[str, bytes]
 ) -> None:
     payload = config.model_dump_json()
-    decode, score = ShardDecoder(payload), ShardScorer(payload, release.model_dump_json())
+    text = release.model_dump_json()
+    decode, score = ShardDecoder(payload, text), ShardScorer(payload, text)
     (shard,) = list_open_shards(payload, frozenset())
     (outcome,) = score(decode(shard)).to_pylist()
     assert (outcome["files"], outcome["failure"]) == (len(films), None)
