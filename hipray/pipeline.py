@@ -24,11 +24,10 @@ from hipray.bundles.networks import build_classifier, build_segmenter_part
 from hipray.classification.classifier import Classifier
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
-from hipray.data.images import PREPROCESSING_VERSION, ReadResult, read_hips
-from hipray.errors import BundleError
+from hipray.data.images import ReadResult, read_hips
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
-from hipray.releases.release import Release
+from hipray.releases.release import Release, check_preprocessing
 from hipray.segmentation.plausibility import check_masks
 from hipray.segmentation.segmenter import Segmentation, Segmenter
 from hipray.storage import Store
@@ -127,16 +126,6 @@ def load_stages(
     segmenter = load_segmenter(store, release, device=device, verify=verify)
     ensemble = load_ensemble(store, release, device=device, verify=verify)
     return Stages(release, segmenter, Cutter(release), ensemble)
-
-
-def check_preprocessing(release: Release) -> None:
-    """Raise BundleError unless this hipray decodes films as the release was trained with."""
-    if release.preprocessing_version != PREPROCESSING_VERSION:
-        raise BundleError(
-            f"a release of preprocessing version {PREPROCESSING_VERSION}",
-            f"version {release.preprocessing_version}",
-            "use the hipray it was trained with or train again",
-        )
 
 
 def load_segmenter(

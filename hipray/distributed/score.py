@@ -22,12 +22,16 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTa
 from ray.data.block import BlockMetadata
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.listing import is_film
 from hipray.distributed.cluster import connect
-from hipray.errors import BundleError, ConfigError, DataError, HiprayError, RunBusyError
+from hipray.errors import ConfigError, DataError, HiprayError, RunBusyError
 from hipray.progress import LOG_INTERVAL_S
-from hipray.releases.release import Release, check_servable, read_release
+from hipray.releases.release import (
+    Release,
+    check_preprocessing,
+    check_servable,
+    read_release,
+)
 from hipray.scoring.decoder import ShardDecoder, list_open_shards, open_output
 from hipray.scoring.failures import FailureWatch
 from hipray.scoring.parts import PartNames
@@ -154,12 +158,7 @@ def _with_addresses(config: ScoreRun) -> ScoreRun:
 def _read_release(config: ScoreRun) -> Release:
     release = read_release(open_store(config.workspace, config.storage), config.release)
     check_servable(release, allow_phantom=config.allow_phantom_release)
-    if release.preprocessing_version != PREPROCESSING_VERSION:
-        raise BundleError(
-            f"a release of preprocessing version {PREPROCESSING_VERSION}",
-            f"version {release.preprocessing_version}",
-            "use the hipray it was trained with or train again",
-        )
+    check_preprocessing(release)
     return release
 
 

@@ -11,6 +11,7 @@ from hipray import RESEARCH_NOTICE
 from hipray.config.base import Config, build_config
 from hipray.config.experiment import MattingSettings
 from hipray.config.images import Preprocessing
+from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import BundleError, ConfigError, NotFoundError
 from hipray.storage import Store
@@ -130,6 +131,16 @@ def check_servable(release: Release, *, allow_phantom: bool) -> None:
             "a release trained on films of people",
             f"release '{release.name}', which was trained on phantoms",
             "set allow_phantom_release = true to try it out; every answer then says phantom",
+        )
+
+
+def check_preprocessing(release: Release) -> None:
+    """Raise BundleError unless this hipray decodes films as the release was trained with."""
+    if release.preprocessing_version != PREPROCESSING_VERSION:
+        raise BundleError(
+            f"a release of preprocessing version {PREPROCESSING_VERSION}",
+            f"version {release.preprocessing_version}",
+            "use the hipray it was trained with or train again",
         )
 
 

@@ -7,8 +7,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from hipray.config.jobs import ServeRun
-from hipray.pipeline import check_preprocessing
-from hipray.releases.release import Release, check_servable, read_release
+from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
 from hipray.serving.problems import RETRY_AFTER_S

@@ -21,13 +21,12 @@ from hipray.pipeline import (
     Probabilities,
     Stages,
     Views,
-    check_preprocessing,
     load_ensemble,
     load_segmenter,
     load_stages,
     score_frames,
 )
-from hipray.releases.release import Release, parse_release
+from hipray.releases.release import Release, check_preprocessing, parse_release
 from hipray.serving.batches import (
     join_frames,
     join_views,
