@@ -5,12 +5,13 @@ Legend of shapes: B films, P side in pixels, F features.
 """
 
 import difflib
+from typing import Self
 
 import timm
 import torch
 from torch import nn
 
-from hipray.config.experiment import ClassifierSettings, VggHead
+from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, VggHead
 from hipray.errors import ConfigError
 
 CLASSES = 2
@@ -25,6 +26,26 @@ class ClassifierNetwork(nn.Module):
         self.features = features
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(width, CLASSES)
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, what: Freeze) -> None:
+        """Keep the start weights and batch statistics of a part of the features for good."""
+        layers = [
+            m
+            for m in self.features.modules()
+            if next(m.parameters(recurse=False), None) is not None
+        ]
+        share = {Freeze.NOTHING: 0, Freeze.HALF: len(layers) // 2, Freeze.FEATURES: len(layers)}
+        self._frozen = layers[: share[what]]
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; frozen layers stay in evaluation, or batch norm would forget."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
     def forward(self, films: torch.Tensor) -> torch.Tensor:
         """Return logits (B, 2) of centred films (B, 1, P, P)."""
@@ -41,7 +62,7 @@ def build_network(
     ConfigError for a name timm does not know, or where its weights are out of reach.
     """
     check_backbone(backbone)
-    imagenet = pretrained and settings.weights == "imagenet"
+    imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
     try:
         features = timm.create_model(backbone, pretrained=imagenet, in_chans=1, num_classes=0)
     except Exception as error:
@@ -53,11 +74,13 @@ def build_network(
             "set classifier.weights to a safetensors file in the workspace or to 'none' (with "
             "lr >= 1e-5), or run where the hub can be reached",
         ) from error
+    width = getattr(features, "head_hidden_size", None) or features.num_features
     if hasattr(features, "pre_logits") and settings.head is VggHead.POOLED:
         features.pre_logits = nn.Identity()
-        return ClassifierNetwork(features, width=features.num_features, dropout=settings.dropout)
-    width = getattr(features, "head_hidden_size", None) or features.num_features
-    return ClassifierNetwork(features, width=width, dropout=settings.dropout)
+        width = features.num_features
+    network = ClassifierNetwork(features, width=width, dropout=settings.dropout)
+    network.freeze(settings.freeze)
+    return network
 
 
 def check_backbone(backbone: str) -> None:

@@ -1,8 +1,18 @@
 """Configuration of evaluation and the report."""
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from hipray.config.base import Config
+
+
+class Combine(StrEnum):
+    """How the members of one region and label become one probability."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+    WEIGHTED = "weighted"  # convex weights that minimise the log loss of inner-validation hips
 
 
 class EvaluationConfig(Config):
@@ -12,10 +22,13 @@ class EvaluationConfig(Config):
     """Bootstrap resamples of patients behind every interval."""
 
     level: float = Field(default=0.95, gt=0.5, lt=1.0)
-    """Coverage of every interval."""
+    """Coverage of every interval; one minus it is the family-wise error of every comparison."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the bootstrap: the same predictions and seed give the same report, byte for byte."""
+
+    combine: Combine = Combine.MEAN
+    """How the report combines the members of a release: mean, median or weighted."""
 
     calibration_bins: int = Field(default=10, ge=2, le=50)
     """Equal-width bins of the expected calibration error and the calibration plot."""

@@ -1,12 +1,21 @@
 """The scientific sections that decide what a fit is: change one and it is another fit."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from hipray.config.base import Config
 from hipray.vocab import LabelType, MaskSource, Region, SegmenterArch
+
+NO_WEIGHTS = "none"
+"""Start weights drawn at random."""
+IMAGENET_WEIGHTS = "imagenet"
+"""Start weights of the model hub."""
+
+
+LEAST_LR_FROM_NOTHING = 1e-5
+"""Learning rate below which a network without start weights stays where it is."""
 
 
 class SplitUnit(StrEnum):
@@ -31,14 +40,19 @@ class Budget(StrEnum):
 
 
 class ThresholdRule(StrEnum):
-    """How a fit's decision threshold is chosen, on inner validation only.
-
-    A release's headline has its own threshold, always Youden's.
-    """
+    """How a decision threshold is chosen, on inner validation only."""
 
     YOUDEN = "youden"
     HALF = "half"  # 0.5, the paper's
-    SENSITIVITY = "sensitivity"  # the highest threshold with sensitivity >= 0.85
+    SENSITIVITY = "sensitivity"  # the highest threshold that keeps a chosen sensitivity
+
+
+class Freeze(StrEnum):
+    """What of a network keeps its start weights."""
+
+    NOTHING = "nothing"
+    HALF = "half"  # the first half of the feature layers
+    FEATURES = "features"  # all but the dense layer
 
 
 class VggHead(StrEnum):
@@ -101,7 +115,7 @@ class SegmenterSettings(Config):
     """Widths of the five decoder stages."""
     size_px: int = Field(192, ge=32, le=1024, multiple_of=32)
     """Input side in pixels."""
-    weights: str = "none"
+    weights: str = NO_WEIGHTS
     """Encoder weights: imagenet or none."""
     loss: SegmentationLoss = SegmentationLoss.BCE_DICE
     """First term of the loss."""
@@ -139,8 +153,10 @@ class ClassifierSettings(Config):
 
     size_px: int = Field(224, ge=32, le=1024)
     """Input side in pixels."""
-    weights: str = "none"
+    weights: str = NO_WEIGHTS
     """Start weights: imagenet, none, or the key of a safetensors file in the workspace."""
+    freeze: Freeze = Freeze.NOTHING
+    """What keeps its start weights, batch statistics included."""
     head: VggHead = VggHead.POOLED
     """Head of VGG networks; other networks have one way."""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -163,6 +179,8 @@ class ClassifierSettings(Config):
     """Share of the training patients held back for epoch, threshold and calibration."""
     threshold: ThresholdRule = ThresholdRule.YOUDEN
     """Rule for the decision threshold."""
+    screening_sensitivity: float = Field(0.85, gt=0, le=1)
+    """Sensitivity that threshold = 'sensitivity' keeps on inner validation."""
     rotation_degrees: float = Field(3.0, ge=0, le=45)
     """Rotation of the offline augmentation, both ways (Table 1)."""
     shift_px_at_224: float = Field(5.0, ge=0, le=100)
@@ -174,13 +192,31 @@ class ClassifierSettings(Config):
 
     @model_validator(mode="after")
     def _refuse_a_run_that_cannot_learn(self) -> Self:
-        if self.weights == "none" and self.lr < 1e-5:
+        if self.weights == NO_WEIGHTS and self.lr < LEAST_LR_FROM_NOTHING:
             raise ValueError(
                 f"weights = 'none' with lr = {self.lr:g} cannot learn: Adam moves a weight by at "
                 "most lr a step, 700 steps at 1e-6 by 0.0007; set weights = 'imagenet' or a "
                 "file, or lr >= 1e-5"
             )
+        if self.weights == NO_WEIGHTS and self.freeze is not Freeze.NOTHING:
+            raise ValueError(
+                f"freeze = '{self.freeze}' would keep random weights for ever; set weights = "
+                "'imagenet' or a file, or freeze = 'nothing'"
+            )
         return self
+
+
+class TuningOrigin(Config):
+    """Where tuned settings come from: what the tuner saw must not test them."""
+
+    run: str
+    """The tuning run."""
+    split: str
+    """Digest of the split that it tuned on."""
+    repeat: int = Field(ge=0)
+    """Repeat of that split."""
+    fold: int = Field(ge=0)
+    """The one fold of that repeat whose test hips the tuner did not see."""
 
 
 class Experiment(Config):
@@ -198,3 +234,23 @@ class Experiment(Config):
     """How regions are cut out."""
     classifier: ClassifierSettings = ClassifierSettings()
     """How labels are learned."""
+    backbones: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Classifier settings of single networks that differ from `classifier`, by network."""
+    tuning: TuningOrigin | None = None
+    """Where the settings were tuned; no part of a fit's identity."""
+
+    def classifier_of(self, backbone: str) -> ClassifierSettings:
+        """Return the classifier settings of one network."""
+        own = self.backbones.get(backbone, {})
+        return ClassifierSettings.model_validate(self.classifier.model_dump() | own)
+
+    @model_validator(mode="after")
+    def _check_backbones(self) -> Self:
+        for backbone in self.backbones:
+            try:
+                self.classifier_of(backbone)
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, first["loc"]))
+                raise ValueError(f"backbones.{backbone}.{key}: {first['msg']}") from None
+        return self

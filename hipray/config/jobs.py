@@ -9,14 +9,14 @@ from pydantic import Field
 
 from hipray.config.base import Config
 from hipray.config.evaluation import EvaluationConfig
-from hipray.config.experiment import Experiment
+from hipray.config.experiment import Experiment, ThresholdRule
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.storage import StorageSettings
-from hipray.vocab import DataSource, LabelType, Region, Variant
+from hipray.vocab import Backbone, DataSource, LabelType, Region, Variant
 
-PAPER_BACKBONES = ("vgg16", "resnet50", "densenet121")
+PAPER_BACKBONES = tuple(backbone.value for backbone in Backbone)
 
 
 class Job(Config):
@@ -130,6 +130,10 @@ class ReleaseRun(Job):
     """Folds whose fits are members; more folds, more members."""
     repeats: tuple[int, ...] = (0,)
     """Repeats whose fits are members."""
+    threshold: ThresholdRule = ThresholdRule.YOUDEN
+    """Rule for the headline's decision threshold, on inner validation."""
+    screening_sensitivity: float = Field(0.85, gt=0, le=1)
+    """Sensitivity that threshold = 'sensitivity' keeps."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Intervals of the release's own result."""
 

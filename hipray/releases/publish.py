@@ -30,12 +30,12 @@ from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
 from hipray.evaluation.release import evaluate_release
 from hipray.evaluation.results import Part, read_predictions, read_source
-from hipray.metrics import youden_threshold
 from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store
 from hipray.training.fits import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.results import RunResults, open_reader, read_run
+from hipray.training.thresholds import choose_threshold
 from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit
 
 SOFTWARE = ("hipray", "torch", "timm", "segmentation-models-pytorch", "pydicom", "numpy")
@@ -69,7 +69,7 @@ def run_release(config: ReleaseRun) -> Release:
         matting=results.config.experiment.matting,
         view_px=first["settings"]["size_px"],
         members=tuple(publisher.member(fit, done) for fit, done in chosen),
-        headline_threshold=_headline_threshold(predictions),
+        headline_threshold=_headline_threshold(config, predictions),
         evaluation=_evaluate(config, predictions, chosen, manifest),
     )
     write_release(store, release)
@@ -174,8 +174,8 @@ def _rows_of(predictions: pd.DataFrame, chosen: list[tuple[Fit, DoneFit]]) -> pd
     return predictions.merge(fits, on=keys)
 
 
-def _headline_threshold(predictions: pd.DataFrame) -> float | None:
-    """Youden's threshold of the headline probability on all inner-validation hips."""
+def _headline_threshold(config: ReleaseRun, predictions: pd.DataFrame) -> float | None:
+    """The threshold of the headline probability on all inner-validation hips."""
     sites = predictions[
         (predictions["part"] == Part.INNER)
         & (predictions["label_type"] == LabelType.T_SCORE)
@@ -191,7 +191,10 @@ def _headline_threshold(predictions: pd.DataFrame) -> float | None:
         probability=("probability", "max"), label=("label", "max"), sites=("region", "nunique")
     )
     complete = hips[hips["sites"] == per_site["region"].nunique()]
-    threshold = youden_threshold(complete["label"], complete["probability"])
+    threshold = choose_threshold(
+        complete["label"].to_numpy(), complete["probability"].to_numpy(), config.threshold,
+        sensitivity=config.screening_sensitivity,
+    )  # fmt: skip
     return None if pd.isna(threshold) else threshold
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import segmentation_models_pytorch as smp
 from torch import nn
 
-from hipray.config.experiment import SegmenterSettings
+from hipray.config.experiment import NO_WEIGHTS, SegmenterSettings
 from hipray.errors import ConfigError
 from hipray.vocab import SegmenterArch
 
@@ -27,7 +27,7 @@ def build_network(
     `pretrained=False` leaves out start weights that a bundle's own will replace. Raises
     ConfigError for an unknown encoder, or where its weights are out of reach.
     """
-    weights = settings.weights if pretrained and settings.weights != "none" else None
+    weights = settings.weights if pretrained and settings.weights != NO_WEIGHTS else None
     if settings.encoder not in smp.encoders.get_encoder_names():
         names = ", ".join(sorted(smp.encoders.get_encoder_names())[:12])
         raise ConfigError(

@@ -15,7 +15,7 @@ from torch import nn
 from hipray.classification.classifier import Classifier
 from hipray.classification.losses import class_weights, classification_loss
 from hipray.classification.model import build_network
-from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings, ThresholdRule
+from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings
 from hipray.data.augment import scale_batch
 from hipray.data.framing import Pixels
 from hipray.data.intensity import centre
@@ -26,17 +26,13 @@ from hipray.metrics import (
     apply_platt,
     fit_platt,
     sigmoid,
-    threshold_at_sensitivity,
-    youden_threshold,
 )
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
+from hipray.training.thresholds import choose_threshold
 from hipray.training.views import Views, augment_views
 from hipray.vocab import Fit, Variant
-
-SCREENING_SENSITIVITY = 0.85
-"""Sensitivity that ThresholdRule.SENSITIVITY keeps on inner validation."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,9 @@ class ClassifierTask:
             network.load_state_dict(start)
         self.module: nn.Module = network.to(context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            (p for p in self.module.parameters() if p.requires_grad),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
         )
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
@@ -179,7 +177,10 @@ def train_classifier(
     )
     scores = sigmoid(classifier(views.films))
     calibrator = fit_platt(views.labels[inner], scores[inner])
-    threshold = choose_threshold(views.labels[inner], scores[inner], settings.threshold)
+    threshold = choose_threshold(
+        views.labels[inner], scores[inner], settings.threshold,
+        sensitivity=settings.screening_sensitivity,
+    )  # fmt: skip
     parts = [("train", fitted), ("inner", inner), ("test", test)]
     predictions = pd.concat(
         [_predictions(manifest, views, scores, rows=rows, part=part) for part, rows in parts],
@@ -188,17 +189,6 @@ def train_classifier(
     predictions["calibrated"] = apply_platt(calibrator, predictions["score"])
     predictions["threshold"] = threshold
     return ClassifierOutcome(task.module, history, weights, calibrator, threshold, predictions)
-
-
-def choose_threshold(
-    labels: Indices, scores: npt.NDArray[np.float64], rule: ThresholdRule
-) -> float:
-    """Return the decision threshold that `rule` gives on inner-validation hips."""
-    if rule is ThresholdRule.YOUDEN:
-        return youden_threshold(labels, scores)
-    if rule is ThresholdRule.SENSITIVITY:
-        return threshold_at_sensitivity(labels, scores, SCREENING_SENSITIVITY)
-    return 0.5
 
 
 def _require_both_classes(fit: Fit, labels: Indices, part: str) -> None:

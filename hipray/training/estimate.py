@@ -125,8 +125,8 @@ def _seconds(planned: PlannedFit, config: GridRun, archive: Archive) -> float:
         area = (segmenter.size_px / 128) ** 2
         per_film = SEGMENT_SECONDS_AT_128.get(planned.fit.arch, OTHER_SEGMENT_SECONDS_AT_128) * area
         return archive.hips * share * segmenter.epochs * per_film
-    settings = config.experiment.classifier
     cell = planned.fit.cell
+    settings = config.experiment.classifier_of(cell.backbone)
     per_film = TRAIN_SECONDS_AT_64.get(cell.backbone, OTHER_SECONDS_AT_64)
     films = archive.labelled[cell.region, cell.label_type] * share * (1 - settings.inner_fraction)
     longer = cell.variant is not Variant.ORIGINAL and settings.budget == "equal_epochs"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 from torch import nn
 
-from hipray.config.experiment import Experiment
+from hipray.config.experiment import IMAGENET_WEIGHTS, NO_WEIGHTS, Experiment
 from hipray.data.dataset import HipArrays, load_arrays
 from hipray.data.framing import Mask
 from hipray.data.leakage import check_mask_origins
@@ -99,7 +99,7 @@ def run_classifier_fit(
 
     `masks` maps a fold to the mask files of that fold's segmenters; empty for whole views.
     """
-    settings = inputs.experiment.classifier
+    settings = inputs.experiment.classifier_of(fit.cell.backbone)
     views = build_views(
         fit.cell,
         inputs.manifest,
@@ -214,7 +214,7 @@ def _dump_weights(module: nn.Module) -> bytes:
 
 
 def _read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
-    if weights in ("none", "imagenet"):
+    if weights in (NO_WEIGHTS, IMAGENET_WEIGHTS):
         return None
     tensors: dict[str, Any] = safetensors.torch.load(store.read(weights))
     return tensors

@@ -27,7 +27,7 @@ from hipray.vocab import (
 SHAPING_SOURCE = (
     "data/augment", "data/framing", "data/intensity", "segmentation", "matting",
     "classification", "training/segmenter", "training/classifier", "training/loop",
-    "training/views", "metrics",
+    "training/thresholds", "training/views", "metrics",
 )  # fmt: skip
 """Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
 
@@ -153,7 +153,7 @@ def _plan_classifier(
     digest = digest_of(
         [
             describe_fit(fit),
-            experiment.classifier,
+            experiment.classifier_of(fit.cell.backbone),
             experiment.matting if matted else None,
             experiment.data,
             experiment.split,

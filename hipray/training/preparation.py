@@ -42,7 +42,7 @@ def prepare(store: Store, config: GridRun) -> Preparation:
 
     Raises ConfigError, DataError or LeakageError before anything is trained.
     """
-    for backbone in config.backbones:
+    for backbone in (*config.backbones, *config.experiment.backbones):
         check_backbone(backbone)
     manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
@@ -59,10 +59,38 @@ def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
         "split_key": preparation.split_key,
         "leaks": preparation.leaks.counts(),
         "leaks_allowed": preparation.leaks.allowed,
+        "optimistic": explain_optimism(config, preparation.data),
         "source": shaping_digest(),
         "fits": dump_plan(preparation.plan),
     }
     store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
+
+
+def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
+    """Return why tuned settings make this grid's results optimistic, or None.
+
+    The tuner trained and validated on all folds but one: only that one tests what it chose.
+    """
+    tuning = config.experiment.tuning
+    if tuning is None:
+        return None
+    if tuning.split != data.split:
+        return (
+            f"the settings were tuned in '{tuning.run}' on another split of this or other data: "
+            "hips tested here may have chosen them"
+        )
+    tested = {
+        (repeat, fold)
+        for repeat in range(config.experiment.split.repeats)
+        for fold in chosen_folds(config)
+    }
+    if tested <= {(tuning.repeat, tuning.fold)}:
+        return None
+    return (
+        f"the settings were tuned in '{tuning.run}' on all but fold {tuning.fold} of repeat "
+        f"{tuning.repeat}, and other folds are tested here; test_folds = [{tuning.fold}] with "
+        "split.repeats = 1 tests only hips that the tuner did not see"
+    )
 
 
 def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = None) -> FitInputs:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hipray.classification.model import build_network, check_backbone
-from hipray.config.experiment import ClassifierSettings, VggHead
+from hipray.config.experiment import ClassifierSettings, Freeze, VggHead
 from hipray.errors import ConfigError
 
 SETTINGS = ClassifierSettings(size_px=64)
@@ -52,3 +52,25 @@ def test_an_unknown_network_is_refused_with_the_nearest_names():
 def test_a_bundles_network_is_built_without_reaching_for_start_weights():
     settings = SETTINGS.model_copy(update={"weights": "imagenet"})
     assert build_network("resnet10t", settings, pretrained=False).dense.out_features == 2
+
+
+def test_frozen_layers_keep_weights_and_batch_statistics_while_the_rest_learns():
+    network = build_network("resnet10t", SETTINGS)
+    network.freeze(Freeze.FEATURES)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    learning = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=1.0)
+    network.train()
+    network(torch.rand(4, 1, 64, 64)).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, old in before.items() if not old.equal(network.state_dict()[name])}
+    assert changed == {"dense.weight", "dense.bias"}
+
+
+def test_half_frozen_leaves_the_later_layers_to_learn():
+    network = build_network("resnet10t", SETTINGS)
+    network.freeze(Freeze.HALF)
+    learns = [p.requires_grad for p in network.parameters()]
+    assert not learns[0]
+    assert learns[-1]
+    assert 0.3 < sum(learns) / len(learns) < 0.7

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from hipray.config.experiment import Budget, ClassifierSettings, MattingSettings, ThresholdRule
+from hipray.config.experiment import Budget, ClassifierSettings, MattingSettings
 from hipray.errors import DataError
-from hipray.metrics import apply_platt, threshold_at_sensitivity, youden_threshold
-from hipray.training.classifier import (
-    SCREENING_SENSITIVITY,
-    ClassifierTask,
-    choose_threshold,
-    train_classifier,
-)
+from hipray.metrics import apply_platt, youden_threshold
+from hipray.training.classifier import ClassifierTask, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.views import build_views
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
@@ -150,14 +145,3 @@ def test_original_and_augmented_take_the_same_steps_by_default(views):
 
 def test_equal_epochs_train_the_augmented_arm_seven_times_longer(views):
     assert count_steps(views, Variant.AUGMENTED, budget=Budget.EQUAL_EPOCHS) == 18
-
-
-def test_thresholds_follow_their_rule():
-    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
-    scores = np.array([0.1, 0.2, 0.6, 0.3, 0.5, 0.55, 0.7, 0.8, 0.9, 0.95])
-    assert choose_threshold(labels, scores, ThresholdRule.HALF) == 0.5
-    kept = choose_threshold(labels, scores, ThresholdRule.SENSITIVITY)
-    assert kept == threshold_at_sensitivity(labels, scores, SCREENING_SENSITIVITY)
-    assert (scores[labels == 1] >= kept).mean() >= 0.85
-    youden = choose_threshold(labels, scores, ThresholdRule.YOUDEN)
-    assert 0.2 < youden <= 0.3

@@ -9,10 +9,11 @@ from hipray.config.experiment import (
     MattingSettings,
     SplitSettings,
     SplitUnit,
+    TuningOrigin,
 )
 from hipray.data.manifest import MANIFEST_SCHEMA, mask_column, read_manifest, write_table
 from hipray.errors import ConfigError, DataError, LeakageError
-from hipray.training.preparation import chosen_folds, prepare
+from hipray.training.preparation import chosen_folds, explain_optimism, prepare
 from hipray.vocab import REGIONS, MaskSource, Variant
 from tests.small_workspace import EXPERIMENT, grid_config
 
@@ -96,3 +97,25 @@ def test_tested_folds_are_all_or_those_that_are_named(small_workspace):
     assert chosen_folds(configure(store, test_folds=(0,))) == (0,)
     with pytest.raises(ConfigError, match=r"test_folds within 0..2, found \[3\]"):
         chosen_folds(configure(store, test_folds=(0, 3)))
+
+
+def test_results_are_optimistic_where_the_tuner_saw_the_tested_hips(small_workspace):
+    store = small_workspace.store
+    data = prepare(store, configure(store)).data
+
+    def explain(*, split=data.split, folds=(0,)):
+        origin = TuningOrigin(run="tune", split=split, repeat=0, fold=0)
+        config = configure(store, test_folds=folds, experiment=experiment(tuning=origin))
+        return explain_optimism(config, data)
+
+    assert explain() is None
+    assert "other folds are tested here" in explain(folds=(0, 1))
+    assert "another split" in explain(split="of other data")
+    assert explain_optimism(configure(store), data) is None
+
+
+def test_an_own_setting_of_an_unknown_network_is_refused(small_workspace):
+    store = small_workspace.store
+    own = experiment(backbones={"vgg_16": {"lr": 1e-3}})
+    with pytest.raises(ConfigError, match="backbone 'vgg_16'"):
+        prepare(store, configure(store, experiment=own))
