@@ -119,7 +119,7 @@ def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswe
         if row.present[question[0]]
     )
     findings = hip.findings
-    if row.confidence and min(row.confidence[r] for r in HEADLINE_REGIONS) < LOW_CONFIDENCE:
+    if row.confidence and min(row.confidence[r] for r in release.required_regions) < LOW_CONFIDENCE:
         findings = (*findings, Finding.LOW_MASK_CONFIDENCE)
     headline = _headline(release, regions)
     return HipAnswer(index, hip.side.value, hip.flipped, regions, headline, findings)

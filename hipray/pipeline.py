@@ -27,11 +27,11 @@ from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
-from hipray.releases.release import Release, check_preprocessing
-from hipray.segmentation.plausibility import check_masks
+from hipray.releases.release import Question, Release, check_preprocessing
+from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter
 from hipray.storage import Store
-from hipray.vocab import REGIONS, LabelType, Region, View
+from hipray.vocab import REGIONS, Region, View
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Views:
     """(N,) whether the region could be cut out."""
 
 
-Probabilities = dict[tuple[Region, LabelType], npt.NDArray[np.float64]]
+Probabilities = dict[Question, npt.NDArray[np.float64]]
 
 
 class Cutter:
@@ -53,12 +53,11 @@ class Cutter:
     def __init__(self, release: Release) -> None:
         self._release = release
         self._matter = Matter(release.matting)
-        self._regions = tuple(r for r in REGIONS if r in {m.region for m in release.members})
 
     def __call__(self, frames: Pixels, masks: Mask | None) -> Views:
         """Return views of frames (N, S, S); matted views need masks (N, R, S, S)."""
         views = Views()
-        for region in self._regions:
+        for region in self._release.regions:
             if self._release.view is View.WHOLE:
                 views.films[region] = frames
                 views.present[region] = np.ones(len(frames), np.bool_)
@@ -82,16 +81,12 @@ class Ensemble:
     """Averages the calibrated probabilities of a release's members."""
 
     def __init__(self, release: Release, bundles: Sequence[Bundle], device: torch.device) -> None:
-        self._voters: dict[tuple[Region, LabelType], list[_Voter]] = {}
+        self._questions = release.questions
+        self._voters: dict[Question, list[_Voter]] = {}
         for member, bundle in zip(release.members, bundles, strict=True):
             calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
             voter = _Voter(build_classifier(bundle, device), calibrator)
             self._voters.setdefault((member.region, member.label_type), []).append(voter)
-
-    @property
-    def questions(self) -> tuple[tuple[Region, LabelType], ...]:
-        """The regions and labels that are answered, in reading order."""
-        return tuple(sorted(self._voters, key=lambda q: (REGIONS.index(q[0]), q[1])))
 
     def __call__(self, views: Views) -> Probabilities:
         """Return the probability (N,) of being abnormal for each region and label."""
@@ -103,7 +98,7 @@ class Ensemble:
                 ],
                 axis=0,
             )
-            for region, label in self.questions
+            for region, label in self._questions
         }
 
 
@@ -194,25 +189,44 @@ def score_frames(stages: Stages, frames: Pixels) -> tuple[list[HipRow], Mask | N
     masks = segmentation.masks if segmentation else None
     views = stages.cutter(frames, masks)
     probabilities = stages.ensemble(views)
-    rows = [row_of(probabilities, views, segmentation, index) for index in range(len(frames))]
+    rows = list_rows(stages.release, probabilities, views, segmentation)
     return rows, masks
 
 
-def row_of(
-    probabilities: Probabilities, views: Views, segmentation: Segmentation | None, index: int
+def list_rows(
+    release: Release,
+    probabilities: Probabilities,
+    views: Views,
+    segmentation: Segmentation | None,
+) -> list[HipRow]:
+    """Return the numbers of each hip of a batch."""
+    hips = len(next(iter(views.present.values())))
+    return [_row_of(release, probabilities, views, segmentation, n) for n in range(hips)]
+
+
+def _row_of(
+    release: Release,
+    probabilities: Probabilities,
+    views: Views,
+    segmentation: Segmentation | None,
+    index: int,
 ) -> HipRow:
-    """Return the numbers of hip `index` of a batch."""
     chances = {question: float(values[index]) for question, values in probabilities.items()}
     present = {region: bool(values[index]) for region, values in views.present.items()}
     if segmentation is None:
         return HipRow(chances, present, None, None, None)
     masks, confidence = segmentation.masks[index], segmentation.confidence[index]
+    refusal = check_geometry(
+        masks,
+        asked=release.required_regions,
+        min_area_fraction=release.matting.min_area_fraction,
+    )
     return HipRow(
         chances,
         present,
         {region: float(masks[c].mean()) for c, region in enumerate(REGIONS)},
         {region: float(confidence[c]) for c, region in enumerate(REGIONS)},
-        check_masks(masks),
+        refusal,
     )
 
 

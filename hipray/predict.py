@@ -34,7 +34,7 @@ def run_predict(config: PredictRun) -> Prediction:
     data = _read_file(config)
     pipeline = Pipeline(load_stages(store, release))
     with IsolatedReader(config.limits, release.preprocessing) as reader:
-        result = reader.read_hips(data, name=Path(config.file).name)
+        result = reader.read_hips(data, name=Path(config.file).name, side=config.side)
     answers, masks = pipeline.answer_with_masks([result])
     return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))
 

@@ -14,7 +14,7 @@ from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.storage import StorageSettings
-from hipray.vocab import Backbone, DataSource, LabelType, Region, Variant
+from hipray.vocab import Backbone, DataSource, LabelType, Region, Side, Variant
 
 PAPER_BACKBONES = tuple(backbone.value for backbone in Backbone)
 
@@ -145,6 +145,8 @@ class PredictRun(Job):
     """Path or s3:// address of a film."""
     release: str = "default"
     """Name of a release of the workspace, or the path of its JSON."""
+    side: Side | None = None
+    """left or right by your own records, for a film that does not state it."""
     overlay: str | None = None
     """PNG to write; default: beside the working directory, named after the file."""
     allow_phantom_release: bool = False

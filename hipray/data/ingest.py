@@ -10,11 +10,8 @@ images/**               films; labelme JSON of the same name beside them
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
-from pathlib import PurePosixPath
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -22,28 +19,26 @@ import pyarrow as pa
 from hipray.config.base import build_config
 from hipray.config.images import Preprocessing
 from hipray.config.jobs import IngestRun
-from hipray.data.annotations import Annotation, check_masks, read_labelme
-from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
-from hipray.data.dxa import DxaTable, read_dxa
-from hipray.data.images import PREPROCESSING_VERSION, ReadResult
-from hipray.data.isolation import IsolatedReader
-from hipray.data.listing import (
-    ANNOTATION_SUFFIX,
-    ARCHIVE_NOTE,
-    TABLE_SUFFIXES,
-    is_film,
-    is_json,
-    stem,
+from hipray.data.annotations import check_masks
+from hipray.data.archive import (
+    FilmFile,
+    Listing,
+    list_archive,
+    read_films,
+    read_labels,
+    read_uri,
+    stated_source,
 )
+from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
+from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.manifest import MANIFEST_KEY, build_manifest, missing_column, write_table
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
-from hipray.errors import DataError
 from hipray.progress import track
-from hipray.storage import ObjectInfo, Store, open_store
+from hipray.storage import Store, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
 
 FLOW_KEY = "ingest/flow.json"
@@ -65,6 +60,13 @@ FILES_SCHEMA = pa.schema(
 )
 
 
+class FileOutcome(StrEnum):
+    """What became of a file."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
 @dataclass
 class Flow:
     """The counts of one ingest: found = accepted + refused, in files."""
@@ -84,22 +86,6 @@ class Flow:
     reused: bool = False
 
 
-@dataclass(frozen=True)
-class _Listing:
-    films: list[str]
-    annotations: frozenset[str]
-    tables: list[str]
-    digest: str
-
-
-@dataclass(frozen=True)
-class _ReadFilm:
-    key: str
-    sha256: str
-    result: ReadResult
-    annotation: Annotation | None
-
-
 def run_ingest(config: IngestRun) -> Flow:
     """Read the archive of `config` into the workspace; return the counts.
 
@@ -108,22 +94,23 @@ def run_ingest(config: IngestRun) -> Flow:
     """
     workspace = open_store(config.workspace, config.storage)
     archive = open_store(config.images, config.storage)
-    listing = _list_archive(archive, config)
+    listing = list_archive(archive, config)
     identity = _identity(config, listing, archive)
     known = _read_finished(workspace, identity)
     if known is not None:
         return known
-    table = _read_labels(archive, config, listing)
-    source = config.source or _stated_source(archive)
+    table = read_labels(archive, config, listing)
+    source = config.source or stated_source(archive)
     flow = Flow(
         found=len(listing.films),
         source=source,
         problems=list(table.problems),
         preprocessing=config.preprocessing.model_dump(mode="json"),
     )
-    rows = _Rows(workspace, RecordIndex(table.records), config, source, flow)
+    records = RecordIndex(table.records)
+    rows = _Rows(workspace, records, config, source, flow)
     with track("ingest", len(listing.films)) as update:
-        for done, film in enumerate(_read_films(archive, listing, rows, config), start=1):
+        for done, film in enumerate(read_films(archive, listing, records, config), start=1):
             rows.add(film)
             update(done)
     rows.finish()
@@ -142,7 +129,7 @@ class _Rows:
         source: DataSource,
         flow: Flow,
     ) -> None:
-        self.records = records
+        self._records = records
         self._workspace = workspace
         self._config = config
         self._source = source
@@ -153,7 +140,7 @@ class _Rows:
         self._tiles: list[Tile] = []
         self._seen: set[tuple[str, str]] = set()
 
-    def add(self, film: _ReadFilm) -> None:
+    def add(self, film: FilmFile) -> None:
         """Take one file as accepted hips or as a refusal."""
         if film.result.refusal is not None:
             self._refuse(film, film.result.refusal)
@@ -166,7 +153,7 @@ class _Rows:
             return
         for index, row in enumerate(rows):
             self._accept(film, index, row)
-        self._note(film, outcome="accepted", hip_ids=[row["hip_id"] for row in rows])
+        self._note(film, outcome=FileOutcome.ACCEPTED, hip_ids=[row["hip_id"] for row in rows])
         self._flow.accepted += 1
 
     def finish(self) -> None:
@@ -180,14 +167,14 @@ class _Rows:
         self._flow.patients = len({row["patient_id"] for row in self._rows})
         self._flow.dropped = _count_dropped(self._rows)
 
-    def _build(self, film: _ReadFilm, index: int) -> dict[str, Any]:
+    def _build(self, film: FilmFile, index: int) -> dict[str, Any]:
         facts = FilmFacts(film.key, film.sha256, self._source)
         return build_row(
             facts, film.result, index,
-            records=self.records, rules=self._config.rules, pseudonyms=self._pseudonyms,
+            records=self._records, rules=self._config.rules, pseudonyms=self._pseudonyms,
         )  # fmt: skip
 
-    def _accept(self, film: _ReadFilm, index: int, row: dict[str, Any]) -> None:
+    def _accept(self, film: FilmFile, index: int, row: dict[str, Any]) -> None:
         hip = film.result.hips[index]
         masks = _warped_masks(film, index)
         row.update(mask_keys(row["hip_id"], masks))
@@ -206,18 +193,18 @@ class _Rows:
         ]:
             self._flow.problems.append(f"{row['hip_id']}: {problem}")
 
-    def _refuse(self, film: _ReadFilm, refusal: Refusal) -> None:
+    def _refuse(self, film: FilmFile, refusal: Refusal) -> None:
         self._flow.refused[refusal.code] = self._flow.refused.get(refusal.code, 0) + 1
         self._note(
-            film, outcome="refused",
+            film, outcome=FileOutcome.REFUSED,
             code=refusal.code, detector=refusal.detector, evidence=refusal.evidence,
         )  # fmt: skip
 
-    def _note(self, film: _ReadFilm, **outcome: Any) -> None:
+    def _note(self, film: FilmFile, **outcome: Any) -> None:
         self._files.append({"file": film.key, **outcome})
 
 
-def _warped_masks(film: _ReadFilm, index: int) -> dict[Region, Any]:
+def _warped_masks(film: FilmFile, index: int) -> dict[Region, Any]:
     """The annotated masks of one hip on its canonical pixels."""
     if film.annotation is None:
         return {}
@@ -228,28 +215,10 @@ def _warped_masks(film: _ReadFilm, index: int) -> dict[Region, Any]:
     return {region: mask for region, mask in warped.items() if mask.any()}
 
 
-def _list_archive(archive: Store, config: IngestRun) -> _Listing:
-    infos: list[ObjectInfo] = list(archive.list())
-    stems = Counter(stem(info.key) for info in infos if not is_json(info.key))
-    annotations = {i.key for i in infos if is_json(i.key) and stems[stem(i.key)]}
-    tables = [
-        i.key for i in infos
-        if i.key.lower().endswith(TABLE_SUFFIXES) and i.key not in annotations
-        and PurePosixPath(i.key).name != ARCHIVE_NOTE
-    ]  # fmt: skip
-    films = sorted(i.key for i in infos if is_film(i.key))
-    if not films:
-        raise DataError(
-            f"films in {config.images}", f"{len(infos)} files, none a film", "check the path"
-        )
-    digest = digest_of([(i.key, i.etag, i.size) for i in infos])
-    return _Listing(films, frozenset(annotations), tables, digest)
-
-
-def _identity(config: IngestRun, listing: _Listing, archive: Store) -> str:
+def _identity(config: IngestRun, listing: Listing, archive: Store) -> str:
     """What makes two ingests the same: settings, files, table and the code that reads them."""
     settings = config.model_dump(mode="json", exclude={"workspace", "storage", "readers"})
-    labels = "" if config.labels is None else digest_bytes(_read_uri(config, config.labels))
+    labels = "" if config.labels is None else digest_bytes(read_uri(config, config.labels))
     return digest_of(
         [settings, labels, listing.digest, PREPROCESSING_VERSION, source_digest("data")]
     )
@@ -267,84 +236,6 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
 def read_preprocessing(workspace: Store) -> Preprocessing:
     """Return the settings that the workspace's films were ingested with."""
     return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
-
-
-def _read_uri(config: IngestRun, uri: str) -> bytes:
-    folder, _, name = uri.rpartition("/")
-    return open_store(folder or ".", config.storage).read(name)
-
-
-def _read_labels(archive: Store, config: IngestRun, listing: _Listing) -> DxaTable:
-    if config.labels is not None:
-        data = _read_uri(config, config.labels)
-        return read_dxa(data, name=PurePosixPath(config.labels).name, region=config.region)
-    if len(listing.tables) > 1:
-        raise DataError(
-            "one DXA table beside the films",
-            ", ".join(listing.tables[:5]),
-            "say which one with --labels",
-        )
-    if not listing.tables:
-        return DxaTable((), ("no DXA table was found: every label is missing",))
-    name = listing.tables[0]
-    return read_dxa(archive.read(name), name=name, region=config.region)
-
-
-def _stated_source(archive: Store) -> DataSource:
-    if not archive.exists(ARCHIVE_NOTE):
-        return DataSource.REAL
-    try:
-        return DataSource(json.loads(archive.read(ARCHIVE_NOTE))["source"])
-    except (ValueError, KeyError, TypeError):
-        return DataSource.REAL
-
-
-def _read_films(
-    archive: Store, listing: _Listing, rows: _Rows, config: IngestRun
-) -> Iterator[_ReadFilm]:
-    """Films in listing order, decoded a few ahead by isolated readers."""
-    readers = [IsolatedReader(config.limits, config.preprocessing) for _ in range(config.readers)]
-    try:
-        with ThreadPoolExecutor(config.readers) as pool:
-            jobs = (
-                pool.submit(
-                    _read_film, archive, key, listing, readers[n % len(readers)], rows.records
-                )
-                for n, key in enumerate(listing.films)
-            )
-            yield from _in_order(jobs, ahead=4 * config.readers)
-    finally:
-        for reader in readers:
-            reader.close()
-
-
-def _in_order(jobs: Iterable[Future[_ReadFilm]], *, ahead: int) -> Iterator[_ReadFilm]:
-    """Results in order while at most `ahead` are under way: memory stays flat."""
-    source = iter(jobs)
-    waiting = list(islice(source, ahead))
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting.extend(islice(source, 1))
-
-
-def _read_film(
-    archive: Store, key: str, listing: _Listing, reader: IsolatedReader, records: RecordIndex
-) -> _ReadFilm:
-    info = archive.info(key)
-    if info is not None and info.size > reader.limits.max_file_bytes:
-        evidence = f"{info.size} bytes, at most {reader.limits.max_file_bytes}"
-        refusal = Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)
-        return _ReadFilm(key, "", ReadResult(key, refusal=refusal), None)
-    data = archive.read(key)
-    result = reader.read_hips(data, name=key, side=records.side_of(key))
-    sidecar = stem(key) + ANNOTATION_SUFFIX
-    annotation = None
-    if sidecar in listing.annotations and result.film_info is not None:
-        shape = result.film_info
-        annotation = read_labelme(
-            archive.read(sidecar), width=shape.width, height=shape.height, name=sidecar
-        )
-    return _ReadFilm(key, digest_bytes(data), result, annotation)
 
 
 def _count_dropped(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

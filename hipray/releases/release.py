@@ -15,9 +15,12 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import BundleError, ConfigError, NotFoundError
 from hipray.storage import Store
-from hipray.vocab import DataSource, LabelType, Region, View
+from hipray.vocab import HEADLINE_REGIONS, REGIONS, DataSource, LabelType, Region, View
 
 FORMAT = 1
+
+Question = tuple[Region, LabelType]
+"""What a member answers."""
 
 
 class Member(Config):
@@ -85,6 +88,25 @@ class Release(Config):
     def digest(self) -> str:
         """The digest that every answer names."""
         return digest_of(self)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The regions and labels that are answered, in reading order."""
+        asked = {(member.region, member.label_type) for member in self.members}
+        return tuple(sorted(asked, key=lambda q: (REGIONS.index(q[0]), q[1])))
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions that are answered, in the order of `vocab.REGIONS`."""
+        return tuple(dict.fromkeys(region for region, _ in self.questions))
+
+    @property
+    def required_regions(self) -> tuple[Region, ...]:
+        """The regions without which a hip is refused: the headline's, else all answered ones.
+
+        A research-only region that cannot be cut out is left out of the answer.
+        """
+        return tuple(r for r in self.regions if r in HEADLINE_REGIONS) or self.regions
 
 
 def release_key(name: str) -> str:

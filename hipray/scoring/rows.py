@@ -13,14 +13,13 @@ import pyarrow as pa
 from hipray import RESEARCH_NOTICE
 from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
 from hipray.data.refusals import Refusal
-from hipray.releases.release import Release
+from hipray.releases.release import Question
 from hipray.scoring.films import ReadFilm
-from hipray.vocab import REGIONS, LabelType, RefusalCode, Region
+from hipray.vocab import RefusalCode
 
 SCHEMA_VERSION = "1"
 """Raised with every change of a column's name, type or meaning."""
 
-Question = tuple[Region, LabelType]
 Row = dict[str, Any]
 
 
@@ -72,12 +71,6 @@ SCORE_SCHEMA = pa.schema(
     ],
     metadata={"schema_version": SCHEMA_VERSION, "research_notice": RESEARCH_NOTICE},
 )
-
-
-def list_questions(release: Release) -> tuple[Question, ...]:
-    """Return the regions and labels a release answers for, in reading order."""
-    asked = {(member.region, member.label_type) for member in release.members}
-    return tuple(sorted(asked, key=lambda question: (REGIONS.index(question[0]), question[1])))
 
 
 def build_rows(film: ReadFilm, answer: StudyAnswer, questions: Sequence[Question]) -> list[Row]:

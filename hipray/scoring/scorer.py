@@ -14,7 +14,7 @@ from hipray.scoring.failures import dump_failure
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.packing import unpack_films
 from hipray.scoring.parts import PartNames, write_part
-from hipray.scoring.rows import build_rows, build_table, list_questions
+from hipray.scoring.rows import build_rows, build_table
 from hipray.scoring.shards import Shard, parse_shard
 from hipray.storage import open_store
 
@@ -72,7 +72,7 @@ def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError
 
 def score_films(pipeline: Pipeline, films: Sequence[ReadFilm]) -> pa.Table:
     """Return the rows of `films` in their order."""
-    questions = list_questions(pipeline.stages.release)
+    questions = pipeline.stages.release.questions
     rows = []
     for start in range(0, len(films), BATCH_FILMS):
         batch = films[start : start + BATCH_FILMS]

@@ -28,10 +28,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.serving.access import check_token
 from hipray.serving.admission import Admission
-from hipray.serving.body import FILE_FIELD, FORM_TYPE, JSON_TYPE, ScoreRequest, read_request
+from hipray.serving.body import (
+    FILE_FIELD,
+    FORM_TYPE,
+    JSON_TYPE,
+    SIDE_FIELD,
+    ScoreRequest,
+    read_request,
+)
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.problems import DEFECT, PROBLEM_TYPE, Problem, explain
 from hipray.serving.service import ScoringService
+from hipray.vocab import Side
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -54,7 +62,10 @@ REQUEST_BODY = {
         FORM_TYPE: {
             "schema": {
                 "type": "object",
-                "properties": {FILE_FIELD: {"type": "string", "format": "binary"}},
+                "properties": {
+                    FILE_FIELD: {"type": "string", "format": "binary"},
+                    SIDE_FIELD: {"type": "string", "enum": list(Side)},
+                },
                 "required": [FILE_FIELD],
             }
         },

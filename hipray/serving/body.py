@@ -5,6 +5,7 @@ The limit counts while the body arrives, and nothing of a film is written to dis
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from pydantic import Field, ValidationError
@@ -14,10 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
 from hipray.serving.problems import ProblemError, reject
+from hipray.vocab import Side
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 FILE_FIELD = "file"
+SIDE_FIELD = "side"
 
 MAX_JSON_BYTES = 16_384
 """Bytes of a JSON body; the longest uri is far below."""
@@ -31,13 +34,27 @@ class ScoreRequest(Config):
 
     uri: str = Field(min_length=1, max_length=2048)
     """s3:// address of a film below an allowed prefix."""
+    side: Side | None = None
+    """The patient's side by the caller's own records, for films that do not state it."""
+
+
+@dataclass(frozen=True)
+class UploadedFilm:
+    """A film that came with its request, and what the caller's records say of it."""
+
+    data: bytes
+    side: Side | None = None
+
+
+FilmRequest = ScoreRequest | UploadedFilm
+"""A film by address or in the body."""
 
 
 class _MemoryParser(MultiPartParser):
     spool_max_size = sys.maxsize  # films stay in memory: a temporary file would outlive a crash
 
 
-async def read_request(request: Request, *, max_file_bytes: int) -> ScoreRequest | bytes:
+async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
     """Return the address that a request names, or the film that it carries.
 
     Raises ProblemError: 400 for a malformed body, 413 for one that is too large, 415 for one of
@@ -60,29 +77,45 @@ async def _read_json(request: Request) -> ScoreRequest:
         return ScoreRequest.model_validate_json(b"".join(chunks))
     except ValidationError:
         raise reject(
-            HTTPStatus.BAD_REQUEST, 'the body must be {"uri": "s3://bucket/key"} and nothing else'
+            HTTPStatus.BAD_REQUEST,
+            'the body must be {"uri": "s3://bucket/key"}, with "side": "left" or "right" if known, '
+            "and nothing else",
         ) from None
 
 
-async def _read_form(request: Request, max_file_bytes: int) -> bytes:
+async def _read_form(request: Request, max_file_bytes: int) -> UploadedFilm:
     body = limit_body(request, max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
     form = await _parse_form(request.headers, body)
     try:
         film = form.get(FILE_FIELD)
-        if len(form) != 1 or not isinstance(film, UploadFile):
+        if not isinstance(film, UploadFile) or len(form.getlist(FILE_FIELD)) != 1:
             raise reject(
                 HTTPStatus.BAD_REQUEST, f"the form must have one file, in the field '{FILE_FIELD}'"
             )
         if (film.size or 0) > max_file_bytes:
             raise too_large(max_file_bytes)
-        return await film.read()
+        return UploadedFilm(await film.read(), _read_side(form))
     finally:
         await form.close()
 
 
+def _read_side(form: FormData) -> Side | None:
+    stated = {name: value for name, value in form.multi_items() if name != FILE_FIELD}
+    if not stated:
+        return None
+    try:
+        return Side(str(stated.pop(SIDE_FIELD)))
+    except (KeyError, ValueError):
+        raise reject(
+            HTTPStatus.BAD_REQUEST,
+            f"beside '{FILE_FIELD}' the form may have one field, '{SIDE_FIELD}', which is left, "
+            "right or unknown",
+        ) from None
+
+
 async def _parse_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> FormData:
     try:
-        return await _MemoryParser(headers, body, max_files=1, max_fields=0).parse()
+        return await _MemoryParser(headers, body, max_files=1, max_fields=1).parse()
     except MultiPartException:
         raise reject(
             HTTPStatus.BAD_REQUEST, f"the form is malformed; send one file in '{FILE_FIELD}'"

@@ -11,9 +11,8 @@ from typing import Protocol, TypeVar
 
 from hipray.answers import HipRow
 from hipray.data.framing import Pixels
-from hipray.pipeline import Cutter, Probabilities, Views, row_of
+from hipray.pipeline import Cutter, Probabilities, Views, list_rows
 from hipray.releases.release import Release
-from hipray.segmentation.segmenter import Segmentation
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.messages import (
     Message,
@@ -77,7 +76,8 @@ class SplitGraph:
             packed = (await call_stage(self.segment, message, clock, Step.SEGMENT)).body
         views = await self._cut(message, packed, clock)
         answer = await call_stage(self.classify, message.with_body(views), clock, Step.CLASSIFY)
-        return _rows_of(answer.body, views, packed, len(frames))
+        segmentation = packed.unpack() if packed is not None else None
+        return list_rows(self.release, answer.body, views, segmentation)
 
     async def _cut(
         self, message: Message[Pixels], packed: PackedSegmentation | None, clock: StepClock
@@ -86,10 +86,3 @@ class SplitGraph:
             return Cutter(self.release)(message.body, None)  # whole films: nothing to compute
         film = message.with_body(SegmentedFrames(message.body, packed))
         return (await call_stage(self.matte, film, clock, Step.MATTE)).body
-
-
-def _rows_of(
-    probabilities: Probabilities, views: Views, packed: PackedSegmentation | None, hips: int
-) -> list[HipRow]:
-    segmentation: Segmentation | None = packed.unpack() if packed is not None else None
-    return [row_of(probabilities, views, segmentation, index) for index in range(hips)]

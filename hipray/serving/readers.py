@@ -12,6 +12,7 @@ from hipray.data.framing import Pixels
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.pipeline import frame_hips
+from hipray.vocab import Side
 
 NO_FILM = b"no film"
 """Bytes that no decoder takes: reading them starts a decoder process and nothing else."""
@@ -35,14 +36,14 @@ class ReaderPool:
         await asyncio.gather(*map(self._in_thread, starts))
 
     async def read(
-        self, data: bytes, *, name: str, working_px: int
+        self, data: bytes, *, name: str, side: Side | None, working_px: int
     ) -> tuple[ReadResult, Pixels | None]:
         """Return what a film holds, and its hips as frames (N, S, S); None without hips."""
 
         def read_and_frame() -> tuple[ReadResult, Pixels | None]:
             reader = self._idle.get()
             try:
-                result = reader.read_hips(data, name=name)
+                result = reader.read_hips(data, name=name, side=side)
             finally:
                 self._idle.put(reader)
             return result, frame_hips(result.hips, working_px) if result.hips else None

@@ -6,7 +6,7 @@ from typing import Any
 
 from hipray.answers import answer_as_dict, build_answer
 from hipray.releases.release import Release
-from hipray.serving.body import ScoreRequest
+from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
 from hipray.serving.readers import ReaderPool
@@ -48,7 +48,7 @@ class ScoringService:
         self._warm = True
 
     async def score(
-        self, film: ScoreRequest | bytes, *, request_id: str, clock: StepClock
+        self, film: FilmRequest, *, request_id: str, clock: StepClock
     ) -> dict[str, Any]:
         """Return the answer for one film as JSON values; a refused film is an answer, too.
 
@@ -56,10 +56,10 @@ class ScoringService:
         """
         if isinstance(film, ScoreRequest):
             with clock.measure(Step.FETCH):
-                film = await self._fetch(film.uri)
+                film = UploadedFilm(await self._fetch(film.uri), film.side)
         with clock.measure(Step.DECODE):
             result, frames = await self._readers.read(
-                film, name=request_id, working_px=self.release.working_px
+                film.data, name=request_id, side=film.side, working_px=self.release.working_px
             )
         rows = []
         if frames is not None:

@@ -7,9 +7,7 @@ from http import HTTPStatus
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
 from hipray.serving.problems import reject
-from hipray.storage import Store, open_store
-
-SCHEME = "s3://"
+from hipray.storage import S3_SCHEME, Store, open_store
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class FilmSource:
 
 
 def _split_uri(uri: str) -> tuple[str, ...]:
-    bucket_and_key = uri.removeprefix(SCHEME)
+    bucket_and_key = uri.removeprefix(S3_SCHEME)
     parts = tuple(bucket_and_key.split("/"))
     if bucket_and_key == uri or len(parts) < 2:
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must have the form s3://bucket/key")
@@ -63,11 +61,11 @@ def _split_uri(uri: str) -> tuple[str, ...]:
 def _open_prefix(prefix: str, settings: StorageSettings) -> _Allowed:
     trimmed = prefix.removesuffix("/")
     try:
-        if not trimmed.startswith(SCHEME):
+        if not trimmed.startswith(S3_SCHEME):
             raise ConfigError("an s3:// address", f"'{prefix}'", "correct it")
         store = open_store(trimmed, settings)
     except HiprayError:
         raise ConfigError(
             "s3://bucket or s3://bucket/folder in allowed_prefixes", f"'{prefix}'", "correct it"
         ) from None
-    return _Allowed(tuple(trimmed.removeprefix(SCHEME).split("/")), store)
+    return _Allowed(tuple(trimmed.removeprefix(S3_SCHEME).split("/")), store)

@@ -2,9 +2,11 @@
 
 from hipray.storage.leases import Lease, LeaseInfo, acquire, holder
 from hipray.storage.open import check_store, open_store
+from hipray.storage.s3 import S3_SCHEME
 from hipray.storage.store import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
 
 __all__ = [
+    "S3_SCHEME",
     "InvalidKeyError",
     "Lease",
     "LeaseInfo",

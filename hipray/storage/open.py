@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
 from hipray.errors import ConfigError, StorageError
 from hipray.storage.local import LocalStore
-from hipray.storage.s3 import SCHEME, S3Store
+from hipray.storage.s3 import S3_SCHEME, S3Store
 from hipray.storage.store import Store, check_prefix
 
 URI_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -28,7 +28,7 @@ def open_store(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> Store:
         return _open_folder(uri, settings)
     if uri.startswith("file:///"):
         return _open_folder(unquote(uri.removeprefix("file://")), settings)
-    if uri.startswith(SCHEME):
+    if uri.startswith(S3_SCHEME):
         return _open_bucket(uri, settings)
     raise ConfigError(
         "a local path, file:///path or s3://bucket/prefix", f"'{uri}'", "correct the address"
@@ -42,11 +42,11 @@ def _open_folder(path: str, settings: StorageSettings) -> LocalStore:
 
 
 def _open_bucket(uri: str, settings: StorageSettings) -> S3Store:
-    bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+    bucket, _, prefix = uri.removeprefix(S3_SCHEME).partition("/")
     if not BUCKET_NAME.match(bucket):
         raise ConfigError("s3://bucket or s3://bucket/prefix", f"'{uri}'", "correct the bucket")
     prefix = check_prefix(prefix)
-    return S3Store(f"{SCHEME}{bucket}/{prefix}" if prefix else f"{SCHEME}{bucket}", settings)
+    return S3Store(f"{S3_SCHEME}{bucket}/{prefix}" if prefix else f"{S3_SCHEME}{bucket}", settings)
 
 
 def check_store(store: Store) -> None:

@@ -40,7 +40,7 @@ from hipray.storage.local import explained
 from hipray.storage.s3_errors import explain_failure
 from hipray.storage.store import ObjectInfo, Store, check_key, check_prefix, check_size
 
-SCHEME = "s3://"
+S3_SCHEME = "s3://"
 
 COPY_BYTES = 1 << 20
 """Bytes taken at a time from an answer that goes to a file."""
@@ -78,7 +78,7 @@ class S3Store(Store):
 
     def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
         super().__init__(uri, settings)
-        self.bucket, _, prefix = uri.removeprefix(SCHEME).partition("/")
+        self.bucket, _, prefix = uri.removeprefix(S3_SCHEME).partition("/")
         self._root = f"{check_prefix(prefix)}/" if prefix else ""
         self._bucket_seen = False
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hipray.segmentation.plausibility import check_masks
-from hipray.vocab import REGIONS, RefusalCode, Region
+from hipray.segmentation.plausibility import check_geometry
+from hipray.vocab import HEADLINE_REGIONS, REGIONS, RefusalCode, Region
 
 
 def draw(**boxes):
@@ -18,8 +18,12 @@ def draw(**boxes):
 HIP = (20, 80, 20, 70)
 
 
+def check(masks, asked=HEADLINE_REGIONS):
+    return check_geometry(masks, asked=asked, min_area_fraction=0.001)
+
+
 def test_a_neck_inside_a_larger_hip_is_plausible():
-    assert check_masks(draw(total_hip=HIP, femoral_neck=(30, 45, 30, 50))) is None
+    assert check(draw(total_hip=HIP, femoral_neck=(30, 45, 30, 50))) is None
 
 
 def test_true_phantom_masks_are_plausible(small_workspace):
@@ -28,7 +32,7 @@ def test_true_phantom_masks_are_plausible(small_workspace):
 
     store = small_workspace.store
     masks = load_arrays(store, read_manifest(store), side=192).masks
-    assert [check_masks(mask) for mask in masks] == [None] * 34
+    assert [check(mask) for mask in masks] == [None] * 34
 
 
 @pytest.mark.parametrize(
@@ -41,19 +45,25 @@ def test_true_phantom_masks_are_plausible(small_workspace):
     ],
 )
 def test_a_missing_headline_region_is_named(boxes, name):
-    refusal = check_masks(draw(**boxes))
+    refusal = check(draw(**boxes))
     assert refusal.code is RefusalCode.REGION_MISSING
     assert refusal.evidence.startswith(name)
 
 
 def test_a_missing_research_region_is_no_refusal():
     masks = draw(total_hip=HIP, femoral_neck=(30, 45, 30, 50), wards_triangle=(0, 1, 0, 1))
-    assert check_masks(masks) is None
+    assert check(masks) is None
 
 
 @pytest.mark.parametrize(
     "neck", [(30, 45, 66, 90), (20, 75, 20, 70)], ids=["beside the hip", "as large as the hip"]
 )
 def test_an_impossible_neck_is_refused(neck):
-    refusal = check_masks(draw(total_hip=HIP, femoral_neck=neck))
+    refusal = check(draw(total_hip=HIP, femoral_neck=neck))
     assert refusal.code is RefusalCode.IMPLAUSIBLE_GEOMETRY
+
+
+def test_a_region_that_nobody_asked_for_may_be_missing():
+    masks = draw(greater_trochanter=(10, 30, 30, 50))
+    assert check(masks, asked=(Region.GREATER_TROCHANTER,)) is None
+    assert check(masks).code is RefusalCode.REGION_MISSING

@@ -83,6 +83,22 @@ def test_a_film_in_the_store_gets_the_same_answer(
     assert "Doe" not in by_uri.text
 
 
+def test_a_caller_may_state_the_side_of_a_film_that_does_not(
+    make_api: MakeApi, s3_server: S3Server
+) -> None:
+    film = save_dicom(build_dicom(ImageLaterality=None))
+    store = s3_server.new_store()
+    store.write("in/a.dcm", film)
+    api = make_api(allowed_prefixes=(f"{store.uri}/in",), storage=s3_server.settings)
+    unstated = without_request(api.upload(film))["hips"][0]
+    stated = without_request(api.post(files={"file": ("a", film)}, data={"side": "right"}))
+    named = without_request(api.post(json={"uri": f"{store.uri}/in/a.dcm", "side": "right"}))
+    assert (unstated["side"], unstated["flipped"]) == ("unknown", False)
+    assert (stated["hips"][0]["side"], stated["hips"][0]["flipped"]) == ("right", True)
+    assert "side_unknown" in unstated["findings"]
+    assert_same(stated, named)
+
+
 @pytest.mark.parametrize(
     ("film", "code"),
     [
@@ -137,6 +153,9 @@ def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_serv
         ),
         ({"files": {"image": ("x", b"film")}}, 400, "'file'"),
         ({"files": [("file", ("x", b"a")), ("file", ("y", b"b"))]}, 400, "'file'"),
+        ({"json": {"uri": "s3://bucket/key", "side": "both"}}, 400, "left"),
+        ({"data": {"side": "L"}, "files": {"file": ("x", b"a")}}, 400, "'side'"),
+        ({"data": {"name": "Doe"}, "files": {"file": ("x", b"a")}}, 400, "'side'"),
         ({"data": {"file": "text"}, "files": {"other": ("x", b"a")}}, 400, "'file'"),
     ],
 )

@@ -1,0 +1,150 @@
+"""What an archive holds: films, annotations beside them and one DXA table; read in order."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+
+from hipray.config.jobs import IngestRun
+from hipray.data.annotations import Annotation, read_labelme
+from hipray.data.dxa import DxaTable, read_dxa
+from hipray.data.images import ReadResult
+from hipray.data.isolation import IsolatedReader
+from hipray.data.listing import (
+    ANNOTATION_SUFFIX,
+    ARCHIVE_NOTE,
+    TABLE_SUFFIXES,
+    is_film,
+    is_json,
+    stem,
+)
+from hipray.data.matching import RecordIndex
+from hipray.data.refusals import Refusal
+from hipray.digests import digest_bytes, digest_of
+from hipray.errors import DataError
+from hipray.storage import ObjectInfo, Store, open_store
+from hipray.vocab import DataSource, RefusalCode
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of an archive by what they are; `digest` changes with any of them."""
+
+    films: list[str]
+    annotations: frozenset[str]
+    tables: list[str]
+    digest: str
+
+
+@dataclass(frozen=True)
+class FilmFile:
+    """One film as it was read; `sha256` is empty where the file was too large to fetch."""
+
+    key: str
+    sha256: str
+    result: ReadResult
+    annotation: Annotation | None
+
+
+def list_archive(archive: Store, config: IngestRun) -> Listing:
+    """Return what lies in the archive; raises DataError where no file is a film."""
+    infos: list[ObjectInfo] = list(archive.list())
+    stems = Counter(stem(info.key) for info in infos if not is_json(info.key))
+    annotations = {i.key for i in infos if is_json(i.key) and stems[stem(i.key)]}
+    tables = [
+        i.key for i in infos
+        if i.key.lower().endswith(TABLE_SUFFIXES) and i.key not in annotations
+        and PurePosixPath(i.key).name != ARCHIVE_NOTE
+    ]  # fmt: skip
+    films = sorted(i.key for i in infos if is_film(i.key))
+    if not films:
+        raise DataError(
+            f"films in {config.images}", f"{len(infos)} files, none a film", "check the path"
+        )
+    digest = digest_of([(i.key, i.etag, i.size) for i in infos])
+    return Listing(films, frozenset(annotations), tables, digest)
+
+
+def read_labels(archive: Store, config: IngestRun, listing: Listing) -> DxaTable:
+    """Return the DXA table of `config.labels`, or the one beside the films.
+
+    Raises DataError where several lie there, or where it cannot be understood.
+    """
+    if config.labels is not None:
+        data = read_uri(config, config.labels)
+        return read_dxa(data, name=PurePosixPath(config.labels).name, region=config.region)
+    if len(listing.tables) > 1:
+        raise DataError(
+            "one DXA table beside the films",
+            ", ".join(listing.tables[:5]),
+            "say which one with --labels",
+        )
+    if not listing.tables:
+        return DxaTable((), ("no DXA table was found: every label is missing",))
+    name = listing.tables[0]
+    return read_dxa(archive.read(name), name=name, region=config.region)
+
+
+def stated_source(archive: Store) -> DataSource:
+    """Return phantom where the archive's own note says so, else real."""
+    if not archive.exists(ARCHIVE_NOTE):
+        return DataSource.REAL
+    try:
+        return DataSource(json.loads(archive.read(ARCHIVE_NOTE))["source"])
+    except (ValueError, KeyError, TypeError):
+        return DataSource.REAL
+
+
+def read_uri(config: IngestRun, uri: str) -> bytes:
+    """Return the file at a path or address outside the archive."""
+    folder, _, name = uri.rpartition("/")
+    return open_store(folder or ".", config.storage).read(name)
+
+
+def read_films(
+    archive: Store, listing: Listing, records: RecordIndex, config: IngestRun
+) -> Iterator[FilmFile]:
+    """Yield films in listing order, decoded a few ahead by isolated readers."""
+    readers = [IsolatedReader(config.limits, config.preprocessing) for _ in range(config.readers)]
+    try:
+        with ThreadPoolExecutor(config.readers) as pool:
+            jobs = (
+                pool.submit(_read_film, archive, key, listing, readers[n % len(readers)], records)
+                for n, key in enumerate(listing.films)
+            )
+            yield from _in_order(jobs, ahead=4 * config.readers)
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def _in_order(jobs: Iterable[Future[FilmFile]], *, ahead: int) -> Iterator[FilmFile]:
+    """Results in order while at most `ahead` are under way: memory stays flat."""
+    source = iter(jobs)
+    waiting = list(islice(source, ahead))
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting.extend(islice(source, 1))
+
+
+def _read_film(
+    archive: Store, key: str, listing: Listing, reader: IsolatedReader, records: RecordIndex
+) -> FilmFile:
+    info = archive.info(key)
+    if info is not None and info.size > reader.limits.max_file_bytes:
+        evidence = f"{info.size} bytes, at most {reader.limits.max_file_bytes}"
+        refusal = Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)
+        return FilmFile(key, "", ReadResult(key, refusal=refusal), None)
+    data = archive.read(key)
+    result = reader.read_hips(data, name=key, side=records.side_of(key))
+    sidecar = stem(key) + ANNOTATION_SUFFIX
+    annotation = None
+    if sidecar in listing.annotations and result.film_info is not None:
+        shape = result.film_info
+        annotation = read_labelme(
+            archive.read(sidecar), width=shape.width, height=shape.height, name=sidecar
+        )
+    return FilmFile(key, digest_bytes(data), result, annotation)
