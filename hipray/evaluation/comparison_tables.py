@@ -1,10 +1,10 @@
-"""Lay out what the paper has no table for: baselines, calibration and subgroups."""
+"""Lay out the ranking of cells beside baselines, and their calibration."""
 
 from collections.abc import Mapping, Sequence
 
-from hipray.evaluation.baselines import BaselineResult
-from hipray.evaluation.calibration import CalibrationSummary
-from hipray.evaluation.comparisons import SUBGROUP_METRICS, Comparison, SubgroupResult
+from hipray.evaluation.baselines import Baseline, BaselineResult
+from hipray.evaluation.calibration import CalibrationStage, CellCalibration
+from hipray.evaluation.comparisons import Comparison, Gain
 from hipray.evaluation.layout import (
     DASH,
     LABEL_TITLES,
@@ -23,6 +23,12 @@ from hipray.vocab import Cell, DataSource, LabelType, Region
 
 _COMPARED = (Metric.ACCURACY, Metric.BALANCED_ACCURACY, Metric.AUROC)
 
+STAGE_TITLES = {
+    CalibrationStage.RAW: "raw",
+    CalibrationStage.PER_FIT: "per fit",
+    CalibrationStage.POOLED: "pooled",
+}
+
 
 def build_comparison_table(
     results: Sequence[CellResult],
@@ -30,11 +36,12 @@ def build_comparison_table(
     comparisons: Mapping[Cell, Comparison],
     source: DataSource,
 ) -> TableView:
-    """Lay out the baselines of each region and label above its cells, on the same test hips."""
+    """Lay out each region and label: its baselines, then its cells from best to worst AUROC."""
     groups = sorted(
         {_group_of(b) for b in baselines},
         key=lambda group: (list(LabelType).index(group[0]), list(Region).index(group[1])),
     )
+    ranked = sorted(results, key=lambda result: comparisons[result.cell].rank)
     blocks = tuple(
         Block(
             f"{region.display_name}, {LABEL_TITLES[label_type]}",
@@ -42,7 +49,7 @@ def build_comparison_table(
                 *(_baseline_row(b) for b in baselines if _group_of(b) == (label_type, region)),
                 *(
                     _comparison_row(r, comparisons[r.cell])
-                    for r in results
+                    for r in ranked
                     if _group_of(r.cell) == (label_type, region)
                 ),
             ),
@@ -51,55 +58,46 @@ def build_comparison_table(
     )
     return TableView(
         anchor="baselines",
-        title=f"Beside baselines ({source} data)",
-        caption="Baselines never see a film. Gains and gaps are paired differences of AUROC on the "
-        "same hips; a gap whose interval includes zero is a tie.",
-        columns=("Accuracy", "Balanced accuracy", "AUROC", "Gain over age and sex", "Behind best"),
+        title=f"Ranking beside baselines ({source} data)",
+        caption="Baselines never see a film. Differences of AUROC are paired on the same hips; p "
+        "is adjusted (max-T over the same resamples): against the best for all pairs of the region "
+        "and label, against a baseline for all cells of the run. A cell that cannot be told apart "
+        "from the best is a tie.",
+        columns=(
+            *(metric.heading for metric in _COMPARED),
+            "Behind best",
+            *(f"Gain over {baseline.heading.lower()}" for baseline in Baseline),
+        ),
         blocks=blocks,
     )
 
 
 def build_calibration_table(
     results: Sequence[CellResult],
-    calibrations: Mapping[Cell, CalibrationSummary],
+    calibrations: Mapping[Cell, CellCalibration],
     source: DataSource,
 ) -> TableView:
-    """Lay out Brier score, calibration slope, calibration in the large and ECE per cell."""
+    """Lay out calibration before and after Platt scaling, per fit and pooled."""
     rows = tuple(
         Row(
             result.cell.name,
-            describe_hips(result) + ("" if result.calibrated else "; raw probabilities"),
+            f"{describe_hips(result)}; in use: {STAGE_TITLES[calibrations[result.cell].used]}",
             _calibration_entries(calibrations[result.cell]),
         )
         for result in results
     )
     return TableView(
         anchor="calibration",
-        title=f"Calibration ({source} data)",
-        caption="Calibrated: slope 1, in the large 0. A slope below 1 is overconfidence.",
-        columns=("Brier score", "Slope", "In the large", "Expected calibration error"),
+        title=f"Calibration before and after ({source} data)",
+        caption="Calibrated: slope 1, intercept 0. A slope below 1 is overconfidence. Per fit: "
+        "Platt scaling of each fit on its own inner hips. Pooled: Platt scaling on the inner hips "
+        "of all fits of the cell, without the patients of the test fold it is applied to.",
+        columns=tuple(
+            f"{name}, {STAGE_TITLES[stage]}"
+            for name in ("Slope", "Intercept", "ECE", "Brier score")
+            for stage in CalibrationStage
+        ),
         blocks=(Block("Pooled out-of-fold probabilities", rows),),
-    )
-
-
-def build_subgroup_table(
-    subgroups: Sequence[SubgroupResult], source: DataSource, minimum: int
-) -> TableView:
-    """Lay out a release's headline result by sex, age band, side and device."""
-    attributes = list(dict.fromkeys(subgroup.attribute for subgroup in subgroups))
-    blocks = tuple(
-        Block(
-            attribute.capitalize(),
-            tuple(_subgroup_row(s) for s in subgroups if s.attribute == attribute),
-        )
-        for attribute in attributes
-    )
-    return TableView(
-        anchor="subgroups",
-        title=f"Release by subgroup ({source} data)",
-        caption=f"Groups of fewer than {minimum} hips, or of one class only, show no numbers.",
-        columns=("AUROC", "Sensitivity", "Specificity"),
-        blocks=blocks,
     )
 
 
@@ -110,37 +108,42 @@ def _group_of(scored: BaselineResult | Cell) -> tuple[LabelType, Region]:
 def _baseline_row(result: BaselineResult) -> Row:
     detail = f"{result.n_hips} hips of {result.n_patients} patients"
     entries = [Entry(format_interval(result.metrics[metric])) for metric in _COMPARED]
-    return Row(result.baseline.heading, detail, (*entries, Entry(""), Entry("")))
+    blanks = [Entry("")] * (1 + len(Baseline))
+    return Row(result.baseline.heading, detail, (*entries, *blanks))
 
 
 def _comparison_row(result: CellResult, comparison: Comparison) -> Row:
     entries = [Entry(format_interval(result.pooled[metric])) for metric in _COMPARED]
-    gain, gap = comparison.over_age_sex, comparison.behind_best
-    tie = "tie" if comparison.tied_with_best else ""
     return Row(
-        f"{result.cell.backbone}, {VARIANT_TITLES[result.cell.variant]}",
+        f"{comparison.rank}. {result.cell.backbone}, {VARIANT_TITLES[result.cell.variant]}",
         describe_hips(result),
         (
             *entries,
-            Entry(format_interval(gain) if gain else DASH),
-            Entry(format_interval(gap) if gap else "best", tie),
+            _gap_entry(comparison),
+            *(_gain_entry(comparison.over.get(baseline)) for baseline in Baseline),
         ),
     )
 
 
-def _calibration_entries(summary: CalibrationSummary) -> tuple[Entry, ...]:
+def _gap_entry(comparison: Comparison) -> Entry:
+    if comparison.behind_best is None:
+        return Entry("best" if comparison.rank == 1 else "no common hip")
+    tie = "tie, " if comparison.tied_with_best else ""
+    return _gain_entry(comparison.behind_best, tie)
+
+
+def _gain_entry(gain: Gain | None, prefix: str = "") -> Entry:
+    if gain is None:
+        return Entry(DASH)
+    p = "too few hips to test" if gain.p is None else f"adjusted p {gain.p:.3f}"
+    return Entry(format_interval(gain.interval), prefix + p)
+
+
+def _calibration_entries(found: CellCalibration) -> tuple[Entry, ...]:
+    summaries = [found.stages.get(stage) for stage in CalibrationStage]
     return (
-        Entry(format_interval(summary.brier)),
-        Entry(format_interval(summary.slope)),
-        Entry(format_number(summary.in_the_large)),
-        Entry(format_number(summary.ece)),
+        *(Entry(format_interval(s.slope) if s else DASH) for s in summaries),
+        *(Entry(format_number(s.intercept if s else None)) for s in summaries),
+        *(Entry(format_number(s.ece if s else None)) for s in summaries),
+        *(Entry(format_interval(s.brier) if s else DASH) for s in summaries),
     )
-
-
-def _subgroup_row(subgroup: SubgroupResult) -> Row:
-    metrics = subgroup.metrics
-    entries = tuple(
-        Entry(format_interval(metrics[metric]) if metrics else "too few")
-        for metric in SUBGROUP_METRICS
-    )
-    return Row(subgroup.group, f"{subgroup.n_hips} hips, {subgroup.n_positives} abnormal", entries)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hipray.evaluation.calibration import CalibrationBin
+from hipray.evaluation.decisions import DecisionCurve
 from hipray.evaluation.intervals import Interval
 from hipray.evaluation.layout import format_interval
 from hipray.evaluation.segmenters import Overlap, SegmenterResult
 from hipray.evaluation.statistics import Sample
-from hipray.metrics import BoolArray, FloatArray, count_confusion
+from hipray.metrics import FloatArray, count_confusion
 from hipray.vocab import DataSource
 
 DOTS_PER_INCH = 110  # legible on a phone, about 25 kB a figure
@@ -115,17 +115,19 @@ def draw_overlap_boxes(results: Sequence[SegmenterResult], caption: FigureCaptio
     return _render(figure)
 
 
-def draw_decision_curve(hips: pd.DataFrame, caption: FigureCaption) -> bytes:
-    """Draw net benefit over the threshold probability (Vickers and Elkin 2006)."""
+def draw_decision_curve(curve: DecisionCurve, caption: FigureCaption) -> bytes:
+    """Draw net benefit over the threshold probability with intervals (Vickers and Elkin 2006)."""
     figure, axes = _open_figure(caption)
-    thresholds = np.linspace(0.02, 0.9, 89)
-    labels, scores = hips["label"].to_numpy(bool), hips["score"].to_numpy(np.float64)
-    benefit = trace_net_benefit(labels, scores, thresholds)
-    everyone = trace_net_benefit(labels, np.ones_like(scores), thresholds)
-    axes.plot(thresholds, benefit, color=COLOURS[0], label="release")
-    axes.plot(thresholds, everyone, color="grey", linestyle="--", label="call all abnormal")
+    thresholds = [point.threshold for point in curve.points]
+    for name, colour, style, bounds in (
+        ("model", COLOURS[0], "-", [point.model for point in curve.points]),
+        ("call all abnormal", "grey", "--", [point.treat_all for point in curve.points]),
+    ):
+        axes.plot(thresholds, [b.value for b in bounds], color=colour, linestyle=style, label=name)
+        low, high = [b.low for b in bounds], [b.high for b in bounds]
+        axes.fill_between(thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(0, color="grey", linewidth=0.8, linestyle=":", label="call none")
-    axes.set_ylim(-0.1, max(0.1, float(labels.mean()) + 0.05))
+    axes.set_ylim(-0.1, max(0.1, max(point.model.value for point in curve.points) + 0.1))
     axes.set_xlabel("Threshold probability")
     axes.set_ylabel("Net benefit per hip")
     axes.legend(loc="upper right", fontsize=8)
@@ -140,14 +142,6 @@ def trace_roc(sample: Sample) -> tuple[FloatArray, FloatArray]:
     alarms = np.cumsum(~sample.labels[order])[ends]
     false_rate = np.concatenate([[0.0], alarms / max(1, alarms[-1])])
     return false_rate, np.concatenate([[0.0], hits / max(1, hits[-1])])
-
-
-def trace_net_benefit(labels: BoolArray, scores: FloatArray, thresholds: FloatArray) -> FloatArray:
-    """Return TP/n - FP/n x t/(1 - t) at each threshold probability t."""
-    called = scores[None, :] >= thresholds[:, None]
-    hits = (called & labels).mean(axis=1)
-    alarms = (called & ~labels).mean(axis=1)
-    return np.asarray(hits - alarms * thresholds / (1 - thresholds), dtype=np.float64)
 
 
 def _open_figure(caption: FigureCaption) -> tuple[Figure, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hipray.evaluation.decisions import DecisionCurve
 from hipray.evaluation.figures import (
     Curve,
     FigureCaption,
@@ -14,9 +15,9 @@ from hipray.evaluation.figures import (
     draw_overlap_boxes,
     draw_roc,
 )
+from hipray.evaluation.findings import RELEASE, Findings
 from hipray.evaluation.intervals import build_sample
 from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
-from hipray.evaluation.records import Findings
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.vocab import Cell, DataSource
@@ -31,16 +32,11 @@ class Picture:
     text: str
 
 
-def draw_pictures(
-    findings: Findings,
-    headline: pd.DataFrame | None,
-    source: DataSource,
-    *,
-    overlays: Sequence[bytes],
-) -> list[Picture]:
-    """Return the release's, the segmenters' and every cell group's figures, in this order."""
+def draw_pictures(findings: Findings, *, overlays: Sequence[bytes]) -> list[Picture]:
+    """Return the decision curves, the segmenters' and every cell group's figures, in this order."""
+    source = findings.source
     return [
-        *_draw_headline(headline, source),
+        *(_draw_decisions(curve, source) for curve in findings.decisions),
         *_draw_segmentation(findings, source),
         *(
             Picture(f"figures/overlay-{i:02d}.png", png, f"Segmentation overlay, {source} data")
@@ -54,12 +50,14 @@ def draw_pictures(
     ]
 
 
-def _draw_headline(headline: pd.DataFrame | None, source: DataSource) -> list[Picture]:
-    if headline is None:
-        return []
-    caption = _caption("Release, lowest T-score <= -2.5", headline, source)
-    png = draw_decision_curve(headline, caption)
-    return [Picture("figures/release-decision-curve.png", png, f"Decision curve, {caption.line}")]
+def _draw_decisions(curve: DecisionCurve, source: DataSource) -> Picture:
+    caption = FigureCaption(curve.name, source, curve.n_hips, curve.n_patients)
+    stem = RELEASE if curve.name == RELEASE else "best-cell"
+    return Picture(
+        f"figures/{stem}-decision-curve.png",
+        draw_decision_curve(curve, caption),
+        f"Decision curve: {curve.name}, {caption.line}",
+    )
 
 
 def _draw_segmentation(findings: Findings, source: DataSource) -> list[Picture]:
@@ -97,7 +95,7 @@ def _build_curve(result: CellResult, findings: Findings) -> Curve:
         name=result.cell.backbone,
         sample=build_sample(result.hips),
         auroc=result.pooled[Metric.AUROC],
-        bins=findings.calibrations[result.cell].bins,
+        bins=findings.calibrations[result.cell].current.bins,
     )
 
 

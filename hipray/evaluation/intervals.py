@@ -52,11 +52,11 @@ def bootstrap_patients(
     sample = build_sample(frame)
     once = np.ones((1, len(frame)))
     drawn: dict[NameT, list[FloatArray]] = {name: [] for name in statistics}
-    for weights in _draw_weights(frame, n_resamples, seed):
+    for weights in draw_weights(frame, n_resamples, seed):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(sample, weights))
     return {
-        name: _build_interval(float(statistic(sample, once)[0]), np.concatenate(drawn[name]), level)
+        name: build_interval(float(statistic(sample, once)[0]), np.concatenate(drawn[name]), level)
         for name, statistic in statistics.items()
     }
 
@@ -84,9 +84,9 @@ def bootstrap_difference(
     value = float((statistic(samples[0], once) - statistic(samples[1], once))[0])
     drawn = [
         statistic(samples[0], weights) - statistic(samples[1], weights)
-        for weights in _draw_weights(left, n_resamples, seed)
+        for weights in draw_weights(left, n_resamples, seed)
     ]
-    return _build_interval(value, np.concatenate(drawn), level)
+    return build_interval(value, np.concatenate(drawn), level)
 
 
 def build_sample(frame: pd.DataFrame) -> Sample:
@@ -108,7 +108,7 @@ def exact_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[floa
     return low, high
 
 
-def _draw_weights(frame: pd.DataFrame, n_resamples: int, seed: int) -> Iterator[FloatArray]:
+def draw_weights(frame: pd.DataFrame, n_resamples: int, seed: int) -> Iterator[FloatArray]:
     """Yield blocks of weights (B, n): how often each hip's patient was drawn."""
     owner, patients = pd.factorize(frame["patient_id"], sort=True)
     n_patients = len(patients)
@@ -121,7 +121,8 @@ def _draw_weights(frame: pd.DataFrame, n_resamples: int, seed: int) -> Iterator[
         yield block[:, owner].astype(np.float64)
 
 
-def _build_interval(value: float, drawn: FloatArray, level: float) -> Interval:
+def build_interval(value: float, drawn: FloatArray, level: float) -> Interval:
+    """Return `value` with the percentile interval of its resampled values (B,)."""
     defined = drawn[np.isfinite(drawn)]
     tail = (1 - level) / 2
     low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size > 1 else (np.nan, np.nan)

@@ -1,6 +1,8 @@
 """The shape of a table on the page and how a number is written in it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hipray.evaluation.intervals import Interval
 from hipray.evaluation.results import CellResult, Spread
@@ -55,13 +57,22 @@ class TableView:
     footnotes: tuple[str, ...] = ()
 
 
-def format_interval(interval: Interval) -> str:
+def format_interval(interval: Interval, *, digits: int = 2) -> str:
     """Return `0.71 (0.62-0.79)`, or a dash for what is not defined."""
     if interval.value != interval.value:
-        return "–"
-    if interval.low != interval.low:
-        return f"{interval.value:.2f}"
-    return f"{interval.value:.2f} ({interval.low:.2f}–{interval.high:.2f})"
+        return DASH
+    value, low, high = (
+        f"{number:.{digits}f}" for number in (interval.value, interval.low, interval.high)
+    )
+    return value if interval.low != interval.low else f"{value} ({low}–{high})"
+
+
+def format_bounds(bounds: Mapping[str, Any]) -> str:
+    """Return the interval of a release's JSON as text; what is not defined is null there."""
+    values: dict[str, Any] = {
+        key: float("nan") if value is None else value for key, value in bounds.items()
+    }
+    return format_interval(Interval(**values))
 
 
 def format_spread(spread: Spread | None) -> str:

@@ -6,11 +6,12 @@ min(T) <= -2.5 of the same regions.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from hipray.config.evaluation import EvaluationConfig
+from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.errors import DataError
 from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import (
@@ -20,15 +21,14 @@ from hipray.evaluation.results import (
     select_cell,
 )
 from hipray.evaluation.statistics import Metric, choose_statistics
-from hipray.metrics import youden_threshold
+from hipray.evaluation.weights import fit_weights
+from hipray.metrics import FloatArray, youden_threshold
 from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Region
 
 OSTEOPOROSIS_T = -2.5  # WHO 1994: a T-score at or below it
 FALLBACK_THRESHOLD = 0.5  # where a fold's inner hips are all of one class
 RELEASE_METRICS = tuple(Metric)
 HIP_FOLD = ["repeat", "fold", "part", "hip_id", "patient_id"]
-
-Combine = Literal["mean", "median"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def evaluate_release(
     predictions: pd.DataFrame,
     members: Sequence[Cell],
     *,
-    combine: Combine = "mean",
+    combine: Combine = Combine.MEAN,
     manifest: pd.DataFrame,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def evaluate_release(
         "endpoint": f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}",
         "source": str(read_source(manifest)),
         "members": [member.name for member in members],
-        "combine": combine,
+        "combine": str(combine),
         "n_folds": headline.n_folds,
         "n_folds_without_threshold": headline.n_folds_without_threshold,
         "n_without_t_score": headline.n_without_t,
@@ -106,19 +106,37 @@ def combine_members(
 ) -> pd.DataFrame:
     """Return one row per repeat, fold, part and hip that every one of these members scored.
 
-    Columns: repeat, fold, part, hip_id, patient_id, label, probability.
+    Columns: repeat, fold, part, hip_id, patient_id, label, probability. Weights are fitted on the
+    inner hips of each repeat and fold, so that no test label moves them.
     """
     named = [select_cell(predictions, member).assign(member=member.name) for member in members]
-    combined = (
-        pd.concat(named)
-        .groupby(HIP_FOLD, as_index=False)
-        .agg(
-            label=("label", "first"),
-            probability=("probability", combine),
-            n=("member", "nunique"),
-        )
-    )
-    return combined[combined["n"] == len(members)].drop(columns="n")
+    rows = pd.concat(named)
+    means = rows.groupby([*HIP_FOLD, "member"])["probability"].mean().unstack("member")
+    scores = means.reindex(columns=[member.name for member in members]).dropna()
+    combined = scores.assign(probability=_combine_scores(scores, rows, combine)).reset_index()
+    labels = rows.groupby(HIP_FOLD, as_index=False)["label"].first()
+    return combined[[*HIP_FOLD, "probability"]].merge(labels, on=HIP_FOLD)
+
+
+def _combine_scores(scores: pd.DataFrame, rows: pd.DataFrame, combine: Combine) -> FloatArray:
+    """Return one probability per row of `scores`, which has one column per member."""
+    values = scores.to_numpy(dtype=np.float64)
+    if combine is Combine.MEAN:
+        return np.asarray(values.mean(axis=1), dtype=np.float64)
+    if combine is Combine.MEDIAN:
+        return np.asarray(np.median(values, axis=1), dtype=np.float64)
+    return _weigh_scores(scores, rows)
+
+
+def _weigh_scores(scores: pd.DataFrame, rows: pd.DataFrame) -> FloatArray:
+    labels = rows.groupby(HIP_FOLD)["label"].first().reindex(scores.index).to_numpy(dtype=np.bool_)
+    values = scores.to_numpy(dtype=np.float64)
+    inner = scores.index.get_level_values("part") == Part.INNER
+    weighted = np.empty(len(scores))
+    for place in scores.groupby(["repeat", "fold"]).indices.values():
+        chosen = place[inner[place]]
+        weighted[place] = values[place] @ fit_weights(values[chosen].T, labels[chosen])
+    return weighted
 
 
 def _score_worst_site(

@@ -12,12 +12,15 @@ from hipray.data.ingest import FLOW_KEY
 from hipray.data.leakage import LeakKind
 from hipray.errors import DataError
 from hipray.evaluation.flow import FlowCounts, LeakCheck
-from hipray.evaluation.report import ReportInputs, build_report
+from hipray.evaluation.inputs import ProtocolItem, ReportInputs
+from hipray.evaluation.members import choose_members
+from hipray.evaluation.report import build_report
 from hipray.storage import Store, open_store
 from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
+from hipray.training.plan import read_fit
 from hipray.training.preparation import read_inputs
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import REGIONS, Region
+from hipray.vocab import REGIONS, Cell, Fit, Region
 
 REPORT_FOLDER = "report"
 
@@ -41,6 +44,9 @@ def run_report(config: ReportRun) -> str:
             segmentation=results.mask_scores if len(results.mask_scores) else None,
             overlays=_draw_overlays(store, results, inputs, config.evaluation.max_overlays),
             protocol=_protocol(results),
+            members=_choose_members(results),
+            planned_cells=len(_plan_cells(results)),
+            optimistic=results.plan.get("optimistic"),
             title=f"hipray: run {config.run}",
             config=config.evaluation,
         )
@@ -70,23 +76,46 @@ def _leak_check(results: RunResults) -> LeakCheck:
     )
 
 
+def _plan_cells(results: RunResults) -> set[Cell]:
+    return {fit.cell for fit in _planned_fits(results)}
+
+
+def _planned_fits(results: RunResults) -> list[Fit]:
+    planned = [read_fit(entry["fit"]) for entry in results.plan["fits"]]
+    return [fit for fit in planned if isinstance(fit, Fit)]
+
+
+def _choose_members(results: RunResults) -> tuple[Cell, ...]:
+    """Members of the release that this run would publish: cells whose every fit is done."""
+    done = {fit for fit, _ in results.classifiers}
+    waiting = {fit.cell for fit in _planned_fits(results) if fit not in done}
+    return choose_members(
+        {fit.cell for fit in done} - waiting,
+        backbones=results.config.backbones,
+        variants=results.config.variants,
+    )
+
+
 def _protocol(results: RunResults) -> dict[str, str]:
     config, experiment = results.config, results.config.experiment
     tested = "all" if config.test_folds is None else ", ".join(map(str, config.test_folds))
     return {
-        "Split": f"{experiment.split.folds} folds by {experiment.split.unit}, "
+        ProtocolItem.SPLIT: f"{experiment.split.folds} folds by {experiment.split.unit}, "
         f"{experiment.split.repeats} repeats, folds tested: {tested}",
-        "Segmenter": f"{', '.join(experiment.segmenter.archs)} with "
+        ProtocolItem.SEGMENTER: f"{', '.join(experiment.segmenter.archs)} with "
         f"{experiment.segmenter.encoder}, {experiment.segmenter.size_px} px, "
         f"weights {experiment.segmenter.weights}",
-        "Masks": f"{experiment.matting.mask}, each from a segmenter that never saw the patient",
-        "Classifier": f"{experiment.classifier.size_px} px, lr {experiment.classifier.lr:g}, "
-        f"at most {experiment.classifier.epochs} epochs, {experiment.classifier.budget}, "
-        f"weights {experiment.classifier.weights}",
-        "Chosen on inner validation": f"epoch, threshold ({experiment.classifier.threshold}), "
+        ProtocolItem.MASKS: f"{experiment.matting.mask}, each from a segmenter that never saw the "
+        "patient",
+        ProtocolItem.CLASSIFIER: f"{experiment.classifier.size_px} px, lr "
+        f"{experiment.classifier.lr:g}, at most {experiment.classifier.epochs} epochs, "
+        f"{experiment.classifier.budget}",
+        ProtocolItem.CLASS_WEIGHTS: f"{experiment.classifier.class_weighting}",
+        ProtocolItem.START_WEIGHTS: f"{experiment.classifier.weights}",
+        ProtocolItem.SELECTION: f"epoch, threshold ({experiment.classifier.threshold}), "
         "calibration",
-        "Fits": f"{len(results.fits)} classifiers, {len(results.segmenters)} segmenters done, "
-        f"{results.open_fits} open",
+        ProtocolItem.FITS: f"{len(results.fits)} classifiers, {len(results.segmenters)} segmenters "
+        f"done, {results.open_fits} open",
     }
 
 

@@ -138,13 +138,18 @@ def _brier(sample: Sample, weights: FloatArray) -> FloatArray:
 def _calibration_slope(sample: Sample, weights: FloatArray) -> FloatArray:
     """Run Newton on (slope, intercept) for all B weightings side by side."""
     x = logit(sample.scores)
-    beta = np.tile([1.0, 0.0], (weights.shape[0], 1))
-    step = np.full_like(beta, np.inf)
+    # From zero, where the curvature is largest: from a slope of 1 bold scores overshoot for good.
+    beta = np.zeros((weights.shape[0], 2))
+    arrived = np.zeros(weights.shape[0], dtype=np.bool_)
+    moving = ~arrived
     with np.errstate(all="ignore"):  # a weighting without a finite slope ends as NaN below
         for _ in range(SLOPE_STEPS):
-            step = _slope_step(x, sample.labels, weights, beta)
-            beta = beta + step
-    arrived = np.isfinite(beta).all(axis=1) & (np.abs(step).max(axis=1) < SLOPE_TOLERANCE)
+            step = _slope_step(x, sample.labels, weights[moving], beta[moving])
+            beta[moving] += step
+            arrived[moving] = np.abs(step).max(axis=1) < SLOPE_TOLERANCE
+            moving = ~arrived & np.isfinite(beta).all(axis=1)
+            if not moving.any():
+                break
     return np.where(arrived, beta[:, 0], np.nan)
 
 

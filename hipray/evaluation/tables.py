@@ -1,7 +1,9 @@
 """Lay results out as the paper's tables, ours beside the paper's, ready for a template."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from hipray.evaluation.audit import PaperAudit
 from hipray.evaluation.counts import COUNTED_VARIANTS, RegionCounts
 from hipray.evaluation.layout import (
     DASH,
@@ -16,11 +18,21 @@ from hipray.evaluation.layout import (
     format_number,
     format_spread,
 )
-from hipray.evaluation.paper import CLASSIFIER_TABLES, PaperTables, Split, get_note
+from hipray.evaluation.paper import CLASSIFIER_TABLES, PaperTables, Split
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.segmenters import Overlap, SegmenterResult
 from hipray.evaluation.statistics import CELL_METRICS, PAPER_METRICS, Metric
 from hipray.vocab import Cell, DataSource, LabelType, Region, SegmenterArch, Variant
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """The paper's numbers with the doubts about them that a table footnotes."""
+
+    paper: PaperTables
+    audit: PaperAudit
+    footnotes: tuple[str, ...]
+
 
 _CELL_HEADINGS = tuple(
     f"{metric.heading}, {split}"
@@ -83,14 +95,15 @@ def build_cell_table(
     results: Sequence[CellResult],
     *,
     paper: PaperTables,
+    audit: PaperAudit,
     source: DataSource,
 ) -> TableView:
     """Lay out Tables 6 to 10: one block per region, one row per network."""
     number = CLASSIFIER_TABLES[variant, label_type]
     own = [r for r in results if (r.cell.variant, r.cell.label_type) == (variant, label_type)]
-    marks = _number_notes(variant, label_type, own)
+    beside = _Beside(paper, audit, _number_notes(audit, own))
     blocks = tuple(
-        _cell_block(region, [r for r in own if r.cell.region == region], paper, marks)
+        _cell_block(region, [r for r in own if r.cell.region == region], beside)
         for region in Region
     )
     return TableView(
@@ -101,7 +114,7 @@ def build_cell_table(
         "over fits (to be set beside the paper's mean over runs). Train: mean ± SD over fits.",
         columns=_CELL_HEADINGS,
         blocks=blocks,
-        footnotes=tuple(marks),
+        footnotes=beside.footnotes,
     )
 
 
@@ -137,43 +150,33 @@ def _segmenter_row(result: SegmenterResult, paper: PaperTables) -> Row:
     return Row(str(result.arch), detail, tuple(entries))
 
 
-def _cell_block(
-    region: Region, results: Sequence[CellResult], paper: PaperTables, marks: Sequence[str]
-) -> Block:
-    rows = tuple(_cell_row(result, paper, marks) for result in results)
+def _cell_block(region: Region, results: Sequence[CellResult], beside: _Beside) -> Block:
+    rows = tuple(_cell_row(result, beside) for result in results)
     return Block(region.display_name, rows, "" if rows else "No fit of this region has finished.")
 
 
-def _cell_row(result: CellResult, paper: PaperTables, marks: Sequence[str]) -> Row:
+def _cell_row(result: CellResult, beside: _Beside) -> Row:
     entries = []
     for metric in CELL_METRICS:
         if metric in PAPER_METRICS:
             train = format_spread(result.train.get(metric))
-            entries.append(_paired_entry(train, "", result.cell, Split.TRAIN, metric, paper, marks))
+            entries.append(_paired_entry(train, "", result.cell, Split.TRAIN, metric, beside))
         test = format_interval(result.pooled[metric])
         spread = format_spread(result.over_fits[metric])
-        entries.append(_paired_entry(test, spread, result.cell, Split.TEST, metric, paper, marks))
+        entries.append(_paired_entry(test, spread, result.cell, Split.TEST, metric, beside))
     return Row(result.cell.backbone, describe_hips(result), tuple(entries))
 
 
 def _paired_entry(
-    ours: str,
-    spread: str,
-    cell: Cell,
-    split: Split,
-    metric: Metric,
-    paper: PaperTables,
-    marks: Sequence[str],
+    ours: str, spread: str, cell: Cell, split: Split, metric: Metric, beside: _Beside
 ) -> Entry:
-    value = paper.get_metric(cell, split, metric)
-    note = get_note(cell, split)
-    mark = str(marks.index(note) + 1) if note and value is not None else ""
+    value = beside.paper.get_metric(cell, split, metric)
+    note = beside.audit.get_note(cell, split)
+    mark = str(beside.footnotes.index(note) + 1) if note and value is not None else ""
     return Entry(ours, spread, format_number(value), mark)
 
 
-def _number_notes(
-    variant: Variant, label_type: LabelType, results: Sequence[CellResult]
-) -> list[str]:
+def _number_notes(audit: PaperAudit, results: Sequence[CellResult]) -> tuple[str, ...]:
     """Return the doubts about this table's rows that are shown, in footnote order."""
-    notes = [get_note(result.cell, split) for result in results for split in Split]
-    return list(dict.fromkeys(note for note in notes if note))
+    notes = [audit.get_note(result.cell, split) for result in results for split in Split]
+    return tuple(dict.fromkeys(note for note in notes if note))

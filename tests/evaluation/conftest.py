@@ -9,7 +9,7 @@ import pytest
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.flow import FlowCounts, LeakCheck
-from hipray.evaluation.report import ReportInputs
+from hipray.evaluation.inputs import ReportInputs
 from hipray.metrics import sigmoid
 from hipray.vocab import Backbone, Cell, LabelType, Region, SegmenterArch, Variant
 

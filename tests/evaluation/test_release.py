@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hipray import metrics
+from hipray.config.evaluation import Combine
 from hipray.errors import DataError
 from hipray.evaluation.release import combine_members, evaluate_release, score_headline
 from hipray.evaluation.results import read_predictions
@@ -37,7 +38,7 @@ def predictions(manifest):
 
 
 def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manifest, predictions):
-    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
     lowest = manifest[["t_femoral_neck", "t_total_hip"]].min(axis=1) <= -2.5
     hips = found.hips.set_index("hip_id")
     expected = pd.Series(lowest.astype(int).to_numpy(), index=manifest["hip_id"])
@@ -50,17 +51,17 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manife
 def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions):
     manifest.loc[0, ["t_femoral_neck", "t_total_hip"]] = [-2.5, 1.0]
     manifest.loc[1, ["t_femoral_neck", "t_total_hip"]] = [-2.4, -2.4]
-    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
     labels = found.hips.set_index("hip_id")["label"]
     assert (labels["h000"], labels["h001"]) == (1, 0)
 
 
 def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, predictions):
-    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
     shifted = predictions.copy()
     inner = shifted["part"] == "inner"
     shifted.loc[inner, "probability"] = shifted.loc[inner, "probability"] * 0.01
-    low = score_headline(shifted, [NECK, HIP], combine="mean", manifest=manifest)
+    low = score_headline(shifted, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
     # Inner scores near zero pull the threshold below all test scores; those stay as they are.
     assert low.hips["positive"].all()
     assert not found.hips["positive"].all()
@@ -94,7 +95,7 @@ def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest
     first, second = (predict_cell(manifest, cell, seed=i) for i, cell in enumerate((NECK, other)))
     missing = first["hip_id"].iloc[0]
     frame = read_predictions(pd.concat([first, second[second["hip_id"] != missing]]))
-    combined = combine_members(frame, [NECK, other], "mean")
+    combined = combine_members(frame, [NECK, other], Combine.MEAN)
     assert missing not in set(combined["hip_id"])
     keys = ["repeat", "fold", "part", "hip_id"]
     expected = frame[frame["hip_id"] != missing].groupby(keys)["calibrated"].mean()
@@ -103,7 +104,7 @@ def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest
 
 def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
     rows = predict_cell(manifest, NECK).assign(calibrated=np.nan)
-    found = score_headline(read_predictions(rows), [NECK], combine="mean", manifest=manifest)
+    found = score_headline(read_predictions(rows), [NECK], combine=Combine.MEAN, manifest=manifest)
     tests = rows[rows["part"] == "test"].groupby("hip_id")[["label", "score"]].mean()
     assert metrics.auroc(found.hips["label"], found.hips["score"]) == pytest.approx(
         metrics.auroc(tests["label"], tests["score"])
@@ -112,25 +113,25 @@ def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
 
 def test_hips_without_both_t_scores_are_counted_and_left_out(manifest, predictions):
     manifest.loc[[2, 5], "t_total_hip"] = np.nan
-    found = score_headline(predictions, [NECK, HIP], combine="mean", manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
     assert found.n_without_t == 2
     assert not {"h002", "h005"} & set(found.hips["hip_id"])
 
 
 def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(manifest, predictions):
     only = manifest.assign(t_femoral_neck=-3.0)
-    found = score_headline(predictions, [NECK], combine="mean", manifest=only)
+    found = score_headline(predictions, [NECK], combine=Combine.MEAN, manifest=only)
     assert found.n_folds_without_threshold == found.n_folds == 10
 
 
 def test_a_release_without_a_headline_member_is_refused(manifest, predictions):
     trochanter = Cell(Region.GREATER_TROCHANTER, *(NECK.label_type, "vgg16", NECK.variant))
     with pytest.raises(DataError, match="t_score member for femoral neck or total hip"):
-        score_headline(predictions, [trochanter], combine="mean", manifest=manifest)
+        score_headline(predictions, [trochanter], combine=Combine.MEAN, manifest=manifest)
 
 
 def test_a_release_whose_members_never_ran_together_is_refused(manifest, predictions):
     folds = predictions["fold"].isin([0, 1])
     apart = predictions[folds ^ (predictions["region"] == "total_hip")]
     with pytest.raises(DataError, match="every member of the release ran on"):
-        score_headline(apart, [NECK, HIP], combine="mean", manifest=manifest)
+        score_headline(apart, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)

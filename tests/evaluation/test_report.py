@@ -12,9 +12,15 @@ from PIL import Image
 
 from hipray import RESEARCH_NOTICE
 from hipray.errors import DataError
-from hipray.evaluation.figures import trace_net_benefit, trace_roc
+from hipray.evaluation.document import build_document
+from hipray.evaluation.figures import trace_roc
+from hipray.evaluation.findings import evaluate_all
 from hipray.evaluation.flow import FlowCounts, LeakCheck
+from hipray.evaluation.markdown import write_markdown
+from hipray.evaluation.model_card import write_model_card
+from hipray.evaluation.page import write_page
 from hipray.evaluation.report import build_report
+from hipray.evaluation.results import read_cell
 from hipray.evaluation.statistics import Sample
 from hipray.vocab import Cell, LabelType, Region, Variant
 
@@ -39,6 +45,28 @@ def lean_inputs(report_inputs):
         members=(),
         config=report_inputs.config.model_copy(update={"resamples": 100}),
     )
+
+
+@pytest.fixture(scope="module")
+def lean_report(lean_inputs):
+    return build_report(lean_inputs)
+
+
+@pytest.fixture(scope="module")
+def render(lean_inputs):
+    """Return a function that renders the lean findings with other words around them."""
+    findings = evaluate_all(lean_inputs)
+
+    def render(**changes):
+        inputs = replace(lean_inputs, **changes)
+        document = build_document(inputs, findings, ())
+        return {
+            "index.html": write_page(document, embed_figures=True),
+            "report.md": write_markdown(document),
+            "model-card.md": write_model_card(inputs, findings),
+        }
+
+    return render
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +99,13 @@ class TagBalance(HTMLParser):
 
 def test_the_page_says_what_it_is_and_on_which_data(page):
     assert page.count(RESEARCH_NOTICE) == 2
+    assert page.index(RESEARCH_NOTICE) < page.index("<h1>")
     assert "66 hips (images) of 60 patients" in page
     assert "generated phantoms" in page
-    titles = re.findall(r'<h2 id="(?:table|baselines|calibration|subgroups)[^>]*>(.*?)</h2>', page)
-    assert len(titles) == 7
+    titles = re.findall(
+        r'<h2 id="(?:table|baselines|calibration|decisions|subgroups)[^>]*>(.*?)</h2>', page
+    )
+    assert len(titles) == 8
     assert all("(phantom data)" in title for title in titles)
 
 
@@ -96,17 +127,16 @@ def test_flow_protocol_and_leak_check_are_shown(page):
     assert "overridden" not in page
 
 
-def test_an_overridden_leak_check_is_a_banner(lean_inputs):
+def test_an_overridden_leak_check_is_a_banner(render):
     leak = LeakCheck(patients_shared=5, duplicates=1, near_duplicates=2, overridden=True)
-    page = build_report(replace(lean_inputs, leak=leak))["index.html"].decode()
+    page = render(leak=leak)["index.html"]
     assert '<p class="banner">The leakage guard was overridden' in page
     assert "share 5 patients" in page
 
 
-def test_files_that_nobody_accounts_for_are_shown(lean_inputs):
+def test_files_that_nobody_accounts_for_are_shown(render):
     flow = FlowCounts(found=10, accepted=7, refused={}, dropped={})
-    page = build_report(replace(lean_inputs, flow=flow))["index.html"].decode()
-    assert "3 neither accepted nor refused" in page
+    assert "3 neither accepted nor refused" in render(flow=flow)["index.html"]
 
 
 def test_paper_cells_stand_beside_ours_with_their_footnote(page):
@@ -115,28 +145,30 @@ def test_paper_cells_stand_beside_ours_with_their_footnote(page):
     assert "paper –" in table  # the paper states no AUROC
     doubtful = page.split('id="table-9-bmd"')[1].split("<h2")[0]
     assert "paper 0.74<sup>1</sup>" in doubtful
-    assert "an F1 of .74 is impossible" in doubtful
+    assert "an F1 of 0.74 is impossible" in doubtful
 
 
-def test_missing_parts_are_sentences(lean_inputs):
-    files = build_report(lean_inputs)
+def test_missing_parts_are_sentences(lean_report):
+    files = lean_report
     page = files["index.html"].decode()
     for sentence in (
         "Table 5 is absent: no segmenter was scored in this run.",
         "Table 7 (original data, BMD label) is absent",
-        "No release was evaluated end to end.",
+        "No release was evaluated end to end: no T-score cell of a headline region is done.",
+        "Regression is absent: no fit predicted a measured value.",
         "No segmentation overlays were given.",
         "No fit of this region has finished.",
     ):
         assert sentence in page
+        assert sentence in files["report.md"].decode()
     assert not any("segmentation" in name or "release" in name for name in files)
 
 
-def test_foreign_text_is_escaped(lean_inputs):
-    nasty = replace(lean_inputs, title="<script>alert(1)</script>", protocol={"<b>": "&"})
-    page = build_report(nasty)["index.html"].decode()
-    assert "<script" not in page
-    assert "&lt;b&gt;" in page
+def test_foreign_text_is_escaped(render):
+    nasty = render(title="<script>alert(1)</script>", protocol={"<b>": "a | b"})
+    assert not any("<script" in text for text in nasty.values())
+    assert "&lt;b&gt;" in nasty["index.html"]
+    assert "a \\| b" in nasty["report.md"]
 
 
 def test_the_long_table_has_every_number_with_its_source(numbers, report_inputs):
@@ -144,8 +176,10 @@ def test_the_long_table_has_every_number_with_its_source(numbers, report_inputs)
         *("table", "region", "label_type", "variant", "model", "split"),
         *("metric", "value", "low", "high", "n", "source", "paper_value"),
     ]
-    assert set(numbers["source"]) == {"phantom"}
-    tables = {"1", "5", "6", "9", "baselines", "calibration", "release", "subgroups"}
+    assert set(numbers["source"]) == {"phantom", "paper"}
+    assert set(numbers.loc[numbers["source"] == "paper", "table"]) == {"audit"}
+    tables = {"1", "5", "6", "9", "baselines", "ranking", "calibration", "release", "subgroups"}
+    tables |= {"decision curve", "worth", "audit"}
     assert set(numbers["table"].astype(str)) == tables
     keys = ["table", "region", "label_type", "variant", "model", "split", "metric"]
     assert not numbers.duplicated(keys).any()
@@ -167,7 +201,7 @@ def test_the_papers_means_stand_beside_our_means_in_the_long_table(numbers):
 
 def test_every_figure_is_a_png_that_opens(report):
     figures = {name: data for name, data in report.items() if name.startswith("figures/")}
-    assert len(figures) == 3 + 4 * 3
+    assert len(figures) == 4 + 4 * 3
     for name, data in figures.items():
         image = Image.open(io.BytesIO(data))
         image.load()
@@ -182,8 +216,8 @@ def test_figures_may_stay_outside_the_page(lean_inputs):
     assert set(addresses) == {name for name in files if name.startswith("figures/")}
 
 
-def test_equal_inputs_give_equal_bytes(lean_inputs):
-    assert build_report(lean_inputs) == build_report(lean_inputs)
+def test_equal_inputs_give_equal_bytes(lean_inputs, lean_report):
+    assert build_report(lean_inputs) == lean_report
 
 
 def test_real_films_are_named_so_and_carry_no_phantom_banner(lean_inputs):
@@ -227,7 +261,72 @@ def test_an_roc_curve_runs_from_corner_to_corner_and_its_area_is_the_auroc():
     assert np.trapezoid(true_rate, false_rate) == pytest.approx(4.5 / 6)
 
 
-def test_net_benefit_of_calling_all_abnormal_is_prevalence_less_weighted_alarms():
-    labels = np.array([1, 0, 0, 0], bool)
-    benefit = trace_net_benefit(labels, np.ones(4), np.array([0.2, 0.5]))
-    assert benefit == pytest.approx([0.25 - 0.75 * 0.25, 0.25 - 0.75])
+def test_the_report_says_first_what_the_results_are_worth(report, page):
+    first = page.split("<h2 id=")[1]
+    assert first.startswith('"worth">What these results are worth')
+    assert "beat the age-and-sex baseline by AUROC" in first
+    assert "66 hips of 60 patients" in first
+    assert "7 of 72 cells, 70 fits" in first
+    assert report["report.md"].decode().index("What these results are worth") < 600
+
+
+def test_a_run_of_random_scores_says_that_nothing_beats_the_baseline(lean_inputs):
+    cell = read_cell(lean_inputs.predictions)
+    noise = predict_cell(lean_inputs.manifest, cell, strength=0.0, repeats=1)
+    files = build_report(replace(lean_inputs, predictions=noise, fits=list_fits(noise)))
+    for name in ("index.html", "report.md", "model-card.md"):
+        assert "Nothing here beats the baseline" in files[name].decode()
+
+
+def test_markdown_and_page_hold_the_same_tables(report, page):
+    markdown = report["report.md"].decode()
+    assert markdown.count("\n| --- |") == page.count("<table>")
+    assert markdown.count(RESEARCH_NOTICE) == 2
+    assert "<script" not in markdown
+    links = set(re.findall(r"\]\((figures/[^)]*)\)", markdown))
+    assert links == {name for name in report if name.startswith("figures/")}
+
+
+def test_every_row_of_a_markdown_table_is_as_wide_as_its_header(report):
+    for name in ("report.md", "model-card.md"):
+        for block in report[name].decode().split("\n\n"):
+            lines = [line for line in block.splitlines() if line.startswith("|")]
+            widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
+            assert len(widths) <= 1
+
+
+def test_optimistic_results_are_called_so_everywhere(render, lean_report):
+    reason = "hyperparameters were tuned on hips that are tested here."
+    for text in render(optimistic=reason).values():
+        assert f"The results are optimistic: {reason}" in text
+    assert b"optimistic" not in lean_report["index.html"]
+
+
+def test_planned_cells_are_counted_not_assumed(lean_inputs):
+    page = build_report(replace(lean_inputs, planned_cells=12))["index.html"].decode()
+    assert "1 of 12 planned cells" in page
+    assert "of 72 cells" not in page
+
+
+def test_a_release_that_cannot_be_evaluated_leaves_the_cells_standing(lean_inputs):
+    bare = lean_inputs.manifest.assign(t_femoral_neck=np.nan)
+    members = (read_cell(lean_inputs.predictions),)
+    page = build_report(replace(lean_inputs, manifest=bare, members=members))["index.html"]
+    assert b"No release was evaluated end to end: expected a fold that every member" in page
+    assert b'id="table-6-t_score"' in page
+
+
+def test_a_regression_has_its_table(lean_inputs):
+    rows = lean_inputs.predictions
+    values = rows.assign(measured=rows["score"], predicted=rows["score"] * 0.9)
+    files = build_report(replace(lean_inputs, predictions=values))
+    assert 'id="regression"' in files["index.html"].decode()
+    assert (
+        b"regression,femoral_neck,t_score,original,vgg16,test,pearson_r,1.0" in files["tables.csv"]
+    )
+
+
+def test_small_subgroups_of_the_release_are_suppressed(page):
+    table = page.split('id="subgroups"')[1]
+    assert "too few" in table.split("</table>")[0]
+    assert "Groups of fewer than 20 hips" in table

@@ -1,0 +1,281 @@
+"""Put a report in order: sections of sentences, facts, tables and figures, before any markup."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hipray import RESEARCH_NOTICE
+from hipray.evaluation.audit_tables import build_audit_tables, build_caveats
+from hipray.evaluation.comparison_tables import build_calibration_table, build_comparison_table
+from hipray.evaluation.extra_tables import (
+    build_decision_table,
+    build_regression_table,
+    build_subgroup_table,
+)
+from hipray.evaluation.findings import Findings
+from hipray.evaluation.flow import LeakCheck
+from hipray.evaluation.gallery import Picture
+from hipray.evaluation.inputs import PAPER_CELLS, ReportInputs
+from hipray.evaluation.layout import (
+    LABEL_TITLES,
+    VARIANT_TITLES,
+    TableView,
+    format_bounds,
+    format_interval,
+)
+from hipray.evaluation.paper import CLASSIFIER_TABLES
+from hipray.evaluation.statistics import Metric
+from hipray.evaluation.tables import build_cell_table, build_count_table, build_segmenter_table
+from hipray.evaluation.worth import BestCell
+from hipray.vocab import DataSource
+
+HEADLINE_METRICS = (
+    *(Metric.AUROC, Metric.SENSITIVITY, Metric.SPECIFICITY, Metric.PPV, Metric.NPV),
+    *(Metric.BRIER, Metric.CALIBRATION_SLOPE),
+)
+
+Facts = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report under a heading of its own."""
+
+    anchor: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    warning: str = ""  # said loudly, before anything else of the section
+    facts: Facts = ()
+    bullets: tuple[str, ...] = ()
+    tables: tuple[TableView, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    source: DataSource
+    subtitle: str
+    notice: str
+    banners: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def build_document(
+    inputs: ReportInputs, findings: Findings, pictures: Sequence[Picture]
+) -> Document:
+    """Return the report's content in reading order."""
+    n_patients = inputs.manifest["patient_id"].nunique()
+    return Document(
+        title=inputs.title,
+        source=findings.source,
+        subtitle=f"{len(inputs.manifest)} hips (images) of {n_patients} patients",
+        notice=RESEARCH_NOTICE,
+        banners=tuple(list_banners(inputs, findings.source)),
+        sections=tuple(_build_sections(inputs, findings, pictures)),
+    )
+
+
+def list_banners(inputs: ReportInputs, source: DataSource) -> Iterator[str]:
+    """Yield what must be known before any number is read."""
+    if source is DataSource.PHANTOM:
+        yield (
+            "Every number on this page was measured on generated phantoms. None says anything "
+            "about patients."
+        )
+    if inputs.optimistic:
+        yield f"The results are optimistic: {inputs.optimistic}"
+    leak = inputs.leak
+    if leak.overridden:
+        yield (
+            f"The leakage guard was overridden: training and test share {_describe_leak(leak)} "
+            "images. The test results are too good by an unknown amount."
+        )
+    elif not leak.clean:
+        yield f"The leakage guard found {_describe_leak(leak)} images between training and test."
+
+
+def _describe_leak(leak: LeakCheck) -> str:
+    return (
+        f"{leak.patients_shared} patients, {leak.duplicates} duplicate and "
+        f"{leak.near_duplicates} near-duplicate"
+    )
+
+
+def _build_sections(
+    inputs: ReportInputs, findings: Findings, pictures: Sequence[Picture]
+) -> Iterator[Section]:
+    yield _describe_worth(findings)
+    yield Section("about", "What this is", (_ABOUT,))
+    yield Section("flow", "Flow of images", facts=tuple(_list_flow(inputs)))
+    yield Section("protocol", "Protocol", facts=tuple(_list_protocol(inputs, findings)))
+    if findings.release.result is not None:
+        yield _describe_release(findings.release.result, findings.source)
+    absences = tuple(_list_absences(inputs, findings))
+    if absences:
+        yield Section("absent", "Not in this report", bullets=absences)
+    for view in _build_tables(inputs, findings):
+        yield Section(view.anchor, view.title, tables=(view,))
+    yield Section("figures", "Figures", pictures=tuple(pictures))
+    yield Section(
+        "audit",
+        "Appendix: the paper's own tables, audited",
+        ("Computed from the paper's Tables 6 to 10 alone; nothing in them is corrected.",),
+        bullets=tuple(build_caveats(findings.audit)),
+    )
+    for view in build_audit_tables(findings.audit):
+        yield Section(view.anchor, view.title, tables=(view,))
+
+
+_ABOUT = (
+    "Networks were trained to call a hip radiograph normal or abnormal as DXA does, per region, "
+    "following Feng et al. 2023 (doi 10.20944/preprints202310.0483.v1, a preprint, CC BY). Each "
+    "number is shown with its interval and its spread over fits; the paper's number stands beside "
+    "it, marked as the paper's. Greater trochanter and Ward's triangle have no part in a diagnosis "
+    "(ISCD) and are research-only."
+)
+
+
+def _describe_worth(findings: Findings) -> Section:
+    worth = findings.worth
+    return Section(
+        "worth",
+        "What these results are worth",
+        (worth.verdict,) if worth.n_beating else (),
+        warning="" if worth.n_beating else worth.verdict,
+        facts=(
+            ("Hips and patients tested", f"{worth.n_hips} hips of {worth.n_patients} patients"),
+            ("Cells and fits", f"{worth.n_cells} of {worth.n_planned} cells, {worth.n_fits} fits"),
+            *(_name_best(best) for best in worth.best),
+        ),
+    )
+
+
+def _name_best(best: BestCell) -> tuple[str, str]:
+    cell = best.result.cell
+    return (
+        f"Best, {cell.region.display_name}, {LABEL_TITLES[cell.label_type]}",
+        f"{cell.backbone} on {VARIANT_TITLES[cell.variant]}, AUROC "
+        f"{format_interval(best.result.pooled[Metric.AUROC])}; {_name_ties(best)}",
+    )
+
+
+def _name_ties(best: BestCell) -> str:
+    if not best.n_rivals:
+        return "no other cell of this region and label has finished"
+    if not best.ties:
+        return f"better than each of the {best.n_rivals} others"
+    if len(best.ties) == best.n_rivals:
+        return f"none of the {best.n_rivals} others can be told apart from it"
+    ties = ", ".join(f"{tie.backbone} on {VARIANT_TITLES[tie.variant]}" for tie in best.ties)
+    return f"tied with {len(best.ties)} of {best.n_rivals} others: {ties}"
+
+
+def _list_flow(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+    flow, leak = inputs.flow, inputs.leak
+    yield "Found", str(flow.found)
+    yield "Accepted", str(flow.accepted)
+    yield "Refused", _list_counts(flow.refused)
+    if flow.unaccounted:
+        yield "Unaccounted", f"{flow.unaccounted} neither accepted nor refused"
+    for region, reasons in flow.dropped.items():
+        yield f"Dropped, {region.display_name}", _list_counts(reasons)
+    yield (
+        "Leak check",
+        f"{leak.patients_shared} patients, {leak.duplicates} duplicates, {leak.near_duplicates} "
+        "near-duplicates shared between training and test"
+        + ("; overridden" if leak.overridden else ""),
+    )
+
+
+def _list_counts(counts: Any) -> str:
+    return "; ".join(f"{name}: {n}" for name, n in counts.items()) or "none"
+
+
+def _list_protocol(inputs: ReportInputs, findings: Findings) -> Iterator[tuple[str, str]]:
+    """Yield what was derived from the results after what the caller states."""
+    config, worth = inputs.config, findings.worth
+    splits = inputs.predictions[["repeat", "fold"]].drop_duplicates()
+    yield from ((str(name), value) for name, value in inputs.protocol.items())
+    yield (
+        "Splits in these results",
+        f"{len(splits)} (repeat, fold) pairs of {splits['repeat'].nunique()} repeats",
+    )
+    yield (
+        "Cells and fits",
+        f"{worth.n_cells} of {worth.n_planned} planned cells ({PAPER_CELLS} in the paper's grid), "
+        f"{worth.n_fits} fits",
+    )
+    yield (
+        "Intervals",
+        f"{config.level:.0%} percentile bootstrap over patients, {config.resamples} "
+        f"resamples, seed {config.seed}, on scores averaged over repeats",
+    )
+    yield (
+        "Threshold and calibration",
+        "chosen on the inner hips of each fit, never on test hips",
+    )
+
+
+def _describe_release(release: Any, source: DataSource) -> Section:
+    missing, folds = release["n_without_t_score"], release["n_folds_without_threshold"]
+    sentences = (
+        f"Endpoint: {release['endpoint']}. {release['n_hips']} hips of {release['n_patients']} "
+        f"patients, {release['n_positives']} positive, out of fold in {release['n_folds']} folds; "
+        f"{len(release['members'])} members combined by {release['combine']}: "
+        f"{', '.join(release['members'])}.",
+        f"{missing} scored hips lack a T-score and are left out." if missing else "",
+        f"{folds} folds had inner hips of one class and use a threshold of .5." if folds else "",
+    )
+    return Section(
+        "release",
+        f"Release, end to end ({source} data)",
+        tuple(sentence for sentence in sentences if sentence),
+        facts=tuple(
+            (metric.heading, format_bounds(release["metrics"][metric]))
+            for metric in HEADLINE_METRICS
+        ),
+    )
+
+
+def _list_absences(inputs: ReportInputs, findings: Findings) -> Iterator[str]:
+    """Yield one sentence per part that these results do not hold."""
+    run = {(c.cell.variant, c.cell.label_type) for c in findings.cells}
+    if not findings.segmenters:
+        yield "Table 5 is absent: no segmenter was scored in this run."
+    for (variant, label), number in CLASSIFIER_TABLES.items():
+        if (variant, label) not in run:
+            yield (
+                f"Table {number} ({VARIANT_TITLES[variant]}, {LABEL_TITLES[label]} label) is "
+                "absent: no such fit has finished."
+            )
+    if not findings.regression:
+        yield "Regression is absent: no fit predicted a measured value."
+    if findings.release.absence:
+        yield findings.release.absence
+    if not inputs.overlays:
+        yield "No segmentation overlays were given."
+
+
+def _build_tables(inputs: ReportInputs, findings: Findings) -> Iterator[TableView]:
+    source, paper, cells = findings.source, findings.paper, findings.cells
+    run = {(c.cell.variant, c.cell.label_type) for c in cells}
+    yield build_comparison_table(cells, findings.baselines, findings.comparisons, source)
+    yield build_count_table(findings.counts, paper, source)
+    if findings.segmenters:
+        yield build_segmenter_table(findings.segmenters, paper, source)
+    for variant, label in CLASSIFIER_TABLES:
+        if (variant, label) in run:
+            yield build_cell_table(
+                variant, label, cells, paper=paper, audit=findings.audit, source=source
+            )
+    yield build_calibration_table(cells, findings.calibrations, source)
+    if findings.regression:
+        yield build_regression_table(findings.regression, source)
+    if findings.decisions:
+        yield build_decision_table(findings.decisions, source)
+    if findings.subgroups:
+        minimum = inputs.config.subgroup_minimum
+        yield build_subgroup_table(findings.subgroups, source, minimum)

@@ -1,0 +1,46 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import pandas as pd
+
+from hipray.config.evaluation import EvaluationConfig
+from hipray.evaluation.flow import FlowCounts, LeakCheck
+from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
+
+PAPER_CELLS = len(Region) * len(LabelType) * len(Backbone) * len(Variant)
+"""Cells of the paper's full grid."""
+
+
+class ProtocolItem(StrEnum):
+    """What a caller can state of how the results came about; any other name may stand beside."""
+
+    SPLIT = "Split"
+    SEGMENTER = "Segmenter"
+    MASKS = "Masks"
+    CLASSIFIER = "Classifier"
+    CLASS_WEIGHTS = "Class weights"
+    START_WEIGHTS = "Start weights"
+    SELECTION = "Chosen on inner validation"
+    FITS = "Fits"
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What a report is made of; the frames have one row per prediction, fit, score and hip."""
+
+    predictions: pd.DataFrame
+    fits: pd.DataFrame
+    manifest: pd.DataFrame
+    flow: FlowCounts
+    leak: LeakCheck
+    segmentation: pd.DataFrame | None = None
+    overlays: Sequence[bytes] = ()  # PNG
+    protocol: Mapping[str, str] = field(default_factory=dict)  # ProtocolItem or other name to value
+    members: Sequence[Cell] = ()  # of a release to evaluate end to end
+    planned_cells: int = PAPER_CELLS
+    optimistic: str | None = None  # a sentence: why the results are better than the truth
+    title: str = "Hip radiograph classification report"
+    config: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -1,0 +1,212 @@
+"""Rankings and baselines: ties stay ties, chance finds nothing, signal is found."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hipray.config.evaluation import EvaluationConfig
+from hipray.evaluation.baselines import Baseline, evaluate_baselines
+from hipray.evaluation.comparisons import compare_cells
+from hipray.evaluation.intervals import bootstrap_difference
+from hipray.evaluation.paired import Contestant, PairedAurocs
+from hipray.evaluation.results import read_predictions, summarise_cells
+from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
+from hipray.evaluation.statistics import STATISTICS, Metric
+from hipray.evaluation.worth import assess_worth
+from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
+
+from .conftest import build_manifest, list_fits, predict_cell
+
+CELLS = [
+    Cell(region, LabelType.T_SCORE, backbone, variant)
+    for region in (Region.FEMORAL_NECK, Region.TOTAL_HIP)
+    for backbone in (Backbone.VGG16, Backbone.RESNET50)
+    for variant in (Variant.ORIGINAL, Variant.AUGMENTED)
+]
+
+
+def shuffle_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the manifest with labels that nothing, age included, can know."""
+    random = np.random.default_rng(seed)
+    columns = [c for c in manifest if c.startswith("label_t_score")]
+    return manifest.assign(**{c: random.permutation(manifest[c]) for c in columns})
+
+
+def assess(manifest: pd.DataFrame, strengths: list[float], *, seed: int = 0, repeats: int = 1):
+    config = EvaluationConfig(resamples=400)
+    rows = pd.concat(
+        [
+            predict_cell(manifest, cell, strength=strength, repeats=repeats, seed=100 * seed + i)
+            for i, (cell, strength) in enumerate(zip(CELLS, strengths, strict=True))
+        ],
+        ignore_index=True,
+    )
+    predictions = read_predictions(rows)
+    cells = summarise_cells(predictions, list_fits(rows), config)
+    comparisons = compare_cells(cells, evaluate_baselines(predictions, manifest, config), config)
+    return cells, comparisons, assess_worth(cells, comparisons, planned=8, level=config.level)
+
+
+def test_random_scores_on_permuted_labels_beat_nothing():
+    for seed in range(5):
+        manifest = shuffle_labels(build_manifest(80, seed=seed), seed)
+        _, _, worth = assess(manifest, [0.0] * 8, seed=seed)
+        assert worth.verdict.startswith("Nothing here beats the baseline")
+        assert (worth.n_beating, worth.n_tested) == (0, 8)
+
+
+def make_contestant(name: str, seed: int) -> Contestant:
+    """Return a model whose scores know nothing of its 80 hips."""
+    scores = np.random.default_rng(seed).random(80)
+    hips = pd.DataFrame(
+        {
+            "hip_id": [f"h{i:02d}" for i in range(80)],
+            "patient_id": [f"p{i // 2:02d}" for i in range(80)],
+            "label": np.arange(80) % 5 < 2,
+            "score": scores,
+            "positive": scores > 0.5,
+        }
+    )
+    return Contestant(name, hips)
+
+
+def find_by_chance(seed: int) -> bool:
+    """Return whether any of eight random models is called better than a ninth."""
+    models = [make_contestant(str(i), 9 * seed + i) for i in range(9)]
+    paired = PairedAurocs(models, EvaluationConfig(resamples=400, seed=seed))
+    differences = [paired.compare(model, models[8]) for model in models[:8]]
+    values = np.array([d.value for d in differences])
+    p = adjust_step_down(values, np.stack([d.drawn for d in differences], axis=1))
+    return bool(p.min() <= 0.05)
+
+
+def test_random_models_are_seldom_called_better_than_a_random_one():
+    found = [find_by_chance(seed) for seed in range(100)]
+    assert np.mean(found) <= 0.12  # 5 % and three standard errors of 100 runs
+
+
+def test_true_signal_is_found_and_noise_beside_it_is_not():
+    _, comparisons, worth = assess(build_manifest(80), [3.0] * 4 + [0.0] * 4)
+    assert worth.verdict.startswith("4 of 8 cells beat the age-and-sex baseline")
+    assert [comparisons[cell].beats_baseline for cell in CELLS] == [True] * 4 + [False] * 4
+
+
+def test_a_clearly_worse_cell_is_behind_and_equal_ones_are_tied():
+    cells, comparisons, worth = assess(build_manifest(100), [2.0, 2.0, 2.0, -0.5] + [1.0] * 4)
+    neck = {cell: comparisons[cell] for cell in CELLS[:4]}
+    assert sorted(c.rank for c in neck.values()) == [1, 2, 3, 4]
+    worst = neck[CELLS[3]]
+    assert worst.rank == 4
+    assert not worst.tied_with_best
+    assert sum(c.tied_with_best for c in neck.values()) == 2
+    first = next(best for best in worth.best if best.result.cell in neck)
+    assert (len(first.ties), first.n_rivals) == (2, 3)
+    aurocs = {c.cell: c.pooled[Metric.AUROC].value for c in cells}
+    assert first.result.cell == max(neck, key=lambda cell: aurocs[cell])
+
+
+def test_a_gain_is_the_paired_difference_of_the_bootstrap():
+    config = EvaluationConfig(resamples=400)
+    manifest = build_manifest(80)
+    rows = predict_cell(manifest, CELLS[0], repeats=1)
+    predictions = read_predictions(rows)
+    cells = summarise_cells(predictions, list_fits(rows), config)
+    baselines = evaluate_baselines(predictions, manifest, config)
+    gain = compare_cells(cells, baselines, config)[CELLS[0]].over[Baseline.AGE_SEX]
+    rival = next(b for b in baselines if b.baseline is Baseline.AGE_SEX)
+    auroc = STATISTICS[Metric.AUROC]
+    expected = bootstrap_difference(
+        cells[0].hips, rival.hips, auroc, n_resamples=400, seed=config.seed
+    )
+    assert gain.interval.value == pytest.approx(expected.value)
+    assert gain.interval.low == pytest.approx(expected.low)
+
+
+def test_cells_with_too_few_hips_of_a_class_are_not_tested():
+    cells, comparisons, worth = assess(build_manifest(14), [3.0] * 8)
+    assert worth.n_tested == 0
+    assert "8 cells have fewer than 10 hips of a class" in worth.verdict
+    assert all(gain.p is None for c in comparisons.values() for gain in c.over.values())
+    assert len(cells) == 8
+
+
+def test_cells_tested_on_other_hips_are_compared_on_the_common_ones():
+    config = EvaluationConfig(resamples=200)
+    manifest = build_manifest(80)
+    first, second = (predict_cell(manifest, c, repeats=1, seed=i) for i, c in enumerate(CELLS[:2]))
+    rows = pd.concat([first, second[second["fold"] < 3]], ignore_index=True)
+    apart = pd.concat([first[first["fold"] == 0], second[second["fold"] == 1]], ignore_index=True)
+    for frame, shared in ((rows, True), (apart, False)):
+        cells = summarise_cells(read_predictions(frame), list_fits(frame), config)
+        gaps = [c.behind_best for c in compare_cells(cells, [], config).values()]
+        assert sum(gap is not None for gap in gaps) == shared
+
+
+def test_no_results_have_no_comparisons(config):
+    assert compare_cells([], [], config) == {}
+
+
+def draw_differences(values, n_resamples=2000, seed=0, shared=0.0):
+    random = np.random.default_rng(seed)
+    noise = random.normal(size=(n_resamples, len(values)))
+    common = random.normal(size=(n_resamples, 1))
+    return values + np.sqrt(1 - shared) * noise + np.sqrt(shared) * common
+
+
+def test_an_adjusted_p_of_one_difference_is_its_plain_one():
+    values = np.array([2.0])
+    drawn = draw_differences(values)
+    p = adjust_step_down(values, drawn)[0]
+    assert p == pytest.approx(0.023, abs=0.01)
+
+
+def test_more_differences_raise_p_and_dependence_lowers_it():
+    values = np.array([2.5, *[0.0] * 19])
+    alone = adjust_step_down(values[:1], draw_differences(values[:1]))[0]
+    apart = adjust_step_down(values, draw_differences(values))[0]
+    together = adjust_step_down(values, draw_differences(values, shared=0.95))[0]
+    assert alone < together < apart
+
+
+def test_step_down_p_rises_from_the_largest_difference_to_the_smallest():
+    values = np.array([0.5, 3.0, 1.5, -1.0])
+    p = adjust_step_down(values, draw_differences(values))
+    assert list(np.argsort(p, kind="stable")) == [1, 2, 0, 3]
+    assert (np.diff(p[[1, 2, 0, 3]]) >= 0).all()
+    assert p[3] > 0.5
+
+
+def test_a_difference_without_spread_is_certain_unless_it_is_zero():
+    values = np.array([0.5, 0.0, 0.3])
+    drawn = draw_differences(values)
+    drawn[:, :2] = values[:2]
+    p = adjust_step_down(values, drawn)
+    assert p[0] == pytest.approx(1 / 2001)
+    assert p[1] > 0.2
+
+
+def test_two_sided_p_does_not_depend_on_the_sign():
+    values = np.array([2.0, -2.0, 0.1])
+    drawn = draw_differences(values)
+    drawn[:, 1] = -drawn[:, 0]
+    p = adjust_two_sided(values, drawn)
+    assert p[0] == pytest.approx(p[1])
+    assert p[0] < 0.2 < p[2]
+
+
+def test_undefined_resamples_are_left_out():
+    values = np.array([2.5])
+    drawn = draw_differences(values)
+    drawn[:100] = np.nan
+    assert adjust_step_down(values, drawn)[0] < 0.05
+
+
+def test_beating_takes_both_age_and_sex_and_a_constant():
+    _, comparisons, _ = assess(build_manifest(80), [3.0] * 8)
+    comparison = comparisons[CELLS[0]]
+    assert comparison.beats_baseline
+    chance = replace(comparison.over[Baseline.MAJORITY], p=0.5)
+    weak = replace(comparison, over={**comparison.over, Baseline.MAJORITY: chance})
+    assert not weak.beats_baseline

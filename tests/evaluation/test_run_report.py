@@ -1,0 +1,86 @@
+"""What the report of a run evaluates as its release."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hipray.config.jobs import GridRun
+from hipray.evaluation.members import choose_members
+from hipray.evaluation.run_report import _choose_members
+from hipray.training.plan import describe_fit
+from hipray.training.results import RunResults
+from hipray.vocab import HEADLINE_REGIONS, Backbone, Cell, Fit, LabelType, Region, Variant
+
+BACKBONES = (Backbone.VGG16, Backbone.RESNET50)
+
+
+def list_cells(*variants: Variant) -> list[Cell]:
+    return [
+        Cell(region, label_type, backbone, variant)
+        for region in Region
+        for label_type in LabelType
+        for backbone in BACKBONES
+        for variant in variants
+    ]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run's plan of two folds per cell."""
+
+    cells: list[Cell]
+    variants: tuple[Variant, ...]
+
+    @property
+    def fits(self) -> list[Fit]:
+        return [Fit(cell, 0, fold) for cell in self.cells for fold in (0, 1)]
+
+    def finish(self, done: list[Fit]) -> RunResults:
+        plan: dict[str, Any] = {"fits": [{"fit": describe_fit(fit)} for fit in self.fits]}
+        empty = pd.DataFrame()
+        return RunResults(
+            plan=plan,
+            config=GridRun(backbones=BACKBONES, variants=self.variants),
+            classifiers=[(fit, None) for fit in done],
+            segmenters=[],
+            predictions=empty,
+            fits=empty,
+            mask_scores=empty,
+            open_fits=len(self.fits) - len(done),
+        )
+
+
+@pytest.fixture
+def full() -> Planned:
+    variants = (Variant.ORIGINAL, Variant.SEGMENTED)
+    return Planned(list_cells(*variants), variants)
+
+
+def test_members_are_the_headline_t_score_cells_of_the_segmented_variant(full):
+    members = _choose_members(full.finish(full.fits))
+    assert set(members) == {
+        Cell(region, LabelType.T_SCORE, backbone, Variant.SEGMENTED)
+        for region in HEADLINE_REGIONS
+        for backbone in BACKBONES
+    }
+
+
+def test_a_run_without_segmented_cells_is_released_in_its_first_variant():
+    variants = (Variant.AUGMENTED, Variant.ORIGINAL)
+    planned = Planned(list_cells(*variants), variants)
+    members = _choose_members(planned.finish(planned.fits))
+    assert {member.variant for member in members} == {Variant.AUGMENTED}
+
+
+def test_a_cell_with_an_open_fit_is_no_member(full):
+    waiting = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONES[0], Variant.SEGMENTED), 0, 1)
+    members = _choose_members(full.finish([fit for fit in full.fits if fit != waiting]))
+    assert waiting.cell not in members
+    assert len(members) == 3
+
+
+def test_a_run_without_a_finished_headline_cell_has_no_members():
+    trochanter = [Cell(Region.GREATER_TROCHANTER, LabelType.T_SCORE, "vgg16", Variant.SEGMENTED)]
+    assert choose_members(trochanter, backbones=("vgg16",), variants=(Variant.SEGMENTED,)) == ()
