@@ -12,6 +12,7 @@ Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `v
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from hipray.bundles.bundle import Bundle, load_bundle
 from hipray.bundles.golden import check_golden
 from hipray.bundles.networks import build_classifier, build_segmenter_part
 from hipray.classification.classifier import Classifier
+from hipray.config.evaluation import Combine
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
@@ -75,31 +77,45 @@ class Cutter:
 class _Voter:
     classifier: Classifier
     calibrator: PlattScaling
+    weight: float
 
 
 class Ensemble:
-    """Averages the calibrated probabilities of a release's members."""
+    """Combines the calibrated probabilities of a release's members."""
 
     def __init__(self, release: Release, bundles: Sequence[Bundle], device: torch.device) -> None:
         self._questions = release.questions
+        self._combine = release.combine
         self._voters: dict[Question, list[_Voter]] = {}
         for member, bundle in zip(release.members, bundles, strict=True):
             calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
-            voter = _Voter(build_classifier(bundle, device), calibrator)
+            voter = _Voter(build_classifier(bundle, device), calibrator, member.weight)
             self._voters.setdefault((member.region, member.label_type), []).append(voter)
 
     def __call__(self, views: Views) -> Probabilities:
         """Return the probability (N,) of being abnormal for each region and label."""
         return {
-            (region, label): np.mean(
-                [
-                    apply_platt(voter.calibrator, sigmoid(voter.classifier(views.films[region])))
-                    for voter in self._voters[region, label]
-                ],
-                axis=0,
-            )
+            (region, label): self._poll(self._voters[region, label], views.films[region])
             for region, label in self._questions
         }
+
+    def _poll(self, voters: Sequence[_Voter], films: Pixels) -> npt.NDArray[np.float64]:
+        votes = [apply_platt(v.calibrator, sigmoid(v.classifier(films))) for v in voters]
+        weights = [voter.weight for voter in voters]
+        return combine_votes(np.asarray(votes), weights, self._combine)
+
+
+def combine_votes(
+    votes: npt.NDArray[np.float64], weights: Sequence[float], combine: Combine
+) -> npt.NDArray[np.float64]:
+    """Return one probability (N,) from members' votes (M, N)."""
+    match combine:
+        case Combine.MEDIAN:
+            return np.asarray(np.median(votes, axis=0), np.float64)
+        case Combine.MEAN | Combine.WEIGHTED:
+            return np.asarray(np.average(votes, axis=0, weights=weights), np.float64)
+        case _:
+            assert_never(combine)
 
 
 @dataclass(frozen=True)

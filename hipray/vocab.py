@@ -137,6 +137,14 @@ class Sex(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Covariate(StrEnum):
+    """What a network may know of the person beside the film."""
+
+    AGE = "age"
+    SEX = "sex"
+    BMI = "bmi"
+
+
 class DataSource(StrEnum):
     """Whether a number comes from generated phantoms or from films of people."""
 

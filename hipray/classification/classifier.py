@@ -10,7 +10,6 @@ from torch import nn
 
 from hipray.classification.losses import unweight_logit
 from hipray.data.framing import Pixels, resize_square
-from hipray.data.intensity import centre
 
 
 class Classifier:
@@ -38,7 +37,7 @@ class Classifier:
         for start in range(0, len(views), self._batch):
             films = resize_square(views[start : start + self._batch], self._size_px)
             batch = torch.from_numpy(np.ascontiguousarray(films)).to(self._device)
-            logits = self._module(centre(batch[:, None].float() / 255)).double()
+            logits = self._module(batch[:, None].float() / 255).double()
             odds.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
         flat = np.concatenate(odds) if odds else np.zeros(0)
         return unweight_logit(flat.astype(np.float64), self._weights)

@@ -11,22 +11,43 @@ import timm
 import torch
 from torch import nn
 
-from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, VggHead
+from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, Target, VggHead
+from hipray.data.intensity import centre, remove_background
+from hipray.data.person import columns_of
 from hipray.errors import ConfigError
 
-CLASSES = 2
-"""Normal and abnormal."""
+OUTPUTS = {Target.LABEL: 2, Target.SCORE: 1}
+"""Logits of normal and abnormal, or one standardised score."""
 
 
 class ClassifierNetwork(nn.Module):
-    """Pooled features, dropout, dense layer."""
+    """Pooled features, dropout, and a dense layer that also sees the covariates."""
 
-    def __init__(self, features: nn.Module, *, width: int, dropout: float) -> None:
+    def __init__(self, features: nn.Module, *, width: int, settings: ClassifierSettings) -> None:
         super().__init__()
         self.features = features
-        self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(width, CLASSES)
+        self.dropout = nn.Dropout(settings.dropout)
+        self._columns = columns_of(settings.covariates)
+        self.dense = nn.Linear(width + len(self._columns), OUTPUTS[settings.target])
+        self._background = settings.background_fraction
         self._frozen: list[nn.Module] = []
+
+    def forward(self, films: torch.Tensor, people: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (B, 2) logits or (B, 1) scores of films (B, 1, P, P) with values in 0..1.
+
+        `people` (B, C) is what `data.person.encode_people` tells; None without covariates.
+        """
+        seen = self.dropout(self.features(self._show(films)))
+        if self._columns:
+            assert people is not None, "a network with covariates is told of the people"
+            seen = torch.cat([seen, people[:, self._columns].to(seen)], 1)
+        answers: torch.Tensor = self.dense(seen)
+        return answers
+
+    def _show(self, films: torch.Tensor) -> torch.Tensor:
+        if self._background:
+            return remove_background(films, self._background)
+        return centre(films)
 
     def freeze(self, what: Freeze) -> None:
         """Keep the start weights and batch statistics of a part of the features for good."""
@@ -47,16 +68,11 @@ class ClassifierNetwork(nn.Module):
             layer.eval()
         return self
 
-    def forward(self, films: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, 2) of centred films (B, 1, P, P)."""
-        logits: torch.Tensor = self.dense(self.dropout(self.features(films)))
-        return logits
-
 
 def build_network(
     backbone: str, settings: ClassifierSettings, *, pretrained: bool = True
 ) -> ClassifierNetwork:
-    """Return a network from films (B, 1, P, P) to logits (B, 2).
+    """Return a network from films (B, 1, P, P) and people (B, C) to its answers.
 
     `pretrained=False` leaves out start weights that a bundle's own will replace. Raises
     ConfigError for a name timm does not know, or where its weights are out of reach.
@@ -78,7 +94,7 @@ def build_network(
     if hasattr(features, "pre_logits") and settings.head is VggHead.POOLED:
         features.pre_logits = nn.Identity()
         width = features.num_features
-    network = ClassifierNetwork(features, width=width, dropout=settings.dropout)
+    network = ClassifierNetwork(features, width=width, settings=settings)
     network.freeze(settings.freeze)
     return network
 

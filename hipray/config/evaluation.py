@@ -28,7 +28,7 @@ class EvaluationConfig(Config):
     """Seed of the bootstrap: the same predictions and seed give the same report, byte for byte."""
 
     combine: Combine = Combine.MEAN
-    """How the report combines the members of a release: mean, median or weighted."""
+    """How the members of a release are combined, in the report as in the release."""
 
     calibration_bins: int = Field(default=10, ge=2, le=50)
     """Equal-width bins of the expected calibration error and the calibration plot."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from hipray.config.base import Config
-from hipray.vocab import LabelType, MaskSource, Region, SegmenterArch
+from hipray.vocab import Covariate, LabelType, MaskSource, Region, SegmenterArch
 
 NO_WEIGHTS = "none"
 """Start weights drawn at random."""
@@ -45,6 +45,13 @@ class ThresholdRule(StrEnum):
     YOUDEN = "youden"
     HALF = "half"  # 0.5, the paper's
     SENSITIVITY = "sensitivity"  # the highest threshold that keeps a chosen sensitivity
+
+
+class Target(StrEnum):
+    """What a network learns to tell."""
+
+    LABEL = "label"  # normal or abnormal, the paper's
+    SCORE = "score"  # the T- or Z-score itself; the threshold is applied after
 
 
 class Freeze(StrEnum):
@@ -155,6 +162,14 @@ class ClassifierSettings(Config):
     """Input side in pixels."""
     weights: str = NO_WEIGHTS
     """Start weights: imagenet, none, or the key of a safetensors file in the workspace."""
+    background_fraction: float = Field(0.0, ge=0, le=0.5)
+    """SD of the local mean taken off each view, as a share of its side; 0 keeps all grey values."""
+    target: Target = Target.LABEL
+    """label, or score: the T-score (t_score label) or Z-score (bmd label) by regression."""
+    covariates: tuple[Covariate, ...] = ()
+    """What the network is told beside the film, fused before the last layer."""
+    test_time_augmentation: bool = False
+    """Answer with the mean log odds of the film and its six moved copies."""
     freeze: Freeze = Freeze.NOTHING
     """What keeps its start weights, batch statistics included."""
     head: VggHead = VggHead.POOLED

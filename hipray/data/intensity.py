@@ -1,11 +1,38 @@
 """Grey values as every network sees them."""
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 GREY_MEAN, GREY_SD = 0.449, 0.226
 """ImageNet's mean and spread as grey values in 0..1, for pretrained and fresh networks alike."""
+REACH_SD = 3
+"""Standard deviations after which the background's Gaussian is cut off."""
+LEAST_CONTRAST = 1e-3
+"""Added to a film's contrast before dividing by it: an even film stays even."""
 
 
 def centre(films: torch.Tensor) -> torch.Tensor:
     """Return films with values in 0..1 (B, 1, S, S) centred and scaled for a network."""
     return (films - GREY_MEAN) / GREY_SD
+
+
+def remove_background(films: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Return films (B, 1, S, S) less their local mean, each scaled to unit contrast.
+
+    The local mean is a Gaussian's of `fraction` of the side as its SD. What is left is texture and
+    edges; exposure, soft tissue and a maker's windowing go with the mean.
+    """
+    kernel = _gaussian(fraction * films.shape[-1]).to(films)
+    reach = len(kernel) // 2
+    across = F.pad(films, (reach, reach, 0, 0), mode="replicate")
+    across = F.conv2d(across, kernel[None, None, None, :])
+    down = F.pad(across, (0, 0, reach, reach), mode="replicate")
+    local = films - F.conv2d(down, kernel[None, None, :, None])
+    return local / (local.std((1, 2, 3), keepdim=True) + LEAST_CONTRAST)
+
+
+def _gaussian(sd_px: float) -> torch.Tensor:
+    reach = max(1, round(REACH_SD * sd_px))
+    x = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    weights = torch.exp(-((x / sd_px) ** 2) / 2)
+    return weights / weights.sum()

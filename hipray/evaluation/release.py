@@ -118,6 +118,18 @@ def combine_members(
     return combined[[*HIP_FOLD, "probability"]].merge(labels, on=HIP_FOLD)
 
 
+def weigh_members(predictions: pd.DataFrame, members: Sequence[Cell]) -> dict[Cell, float]:
+    """Return the weights of members of one region and label, from the inner hips of all folds."""
+    named = [select_cell(predictions, member).assign(member=member.name) for member in members]
+    rows = pd.concat(named)
+    inner = rows[rows["part"] == Part.INNER]
+    scores = inner.pivot_table("probability", HIP_FOLD, "member")
+    scores = scores.reindex(columns=[member.name for member in members]).dropna()
+    labels = inner.groupby(HIP_FOLD)["label"].first().reindex(scores.index)
+    weights = fit_weights(scores.to_numpy().T, labels.to_numpy(dtype=np.bool_))
+    return dict(zip(members, map(float, weights), strict=True))
+
+
 def _combine_scores(scores: pd.DataFrame, rows: pd.DataFrame, combine: Combine) -> FloatArray:
     """Return one probability per row of `scores`, which has one column per member."""
     values = scores.to_numpy(dtype=np.float64)

@@ -23,12 +23,13 @@ from hipray.bundles.golden import (
     draw_golden_film,
     dump_answers,
 )
+from hipray.config.evaluation import Combine
 from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
 from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
-from hipray.evaluation.release import evaluate_release
+from hipray.evaluation.release import evaluate_release, weigh_members
 from hipray.evaluation.results import Part, read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store
@@ -55,6 +56,8 @@ def run_release(config: ReleaseRun) -> Release:
     publisher = _Publisher(store, ledger, results, source)
     segmenters = _choose_segmenters(config, results)
     predictions = read_predictions(_rows_of(results.predictions, chosen))
+    cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
+    weights = _weigh_cells(config, predictions, cells)
     first = publisher.model(chosen[0][1])
     release = Release(
         name=config.name,
@@ -68,9 +71,12 @@ def run_release(config: ReleaseRun) -> Release:
         view=config.variant.view,
         matting=results.config.experiment.matting,
         view_px=first["settings"]["size_px"],
-        members=tuple(publisher.member(fit, done) for fit, done in chosen),
+        members=tuple(
+            publisher.member(fit, done, weight=weights[fit.cell]) for fit, done in chosen
+        ),
+        combine=config.evaluation.combine,
         headline_threshold=_headline_threshold(config, predictions),
-        evaluation=_evaluate(config, predictions, chosen, manifest),
+        evaluation=_evaluate(config, predictions, cells, manifest),
     )
     write_release(store, release)
     return release
@@ -111,7 +117,7 @@ class _Publisher:
         files[CARD_FILE] = write_card(description).encode()
         return publish_bundle(self._store, description, files)
 
-    def member(self, fit: Fit, done: DoneFit) -> Member:
+    def member(self, fit: Fit, done: DoneFit, *, weight: float) -> Member:
         """Publish a classifier fit and return it as a member."""
         model = self.model(done)
         return Member(
@@ -124,6 +130,7 @@ class _Publisher:
             platt_slope=model["calibrator"]["slope"],
             platt_intercept=model["calibrator"]["intercept"],
             threshold=model["threshold"],
+            weight=weight,
         )
 
 
@@ -198,13 +205,34 @@ def _headline_threshold(config: ReleaseRun, predictions: pd.DataFrame) -> float 
     return None if pd.isna(threshold) else threshold
 
 
+def _weigh_cells(
+    config: ReleaseRun, predictions: pd.DataFrame, cells: list[Cell]
+) -> dict[Cell, float]:
+    """Each cell's weight among those of its region and label; its fits share it equally."""
+    if config.evaluation.combine is not Combine.WEIGHTED:
+        return dict.fromkeys(cells, 1.0)
+    questions = dict.fromkeys((cell.region, cell.label_type) for cell in cells)
+    return {
+        cell: weight
+        for question in questions
+        for cell, weight in weigh_members(
+            predictions, [c for c in cells if (c.region, c.label_type) == question]
+        ).items()
+    }
+
+
 def _evaluate(
     config: ReleaseRun,
     predictions: pd.DataFrame,
-    chosen: list[tuple[Fit, DoneFit]],
+    cells: list[Cell],
     manifest: pd.DataFrame,
 ) -> dict[str, Any]:
-    cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     if not any(c.region in HEADLINE_REGIONS and c.label_type is LabelType.T_SCORE for c in cells):
         return {"note": "no headline: the release has no t_score member for neck or total hip"}
-    return evaluate_release(predictions, cells, manifest=manifest, config=config.evaluation)
+    return evaluate_release(
+        predictions,
+        cells,
+        combine=config.evaluation.combine,
+        manifest=manifest,
+        config=config.evaluation,
+    )

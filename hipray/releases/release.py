@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from hipray import RESEARCH_NOTICE
 from hipray.config.base import Config, build_config
+from hipray.config.evaluation import Combine
 from hipray.config.experiment import MattingSettings
 from hipray.config.images import Preprocessing
 from hipray.data.images import PREPROCESSING_VERSION
@@ -44,6 +47,8 @@ class Member(Config):
     """Intercept of its calibration."""
     threshold: float
     """Decision threshold of its raw probability, chosen on inner validation."""
+    weight: float = Field(1.0, ge=0)
+    """Its weight among the members of its region and label; they need not sum to one."""
 
 
 class Release(Config):
@@ -75,7 +80,7 @@ class Release(Config):
     """Side of a view: what the members were trained on."""
     members: tuple[Member, ...]
     """The ensemble."""
-    combine: str = "mean of calibrated probabilities"
+    combine: Combine = Combine.MEAN
     """How members of one region and label become one probability."""
     headline_threshold: float | None
     """Threshold of the headline probability, chosen on inner validation."""

@@ -18,7 +18,6 @@ from hipray.classification.model import build_network
 from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings
 from hipray.data.augment import scale_batch
 from hipray.data.framing import Pixels
-from hipray.data.intensity import centre
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import (
@@ -112,7 +111,7 @@ class ClassifierTask:
     def _loss(self, films: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            logits = self.module(centre(films.to(device)))
+            logits = self.module(films.to(device))
         return classification_loss(logits.float(), labels.to(device), self._weights)
 
     def _draw(self, epoch: int) -> list[npt.NDArray[np.int64]]:

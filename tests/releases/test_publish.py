@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hipray.bundles.bundle import load_bundle
-from hipray.config.evaluation import EvaluationConfig
+from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.jobs import ReleaseRun
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, youden_threshold
@@ -118,3 +118,11 @@ def test_fits_that_the_run_has_not_finished_are_named(small_grid, changes):
         DataError, match=r"1 finished fits in run 'small', found 1 missing, such as"
     ):
         publish(small_grid, Variant.ORIGINAL, **changes)
+
+
+def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid):
+    weighted = EvaluationConfig(resamples=100, combine=Combine.WEIGHTED)
+    release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1), evaluation=weighted)
+    assert release.combine is Combine.WEIGHTED
+    assert release.evaluation["combine"] == "weighted"
+    assert sum(member.weight for member in release.members) == pytest.approx(2.0)
