@@ -61,14 +61,18 @@ class IngestRun(Job):
 class Scaling(Config):
     """How the work is spread; never part of a fit's identity."""
 
-    lanes: int = Field(2, ge=1)
-    """Lanes that run at the same time, each a Ray Train run of its own."""
+    lanes: int | None = Field(None, ge=1)
+    """Lanes that run at the same time, each a Ray Train run of its own. None: as many as the
+    cluster's CPUs, GPUs and memory hold, on a laptop as on a cluster, and more as nodes come. A
+    number is asked for whole: lanes that do not fit yet wait and make an autoscaler add nodes."""
     local_lanes: bool = False
     """Run the training loop inside the lane's own process instead of a Ray Train worker."""
     cpus_per_lane: float = Field(1, gt=0)
     """CPUs that one lane reserves; its torch threads are set to match."""
     gpus_per_lane: float = Field(0, ge=0)
     """GPUs that one lane reserves; a fraction packs lanes on one GPU."""
+    gpu_memory_gib: float | None = Field(None, gt=0)
+    """Memory of one GPU in GiB, for the check that the largest fit fits; default: ask the GPUs."""
     max_attempts: int = Field(2, ge=1)
     """Tries of a fit that raises, in one submission."""
     max_lane_restarts: int = Field(10, ge=0)
@@ -76,7 +80,12 @@ class Scaling(Config):
     lease_s: float = Field(60, gt=0)
     """Seconds without a heartbeat after which a lane's fit is handed out again."""
     fit_timeout_s: float | None = Field(None, gt=0)
-    """Time limit of one fit in seconds."""
+    """Time limit of one fit in seconds. A fit that hangs past it takes its lane's process along,
+    which starts again and goes on with other fits."""
+    idle_lane_s: float = Field(60, gt=0)
+    """Seconds without a fit to claim after which a lane ends and gives its node back."""
+    store_wait_s: float = Field(600, ge=0)
+    """Seconds that lanes and driver wait for a store out of reach before they end."""
 
 
 class GridRun(Job):
