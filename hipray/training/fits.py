@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
 from hipray.training.views import build_views
-from hipray.vocab import REGIONS, Fit, MaskSource, SegmenterFit, View
+from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
@@ -123,7 +123,7 @@ def run_classifier_fit(
         "cell": {**vars(fit.cell)},
         "settings": settings.model_dump(mode="json"),
         "matting": inputs.experiment.matting.model_dump(mode="json"),
-        "class_weights": outcome.weights,
+        "odds": asdict(outcome.odds),
         "calibrator": vars(outcome.calibrator),
         "threshold": outcome.threshold,
         "working_px": inputs.experiment.data.working_px,
@@ -236,12 +236,12 @@ def _segmenter_summary(outcome: SegmenterOutcome) -> dict[str, Any]:
 
 def _classifier_summary(outcome: ClassifierOutcome) -> dict[str, Any]:
     parts = dict(tuple(outcome.predictions.groupby("part")))
-    train = parts["train"]
+    train = parts[Part.TRAIN]
     counts = count_confusion(train["label"], train["score"] >= outcome.threshold)
     return {
         "epochs": outcome.history.epochs,
         "best_epoch": outcome.history.best_epoch,
-        **{f"n_{part}": len(parts.get(part, ())) for part in ("train", "inner", "test")},
+        **{f"n_{part}": len(parts.get(part, ())) for part in Part},
         "train_accuracy": accuracy(counts),
         "train_sensitivity": sensitivity(counts),
         "train_specificity": specificity(counts),
