@@ -77,6 +77,7 @@ class ClassifierTask:
         if start is not None:
             network.load_state_dict(start)
         self.module: nn.Module = network.to(context.device)
+        self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             (p for p in self.module.parameters() if p.requires_grad),
             lr=settings.lr,
@@ -86,16 +87,21 @@ class ClassifierTask:
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
         """Take one epoch of optimiser steps and return the mean loss."""
         losses = []
+        crew = self._context.crew
         for rows in self._draw(epoch):
             self._context.check_deadline()
-            films = self._films[rows][:, None].float() / 255
+            own = crew.share(rows)
+            films = self._films[own][:, None].float() / 255
             films = scale_batch(films, amount=self._scale, generator=generator)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(films, self._people[rows], self._wanted[rows])
+            loss = crew.weigh(
+                self._loss(self._shared, films, self._people[own], self._wanted[own]),
+                own=self._weigh(own), total=self._weigh(rows),
+            )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             losses.append(loss.item())
-        return float(np.mean(losses))
+        return crew.mean(float(np.mean(losses)))
 
     def validate(self) -> float:
         """Return the mean loss on inner validation."""
@@ -105,7 +111,7 @@ class ClassifierTask:
             rows = slice(start, start + VALIDATION_BATCH)
             films = torch.from_numpy(self._inner.films[rows].copy())[:, None].float() / 255
             people = torch.from_numpy(self._inner.people[rows])
-            total += self._loss(films, people, wanted[rows]).item() * len(films)
+            total += self._loss(self.module, films, people, wanted[rows]).item() * len(films)
         return total / len(wanted)
 
     def _targets(self, views: Views) -> torch.Tensor:
@@ -115,12 +121,24 @@ class ClassifierTask:
             return torch.from_numpy(views.labels.copy())
         return torch.from_numpy((views.scores - scale.centre) / scale.spread).float()
 
+    def _weigh(self, rows: npt.NDArray[np.int64]) -> float:
+        """The sum of these films' weights in the loss."""
+        if self.odds.score is not None:
+            return float(len(rows))
+        normal, abnormal = self.odds.class_weights
+        positive = float(self._wanted[rows].sum())
+        return normal * (len(rows) - positive) + abnormal * positive
+
     def _loss(
-        self, films: torch.Tensor, people: torch.Tensor, wanted: torch.Tensor
+        self,
+        network: nn.Module,
+        films: torch.Tensor,
+        people: torch.Tensor,
+        wanted: torch.Tensor,
     ) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            answers = self.module(films.to(device), people.to(device))
+            answers = network(films.to(device), people.to(device))
         if self.odds.score is not None:
             return score_loss(answers.float(), wanted.to(device))
         return classification_loss(answers.float(), wanted.to(device), self.odds.class_weights)
