@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.config import jobs
 from hipray.config.base import Config, load_config, preset_names
+from hipray.config.tuning import TuneRun
 from hipray.errors import HiprayError
 
 
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "phantom": Command(jobs.PhantomRun, "hipray.commands:phantom"),
     "ingest": Command(jobs.IngestRun, "hipray.commands:ingest"),
     "grid": Command(jobs.GridRun, "hipray.commands:grid", dry_run="hipray.commands:plan_grid"),
+    "tune": Command(TuneRun, "hipray.commands:tune", dry_run="hipray.commands:plan_tune"),
     "status": Command(jobs.StatusRun, "hipray.commands:status", positional="run"),
     "report": Command(jobs.ReportRun, "hipray.commands:report", positional="run"),
     "release": Command(jobs.ReleaseRun, "hipray.commands:release"),

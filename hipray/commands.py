@@ -15,6 +15,7 @@ from hipray.config.jobs import (
     ServeRun,
     StatusRun,
 )
+from hipray.config.tuning import TuneRun
 from hipray.storage import open_store
 
 
@@ -58,6 +59,31 @@ def plan_grid(config: GridRun) -> None:
     from hipray.training.estimate import describe_plan
 
     tell(describe_plan(open_store(config.workspace, config.storage), config))
+
+
+def tune(config: TuneRun) -> None:
+    """Choose settings."""
+    from hipray.distributed.tune import run_tune
+    from hipray.training.tuned import describe_choices
+
+    result = run_tune(config)
+    tell(describe_choices(config, result.choices))
+    folder = f"{config.workspace}/runs/{result.run}"
+    counts = f"{result.trials} trials, {result.failed} failed, {result.seconds:.0f} s"
+    tell(f"{counts}: {folder}/trials.parquet")
+    settings = f"{folder}/tuned.toml"
+    local = settings if "://" not in settings else "COPY-OF-IT"  # --config reads local files
+    tell(
+        f"settings: {settings}; next: hipray grid --config {local} "
+        f"--workspace {config.workspace} --test-folds '[{config.fold}]'"
+    )
+
+
+def plan_tune(config: TuneRun) -> None:
+    """Print what a search would do."""
+    from hipray.training.search_estimate import describe_search
+
+    tell(describe_search(open_store(config.workspace, config.storage), config))
 
 
 def status(config: StatusRun) -> None:

@@ -1,0 +1,304 @@
+"""The search for settings on Ray Tune: one study per network, weak trials stopped by ASHA.
+
+Tune proposes settings and compares trials; what a trial does is `hipray.training.tuning`. Trials
+get the address of the workspace and their settings, never arrays: each maps the node's one file
+of decoded films. Tune keeps its own state as pickles below runs/<run>/tune/, so that whoever can
+write to the workspace can run code in the driver: tune in workspaces you trust.
+"""
+
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray._private.state import state as cluster_state
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from hipray.config.tuning import Axis, Searcher, TrialResources, TuneRun, Value
+from hipray.data.dataset import DataIdentity
+from hipray.distributed.cluster import connect
+from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
+from hipray.errors import ConfigError, FitsFailedError, RunBusyError
+from hipray.storage import Lease, Store, acquire, holder, open_store
+from hipray.storage.arrow import arrow_filesystem
+from hipray.training.context import FitContext, local_context
+from hipray.training.lockstep import Figures
+from hipray.training.tuned import (
+    Choice,
+    TrialFolder,
+    conclude,
+    folder_of,
+    hold_to_search,
+    own_values,
+    read_figures,
+    read_study,
+    search_source,
+    trial_row,
+    write_study,
+)
+from hipray.training.tuning import Search, prepare_search, read_search, resolve_config, run_trial
+
+ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would answer Ctrl-C with a result that looks finished
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output talks even where it is told to be silent
+}
+"""How Tune behaves in the driver."""
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """How a search ended."""
+
+    run: str
+    choices: tuple[Choice, ...]
+    trials: int
+    failed: int
+    searched_now: int
+    """Networks whose search was not finished before."""
+    seconds: float
+
+
+def run_tune(config: TuneRun) -> TuneResult:
+    """Search settings for every network that has none yet; finished trials never run again.
+
+    Raises RunBusyError where another driver works on the run, ConfigError where the run was begun
+    with another configuration or asks for more than the cluster has, FitsFailedError where no
+    trial of a network has a figure.
+    """
+    store = open_store(config.workspace, config.storage)
+    # a worker's working directory may be another: trials get the full address
+    config = resolve_config(store, config.model_copy(update={"workspace": store.uri}))
+    _require_searcher(config.search)
+    with _hold_run(store, config):
+        started = time.monotonic()
+        data = prepare_search(store, config)
+        hold_to_search(store, config, data)
+        left = [name for name in config.backbones if read_study(store, config, name) is None]
+        if left:
+            connect()
+            _require_room(config.resources)
+        for backbone in left:
+            _search_network(store, config, backbone)
+        return _conclude(store, config, data, len(left), started)
+
+
+def _hold_run(store: Store, config: TuneRun) -> Lease:
+    key = f"runs/{config.run}/driver"
+    lease = acquire(store, key, ttl_s=config.resources.lease_s, owner_note="hipray tune")
+    if lease is None:
+        raise RunBusyError(
+            f"run '{config.run}' to be free",
+            f"a live driver: {holder(store, key)}",
+            "wait for it or choose another run name",
+        )
+    return lease
+
+
+def _require_searcher(search: Searcher) -> None:
+    if search is Searcher.OPTUNA and importlib.util.find_spec("optuna") is None:
+        raise ConfigError(
+            "the optuna package for search = 'optuna'",
+            "none installed",
+            "run `pip install 'hipray[optuna]'` or set search = 'random'",
+        )
+
+
+def _require_room(resources: TrialResources) -> None:
+    """Refuse what would wait for ever; an autoscaling cluster may still grow to its limits."""
+    room = sum(_count_slots(resources, n["Resources"]) for n in ray.nodes() if n["Alive"])
+    limits = cluster_state.get_max_resources_from_cluster_config()
+    if limits is not None:
+        room = max(room, _count_slots(resources, limits))
+    if room < resources.max_concurrent:
+        total = ray.cluster_resources()
+        count, cpus, gpus = (
+            resources.max_concurrent, resources.cpus_per_trial, resources.gpus_per_trial,
+        )  # fmt: skip
+        raise ConfigError(
+            f"room for {count} trials at once, {count * cpus:g} CPU and {count * gpus:g} GPU",
+            f"a cluster of {total.get('CPU', 0):g} CPU and {total.get('GPU', 0):g} GPU, room for "
+            f"{room}",
+            "lower resources.max_concurrent, cpus_per_trial or gpus_per_trial",
+        )
+
+
+def _count_slots(resources: TrialResources, offered: dict[str, float]) -> int:
+    """Trials that fit into `offered`, one node or the limits of a cluster."""
+    needs = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
+    return int(min(offered.get(kind, 0) / need for kind, need in needs.items() if need > 0))
+
+
+def _search_network(store: Store, config: TuneRun, backbone: str) -> None:
+    """Run or resume one network's study and write its trials."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    filesystem, root = arrow_filesystem(config.workspace, config.storage)
+    key = f"runs/{config.run}/tune/{folder_of(backbone)}"
+    trainable = build_trainable(config, backbone)
+    if _can_resume(store, key):
+        tuner = tune.Tuner.restore(
+            f"{root}/{key}", trainable, resume_errored=True, storage_filesystem=filesystem
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=_build_param_space(config, backbone),
+            tune_config=_build_tune_config(config, backbone),
+            run_config=tune.RunConfig(
+                name=folder_of(backbone),
+                storage_path=f"{root}/runs/{config.run}/tune",
+                storage_filesystem=filesystem,
+                failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
+                callbacks=[StudyJournal(config, backbone)],
+                verbose=0,
+            ),
+        )
+    rows = [_read_row(result, config, backbone) for result in tuner.fit()]
+    write_study(store, config, backbone, rows)
+
+
+def _can_resume(store: Store, key: str) -> bool:
+    """Whether Tune left a state with trials; a driver killed in its first moments leaves none."""
+    keys = [info.key for info in store.list(key)]
+    states = [k for k in keys if PurePosixPath(k).match(f"{key}/experiment_state-*.json")]
+    if f"{key}/tuner.pkl" not in keys or not states:
+        return False
+    try:
+        return bool(json.loads(store.read(max(states)))["trial_data"])
+    except ValueError:  # cut off while it was written: begin again, outcomes are kept
+        return False
+
+
+def build_trainable(config: TuneRun, backbone: str) -> Any:
+    """Return the function that Tune runs for each trial, with what it reserves."""
+    payload = config.model_dump(mode="json")
+    bound = tune.with_parameters(
+        run_one, payload=payload, backbone=backbone, source=search_source()
+    )
+    resources = config.resources
+    return tune.with_resources(
+        bound, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial}
+    )
+
+
+def _build_param_space(config: TuneRun, backbone: str) -> dict[str, Any]:
+    return {name: _build_domain(axis) for name, axis in config.offered(backbone).items()}
+
+
+def _build_domain(axis: Axis | Sequence[Value]) -> Any:
+    if isinstance(axis, Axis) and not axis.choices:
+        return tune.loguniform(*axis.extremes()) if axis.log else tune.uniform(*axis.extremes())
+    choices = [*axis.choices] if isinstance(axis, Axis) else [*axis]
+    # plain strings: settings travel as JSON
+    plain = [str(choice) if isinstance(choice, str) else choice for choice in choices]
+    return tune.choice(plain) if len(plain) > 1 else plain[0]
+
+
+def _build_tune_config(config: TuneRun, backbone: str) -> tune.TuneConfig:
+    own = own_values(config, backbone) if config.try_experiment else None
+    searched = {k for k, v in _build_param_space(config, backbone).items() if hasattr(v, "sample")}
+    points = [{k: v for k, v in own.items() if k in searched}] if own else []
+    concurrent, halving = config.resources.max_concurrent, config.halving
+    if config.search is Searcher.OPTUNA:
+        from ray.tune.search import ConcurrencyLimiter
+        from ray.tune.search.optuna import OptunaSearch
+
+        optuna = OptunaSearch(
+            metric=LOG_LOSS, mode="min", points_to_evaluate=points or None, seed=config.seed
+        )
+        search = ConcurrencyLimiter(optuna, max_concurrent=concurrent)
+    else:
+        search = BasicVariantGenerator(
+            points_to_evaluate=points, max_concurrent=concurrent, random_state=config.seed
+        )
+    return tune.TuneConfig(
+        search_alg=search,
+        scheduler=RememberingAsha(
+            time_attr=EPOCH,
+            metric=LOG_LOSS,
+            mode="min",
+            max_t=halving.max_epochs,
+            grace_period=halving.grace_epochs,
+            reduction_factor=halving.reduction_factor,
+        ),
+        num_samples=config.trials,
+        reuse_actors=True,
+    )
+
+
+def run_one(
+    chosen: dict[str, Value], *, payload: dict[str, Any], backbone: str, source: str
+) -> dict[str, Any]:
+    """Run one trial and return its last figures; an ended one only says them again."""
+    if source != search_source():
+        raise ConfigError(
+            "the driver's hipray on every worker",
+            "other source code",
+            "submit the job with the package as py_modules, or use one image everywhere",
+        )
+    config = TuneRun.model_validate(payload)
+    store = open_store(config.workspace, config.storage)
+    folder = TrialFolder(store, config, backbone, chosen)
+    figures = folder.read_outcome()
+    if figures is None:
+        torch.set_num_threads(max(1, int(config.resources.cpus_per_trial)))
+        search = _open_search(json.dumps(payload), backbone)
+        context = _trial_context(config, folder)
+        figures = run_trial(search, chosen, context=context, report=_report)
+    return asdict(figures)
+
+
+def _report(figures: Figures) -> None:
+    tune.report(asdict(figures))
+
+
+@lru_cache(maxsize=1)
+def _open_search(payload: str, backbone: str) -> Search:
+    """A worker's data, kept from trial to trial."""
+    config = TuneRun.model_validate_json(payload)
+    return read_search(open_store(config.workspace, config.storage), config, backbone)
+
+
+def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
+    gpus = config.resources.gpus_per_trial
+    if gpus <= 0:
+        return FitContext(checkpoints=folder.checkpoints())
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return FitContext(device=local_context().device, checkpoints=folder.checkpoints())
+
+
+def _read_row(result: Any, config: TuneRun, backbone: str) -> dict[str, Any]:
+    """One ended trial as a row; raises FitsFailedError where it was interrupted."""
+    figures = None
+    if result.error is None:
+        if LOG_LOSS not in (result.metrics or {}):
+            raise FitsFailedError(
+                f"all trials of {backbone} ended", "an interrupted search", "submit the job again"
+            )
+        figures = read_figures(result.metrics)
+    own = result.config == own_values(config, backbone)
+    row = trial_row(result.config, figures, own=own, max_epochs=config.halving.max_epochs)
+    return row | {"error": str(result.error).strip().splitlines()[-1] if result.error else None}
+
+
+def _conclude(
+    store: Store, config: TuneRun, data: DataIdentity, searched: int, started: float
+) -> TuneResult:
+    choices, trials = conclude(store, config, data)
+    return TuneResult(
+        run=config.run,
+        choices=choices,
+        trials=len(trials),
+        failed=int(trials["log_loss"].isna().sum()),
+        searched_now=searched,
+        seconds=round(time.monotonic() - started, 1),
+    )

@@ -1,0 +1,305 @@
+"""What a search leaves: its trials, the chosen settings as a grid's configuration, its plan.
+
+runs/<run>/tune.json             what is searched; another search is refused under this name
+runs/<run>/tune/<network>/       state of Ray Tune and, per trial, checkpoints and outcome
+runs/<run>/studies/<network>.parquet   a finished search's trials
+runs/<run>/trials.parquet        all trials
+runs/<run>/tuned.toml            what `hipray grid --config` takes as it is
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from hipray.config.base import build_config
+from hipray.config.experiment import Experiment, TuningOrigin
+from hipray.config.tuning import Axis, TuneRun, Value, change_settings
+from hipray.data.dataset import DataIdentity
+from hipray.data.manifest import read_table, write_table
+from hipray.digests import digest_of, source_digest
+from hipray.errors import ConfigError, DataError, FitsFailedError
+from hipray.storage import Store
+from hipray.training.checkpoints import CheckpointStore
+from hipray.training.lockstep import Figures
+from hipray.training.plan import SHAPING_SOURCE
+
+
+class TrialStatus(StrEnum):
+    """How a trial ended."""
+
+    FINISHED = "finished"  # all its epochs, or none better for `patience` of them
+    STOPPED = "stopped"  # weaker than the others at a rung
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best trial of one network."""
+
+    backbone: str
+    chosen: dict[str, Value]
+    log_loss: float
+    auroc: float
+    own_log_loss: float | None
+    """Of the first trial, where it had the experiment's own settings."""
+
+
+def hold_to_search(store: Store, config: TuneRun, data: DataIdentity) -> None:
+    """Write down what this run searches, or refuse to go on with something else.
+
+    Where the work is done (workspace, storage) may change. Raises ConfigError naming the keys
+    that differ, and DataError where the data or the source is not the same any more.
+    """
+    key = f"runs/{config.run}/tune.json"
+    searched = config.model_dump(mode="json", exclude={"workspace", "storage", "run"})
+    about = {"data": asdict(data), "source": search_source(), "config": searched}
+    if store.create(key, json.dumps(about, indent=1).encode()):
+        return
+    begun = json.loads(store.read(key))
+    differing = sorted(_differing(begun["config"], searched))
+    if differing:
+        raise ConfigError(
+            f"the configuration that run '{config.run}' was begun with",
+            f"other values of {', '.join(differing)}",
+            "restore them or choose another run name",
+        )
+    for part in ("data", "source"):
+        if begun[part] != about[part]:
+            raise DataError(
+                f"the {part} that run '{config.run}' was begun with",
+                "a changed one: its trials cannot be compared with new ones",
+                "choose another run name",
+            )
+
+
+def search_source() -> str:
+    """Return the digest of the source that shapes a trial's figures."""
+    return source_digest(*SHAPING_SOURCE, "training/lockstep", "training/tuning")
+
+
+def _differing(old: Any, new: Any, path: str = "") -> list[str]:
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return [] if old == new else [path]
+    keys = {*old, *new}
+    return [
+        name
+        for key in keys
+        for name in _differing(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    ]
+
+
+class TrialFolder:
+    """What is kept of one trial: equal settings are the same trial, whoever runs it.
+
+    A search whose own state is lost proposes the same settings again and finds them here.
+    """
+
+    def __init__(
+        self, store: Store, config: TuneRun, backbone: str, chosen: Mapping[str, Value]
+    ) -> None:
+        name = digest_of(dict(chosen))[:16]
+        self._store = store.child(f"runs/{config.run}/trials/{folder_of(backbone)}/{name}")
+
+    def checkpoints(self) -> CheckpointStore:
+        """Return the place of the trial's checkpoints."""
+        return CheckpointStore(self._store.child("checkpoints"))
+
+    def read_outcome(self) -> Figures | None:
+        """Return the figures of an ended trial."""
+        if not self._store.exists("outcome.json"):
+            return None
+        return read_figures(json.loads(self._store.read("outcome.json")))
+
+    def conclude(self, figures: Figures) -> None:
+        """Write how the trial ended, then delete its checkpoints."""
+        self._store.write("outcome.json", json.dumps(asdict(figures)).encode())
+        self.checkpoints().clear()
+
+
+def read_figures(values: Mapping[str, Any]) -> Figures:
+    """Return the figures among the values of a trial's report."""
+    own = {field.name: values[field.name] for field in fields(Figures)}
+    return Figures(**own | {"curve": tuple(own["curve"])})
+
+
+def trial_row(
+    chosen: Mapping[str, Value], figures: Figures | None, *, own: bool, max_epochs: int
+) -> dict[str, Any]:
+    """Return a trial as one row of the table; `figures` is None where it failed.
+
+    `own` tells whether it had the experiment's own settings.
+    """
+    row: dict[str, Any] = {"status": TrialStatus.FAILED.value, "own": own, **chosen}
+    if figures is None:
+        return row | {
+            "log_loss": math.nan, "auroc": math.nan, "epochs": 0, "best_epoch": 0, "seconds": 0.0,
+        }  # fmt: skip
+    whole = figures.ended or figures.epoch >= max_epochs
+    return row | {
+        "status": (TrialStatus.FINISHED if whole else TrialStatus.STOPPED).value,
+        "log_loss": figures.log_loss,
+        "auroc": figures.auroc,
+        "epochs": figures.epoch,
+        "best_epoch": figures.best_epoch,
+        "seconds": figures.seconds,
+    }
+
+
+def write_study(
+    store: Store, config: TuneRun, backbone: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the trials of one network's finished search, best first.
+
+    Raises FitsFailedError where none has a figure; such a search is not finished.
+    """
+    trials = pd.DataFrame(rows)
+    if trials["log_loss"].isna().all():
+        raise FitsFailedError(
+            f"a trial of {backbone} in run '{config.run}' to end with a figure",
+            f"{len(trials)} failed, the first with: {trials['error'].iloc[0]}",
+            "correct the cause and submit the same job again",
+        )
+    trials = trials.sort_values("log_loss", kind="stable", ignore_index=True)
+    table = pa.Table.from_pandas(trials.assign(backbone=backbone), preserve_index=False)
+    write_table(store, _study_key(config, backbone), table)
+
+
+def read_study(store: Store, config: TuneRun, backbone: str) -> pd.DataFrame | None:
+    """Return the trials of one network's search, best first, once it is finished."""
+    key = _study_key(config, backbone)
+    if not store.exists(key):
+        return None
+    trials: pd.DataFrame = read_table(store, key).to_pandas()
+    return trials
+
+
+def _study_key(config: TuneRun, backbone: str) -> str:
+    return f"runs/{config.run}/studies/{folder_of(backbone)}.parquet"
+
+
+def folder_of(backbone: str) -> str:
+    """Return a network's name as one part of a path."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", backbone)
+
+
+def conclude(
+    store: Store, config: TuneRun, data: DataIdentity
+) -> tuple[tuple[Choice, ...], pd.DataFrame]:
+    """Write the table of all trials and the chosen settings; return the best and the table."""
+    studies = {backbone: read_study(store, config, backbone) for backbone in config.backbones}
+    finished = {name: study for name, study in studies.items() if study is not None}
+    choices = tuple(choose(config, name, study) for name, study in finished.items())
+    table = pd.concat(list(finished.values()), ignore_index=True)
+    rows = pa.Table.from_pandas(table, preserve_index=False)
+    write_table(store, f"runs/{config.run}/trials.parquet", rows)
+    store.write(f"runs/{config.run}/tuned.toml", dump_tuned(config, data, choices).encode())
+    return choices, table
+
+
+def choose(config: TuneRun, backbone: str, trials: pd.DataFrame) -> Choice:
+    """Return the trial with the lowest log loss of a finished search, which comes first."""
+    best, own = trials.iloc[0], trials[trials["own"]]["log_loss"]
+    return Choice(
+        backbone=backbone,
+        chosen={name: _plain(best[name]) for name in config.offered(backbone)},
+        log_loss=float(best["log_loss"]),
+        auroc=float(best["auroc"]),
+        own_log_loss=float(own.iloc[0]) if len(own) else None,
+    )
+
+
+def describe_choices(config: TuneRun, choices: Sequence[Choice]) -> str:
+    """Return the best settings of each network and what their figures are worth."""
+    lines = []
+    for choice in choices:
+        searched = {n: v for n, v in choice.chosen.items() if not _is_fixed(config, choice, n)}
+        values = ", ".join(f"{n} = {_show(v)}" for n, v in searched.items()) or "nothing searched"
+        own = choice.own_log_loss
+        instead = "" if own is None else f" (own settings: {own:.4f})"
+        lines.append(
+            f"{choice.backbone}: {values}; inner log loss {choice.log_loss:.4f}{instead}, "
+            f"AUROC {choice.auroc:.3f}"
+        )
+    lines.append(
+        "An inner-validation figure that chose settings is optimistic: only a test on the hips of "
+        f"fold {config.fold}, repeat {config.repeat}, which the search did not see, counts."
+    )
+    return "\n".join(lines)
+
+
+def _is_fixed(config: TuneRun, choice: Choice, name: str) -> bool:
+    axis = config.offered(choice.backbone)[name]
+    return len(axis.choices if isinstance(axis, Axis) else axis) == 1
+
+
+def _show(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value: Any) -> Value:
+    plain: Value = value.item() if hasattr(value, "item") else value
+    return plain
+
+
+def own_values(config: TuneRun, backbone: str) -> dict[str, Value] | None:
+    """Return the experiment's own settings as a trial; None where the space does not hold them."""
+    settings = config.experiment.classifier_of(backbone).model_dump(mode="json")
+    own: dict[str, Value] = {"augmentation": 1.0}
+    for name, axis in config.offered(backbone).items():
+        value = own.setdefault(name, settings.get(name, 1.0))
+        if not (axis.holds(value) if isinstance(axis, Axis) else value in axis):
+            return None
+    return own
+
+
+def dump_tuned(config: TuneRun, data: DataIdentity, choices: tuple[Choice, ...]) -> str:
+    """Return the chosen settings as the configuration of a grid in TOML."""
+    origin = TuningOrigin(run=config.run, split=data.split, repeat=config.repeat, fold=config.fold)
+    backbones = dict(config.experiment.backbones)
+    for choice in choices:
+        base = config.experiment.classifier_of(choice.backbone)
+        own = backbones.get(choice.backbone, {})
+        backbones[choice.backbone] = own | change_settings(base, choice.chosen)
+    values = config.experiment.model_dump() | {
+        "backbones": backbones,
+        "tuning": origin.model_dump(),
+    }
+    experiment = build_config(Experiment, values).model_dump(mode="json", exclude_none=True)
+    grid = {
+        "run": f"{config.run}-grid",
+        "manifest": config.manifest,
+        "backbones": list(config.backbones),
+        "experiment": experiment,
+    }
+    cell = f"{config.region}, {config.label_type}, {config.variant}"
+    head = [
+        f"# Settings chosen by `hipray tune`, run '{config.run}', on {cell}:",
+        f"# all but fold {config.fold} of repeat {config.repeat} took part in choosing.",
+        f"# Tested on hips that did not: --test-folds '[{config.fold}]' with split.repeats = 1.",
+        *(f"# {c.backbone}: inner log loss {c.log_loss:.4f}, AUROC {c.auroc:.3f}" for c in choices),
+        "",
+    ]
+    return "\n".join([*head, *_dump_table(("grid",), grid), ""])
+
+
+def _dump_table(path: tuple[str, ...], table: Mapping[str, Any]) -> list[str]:
+    """Lines of one TOML table: its own keys, then the tables below it."""
+    plain = {k: v for k, v in table.items() if not isinstance(v, Mapping)}
+    lines = [f"[{'.'.join(map(_key, path))}]"]
+    # a JSON string or list of strings and numbers is a TOML one (TOML 1.0, "String", "Array")
+    lines += [f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in plain.items()]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += ["", *_dump_table((*path, key), value)]
+    return lines
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
