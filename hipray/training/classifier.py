@@ -184,7 +184,7 @@ def train_classifier(
         seed=settings.seed,
         context=context,
     )
-    classifier = build_answering(task, settings, inner, context)
+    classifier = build_answering(task, settings, inner)
     predictions = pd.concat(
         [_predictions(manifest, own, classifier, part=part) for part, own in parts.items()],
         ignore_index=True,
@@ -255,11 +255,9 @@ def scale_odds(fit: Fit, train: Views, settings: ClassifierSettings) -> OddsScal
     return OddsScale(score=standardise(train.scores, threshold=threshold))
 
 
-def build_answering(
-    task: ClassifierTask, settings: ClassifierSettings, inner: Views, context: FitContext
-) -> Classifier:
+def build_answering(task: ClassifierTask, settings: ClassifierSettings, inner: Views) -> Classifier:
     """Return the trained network as it answers; inner views tell how far its scores err."""
-    odds, device = task.odds, context.device
+    odds, device = task.odds, next(task.module.parameters()).device
     first = Classifier(task.module, settings=settings, odds=odds, device=device)
     if odds.score is None:
         return first

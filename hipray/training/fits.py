@@ -104,11 +104,11 @@ def run_classifier_fit(
         fit.cell,
         inputs.manifest,
         inputs.arrays,
-        masks=_out_of_fold_masks(fit, inputs, masks),
+        masks=out_of_fold_masks(fit, inputs, masks),
         classifier=settings,
         matting=inputs.experiment.matting,
     )
-    start = _read_start_weights(inputs.store, settings.weights)
+    start = read_start_weights(inputs.store, settings.weights)
     outcome = train_classifier(
         fit,
         inputs.manifest,
@@ -152,10 +152,11 @@ def load_frame(data: bytes) -> pd.DataFrame:
     return frame
 
 
-def _out_of_fold_masks(
-    fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]
-) -> Mask | None:
-    """Masks (N, R, S, S) in manifest order, each from a segmenter that never saw its patient."""
+def out_of_fold_masks(fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]) -> Mask | None:
+    """Return masks (N, R, S, S) in manifest order, each by a segmenter that never saw its patient.
+
+    `files` maps a fold to the mask files of that fold's segmenters; None where none are needed.
+    """
     if fit.cell.variant.view is View.WHOLE or not _uses_predictions(inputs):
         return None
     rows = {hip_id: row for row, hip_id in enumerate(inputs.manifest["hip_id"])}
@@ -213,7 +214,8 @@ def _dump_weights(module: nn.Module) -> bytes:
     return data
 
 
-def _read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
+def read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
+    """Return the tensors of a weights file in the store, or None for `none` and `imagenet`."""
     if weights in (NO_WEIGHTS, IMAGENET_WEIGHTS):
         return None
     tensors: dict[str, Any] = safetensors.torch.load(store.read(weights))
