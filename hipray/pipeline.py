@@ -7,7 +7,8 @@
     classify  views -> calibrated probabilities            hipray.classification
     answer    probabilities -> headline, marks, findings    hipray.answers
 
-Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `vocab.REGIONS` order.
+Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `vocab.REGIONS` order,
+C numbers that tell a person.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from hipray.config.evaluation import Combine
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
+from hipray.data.person import NOBODY, People, Person, encode_people
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
 from hipray.releases.release import Question, Release, check_preprocessing
@@ -37,9 +39,21 @@ from hipray.vocab import REGIONS, Region, View
 
 
 @dataclass(frozen=True)
+class FramedHips:
+    """Hips as the networks take them."""
+
+    frames: Pixels
+    """(N, S, S) uint8."""
+    people: People
+    """(N, C) what is known of each hip's person."""
+
+
+@dataclass(frozen=True)
 class Views:
     """What the members look at: one stack of views per region."""
 
+    people: People
+    """(N, C) what is known of each hip's person."""
     films: dict[Region, Pixels] = field(default_factory=dict)
     """(N, P, P) uint8 for each region the release answers for."""
     present: dict[Region, npt.NDArray[np.bool_]] = field(default_factory=dict)
@@ -56,9 +70,9 @@ class Cutter:
         self._release = release
         self._matter = Matter(release.matting)
 
-    def __call__(self, frames: Pixels, masks: Mask | None) -> Views:
-        """Return views of frames (N, S, S); matted views need masks (N, R, S, S)."""
-        views = Views()
+    def __call__(self, hips: FramedHips, masks: Mask | None) -> Views:
+        """Return the views of hips; matted views need masks (N, R, S, S)."""
+        views, frames = Views(hips.people), hips.frames
         for region in self._release.regions:
             if self._release.view is View.WHOLE:
                 views.films[region] = frames
@@ -95,12 +109,18 @@ class Ensemble:
     def __call__(self, views: Views) -> Probabilities:
         """Return the probability (N,) of being abnormal for each region and label."""
         return {
-            (region, label): self._poll(self._voters[region, label], views.films[region])
+            (region, label): self._poll(self._voters[region, label], views, region)
             for region, label in self._questions
         }
 
-    def _poll(self, voters: Sequence[_Voter], films: Pixels) -> npt.NDArray[np.float64]:
-        votes = [apply_platt(v.calibrator, sigmoid(v.classifier(films))) for v in voters]
+    def _poll(
+        self, voters: Sequence[_Voter], views: Views, region: Region
+    ) -> npt.NDArray[np.float64]:
+        films = views.films[region]
+        votes = [
+            apply_platt(voter.calibrator, sigmoid(voter.classifier(films, views.people)))
+            for voter in voters
+        ]
         weights = [voter.weight for voter in voters]
         return combine_votes(np.asarray(votes), weights, self._combine)
 
@@ -165,9 +185,26 @@ def _load_bundles(store: Store, digests: Sequence[str], *, verify: bool) -> list
     return bundles
 
 
-def frame_hips(hips: Sequence[Hip], working_px: int) -> Pixels:
-    """Return canonical hips as square frames (N, S, S)."""
-    return np.stack([frame_hip(hip.pixels, working_px) for hip in hips])
+def frame_hips(result: ReadResult, working_px: int, *, stated: Person) -> FramedHips:
+    """Return the hips of one film as the networks take them.
+
+    `stated` is what the caller's records say of the person; it fills in what the film does not.
+    """
+    info = result.film_info
+    person = stated if info is None else Person(info.sex, info.age).completed_by(stated)
+    frames = [frame_hip(hip.pixels, working_px) for hip in result.hips]
+    return FramedHips(
+        np.asarray(frames, np.uint8).reshape(-1, working_px, working_px),
+        encode_people([person] * len(frames)),
+    )
+
+
+def join_hips(films: Sequence[FramedHips]) -> FramedHips:
+    """Return the hips of several films in one batch."""
+    return FramedHips(
+        np.concatenate([film.frames for film in films]),
+        np.concatenate([film.people for film in films]),
+    )
 
 
 class Pipeline:
@@ -181,29 +218,33 @@ class Pipeline:
         preprocessing = self.stages.release.preprocessing
         return self.answer([read_hips(data, name=name, preprocessing=preprocessing)])[0]
 
-    def answer(self, results: Sequence[ReadResult]) -> list[StudyAnswer]:
+    def answer(
+        self, results: Sequence[ReadResult], *, stated: Person = NOBODY
+    ) -> list[StudyAnswer]:
         """Return the answers for decoded files, all their hips in one batch."""
-        answers, _ = self.answer_with_masks(results)
+        answers, _ = self.answer_with_masks(results, stated=stated)
         return answers
 
     def answer_with_masks(
-        self, results: Sequence[ReadResult]
+        self, results: Sequence[ReadResult], *, stated: Person = NOBODY
     ) -> tuple[list[StudyAnswer], Mask | None]:
-        """Return answers, and the masks (N, R, S, S) of all hips in order."""
+        """Return answers, and the masks (N, R, S, S) of all hips in order.
+
+        `stated` is what the caller's records say of the person on every one of these films.
+        """
         release = self.stages.release
-        hips = [hip for result in results for hip in result.hips]
-        if not hips:
+        if not any(result.hips for result in results):
             return [build_answer(release, result, []) for result in results], None
-        frames = frame_hips(hips, release.working_px)
-        rows, masks = score_frames(self.stages, frames)
+        hips = join_hips([frame_hips(r, release.working_px, stated=stated) for r in results])
+        rows, masks = score_hips(self.stages, hips)
         return distribute(release, results, rows), masks
 
 
-def score_frames(stages: Stages, frames: Pixels) -> tuple[list[HipRow], Mask | None]:
-    """Return the numbers of frames (N, S, S), and their masks (N, R, S, S) if there are any."""
-    segmentation = stages.segmenter(frames) if stages.segmenter else None
+def score_hips(stages: Stages, hips: FramedHips) -> tuple[list[HipRow], Mask | None]:
+    """Return the numbers of hips, and their masks (N, R, S, S) if there are any."""
+    segmentation = stages.segmenter(hips.frames) if stages.segmenter else None
     masks = segmentation.masks if segmentation else None
-    views = stages.cutter(frames, masks)
+    views = stages.cutter(hips, masks)
     probabilities = stages.ensemble(views)
     rows = list_rows(stages.release, probabilities, views, segmentation)
     return rows, masks
@@ -216,8 +257,8 @@ def list_rows(
     segmentation: Segmentation | None,
 ) -> list[HipRow]:
     """Return the numbers of each hip of a batch."""
-    hips = len(next(iter(views.present.values())))
-    return [_row_of(release, probabilities, views, segmentation, n) for n in range(hips)]
+    hips = range(len(views.people))
+    return [_row_of(release, probabilities, views, segmentation, n) for n in hips]
 
 
 def _row_of(

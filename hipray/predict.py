@@ -12,6 +12,7 @@ from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
+from hipray.data.person import Person
 from hipray.errors import NotFoundError
 from hipray.pipeline import Pipeline, lift_masks, load_stages
 from hipray.releases.release import check_servable, read_release
@@ -35,7 +36,8 @@ def run_predict(config: PredictRun) -> Prediction:
     pipeline = Pipeline(load_stages(store, release))
     with IsolatedReader(config.limits, release.preprocessing) as reader:
         result = reader.read_hips(data, name=Path(config.file).name, side=config.side)
-    answers, masks = pipeline.answer_with_masks([result])
+    stated = Person(config.sex, config.age, config.weight_kg, config.height_cm)
+    answers, masks = pipeline.answer_with_masks([result], stated=stated)
     return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))
 
 

@@ -37,7 +37,7 @@ from hipray.training.controls import mean_intensity_auroc, overfit_accuracy, per
 from hipray.training.fits import MASKS_FILE, load_masks
 from hipray.training.preparation import read_inputs
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import REGIONS, Backbone, Cell, LabelType, Region
+from hipray.vocab import REGIONS, Backbone, Cell, LabelType, Part, Region
 
 PERMUTED_KEY = "manifest-permuted.parquet"
 PERMUTATION_SEED = 7
@@ -143,7 +143,7 @@ def _judge_iou(
 
 
 def _fold_aurocs(results: RunResults) -> dict[str, list[tuple[float, int]]]:
-    tests = results.predictions[results.predictions["part"] == "test"]
+    tests = results.predictions[results.predictions["part"] == Part.TEST]
     cells: dict[str, list[tuple[float, int]]] = {}
     keys = ["region", "label_type", "backbone", "variant", "repeat", "fold"]
     for key, fold in tests.groupby(keys):

@@ -145,6 +145,14 @@ class Covariate(StrEnum):
     BMI = "bmi"
 
 
+class Part(StrEnum):
+    """Which hips of a fit a prediction belongs to."""
+
+    TRAIN = "train"
+    INNER = "inner"  # inner validation: epoch, threshold and calibration come from here
+    TEST = "test"
+
+
 class DataSource(StrEnum):
     """Whether a number comes from generated phantoms or from films of people."""
 

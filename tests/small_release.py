@@ -185,7 +185,7 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
     model = {
         "cell": cell,
         "settings": CLASSIFIER.model_dump(mode="json"),
-        "class_weights": (1.0, 2.0),
+        "odds": {"class_weights": (1.0, 2.0), "score": None},
         "working_px": WORKING_PX,
     }
     name = f"{region}-{label}-{BACKBONE}-{seed}"

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from hipray.config.evaluation import Combine
-from hipray.pipeline import combine_votes
+from hipray.data.images import read_hips
+from hipray.data.person import Person, columns_of, encode_people
+from hipray.pipeline import combine_votes, frame_hips
+from hipray.vocab import Covariate, Sex
+from tests.data.film_files import build_dicom, save_dicom
 
 VOTES = np.array([[0.1, 0.8], [0.2, 0.2], [0.9, 0.5]])
 
@@ -25,3 +29,15 @@ def test_members_become_one_probability_by_the_releases_rule(combine, weights, e
 def test_every_rule_combines():
     for combine in Combine:
         assert combine_votes(VOTES, [1, 1, 1], combine).shape == (2,)
+
+
+def test_what_a_caller_states_fills_in_what_the_film_does_not():
+    film = read_hips(save_dicom(build_dicom()), name="")  # states a woman of 73 years
+    stated = Person(Sex.MALE, age=50.0, weight_kg=60.0, height_cm=160.0)
+    told = frame_hips(film, 64, stated=stated).people
+    assert told.tolist() == encode_people([Person(Sex.FEMALE, 73.0, 60.0, 160.0)]).tolist()
+    assert told[0, columns_of([Covariate.BMI])][1] == 1.0
+
+
+def test_a_refused_film_has_no_frames():
+    assert frame_hips(read_hips(b"", name=""), 64, stated=Person()).frames.shape == (0, 64, 64)

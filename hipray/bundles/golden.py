@@ -15,9 +15,11 @@ from hipray.bundles.networks import build_classifier, build_segmenter_part
 from hipray.config.phantom import PhantomConfig
 from hipray.data.framing import Pixels, frame_hip
 from hipray.data.images import read_hips
+from hipray.data.person import Person, encode_people
 from hipray.data.phantom import film_path, plan_archive, write_study
 from hipray.errors import BundleError
 from hipray.segmentation.segmenter import Segmenter
+from hipray.vocab import Sex
 
 GOLDEN_FILM = "golden-film.dcm"
 GOLDEN_ANSWERS = "golden.npz"
@@ -25,6 +27,9 @@ GREY_LEVELS = 1
 """Largest difference of a decoded pixel: codecs may round differently."""
 TOLERANCE = 1e-3
 """Largest difference of log odds or confidence: other processors sum in other orders."""
+
+GOLDEN_PERSON = Person(Sex.FEMALE, age=70.0, weight_kg=60.0, height_cm=160.0)
+"""Who a network with covariates is told the golden film shows."""
 
 Answers = dict[str, npt.NDArray[np.generic]]
 
@@ -53,7 +58,8 @@ def answer_golden(bundle: Bundle, film: bytes) -> Answers:
     pixels = read_golden_hip(film)
     frame = frame_hip(pixels, bundle.description.model["working_px"])[None]
     if bundle.description.kind == "classifier":
-        return {"pixels": pixels, "log_odds": build_classifier(bundle)(frame)}
+        people = encode_people([GOLDEN_PERSON])
+        return {"pixels": pixels, "log_odds": build_classifier(bundle)(frame, people)}
     segmentation = Segmenter([build_segmenter_part(bundle)])(frame)
     return {
         "pixels": pixels,

@@ -5,6 +5,7 @@ import torch
 from hipray.bundles.bundle import Bundle
 from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network as build_classifier_network
+from hipray.classification.odds import OddsScale
 from hipray.config.base import build_config
 from hipray.config.experiment import ClassifierSettings, SegmenterSettings
 from hipray.segmentation.model import build_network as build_segmenter_network
@@ -30,5 +31,5 @@ def build_classifier(bundle: Bundle, device: torch.device | None = None) -> Clas
     settings = build_config(ClassifierSettings, model["settings"])
     module = build_classifier_network(model["cell"]["backbone"], settings, pretrained=False)
     module.load_state_dict(bundle.weights())
-    weights = (model["class_weights"][0], model["class_weights"][1])
-    return Classifier(module, size_px=settings.size_px, weights=weights, device=device)
+    odds = OddsScale.parse(model["odds"])
+    return Classifier(module, settings=settings, odds=odds, device=device)

@@ -1,6 +1,6 @@
 """The classifier: views of hips in, the log odds of being abnormal out.
 
-Legend of shapes: N hips, P side of the view in pixels.
+Legend of shapes: N hips, P side of the view in pixels, C numbers that tell a person.
 """
 
 import numpy as np
@@ -8,36 +8,56 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hipray.classification.losses import unweight_logit
+from hipray.classification.odds import OddsScale
+from hipray.config.experiment import ClassifierSettings
+from hipray.data.augment import Move, move_film, paper_moves
 from hipray.data.framing import Pixels, resize_square
+from hipray.data.person import People
 
 
 class Classifier:
-    """One trained network with the class weights its logits must be freed of."""
+    """One trained network with the scale that turns its answers into log odds."""
 
     def __init__(
         self,
         module: nn.Module,
         *,
-        size_px: int,
-        weights: tuple[float, float] = (1.0, 1.0),
+        settings: ClassifierSettings,
+        odds: OddsScale | None = None,
         device: torch.device | None = None,
         batch: int = 32,
     ) -> None:
         self._device = device or torch.device("cpu")
         self._module = module.eval().to(self._device)
-        self._size_px = size_px
-        self._weights = weights
+        self._size_px = settings.size_px
+        self._moves = paper_moves(settings) if settings.test_time_augmentation else (Move(),)
+        self.odds = odds or OddsScale()
         self._batch = batch
 
+    def __call__(self, views: Pixels, people: People) -> npt.NDArray[np.float64]:
+        """Return log odds (N,) of square views (N, P, P) uint8 of any side, of people (N, C)."""
+        odds = [self.odds.log_odds(answer) for answer in self._ask(views, people)]
+        return np.asarray(np.mean(odds, axis=0), np.float64)
+
+    def scores(self, views: Pixels, people: People) -> npt.NDArray[np.float64]:
+        """Return T- or Z-scores (N,); NaN from a network that learned labels."""
+        scale = self.odds.score
+        if scale is None:
+            return np.full(len(views), np.nan)
+        answers = [answer[:, 0].double().cpu().numpy() for answer in self._ask(views, people)]
+        return scale.scores(np.mean(answers, axis=0))
+
     @torch.inference_mode()
-    def __call__(self, views: Pixels) -> npt.NDArray[np.float64]:
-        """Return log odds (N,) of square views (N, P, P) uint8 of any side."""
-        odds = []
+    def _ask(self, views: Pixels, people: People) -> list[torch.Tensor]:
+        """The network's answers, once for each move of the films."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self._moves]
         for start in range(0, len(views), self._batch):
-            films = resize_square(views[start : start + self._batch], self._size_px)
-            batch = torch.from_numpy(np.ascontiguousarray(films)).to(self._device)
-            logits = self._module(batch[:, None].float() / 255).double()
-            odds.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
-        flat = np.concatenate(odds) if odds else np.zeros(0)
-        return unweight_logit(flat.astype(np.float64), self._weights)
+            rows = slice(start, start + self._batch)
+            films = resize_square(views[rows], self._size_px)
+            told = torch.from_numpy(np.ascontiguousarray(people[rows])).to(self._device)
+            for part, move in zip(parts, self._moves, strict=True):
+                moved = np.ascontiguousarray([move_film(film, move) for film in films])
+                batch = torch.from_numpy(moved).to(self._device)
+                part.append(self._module(batch[:, None].float() / 255, told))
+        empty = torch.zeros(0, 2)
+        return [torch.cat(part) if part else empty for part in parts]

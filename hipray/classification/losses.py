@@ -23,6 +23,11 @@ def classification_loss(
     return F.cross_entropy(logits, labels, weight=logits.new_tensor(weights))
 
 
+def score_loss(answers: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Return the mean smooth absolute error of answers (B, 1) and standardised scores (B,)."""
+    return F.smooth_l1_loss(answers[:, 0], scores)
+
+
 def unweight_logit(
     logit: npt.NDArray[np.float64], weights: tuple[float, float]
 ) -> npt.NDArray[np.float64]:

@@ -67,15 +67,6 @@ class OddsScale:
         return cls((weights[0], weights[1]), None if score is None else ScoreScale(**score))
 
 
-def fit_score_scale(
-    train: Floats, inner: Floats, answers: Floats, *, threshold: float
-) -> ScoreScale:
-    """Return the scale of a network from training scores (n,), and its error on inner hips."""
-    unit = standardise(train, threshold=threshold)
-    error = float(np.sqrt(np.mean(np.square(unit.scores(answers) - inner))))
-    return ScoreScale(unit.centre, unit.spread, threshold, error)
-
-
 def standardise(train: Floats, *, threshold: float) -> ScoreScale:
     """Return the scale that training scores (n,) are learned on; its error is not known yet."""
     spread = float(np.std(train))

@@ -14,7 +14,7 @@ from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.storage import StorageSettings
-from hipray.vocab import Backbone, DataSource, LabelType, Region, Side, Variant
+from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
 
 PAPER_BACKBONES = tuple(backbone.value for backbone in Backbone)
 
@@ -156,6 +156,14 @@ class PredictRun(Job):
     """Name of a release of the workspace, or the path of its JSON."""
     side: Side | None = None
     """left or right by your own records, for a film that does not state it."""
+    sex: Sex = Sex.UNKNOWN
+    """female or male by your own records; for releases whose networks are told of it."""
+    age: float | None = Field(None, ge=0, le=130)
+    """Years at the film, likewise."""
+    weight_kg: float | None = Field(None, ge=1, le=700)
+    """Body weight, likewise."""
+    height_cm: float | None = Field(None, ge=20, le=280)
+    """Body height, likewise."""
     overlay: str | None = None
     """PNG to write; default: beside the working directory, named after the file."""
     allow_phantom_release: bool = False

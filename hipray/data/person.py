@@ -50,6 +50,10 @@ class Person:
         )
 
 
+NOBODY = Person()
+"""A person of whom nothing is stated."""
+
+
 def encode_people(people: Sequence[Person]) -> People:
     """Return people as (N, C) float32: 0 and 0 where a covariate is not known."""
     rows = [

@@ -16,10 +16,10 @@ from sklearn.preprocessing import StandardScaler
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import Interval, bootstrap_patients
-from hipray.evaluation.results import Part, pool_repeats
+from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import youden_threshold
-from hipray.vocab import LabelType, Region, Sex
+from hipray.vocab import LabelType, Part, Region, Sex
 
 OST_PER_UNIT = 0.2  # index = 0.2 (weight in kg - age in years), truncated (Koh et al. 2001)
 OST_CUTOFF = -1.0  # at or below it the risk is raised (Koh et al. 2001)

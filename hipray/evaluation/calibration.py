@@ -9,7 +9,7 @@ import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import Interval, bootstrap_patients
-from hipray.evaluation.results import Part, pool_repeats
+from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import Metric, choose_statistics
 from hipray.metrics import (
     apply_platt,
@@ -18,6 +18,7 @@ from hipray.metrics import (
     ece,
     fit_platt,
 )
+from hipray.vocab import Part
 
 
 class CalibrationStage(StrEnum):

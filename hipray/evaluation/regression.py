@@ -9,9 +9,9 @@ import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import Interval, build_interval, draw_weights
-from hipray.evaluation.results import CELL_COLUMNS, Part, order_cell, read_cell
+from hipray.evaluation.results import CELL_COLUMNS, order_cell, read_cell
 from hipray.metrics import FloatArray
-from hipray.vocab import Cell
+from hipray.vocab import Cell, Part
 
 REGRESSION_COLUMNS = ("measured", "predicted")  # null for classification fits
 

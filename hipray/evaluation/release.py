@@ -14,16 +14,11 @@ import pandas as pd
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.errors import DataError
 from hipray.evaluation.intervals import Interval, bootstrap_patients
-from hipray.evaluation.results import (
-    Part,
-    pool_repeats,
-    read_source,
-    select_cell,
-)
+from hipray.evaluation.results import pool_repeats, read_source, select_cell
 from hipray.evaluation.statistics import Metric, choose_statistics
 from hipray.evaluation.weights import fit_weights
 from hipray.metrics import FloatArray, youden_threshold
-from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Region
+from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Part, Region
 
 OSTEOPOROSIS_T = -2.5  # WHO 1994: a T-score at or below it
 FALLBACK_THRESHOLD = 0.5  # where a fold's inner hips are all of one class

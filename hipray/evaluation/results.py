@@ -6,7 +6,6 @@ out-of-fold estimate, in which each hip counts once with its scores averaged ove
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -21,15 +20,7 @@ from hipray.evaluation.statistics import (
     choose_statistics,
     compute_statistics,
 )
-from hipray.vocab import Cell, DataSource, LabelType, Region, Variant
-
-
-class Part(StrEnum):
-    """Which hips of a fit a prediction belongs to."""
-
-    INNER = "inner"  # inner validation: epoch, threshold and calibration come from here
-    TEST = "test"
-
+from hipray.vocab import Cell, DataSource, LabelType, Part, Region, Variant
 
 CELL_COLUMNS = ["region", "label_type", "backbone", "variant"]
 FIT_COLUMNS = [*CELL_COLUMNS, "repeat", "fold"]
@@ -236,7 +227,7 @@ def _require_ranges(frame: pd.DataFrame) -> None:
         "score": ~frame["score"].between(0, 1),
         "calibrated": ~(frame["calibrated"].between(0, 1) | frame["calibrated"].isna()),
         "threshold": ~frame["threshold"].astype(float).abs().lt(np.inf),
-        "part": ~frame["part"].isin(list(Part)),
+        "part": ~frame["part"].isin([Part.INNER, Part.TEST]),
     }
     for column, wrong in outside.items():
         if wrong.any():

@@ -30,14 +30,14 @@ from hipray.data.ingest import read_preprocessing
 from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
 from hipray.evaluation.release import evaluate_release, weigh_members
-from hipray.evaluation.results import Part, read_predictions, read_source
+from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store
 from hipray.training.fits import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.training.thresholds import choose_threshold
-from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit
+from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, Part, SegmenterFit
 
 SOFTWARE = ("hipray", "torch", "timm", "segmentation-models-pytorch", "pydicom", "numpy")
 

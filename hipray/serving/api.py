@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -32,14 +33,13 @@ from hipray.serving.body import (
     FILE_FIELD,
     FORM_TYPE,
     JSON_TYPE,
-    SIDE_FIELD,
     ScoreRequest,
+    Stated,
     read_request,
 )
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.problems import DEFECT, PROBLEM_TYPE, Problem, explain
 from hipray.serving.service import ScoringService
-from hipray.vocab import Side
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -55,16 +55,32 @@ ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """Only a random UUID is taken over: another word of the caller may name a patient."""
 
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model with its definitions in place: OpenAPI has them elsewhere."""
+    schema = model.model_json_schema()
+    known = {f"#/$defs/{name}": body for name, body in schema.pop("$defs", {}).items()}
+
+    def fill(node: Any) -> Any:
+        if isinstance(node, dict):
+            target = known.get(node.get("$ref", ""), {})
+            return {k: fill(v) for k, v in (target | node).items() if k != "$ref"}
+        return [fill(item) for item in node] if isinstance(node, list) else node
+
+    filled: dict[str, Any] = fill(schema)
+    return filled
+
+
 REQUEST_BODY = {
     "required": True,
     "content": {
-        JSON_TYPE: {"schema": ScoreRequest.model_json_schema()},
+        JSON_TYPE: {"schema": _schema_of(ScoreRequest)},
         FORM_TYPE: {
             "schema": {
                 "type": "object",
                 "properties": {
                     FILE_FIELD: {"type": "string", "format": "binary"},
-                    SIDE_FIELD: {"type": "string", "enum": list(Side)},
+                    **_schema_of(Stated)["properties"],
                 },
                 "required": [FILE_FIELD],
             }

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hipray.data.framing import Pixels
-from hipray.pipeline import Probabilities, Views
+from hipray.pipeline import FramedHips, Probabilities, Views, join_hips
 from hipray.segmentation.segmenter import Segmentation
 
 
@@ -20,20 +19,20 @@ def slice_films(counts: Sequence[int]) -> Iterator[slice]:
         start += count
 
 
-def join_frames(films: Sequence[Pixels]) -> tuple[Pixels, list[slice]]:
-    """Return the frames (M, S, S) of all films and where each film's lie."""
-    return np.concatenate(films), list(slice_films([len(frames) for frames in films]))
+def join_films(films: Sequence[FramedHips]) -> tuple[FramedHips, list[slice]]:
+    """Return the hips (M) of all films and where each film's lie."""
+    return join_hips(films), list(slice_films([len(film.frames) for film in films]))
 
 
 def join_views(films: Sequence[Views]) -> tuple[Views, list[slice]]:
     """Return the views of all films, per region (M, P, P), and where each film's lie."""
     regions = films[0].films
     joined = Views(
+        np.concatenate([views.people for views in films]),
         {region: np.concatenate([views.films[region] for views in films]) for region in regions},
         {region: np.concatenate([views.present[region] for views in films]) for region in regions},
     )
-    first = next(iter(regions))
-    return joined, list(slice_films([len(views.films[first]) for views in films]))
+    return joined, list(slice_films([len(views.people) for views in films]))
 
 
 def split_segmentation(segmentation: Segmentation, places: Sequence[slice]) -> list[Segmentation]:

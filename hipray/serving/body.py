@@ -14,13 +14,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
+from hipray.data.person import Person
 from hipray.serving.problems import ProblemError, reject
-from hipray.vocab import Side
+from hipray.vocab import Sex, Side
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 FILE_FIELD = "file"
-SIDE_FIELD = "side"
+STATED_WORDS = (
+    "'side' (left, right, unknown), 'sex' (female, male, unknown), 'age' in years, 'weight_kg' and "
+    "'height_cm', and nothing else"
+)
 
 MAX_JSON_BYTES = 16_384
 """Bytes of a JSON body; the longest uri is far below."""
@@ -29,21 +33,39 @@ FORM_OVERHEAD_BYTES = 65_536
 """Bytes that a form may have beside its file: boundaries and part headers."""
 
 
-class ScoreRequest(Config):
+class Stated(Config):
+    """What the caller's own records say of a film: it fills in what the film does not state."""
+
+    side: Side | None = None
+    """left, right or unknown."""
+    sex: Sex = Sex.UNKNOWN
+    """female, male or unknown; for releases whose networks are told of it."""
+    age: float | None = Field(default=None, ge=0, le=130)
+    """Years at the film."""
+    weight_kg: float | None = Field(default=None, ge=1, le=700)
+    """Body weight."""
+    height_cm: float | None = Field(default=None, ge=20, le=280)
+    """Body height."""
+
+    @property
+    def person(self) -> Person:
+        """The person as the pipeline takes it."""
+        return Person(self.sex, self.age, self.weight_kg, self.height_cm)
+
+
+class ScoreRequest(Stated):
     """The JSON body of a score request."""
 
     uri: str = Field(min_length=1, max_length=2048)
     """s3:// address of a film below an allowed prefix."""
-    side: Side | None = None
-    """The patient's side by the caller's own records, for films that do not state it."""
 
 
 @dataclass(frozen=True)
 class UploadedFilm:
-    """A film that came with its request, and what the caller's records say of it."""
+    """A film in memory, and what its request states of it."""
 
     data: bytes
-    side: Side | None = None
+    stated: Stated
 
 
 FilmRequest = ScoreRequest | UploadedFilm
@@ -78,8 +100,7 @@ async def _read_json(request: Request) -> ScoreRequest:
     except ValidationError:
         raise reject(
             HTTPStatus.BAD_REQUEST,
-            'the body must be {"uri": "s3://bucket/key"}, with "side": "left" or "right" if known, '
-            "and nothing else",
+            'the body must be {"uri": "s3://bucket/key"} and may state ' + STATED_WORDS,
         ) from None
 
 
@@ -94,28 +115,26 @@ async def _read_form(request: Request, max_file_bytes: int) -> UploadedFilm:
             )
         if (film.size or 0) > max_file_bytes:
             raise too_large(max_file_bytes)
-        return UploadedFilm(await film.read(), _read_side(form))
+        return UploadedFilm(await film.read(), _read_stated(form))
     finally:
         await form.close()
 
 
-def _read_side(form: FormData) -> Side | None:
-    stated = {name: value for name, value in form.multi_items() if name != FILE_FIELD}
-    if not stated:
-        return None
+def _read_stated(form: FormData) -> Stated:
+    fields = {name: value for name, value in form.multi_items() if name != FILE_FIELD}
     try:
-        return Side(str(stated.pop(SIDE_FIELD)))
-    except (KeyError, ValueError):
+        return Stated.model_validate(fields)
+    except ValidationError:
         raise reject(
-            HTTPStatus.BAD_REQUEST,
-            f"beside '{FILE_FIELD}' the form may have one field, '{SIDE_FIELD}', which is left, "
-            "right or unknown",
+            HTTPStatus.BAD_REQUEST, f"beside '{FILE_FIELD}' the form may state {STATED_WORDS}"
         ) from None
 
 
 async def _parse_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> FormData:
     try:
-        return await _MemoryParser(headers, body, max_files=1, max_fields=1).parse()
+        return await _MemoryParser(
+            headers, body, max_files=1, max_fields=len(Stated.model_fields)
+        ).parse()
     except MultiPartException:
         raise reject(
             HTTPStatus.BAD_REQUEST, f"the form is malformed; send one file in '{FILE_FIELD}'"

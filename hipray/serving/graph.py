@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from hipray.answers import HipRow
-from hipray.data.framing import Pixels
-from hipray.pipeline import Cutter, Probabilities, Views, list_rows
+from hipray.pipeline import Cutter, FramedHips, Probabilities, Views, list_rows
 from hipray.releases.release import Release
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.messages import (
@@ -31,8 +30,10 @@ StageCall = Callable[[Message[Asked]], Awaitable[Message[Answered]]]
 class Graph(Protocol):
     """All model stages of one release."""
 
-    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
-        """Return the numbers of a film's framed hips (N, S, S)."""
+    async def __call__(
+        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
+    ) -> list[HipRow]:
+        """Return the numbers of a film's hips."""
         ...
 
 
@@ -51,11 +52,13 @@ class FusedGraph:
     """One deployment holds all model stages."""
 
     release_digest: str
-    score: StageCall[Pixels, list[HipRow]]
+    score: StageCall[FramedHips, list[HipRow]]
 
-    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
-        """Return the numbers of a film's framed hips (N, S, S)."""
-        message = Message(self.release_digest, time.time() + timeout_s, frames)
+    async def __call__(
+        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
+    ) -> list[HipRow]:
+        """Return the numbers of a film's hips."""
+        message = Message(self.release_digest, time.time() + timeout_s, hips)
         return (await call_stage(self.score, message, clock, Step.MODEL)).body
 
 
@@ -64,13 +67,15 @@ class SplitGraph:
     """One deployment per stage; stages that a release does not need are None."""
 
     release: Release
-    segment: StageCall[Pixels, PackedSegmentation] | None
+    segment: StageCall[FramedHips, PackedSegmentation] | None
     matte: StageCall[SegmentedFrames, Views] | None
     classify: StageCall[Views, Probabilities]
 
-    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
-        """Return the numbers of a film's framed hips (N, S, S)."""
-        message = Message(self.release.digest, time.time() + timeout_s, frames)
+    async def __call__(
+        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
+    ) -> list[HipRow]:
+        """Return the numbers of a film's hips."""
+        message = Message(self.release.digest, time.time() + timeout_s, hips)
         packed = None
         if self.segment is not None:
             packed = (await call_stage(self.segment, message, clock, Step.SEGMENT)).body
@@ -80,7 +85,7 @@ class SplitGraph:
         return list_rows(self.release, answer.body, views, segmentation)
 
     async def _cut(
-        self, message: Message[Pixels], packed: PackedSegmentation | None, clock: StepClock
+        self, message: Message[FramedHips], packed: PackedSegmentation | None, clock: StepClock
     ) -> Views:
         if self.matte is None or packed is None:
             return Cutter(self.release)(message.body, None)  # whole films: nothing to compute

@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hipray.data.framing import Mask, Pixels
+from hipray.data.framing import Mask
 from hipray.errors import HiprayError
+from hipray.pipeline import FramedHips
 from hipray.segmentation.segmenter import Segmentation
 
 Body = TypeVar("Body")
@@ -59,12 +60,15 @@ def check_message(message: Message[Any], release_digest: str) -> None:
         )
 
 
-def check_frames(frames: Pixels, side: int) -> None:
-    """Raise MalformedMessageError unless `frames` is (N, `side`, `side`) uint8 with N > 0."""
+def check_hips(hips: FramedHips, side: int) -> None:
+    """Raise MalformedMessageError unless frames are (N, `side`, `side`) uint8 of N > 0 people."""
+    frames, people = hips.frames, hips.people
     fits = frames.dtype == np.uint8 and frames.ndim == 3 and frames.shape[1:] == (side, side)
-    if not fits or not len(frames):
+    if not fits or not len(frames) or len(people) != len(frames):
         raise MalformedMessageError(
-            f"frames (N, {side}, {side}) uint8", f"{frames.shape} {frames.dtype}", "report this"
+            f"frames (N, {side}, {side}) uint8 of N people",
+            f"{frames.shape} {frames.dtype} of {len(people)}",
+            "report this",
         )
 
 
@@ -91,7 +95,7 @@ class PackedSegmentation:
 
 @dataclass(frozen=True)
 class SegmentedFrames:
-    """What matting needs: frames (N, S, S) and their masks."""
+    """What matting needs: hips and their masks."""
 
-    frames: Pixels
+    hips: FramedHips
     segmentation: PackedSegmentation

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TypeVar
 
 from hipray.config.images import ImageLimits, Preprocessing
-from hipray.data.framing import Pixels
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
-from hipray.pipeline import frame_hips
+from hipray.data.person import Person
+from hipray.pipeline import FramedHips, frame_hips
 from hipray.vocab import Side
 
 NO_FILM = b"no film"
@@ -36,17 +36,22 @@ class ReaderPool:
         await asyncio.gather(*map(self._in_thread, starts))
 
     async def read(
-        self, data: bytes, *, name: str, side: Side | None, working_px: int
-    ) -> tuple[ReadResult, Pixels | None]:
-        """Return what a film holds, and its hips as frames (N, S, S); None without hips."""
+        self, data: bytes, *, name: str, side: Side | None, person: Person, working_px: int
+    ) -> tuple[ReadResult, FramedHips | None]:
+        """Return what a film holds, and its hips as networks take them; None without hips.
 
-        def read_and_frame() -> tuple[ReadResult, Pixels | None]:
+        `side` and `person` are what the caller states of them.
+        """
+
+        def read_and_frame() -> tuple[ReadResult, FramedHips | None]:
             reader = self._idle.get()
             try:
                 result = reader.read_hips(data, name=name, side=side)
             finally:
                 self._idle.put(reader)
-            return result, frame_hips(result.hips, working_px) if result.hips else None
+            if not result.hips:
+                return result, None
+            return result, frame_hips(result, working_px, stated=person)
 
         return await self._in_thread(read_and_frame)
 

@@ -11,7 +11,7 @@ from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import FilmSource
-from hipray.serving.stages import blank_frames
+from hipray.serving.stages import blank_hips
 
 WARM_UP_S = 60.0
 """Seconds that the first pass through all stages may take."""
@@ -44,7 +44,7 @@ class ScoringService:
         if self._warm:
             return
         await self._readers.start()
-        await self._graph(blank_frames(self.release), timeout_s=WARM_UP_S, clock=StepClock())
+        await self._graph(blank_hips(self.release), timeout_s=WARM_UP_S, clock=StepClock())
         self._warm = True
 
     async def score(
@@ -56,14 +56,15 @@ class ScoringService:
         """
         if isinstance(film, ScoreRequest):
             with clock.measure(Step.FETCH):
-                film = UploadedFilm(await self._fetch(film.uri), film.side)
+                film = UploadedFilm(await self._fetch(film.uri), film)
         with clock.measure(Step.DECODE):
-            result, frames = await self._readers.read(
-                film.data, name=request_id, side=film.side, working_px=self.release.working_px
-            )
+            result, hips = await self._readers.read(
+                film.data, name=request_id, side=film.stated.side,
+                person=film.stated.person, working_px=self.release.working_px,
+            )  # fmt: skip
         rows = []
-        if frames is not None:
-            rows = await self._graph(frames, timeout_s=self.timeout_s, clock=clock)
+        if hips is not None:
+            rows = await self._graph(hips, timeout_s=self.timeout_s, clock=clock)
         answer = answer_as_dict(build_answer(self.release, result, rows))
         return {**answer, "request_id": request_id, "timings_ms": clock.timings_ms()}
 

@@ -14,21 +14,22 @@ from ray import serve
 
 from hipray.answers import HipRow
 from hipray.config.storage import StorageSettings
-from hipray.data.framing import Pixels
+from hipray.data.person import NOBODY, encode_people
 from hipray.errors import ConfigError
 from hipray.pipeline import (
     Cutter,
+    FramedHips,
     Probabilities,
     Stages,
     Views,
     load_ensemble,
     load_segmenter,
     load_stages,
-    score_frames,
+    score_hips,
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
 from hipray.serving.batches import (
-    join_frames,
+    join_films,
     join_views,
     split_probabilities,
     split_segmentation,
@@ -37,7 +38,7 @@ from hipray.serving.messages import (
     Message,
     PackedSegmentation,
     SegmentedFrames,
-    check_frames,
+    check_hips,
     check_message,
 )
 from hipray.storage import Store, open_store
@@ -88,23 +89,23 @@ class SegmenterStage:
         self._segmenter = segmenter
         self._digest = release.digest
         self._side = release.working_px
-        self._segmenter(blank_frames(release))
+        self._segmenter(blank_hips(release).frames)
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._segment_films)
 
-    async def __call__(self, message: Message[Pixels]) -> Message[PackedSegmentation]:
-        """Return the masks of one film's frames (N, S, S)."""
+    async def __call__(self, message: Message[FramedHips]) -> Message[PackedSegmentation]:
+        """Return the masks of one film's hips."""
         check_message(message, self._digest)
-        check_frames(message.body, self._side)
+        check_hips(message.body, self._side)
         return message.with_body(await self._batched(message.body))
 
-    async def _segment_films(self, films: list[Pixels]) -> list[PackedSegmentation]:
+    async def _segment_films(self, films: list[FramedHips]) -> list[PackedSegmentation]:
         return await asyncio.to_thread(self._run, films)
 
-    def _run(self, films: list[Pixels]) -> list[PackedSegmentation]:
-        frames, places = join_frames(films)
-        parts = split_segmentation(self._segmenter(frames), places)
+    def _run(self, films: list[FramedHips]) -> list[PackedSegmentation]:
+        hips, places = join_films(films)
+        parts = split_segmentation(self._segmenter(hips.frames), places)
         return [PackedSegmentation.pack(part) for part in parts]
 
 
@@ -120,11 +121,11 @@ class MattingStage:
     async def __call__(self, message: Message[SegmentedFrames]) -> Message[Views]:
         """Return the views of one film."""
         check_message(message, self._digest)
-        check_frames(message.body.frames, self._side)
+        check_hips(message.body.hips, self._side)
         return message.with_body(await asyncio.to_thread(self._run, message.body))
 
     def _run(self, film: SegmentedFrames) -> Views:
-        return self._cutter(film.frames, film.segmentation.unpack().masks)
+        return self._cutter(film.hips, film.segmentation.unpack().masks)
 
 
 class EnsembleStage:
@@ -160,29 +161,30 @@ class FusedStage:
         self._stages: Stages = load_stages(setup.open_store(), release, device=device)
         self._digest = release.digest
         self._side = release.working_px
-        score_frames(self._stages, blank_frames(release))
+        score_hips(self._stages, blank_hips(release))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._score_films)
 
-    async def __call__(self, message: Message[Pixels]) -> Message[list[HipRow]]:
-        """Return the numbers of one film's frames (N, S, S)."""
+    async def __call__(self, message: Message[FramedHips]) -> Message[list[HipRow]]:
+        """Return the numbers of one film's hips."""
         check_message(message, self._digest)
-        check_frames(message.body, self._side)
+        check_hips(message.body, self._side)
         return message.with_body(await self._batched(message.body))
 
-    async def _score_films(self, films: list[Pixels]) -> list[list[HipRow]]:
+    async def _score_films(self, films: list[FramedHips]) -> list[list[HipRow]]:
         return await asyncio.to_thread(self._run, films)
 
-    def _run(self, films: list[Pixels]) -> list[list[HipRow]]:
-        frames, places = join_frames(films)
-        rows, _ = score_frames(self._stages, frames)
+    def _run(self, films: list[FramedHips]) -> list[list[HipRow]]:
+        hips, places = join_films(films)
+        rows, _ = score_hips(self._stages, hips)
         return [rows[place] for place in places]
 
 
-def blank_frames(release: Release) -> Pixels:
-    """Return one black frame, to warm a model up."""
-    return np.zeros((1, release.working_px, release.working_px), np.uint8)
+def blank_hips(release: Release) -> FramedHips:
+    """Return one black frame of nobody, to warm a model up."""
+    frame = np.zeros((1, release.working_px, release.working_px), np.uint8)
+    return FramedHips(frame, encode_people([NOBODY]))
 
 
 def blank_views(release: Release) -> Views:
@@ -190,6 +192,7 @@ def blank_views(release: Release) -> Views:
     regions = {member.region for member in release.members}
     side = release.view_px
     return Views(
+        encode_people([NOBODY]),
         {region: np.zeros((1, side, side), np.uint8) for region in regions},
         {region: np.zeros(1, np.bool_) for region in regions},
     )

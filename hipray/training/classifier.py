@@ -4,7 +4,7 @@ Legend of shapes: n training hips, M moved copies, P side of the view in pixels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,25 +13,23 @@ import torch
 from torch import nn
 
 from hipray.classification.classifier import Classifier
-from hipray.classification.losses import class_weights, classification_loss
+from hipray.classification.losses import class_weights, classification_loss, score_loss
 from hipray.classification.model import build_network
-from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings
+from hipray.classification.odds import OddsScale, find_threshold, standardise
+from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings, Target
 from hipray.data.augment import scale_batch
-from hipray.data.framing import Pixels
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
-from hipray.metrics import (
-    PlattScaling,
-    apply_platt,
-    fit_platt,
-    sigmoid,
-)
+from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.thresholds import choose_threshold
-from hipray.training.views import Views, augment_views
-from hipray.vocab import Fit, Variant
+from hipray.training.views import MEASURED, Views, augment_views
+from hipray.vocab import Fit, Part, Variant
+
+VALIDATION_BATCH = 32
+"""Films in one forward pass of validation."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,11 @@ class ClassifierOutcome:
 
     module: nn.Module
     history: History
-    weights: tuple[float, float]
-    """Class weights of the loss, taken out of every score."""
+    odds: OddsScale
     calibrator: PlattScaling
     threshold: float
     predictions: pd.DataFrame
-    """hip_id, patient_id, part (inner, test, train), label, score, calibrated, threshold."""
+    """hip_id, patient_id, part, label, score, calibrated, threshold, measured, predicted."""
 
 
 class ClassifierTask:
@@ -54,23 +51,25 @@ class ClassifierTask:
     def __init__(
         self,
         fit: Fit,
-        train: tuple[Pixels, Indices],
-        inner: tuple[Pixels, Indices],
+        train: Views,
+        inner: Views,
         *,
         settings: ClassifierSettings,
-        weights: tuple[float, float],
+        odds: OddsScale,
         start: Tensors | None,
         context: FitContext,
     ) -> None:
         self._settings = settings
         self._context = context
-        self._weights = weights
+        self.odds = odds
         self._scale = 0.0 if fit.cell.variant is Variant.ORIGINAL else settings.batch_scale
-        copies = augment_views(train[0], fit.cell.variant, settings)
+        copies = augment_views(train.films, fit.cell.variant, settings)
+        count = copies.shape[1]
         self._films = torch.from_numpy(copies.reshape(-1, *copies.shape[2:]).copy())
-        self._labels = torch.from_numpy(np.repeat(train[1], copies.shape[1]))
-        self._inner = (torch.from_numpy(inner[0].copy()), torch.from_numpy(inner[1].copy()))
-        shown = len(train[0]) if settings.budget is Budget.EQUAL_STEPS else len(self._films)
+        self._people = torch.from_numpy(np.repeat(train.people, count, axis=0))
+        self._wanted = self._targets(train).repeat_interleave(count)
+        self._inner = inner
+        shown = len(train.films) if settings.budget is Budget.EQUAL_STEPS else len(self._films)
         self._steps = math.ceil(shown / settings.batch)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -78,6 +77,7 @@ class ClassifierTask:
         if start is not None:
             network.load_state_dict(start)
         self.module: nn.Module = network.to(context.device)
+        self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             (p for p in self.module.parameters() if p.requires_grad),
             lr=settings.lr,
@@ -87,32 +87,61 @@ class ClassifierTask:
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
         """Take one epoch of optimiser steps and return the mean loss."""
         losses = []
+        crew = self._context.crew
         for rows in self._draw(epoch):
             self._context.check_deadline()
-            films = self._films[rows][:, None].float() / 255
+            own = crew.share(rows)
+            films = self._films[own][:, None].float() / 255
             films = scale_batch(films, amount=self._scale, generator=generator)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(films, self._labels[rows])
+            loss = crew.weigh(
+                self._loss(self._shared, films, self._people[own], self._wanted[own]),
+                own=self._weigh(own), total=self._weigh(rows),
+            )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             losses.append(loss.item())
-        return float(np.mean(losses))
+        return crew.mean(float(np.mean(losses)))
 
     def validate(self) -> float:
         """Return the mean loss on inner validation."""
-        films, labels = self._inner
+        wanted = self._targets(self._inner)
         total = 0.0
-        for start in range(0, len(films), 32):
-            batch = films[start : start + 32][:, None].float() / 255
-            loss = self._loss(batch, labels[start : start + 32])
-            total += loss.item() * len(batch)
-        return total / len(films)
+        for start in range(0, len(wanted), VALIDATION_BATCH):
+            rows = slice(start, start + VALIDATION_BATCH)
+            films = torch.from_numpy(self._inner.films[rows].copy())[:, None].float() / 255
+            people = torch.from_numpy(self._inner.people[rows])
+            total += self._loss(self.module, films, people, wanted[rows]).item() * len(films)
+        return total / len(wanted)
 
-    def _loss(self, films: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _targets(self, views: Views) -> torch.Tensor:
+        """Labels (n,), or standardised scores (n,)."""
+        scale = self.odds.score
+        if scale is None:
+            return torch.from_numpy(views.labels.copy())
+        return torch.from_numpy((views.scores - scale.centre) / scale.spread).float()
+
+    def _weigh(self, rows: npt.NDArray[np.int64]) -> float:
+        """The sum of these films' weights in the loss."""
+        if self.odds.score is not None:
+            return float(len(rows))
+        normal, abnormal = self.odds.class_weights
+        positive = float(self._wanted[rows].sum())
+        return normal * (len(rows) - positive) + abnormal * positive
+
+    def _loss(
+        self,
+        network: nn.Module,
+        films: torch.Tensor,
+        people: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            logits = self.module(films.to(device))
-        return classification_loss(logits.float(), labels.to(device), self._weights)
+            answers = network(films.to(device), people.to(device))
+        if self.odds.score is not None:
+            return score_loss(answers.float(), wanted.to(device))
+        return classification_loss(answers.float(), wanted.to(device), self.odds.class_weights)
 
     def _draw(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """Rows of each step. One pass over all copies spans several epochs of equal steps."""
@@ -142,28 +171,12 @@ def train_classifier(
     The epoch, the threshold and the calibration come from inner validation; test hips only
     receive scores. Raises DataError where the training or inner side has one class.
     """
-    kept, held = hold_back(
-        manifest,
-        fold.train,
-        stratify=split,
-        fraction=settings.inner_fraction,
-        seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
-    )
-    fitted, inner, test = (
-        np.flatnonzero(np.isin(views.rows, rows)) for rows in (kept, held, fold.test)
-    )
-    _require_both_classes(fit, views.labels[fitted], "training")
-    _require_both_classes(fit, views.labels[inner], "inner validation")
-    weights = class_weights(views.labels[fitted], settings.class_weighting)
+    parts = _part_views(fit, manifest, views, fold=fold, settings=settings, split=split)
+    train, inner = parts[Part.TRAIN], parts[Part.INNER]
     task = ClassifierTask(
-        fit,
-        (views.films[fitted], views.labels[fitted]),
-        (views.films[inner], views.labels[inner]),
-        settings=settings,
-        weights=weights,
-        start=start,
-        context=context,
-    )
+        fit, train, inner,
+        settings=settings, odds=scale_odds(fit, train, settings), start=start, context=context,
+    )  # fmt: skip
     history = run_epochs(
         task,
         epochs=settings.epochs,
@@ -171,50 +184,100 @@ def train_classifier(
         seed=settings.seed,
         context=context,
     )
-    classifier = Classifier(
-        task.module, size_px=settings.size_px, weights=weights, device=context.device
-    )
-    scores = sigmoid(classifier(views.films))
-    calibrator = fit_platt(views.labels[inner], scores[inner])
-    threshold = choose_threshold(
-        views.labels[inner], scores[inner], settings.threshold,
-        sensitivity=settings.screening_sensitivity,
-    )  # fmt: skip
-    parts = [("train", fitted), ("inner", inner), ("test", test)]
+    classifier = build_answering(task, settings, inner)
     predictions = pd.concat(
-        [_predictions(manifest, views, scores, rows=rows, part=part) for part, rows in parts],
+        [_predictions(manifest, own, classifier, part=part) for part, own in parts.items()],
         ignore_index=True,
+    )
+    held = predictions[predictions["part"] == Part.INNER]
+    labels, scores = held["label"].to_numpy(), held["score"].to_numpy()
+    calibrator = fit_platt(labels, scores)
+    threshold = choose_threshold(
+        labels, scores, settings.threshold, sensitivity=settings.screening_sensitivity
     )
     predictions["calibrated"] = apply_platt(calibrator, predictions["score"])
     predictions["threshold"] = threshold
-    return ClassifierOutcome(task.module, history, weights, calibrator, threshold, predictions)
+    return ClassifierOutcome(
+        task.module, history, classifier.odds, calibrator, threshold, predictions
+    )
 
 
-def _require_both_classes(fit: Fit, labels: Indices, part: str) -> None:
+def _part_views(
+    fit: Fit,
+    manifest: pd.DataFrame,
+    views: Views,
+    *,
+    fold: FoldIndices,
+    settings: ClassifierSettings,
+    split: SplitSettings,
+) -> dict[Part, Views]:
+    """Deal the views of a fit to its parts; both classes must be there to learn and to judge."""
+    kept, held = hold_back(
+        manifest,
+        fold.train,
+        stratify=split,
+        fraction=settings.inner_fraction,
+        seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
+    )
+    rows = {Part.TRAIN: kept, Part.INNER: held, Part.TEST: fold.test}
+    parts = {part: views.take(views.places_of(chosen)) for part, chosen in rows.items()}
+    require_both_classes(fit, parts[Part.TRAIN].labels, "training set")
+    require_both_classes(fit, parts[Part.INNER].labels, "inner validation set")
+    return parts
+
+
+def require_both_classes(fit: Fit, labels: Indices, part: str) -> None:
+    """Raise DataError unless labels (n,) of a part of `fit` hold normal and abnormal hips."""
     positive, count = int(labels.sum()), len(labels)
     if not 0 < positive < count:
         raise DataError(
-            f"normal and abnormal hips in the {part} set of {fit.name}",
+            f"normal and abnormal hips in the {part} of {fit.name}",
             f"{positive} abnormal of {count}",
-            "add films, lower split.folds, or leave this cell out",
+            "add films, lower the number of folds, or leave this cell out",
         )
 
 
+def scale_odds(fit: Fit, train: Views, settings: ClassifierSettings) -> OddsScale:
+    """Return how a network's answers are learned and become log odds, from its training views.
+
+    Raises DataError where scores are to be learned and no threshold on them gives the labels.
+    """
+    if settings.target is Target.LABEL:
+        return OddsScale(class_weights(train.labels, settings.class_weighting))
+    usual = MEASURED[fit.cell.label_type].usual_threshold
+    threshold = find_threshold(train.scores, train.labels, usual=usual)
+    if threshold is None:
+        raise DataError(
+            f"labels of {fit.name} that follow from a threshold on the score",
+            "abnormal hips with higher scores than normal ones",
+            "set classifier.target = 'label', or ingest without given labels",
+        )
+    return OddsScale(score=standardise(train.scores, threshold=threshold))
+
+
+def build_answering(task: ClassifierTask, settings: ClassifierSettings, inner: Views) -> Classifier:
+    """Return the trained network as it answers; inner views tell how far its scores err."""
+    odds, device = task.odds, next(task.module.parameters()).device
+    first = Classifier(task.module, settings=settings, odds=odds, device=device)
+    if odds.score is None:
+        return first
+    errors = first.scores(inner.films, inner.people) - inner.scores
+    score = replace(odds.score, error=float(np.sqrt(np.mean(np.square(errors)))))
+    return Classifier(task.module, settings=settings, odds=OddsScale(score=score), device=device)
+
+
 def _predictions(
-    manifest: pd.DataFrame,
-    views: Views,
-    scores: npt.NDArray[np.float64],
-    *,
-    rows: Indices,
-    part: str,
+    manifest: pd.DataFrame, views: Views, classifier: Classifier, *, part: Part
 ) -> pd.DataFrame:
-    chosen = manifest.iloc[views.rows[rows]]
+    chosen = manifest.iloc[views.rows]
     return pd.DataFrame(
         {
             "hip_id": chosen["hip_id"].to_numpy(),
             "patient_id": chosen["patient_id"].to_numpy(),
-            "part": part,
-            "label": views.labels[rows],
-            "score": scores[rows],
+            "part": part.value,
+            "label": views.labels,
+            "score": sigmoid(classifier(views.films, views.people)),
+            "measured": views.scores,
+            "predicted": classifier.scores(views.films, views.people),
         }
     )

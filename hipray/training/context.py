@@ -12,6 +12,7 @@ import torch
 
 from hipray.errors import HiprayError
 from hipray.training.checkpoints import CheckpointStore
+from hipray.training.crew import ALONE, Crew
 
 
 class FitTimeoutError(HiprayError):
@@ -42,6 +43,8 @@ class FitContext:
     """Where each epoch is saved; None trains without resume."""
     report: Callable[[EpochReport], None] = _say_nothing
     """Called after each epoch."""
+    crew: Crew = ALONE
+    """The processes that train this fit together."""
     deadline: float | None = None
     """`time.monotonic()` at which the fit gives up."""
 

@@ -6,15 +6,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from hipray.classification.classifier import Classifier
-from hipray.config.experiment import ClassifierSettings, ClassWeighting
+from hipray.classification.odds import OddsScale
+from hipray.config.experiment import ClassifierSettings, ClassWeighting, MattingSettings
 from hipray.data.dataset import HipArrays
-from hipray.data.framing import Pixels, resize_square
+from hipray.data.framing import Pixels
 from hipray.data.manifest import label_column
 from hipray.metrics import accuracy, auroc, count_confusion
 from hipray.training.classifier import ClassifierTask
 from hipray.training.context import local_context
 from hipray.training.loop import run_epochs
-from hipray.training.views import labelled_rows
+from hipray.training.views import build_views, labelled_rows
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 
@@ -61,24 +62,21 @@ def overfit_accuracy(
     accuracy is meant.
     """
     cell = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, backbone, Variant.ORIGINAL)
-    rows = labelled_rows(manifest, cell)
-    column = manifest[label_column(cell.label_type, cell.region)]
-    labels = column.iloc[rows].astype(int).to_numpy(dtype=np.int64)
-    normal, abnormal = rows[labels == 0], rows[labels == 1]
-    chosen = np.concatenate([normal[: hips // 2], abnormal[: hips - hips // 2]])
     settings = ClassifierSettings(
         size_px=64, epochs=epochs, patience=epochs, lr=3e-4, dropout=0.0, batch=16,
         class_weighting=ClassWeighting.NONE,
     )  # fmt: skip
-    known = (
-        resize_square(arrays.films[chosen], settings.size_px),
-        column.iloc[chosen].astype(int).to_numpy().astype(np.int64),
+    views = build_views(
+        cell, manifest, arrays, masks=None, classifier=settings, matting=MattingSettings()
     )
+    normal, abnormal = (np.flatnonzero(views.labels == label) for label in (0, 1))
+    known = views.take(np.concatenate([normal[: hips // 2], abnormal[: hips - hips // 2]]))
     context = local_context()
     task = ClassifierTask(
         Fit(cell, 0, 0), known, known,
-        settings=settings, weights=(1.0, 1.0), start=None, context=context,
+        settings=settings, odds=OddsScale(), start=None, context=context,
     )  # fmt: skip
     run_epochs(task, epochs=epochs, patience=epochs, seed=settings.seed, context=context)
-    odds = Classifier(task.module, size_px=settings.size_px, device=context.device)(known[0])
-    return accuracy(count_confusion(known[1], odds >= 0))
+    answering = Classifier(task.module, settings=settings, device=context.device)
+    odds = answering(known.films, known.people)
+    return accuracy(count_confusion(known.labels, odds >= 0))

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -26,7 +26,7 @@ from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
 from hipray.training.views import build_views
-from hipray.vocab import REGIONS, Fit, MaskSource, SegmenterFit, View
+from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
@@ -104,11 +104,11 @@ def run_classifier_fit(
         fit.cell,
         inputs.manifest,
         inputs.arrays,
-        masks=_out_of_fold_masks(fit, inputs, masks),
+        masks=out_of_fold_masks(fit, inputs, masks),
         classifier=settings,
         matting=inputs.experiment.matting,
     )
-    start = _read_start_weights(inputs.store, settings.weights)
+    start = read_start_weights(inputs.store, settings.weights)
     outcome = train_classifier(
         fit,
         inputs.manifest,
@@ -123,7 +123,7 @@ def run_classifier_fit(
         "cell": {**vars(fit.cell)},
         "settings": settings.model_dump(mode="json"),
         "matting": inputs.experiment.matting.model_dump(mode="json"),
-        "class_weights": outcome.weights,
+        "odds": asdict(outcome.odds),
         "calibrator": vars(outcome.calibrator),
         "threshold": outcome.threshold,
         "working_px": inputs.experiment.data.working_px,
@@ -152,10 +152,11 @@ def load_frame(data: bytes) -> pd.DataFrame:
     return frame
 
 
-def _out_of_fold_masks(
-    fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]
-) -> Mask | None:
-    """Masks (N, R, S, S) in manifest order, each from a segmenter that never saw its patient."""
+def out_of_fold_masks(fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]) -> Mask | None:
+    """Return masks (N, R, S, S) in manifest order, each by a segmenter that never saw its patient.
+
+    `files` maps a fold to the mask files of that fold's segmenters; None where none are needed.
+    """
     if fit.cell.variant.view is View.WHOLE or not _uses_predictions(inputs):
         return None
     rows = {hip_id: row for row, hip_id in enumerate(inputs.manifest["hip_id"])}
@@ -213,7 +214,8 @@ def _dump_weights(module: nn.Module) -> bytes:
     return data
 
 
-def _read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
+def read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
+    """Return the tensors of a weights file in the store, or None for `none` and `imagenet`."""
     if weights in (NO_WEIGHTS, IMAGENET_WEIGHTS):
         return None
     tensors: dict[str, Any] = safetensors.torch.load(store.read(weights))
@@ -236,12 +238,12 @@ def _segmenter_summary(outcome: SegmenterOutcome) -> dict[str, Any]:
 
 def _classifier_summary(outcome: ClassifierOutcome) -> dict[str, Any]:
     parts = dict(tuple(outcome.predictions.groupby("part")))
-    train = parts["train"]
+    train = parts[Part.TRAIN]
     counts = count_confusion(train["label"], train["score"] >= outcome.threshold)
     return {
         "epochs": outcome.history.epochs,
         "best_epoch": outcome.history.best_epoch,
-        **{f"n_{part}": len(parts.get(part, ())) for part in ("train", "inner", "test")},
+        **{f"n_{part}": len(parts.get(part, ())) for part in Part},
         "train_accuracy": accuracy(counts),
         "train_sensitivity": sensitivity(counts),
         "train_specificity": specificity(counts),

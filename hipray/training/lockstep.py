@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from hipray.classification.classifier import Classifier
 from hipray.config.experiment import ClassifierSettings
-from hipray.data.framing import Pixels
-from hipray.data.splits import Indices
 from hipray.metrics import PROBABILITY_MARGIN, auroc, sigmoid
-from hipray.training.classifier import ClassifierTask
+from hipray.training.classifier import ClassifierTask, build_answering
+from hipray.training.views import Views
 
 WORST_LOG_LOSS = -math.log(PROBABILITY_MARGIN)
 """Log loss of a network that diverged: every hip wrong with full certainty."""
@@ -52,12 +50,8 @@ class InnerFold:
     """One inner fold of a trial: its training and the views that judge it."""
 
     task: ClassifierTask
-    films: Pixels
-    """(n, P, P) validation views."""
-    labels: Indices
-    """(n,)."""
-    weights: tuple[float, float]
-    """Class weights of the loss, taken out of every score."""
+    inner: Views
+    """The validation views."""
 
 
 class LockstepTask:
@@ -69,7 +63,7 @@ class LockstepTask:
 
     def __init__(self, parts: Sequence[InnerFold], *, settings: ClassifierSettings, epochs: int):
         self._parts = parts
-        self._size_px = settings.size_px
+        self._settings = settings
         self._epoch, self._started = 0, 0.0
         self.module: nn.Module = nn.ModuleList([part.task.module for part in parts])
         # kept in the module, the curves are part of every checkpoint
@@ -112,13 +106,11 @@ class LockstepTask:
         return self.module.get_buffer("curves")
 
     def _judge(self, part: InnerFold) -> tuple[float, float]:
-        device = next(part.task.module.parameters()).device
-        network = Classifier(
-            part.task.module, size_px=self._size_px, weights=part.weights, device=device
-        )
-        scores = sigmoid(network(part.films))
+        labels = part.inner.labels
+        network = build_answering(part.task, self._settings, part.inner)
+        scores = sigmoid(network(part.inner.films, part.inner.people))
         if not np.isfinite(scores).all():
             return WORST_LOG_LOSS, 0.5
-        sure = np.where(part.labels == 1, scores, 1 - scores)
+        sure = np.where(labels == 1, scores, 1 - scores)
         loss = -np.log(np.clip(sure, PROBABILITY_MARGIN, 1.0)).mean()
-        return float(loss), auroc(part.labels, scores)
+        return float(loss), auroc(labels, scores)

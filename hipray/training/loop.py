@@ -60,6 +60,7 @@ def run_epochs(
         context.check_deadline()
         started = time.perf_counter()
         train_loss, inner_loss = _run_epoch(task, history.epochs, seed)
+        inner_loss = context.crew.agree(inner_loss)
         history.train_loss.append(train_loss)
         history.inner_loss.append(inner_loss)
         if history.best_epoch < 0 or inner_loss < history.inner_loss[history.best_epoch]:
@@ -104,7 +105,7 @@ def _resume(task: Task, context: FitContext) -> tuple[History, Tensors]:
 
 
 def _save(task: Task, history: History, best: Tensors, context: FitContext) -> None:
-    if context.checkpoints is None:
+    if context.checkpoints is None or not context.crew.leads:
         return
     tensors = {f"module/{k}": v for k, v in task.module.state_dict().items()}
     tensors |= {f"best/{k}": v for k, v in best.items()}

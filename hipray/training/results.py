@@ -13,7 +13,7 @@ from hipray.storage import Store
 from hipray.training.fits import MASK_SCORES_FILE, PREDICTIONS_FILE, load_frame
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.plan import read_fit
-from hipray.vocab import Fit, SegmenterFit
+from hipray.vocab import Fit, Part, SegmenterFit
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _concat(frames: Any) -> pd.DataFrame:
 
 def _read_predictions(ledger: Ledger, fit: Fit, done: DoneFit) -> pd.DataFrame:
     frame = load_frame(ledger.read_file(done, PREDICTIONS_FILE))
-    return frame[frame["part"] != "train"].assign(**_fit_columns(fit))
+    return frame[frame["part"] != Part.TRAIN].assign(**_fit_columns(fit))
 
 
 def _fit_row(fit: Fit, done: DoneFit) -> dict[str, Any]:

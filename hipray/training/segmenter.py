@@ -66,6 +66,7 @@ class _SegmenterTask:
             self.module: nn.Module = build_network(fit.arch, settings, outputs=len(channels)).to(
                 context.device
             )
+        self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
@@ -75,17 +76,22 @@ class _SegmenterTask:
             group["lr"] = self._settings.lr * _cosine(epoch / self._settings.epochs)
         films, masks, annotated = self._train
         losses = []
+        crew = self._context.crew
         for rows in _batches(len(films), self._settings.batch, generator):
             self._context.check_deadline()
             batch, truth = jitter_batch(
                 films[rows][:, None].float() / 255, masks[rows].float(), generator=generator
             )
+            own, known = crew.share(np.arange(len(rows))), annotated[rows]
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(batch, truth, annotated[rows])
+            loss = crew.weigh(
+                self._loss(self._shared, batch[own], truth[own], known[own]),
+                own=max(1.0, float(known[own].sum())), total=max(1.0, float(known.sum())),
+            )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             losses.append(loss.item())
-        return float(np.mean(losses))
+        return crew.mean(float(np.mean(losses)))
 
     def validate(self) -> float:
         films, masks, annotated = self._inner
@@ -93,17 +99,24 @@ class _SegmenterTask:
         for start in range(0, len(films), self._settings.batch):
             rows = slice(start, start + self._settings.batch)
             loss = self._loss(
-                films[rows][:, None].float() / 255, masks[rows].float(), annotated[rows]
+                self.module,
+                films[rows][:, None].float() / 255,
+                masks[rows].float(),
+                annotated[rows],
             )
             losses.append(loss.item() * len(films[rows]))
         return float(np.sum(losses) / len(films))
 
     def _loss(
-        self, films: torch.Tensor, masks: torch.Tensor, annotated: torch.Tensor
+        self,
+        network: nn.Module,
+        films: torch.Tensor,
+        masks: torch.Tensor,
+        annotated: torch.Tensor,
     ) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            logits = self.module(centre(films.to(device)))
+            logits = network(centre(films.to(device)))
         return segmentation_loss(
             logits.float(), masks.to(device), annotated.to(device), kind=self._settings.loss
         )

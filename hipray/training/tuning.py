@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from hipray.classification.losses import class_weights
 from hipray.config.base import build_config
 from hipray.config.experiment import ClassifierSettings, Experiment, SplitUnit
 from hipray.config.jobs import GridRun
@@ -22,9 +21,9 @@ from hipray.data.splits import FoldIndices, Indices, deal_split, hold_back
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.checkpoints import Tensors
-from hipray.training.classifier import ClassifierTask
+from hipray.training.classifier import ClassifierTask, require_both_classes, scale_odds
 from hipray.training.context import EpochReport, FitContext
-from hipray.training.fits import MASKS_FILE, FitInputs, _out_of_fold_masks, _read_start_weights
+from hipray.training.fits import MASKS_FILE, FitInputs, out_of_fold_masks, read_start_weights
 from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs
@@ -184,7 +183,7 @@ def _build_parts(
         classifier=settings,
         matting=inputs.experiment.matting,
     )
-    start = _read_start_weights(inputs.store, settings.weights)
+    start = read_start_weights(inputs.store, settings.weights)
     return [
         _build_part(search, number, views, settings=settings, start=start, context=context)
         for number in range(len(search.folds))
@@ -201,21 +200,15 @@ def _build_part(
     context: FitContext,
 ) -> InnerFold:
     fold = search.folds[number]
-    fitted, inner = (np.flatnonzero(np.isin(views.rows, rows)) for rows in (fold.train, fold.test))
-    for labels, part in ((views.labels[fitted], "training"), (views.labels[inner], "validation")):
-        _refuse_one_class(search, labels, f"{part} part of inner fold {number}")
-    weights = class_weights(views.labels[fitted], settings.class_weighting)
-    held = (views.films[inner], views.labels[inner])
+    train, inner = (views.take(views.places_of(rows)) for rows in (fold.train, fold.test))
+    for part, name in ((train, "training"), (inner, "validation")):
+        require_both_classes(search.fit, part.labels, f"{name} part of inner fold {number}")
     task = ClassifierTask(
-        search.fit,
-        (views.films[fitted], views.labels[fitted]),
-        held,
-        settings=settings,
-        weights=weights,
-        start=start,
-        context=context,
-    )
-    return InnerFold(task, *held, weights)
+        search.fit, train, inner,
+        settings=settings, odds=scale_odds(search.fit, train, settings),
+        start=start, context=context,
+    )  # fmt: skip
+    return InnerFold(task, inner)
 
 
 def _require_both_classes(search: Search, number: int, fold: FoldIndices) -> None:
@@ -225,17 +218,7 @@ def _require_both_classes(search: Search, number: int, fold: FoldIndices) -> Non
     for rows, part in ((fold.train, "training"), (fold.test, "validation")):
         labels = column.iloc[np.intersect1d(rows, known)].astype(int)
         positives = labels.to_numpy().astype(np.int64)
-        _refuse_one_class(search, positives, f"{part} part of inner fold {number}")
-
-
-def _refuse_one_class(search: Search, labels: Indices, part: str) -> None:
-    positive, count = int(labels.sum()), len(labels)
-    if not 0 < positive < count:
-        raise DataError(
-            f"normal and abnormal hips in the {part} of {search.fit.name}",
-            f"{positive} abnormal of {count}",
-            "lower inner_folds, add films or tune another cell",
-        )
+        require_both_classes(search.fit, positives, f"{part} part of inner fold {number}")
 
 
 def _read_masks(store: Store, grid: GridRun, fit: Fit, inputs: FitInputs) -> Mask | None:
@@ -254,4 +237,4 @@ def _read_masks(store: Store, grid: GridRun, fit: Fit, inputs: FitInputs) -> Mas
                 "run `hipray grid` with the same data, split and segmenter settings first",
             )
         files.setdefault(done.fit["fold"], []).append(ledger.read_file(done, MASKS_FILE))
-    return _out_of_fold_masks(fit, inputs, files)
+    return out_of_fold_masks(fit, inputs, files)

@@ -1,21 +1,41 @@
 """The views a classifier trains on: the whole film or a matted region, once or seven times.
 
-Legend of shapes: N hips, P side of the view in pixels, M moved copies (1, or 7 when augmented).
+Legend of shapes: N hips, n hips with a view, P side of the view in pixels, M moved copies (1, or 7
+when augmented), C numbers that tell a person.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from hipray.config.experiment import ClassifierSettings, MattingSettings
+from hipray.config.experiment import ClassifierSettings, MattingSettings, Target
+from hipray.config.labels import DEFAULT_BMD_Z, LabelRules
 from hipray.data.augment import move_film, paper_moves
 from hipray.data.dataset import HipArrays
 from hipray.data.framing import Mask, Pixels, resize_square
-from hipray.data.manifest import label_column
+from hipray.data.manifest import label_column, score_column
+from hipray.data.person import People, encode_people, read_people
 from hipray.data.splits import Indices
 from hipray.matting.matter import Matter
-from hipray.vocab import REGIONS, Cell, MaskSource, Variant, View
+from hipray.vocab import REGIONS, Cell, LabelType, MaskSource, Variant, View
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The DXA quantity behind a label."""
+
+    quantity: str
+    """Its name in the manifest's columns."""
+    usual_threshold: float
+    """Score at or below which the label is abnormal by default."""
+
+
+MEASURED = {
+    LabelType.T_SCORE: Measured("t", LabelRules().t_threshold),
+    LabelType.BMD: Measured("z", DEFAULT_BMD_Z),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,21 @@ class Views:
     """(n, P, P) uint8."""
     labels: Indices
     """(n,) 0 normal, 1 abnormal."""
+    people: People
+    """(n, C) what is known of the person."""
+    scores: npt.NDArray[np.float64]
+    """(n,) the T- or Z-score that the label is about; NaN where it is not reported."""
+
+    def take(self, places: Indices) -> "Views":
+        """Return the views at these places of this collection."""
+        return Views(
+            self.rows[places], self.films[places], self.labels[places],
+            self.people[places], self.scores[places],
+        )  # fmt: skip
+
+    def places_of(self, rows: Indices) -> Indices:
+        """Return where the hips of these manifest rows lie; hips without a view lie nowhere."""
+        return np.flatnonzero(np.isin(self.rows, rows)).astype(np.int64)
 
 
 def labelled_rows(manifest: pd.DataFrame, cell: Cell) -> Indices:
@@ -63,8 +98,22 @@ def build_views(
             arrays.films[rows], source[rows, channel], size_px=classifier.size_px
         )
         rows, films = rows[crops.present], crops.films[crops.present]
-    labels = column.iloc[rows].astype(int).to_numpy(dtype=np.int64)
-    return Views(rows.astype(np.int64), films, labels.astype(np.int64))
+    if classifier.target is Target.SCORE:
+        known = manifest[measured_column(cell)].iloc[rows].notna().to_numpy()
+        rows, films = rows[known], films[known]
+    chosen = manifest.iloc[rows]
+    return Views(
+        rows=rows.astype(np.int64),
+        films=films,
+        labels=column.iloc[rows].astype(int).to_numpy().astype(np.int64),
+        people=encode_people(read_people(chosen)),
+        scores=chosen[measured_column(cell)].to_numpy(dtype=np.float64),
+    )
+
+
+def measured_column(cell: Cell) -> str:
+    """Return the manifest column of the score that a cell's label is about."""
+    return score_column(MEASURED[cell.label_type].quantity, cell.region)
 
 
 def augment_views(films: Pixels, variant: Variant, settings: ClassifierSettings) -> Pixels:

@@ -50,7 +50,7 @@ def published(tmp_path: Path) -> Published:
         model={
             "cell": {"backbone": BACKBONE},
             "settings": SETTINGS.model_dump(mode="json"),
-            "class_weights": [1.0, 2.0],
+            "odds": {"class_weights": [1.0, 2.0], "score": None},
             "working_px": 128,
         },
         summary={"n_train": 20},

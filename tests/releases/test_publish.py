@@ -6,9 +6,10 @@ import pytest
 from hipray.bundles.bundle import load_bundle
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.jobs import ReleaseRun
+from hipray.data.person import encode_people, read_people
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, youden_threshold
-from hipray.pipeline import load_stages, score_frames
+from hipray.pipeline import FramedHips, load_stages, score_hips
 from hipray.releases.publish import run_release
 from hipray.releases.release import read_release
 from hipray.training.fits import PREDICTIONS_FILE, load_frame
@@ -52,7 +53,8 @@ def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, releas
     rows = np.flatnonzero(inputs.manifest["hip_id"].isin(tested.index))
     with one_thread():
         stages = load_stages(small_grid.store, release)
-        scored, _ = score_frames(stages, np.array(inputs.arrays.films[rows]))
+        people = encode_people(read_people(inputs.manifest.iloc[rows]))
+        scored, _ = score_hips(stages, FramedHips(np.array(inputs.arrays.films[rows]), people))
     question = (Region.TOTAL_HIP, LabelType.T_SCORE)
     served = [row.probabilities[question] for row in scored]
     expected = tested.loc[inputs.manifest["hip_id"].iloc[rows]]["calibrated"]

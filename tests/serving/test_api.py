@@ -14,9 +14,8 @@ from hipray import RESEARCH_NOTICE
 from hipray.answers import HipRow, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.config.storage import StorageSettings
-from hipray.data.framing import Pixels
 from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
-from hipray.pipeline import Pipeline
+from hipray.pipeline import FramedHips, Pipeline
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import SplitGraph
 from hipray.serving.messages import ForeignReleaseError
@@ -155,6 +154,8 @@ def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_serv
         ({"files": [("file", ("x", b"a")), ("file", ("y", b"b"))]}, 400, "'file'"),
         ({"json": {"uri": "s3://bucket/key", "side": "both"}}, 400, "left"),
         ({"data": {"side": "L"}, "files": {"file": ("x", b"a")}}, 400, "'side'"),
+        ({"data": {"age": "old"}, "files": {"file": ("x", b"a")}}, 400, "'age'"),
+        ({"json": {"uri": "s3://bucket/key", "weight_kg": -3}}, 400, "'weight_kg'"),
         ({"data": {"name": "Doe"}, "files": {"file": ("x", b"a")}}, 400, "'side'"),
         ({"data": {"file": "text"}, "files": {"other": ("x", b"a")}}, 400, "'file'"),
     ],
@@ -278,12 +279,14 @@ class SlowGraph:
         self.let_go = asyncio.Event()
         self.ended = 0
 
-    async def __call__(self, frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+    async def __call__(
+        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
+    ) -> list[HipRow]:
         try:
             await self.let_go.wait()
         finally:
             self.ended += 1
-        return [HipRow({}, {}, None, None, None)] * len(frames)
+        return [HipRow({}, {}, None, None, None)] * len(hips.frames)
 
 
 def test_a_full_queue_answers_at_once_and_others_are_still_served(
@@ -322,7 +325,7 @@ def test_a_request_past_its_time_is_ended_with_its_stages(
 def test_a_defect_is_answered_without_its_text_and_logged_with_it(
     make_api: MakeApi, films: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(frames: Pixels, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+    async def broken(hips: FramedHips, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
         raise ZeroDivisionError("inner text")
 
     answer = make_api(graph=broken).upload(films[0])

@@ -22,7 +22,7 @@ from hipray.serving.app import bind_stages, build_app, read_servable
 from hipray.serving.messages import ForeignReleaseError, Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.serve import ServedEndpoint, ServingError, deploy, run_serve
-from hipray.serving.stages import blank_frames
+from hipray.serving.stages import blank_hips
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
@@ -156,7 +156,7 @@ def test_a_deployed_stage_refuses_another_release_by_name(
     deployed: Deployed, matted: Release
 ) -> None:
     handle = serve.get_deployment_handle("segmenter", "hipray").options(_by_reference=False)
-    foreign = Message("0" * 64, 1e12, blank_frames(matted))
+    foreign = Message("0" * 64, 1e12, blank_hips(matted))
     with pytest.raises(ForeignReleaseError) as caught:
         handle.remote(foreign).result(timeout_s=60)
     assert explain(caught.value).status == 503

@@ -9,10 +9,11 @@ import pytest
 from hipray.answers import HipRow
 from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
+from hipray.data.person import NOBODY, encode_people
 from hipray.errors import BundleError, ConfigError
-from hipray.pipeline import Pipeline, frame_hips, score_frames
+from hipray.pipeline import FramedHips, Pipeline, frame_hips, score_hips
 from hipray.releases.release import Release, read_release
-from hipray.serving.batches import join_frames, split_segmentation
+from hipray.serving.batches import join_films, split_segmentation
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import FusedGraph, SplitGraph, StageCall
 from hipray.serving.messages import (
@@ -32,8 +33,10 @@ NEVER = 1e12
 
 
 @pytest.fixture(scope="module")
-def frames(films: list[bytes], matted: Release) -> list[Pixels]:
-    return [frame_hips(read_hips(film, name="").hips, matted.working_px) for film in films]
+def frames(films: list[bytes], matted: Release) -> list[FramedHips]:
+    return [
+        frame_hips(read_hips(film, name=""), matted.working_px, stated=NOBODY) for film in films
+    ]
 
 
 async def call(stage: StageCall[Any, Any], message: Message[Any]) -> Message[Any]:
@@ -50,7 +53,7 @@ def assert_same(found: list[HipRow], wanted: list[HipRow]) -> None:
 
 
 def test_films_that_share_a_batch_get_their_own_numbers(
-    split_graph: SplitGraph, pipeline: Pipeline, frames: list[Pixels], run: Run
+    split_graph: SplitGraph, pipeline: Pipeline, frames: list[FramedHips], run: Run
 ) -> None:
     async def score_all() -> list[list[HipRow]]:
         calls = (split_graph(f, timeout_s=60, clock=StepClock()) for f in frames)
@@ -58,14 +61,14 @@ def test_films_that_share_a_batch_get_their_own_numbers(
 
     found = run(score_all())
     for rows, film in zip(found, frames, strict=True):
-        assert_same(rows, score_frames(pipeline.stages, film)[0])
+        assert_same(rows, score_hips(pipeline.stages, film)[0])
     # the films differ, or a mixed-up answer would pass
     spread = np.ptp([next(iter(rows[0].probabilities.values())) for rows in found])
     assert spread > 100 * TOLERANCE
 
 
 def test_the_fused_stage_gives_the_numbers_of_the_pipeline(
-    workspace: Store, pipeline: Pipeline, matted: Release, frames: list[Pixels], run: Run
+    workspace: Store, pipeline: Pipeline, matted: Release, frames: list[FramedHips], run: Run
 ) -> None:
     graph = FusedGraph(matted.digest, start_stage(FusedStage, stage_setup(workspace, matted)))
 
@@ -73,11 +76,11 @@ def test_the_fused_stage_gives_the_numbers_of_the_pipeline(
         return await asyncio.gather(*(graph(f, timeout_s=60, clock=StepClock()) for f in frames))
 
     for rows, film in zip(run(score_all()), frames, strict=True):
-        assert_same(rows, score_frames(pipeline.stages, film)[0])
+        assert_same(rows, score_hips(pipeline.stages, film)[0])
 
 
 def test_a_release_of_whole_films_needs_the_ensemble_only(
-    workspace: Store, frames: list[Pixels], run: Run
+    workspace: Store, frames: list[FramedHips], run: Run
 ) -> None:
     whole = read_release(workspace, "whole")
     classify = start_stage(EnsembleStage, stage_setup(workspace, whole))
@@ -88,7 +91,7 @@ def test_a_release_of_whole_films_needs_the_ensemble_only(
 
 
 def test_every_stage_refuses_a_foreign_release(
-    split_graph: SplitGraph, frames: list[Pixels], run: Run
+    split_graph: SplitGraph, frames: list[FramedHips], run: Run
 ) -> None:
     packed = run(
         call(split_graph.segment, Message(split_graph.release.digest, NEVER, frames[0]))
@@ -104,7 +107,7 @@ def test_every_stage_refuses_a_foreign_release(
 
 
 def test_an_answer_of_a_foreign_release_is_refused(
-    split_graph: SplitGraph, frames: list[Pixels], run: Run
+    split_graph: SplitGraph, frames: list[FramedHips], run: Run
 ) -> None:
     async def segment_elsewhere(message: Message[Pixels]) -> Message[PackedSegmentation]:
         return replace(await split_graph.segment(message), release_digest="0" * 64)
@@ -115,7 +118,7 @@ def test_an_answer_of_a_foreign_release_is_refused(
 
 
 def test_a_message_past_its_deadline_is_not_worked_on(
-    split_graph: SplitGraph, frames: list[Pixels], run: Run
+    split_graph: SplitGraph, frames: list[FramedHips], run: Run
 ) -> None:
     with pytest.raises(DeadlinePassedError):
         run(
@@ -129,15 +132,16 @@ def test_a_message_past_its_deadline_is_not_worked_on(
 def test_a_malformed_message_does_not_enter_a_batch(
     split_graph: SplitGraph, run: Run, shape: tuple[int, ...]
 ) -> None:
-    message = Message(split_graph.release.digest, NEVER, np.zeros(shape, np.uint8))
+    hips = FramedHips(np.zeros(shape, np.uint8), encode_people([NOBODY]))
+    message = Message(split_graph.release.digest, NEVER, hips)
     with pytest.raises(MalformedMessageError):
         run(call(split_graph.segment, message))
 
 
-def test_packed_masks_come_back_exactly(pipeline: Pipeline, frames: list[Pixels]) -> None:
-    joined, places = join_frames(frames)
+def test_packed_masks_come_back_exactly(pipeline: Pipeline, frames: list[FramedHips]) -> None:
+    joined, places = join_films(frames)
     assert pipeline.stages.segmenter is not None
-    whole = pipeline.stages.segmenter(joined)
+    whole = pipeline.stages.segmenter(joined.frames)
     for part, place in zip(split_segmentation(whole, places), places, strict=True):
         again = PackedSegmentation.pack(part).unpack()
         assert np.array_equal(again.masks, whole.masks[place])

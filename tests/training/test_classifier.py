@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from hipray.config.experiment import Budget, ClassifierSettings, MattingSettings
+from hipray.classification.odds import OddsScale
+from hipray.config.experiment import (
+    Budget,
+    ClassifierSettings,
+    MattingSettings,
+    Target,
+    ThresholdRule,
+)
 from hipray.errors import DataError
 from hipray.metrics import apply_platt, youden_threshold
 from hipray.training.classifier import ClassifierTask, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.views import build_views
-from hipray.vocab import Cell, Fit, LabelType, Region, Variant
+from hipray.vocab import Cell, Covariate, Fit, LabelType, Region, Variant
 from tests.small_workspace import BACKBONE, EXPERIMENT
 
 SETTINGS = EXPERIMENT.classifier
@@ -91,12 +98,13 @@ def test_threshold_and_calibration_are_those_of_the_inner_hips(outcome):
 def test_class_weights_are_taken_out_of_every_score(inputs, views, outcome):
     train_part = outcome.predictions.query("part == 'train'")
     prevalence = train_part["label"].mean()
-    assert outcome.weights == pytest.approx((0.5 / (1 - prevalence), 0.5 / prevalence))
+    weights = outcome.odds.class_weights
+    assert weights == pytest.approx((0.5 / (1 - prevalence), 0.5 / prevalence))
     films = torch.from_numpy(views.films[:4])[:, None].float() / 255
     with torch.inference_mode():
-        logits = outcome.module((films - 0.449) / 0.226).double()
+        logits = outcome.module(films, torch.from_numpy(views.people[:4])).double()
     raw = (logits[:, 1] - logits[:, 0]).numpy()
-    odds = raw - np.log(outcome.weights[1] / outcome.weights[0])
+    odds = raw - np.log(weights[1] / weights[0])
     ids = inputs.manifest["hip_id"].iloc[views.rows[:4]]
     scores = outcome.predictions.set_index("hip_id").loc[ids]["score"]
     assert np.allclose(scores, 1 / (1 + np.exp(-odds)), atol=1e-5)
@@ -128,11 +136,11 @@ def test_start_weights_are_where_training_starts(inputs, views):
 
 def count_steps(views, variant, **changes):
     settings = ClassifierSettings(size_px=32, batch=4, epochs=2, **changes)
-    known = views.films[:10, ::2, ::2].copy(), np.arange(10) % 2
+    known = dataclasses.replace(views.take(np.arange(10)), labels=np.arange(10) % 2)
     fit = Fit(dataclasses.replace(FIT.cell, variant=variant), 0, 0)
     task = ClassifierTask(
         fit, known, known,
-        settings=settings, weights=(1.0, 1.0), start=None, context=FitContext(),
+        settings=settings, odds=OddsScale(), start=None, context=FitContext(),
     )  # fmt: skip
     task.module.train()
     task.train_epoch(0, torch.Generator().manual_seed(0))
@@ -145,3 +153,36 @@ def test_original_and_augmented_take_the_same_steps_by_default(views):
 
 def test_equal_epochs_train_the_augmented_arm_seven_times_longer(views):
     assert count_steps(views, Variant.AUGMENTED, budget=Budget.EQUAL_EPOCHS) == 18
+
+
+def test_scores_are_learned_by_regression_and_cut_at_the_labels_threshold(inputs, views):
+    settings = SETTINGS.model_copy(update={"target": Target.SCORE, "threshold": ThresholdRule.HALF})
+    outcome = train(inputs, views, settings)
+    known = outcome.predictions
+    measured = inputs.manifest.set_index("hip_id")["t_total_hip"].loc[known["hip_id"]]
+    assert np.allclose(known["measured"], measured)
+    assert outcome.odds.score.threshold == -2.5
+    assert ((known["predicted"] <= -2.5) == (known["score"] >= outcome.threshold)).all()
+    assert ((known["measured"] <= -2.5) == (known["label"] == 1)).all()
+
+
+def test_labels_that_no_score_explains_cannot_be_learned_by_regression(inputs, views):
+    settings = SETTINGS.model_copy(update={"target": Target.SCORE})
+    given = dataclasses.replace(views, labels=1 - views.labels)
+    with pytest.raises(DataError, match="follow from a threshold on the score"):
+        train(inputs, given, settings)
+
+
+def test_covariates_reach_the_network(inputs, views):
+    told = train(inputs, views, SETTINGS.model_copy(update={"covariates": (Covariate.AGE,)}))
+    people = torch.zeros(1, views.people.shape[1])
+    film = torch.zeros(1, 1, 64, 64)
+    older = people.clone()
+    older[0, 0] = 1.0
+    with torch.inference_mode():
+        assert not torch.equal(told.module(film, people), told.module(film, older))
+
+
+def test_predictions_of_labels_state_what_was_measured_and_no_score(outcome):
+    assert outcome.predictions["measured"].notna().all()
+    assert outcome.predictions["predicted"].isna().all()

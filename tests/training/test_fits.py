@@ -8,7 +8,9 @@ import pytest
 
 from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network
+from hipray.classification.odds import OddsScale
 from hipray.config.experiment import ClassifierSettings
+from hipray.data.person import encode_people, read_people
 from hipray.errors import DataError, LeakageError
 from hipray.metrics import sigmoid
 from hipray.training.context import FitContext
@@ -86,11 +88,10 @@ def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid):
     settings = ClassifierSettings(**model["settings"])
     network = build_network(model["cell"]["backbone"], settings)
     network.load_state_dict(safetensors.torch.load(read(small_grid, ORIGINAL, WEIGHTS_FILE)))
-    classifier = Classifier(
-        network, size_px=settings.size_px, weights=tuple(model["class_weights"])
-    )
+    classifier = Classifier(network, settings=settings, odds=OddsScale.parse(model["odds"]))
     inputs = small_grid.preparation.inputs
-    scores = sigmoid(classifier(np.array(inputs.arrays.films)))
+    people = encode_people(read_people(inputs.manifest))
+    scores = sigmoid(classifier(np.array(inputs.arrays.films), people))
     frame = load_frame(read(small_grid, ORIGINAL, PREDICTIONS_FILE)).set_index("hip_id")
     assert np.allclose(frame.loc[inputs.manifest["hip_id"]]["score"], scores, atol=1e-4)
     assert (frame["threshold"] == model["threshold"]).all()

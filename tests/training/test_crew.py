@@ -1,0 +1,88 @@
+"""Several processes train one fit: the same steps, whoever takes them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from hipray.errors import ConfigError
+from hipray.training.crew import ALONE, Crew
+
+WORKER = """
+import json, sys, torch
+import torch.distributed as dist
+from tests.training.crew_fit import train
+rank, size, port = map(int, sys.argv[1:4])
+if size > 1:
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+curves = train(rank, size)
+if rank == 0:
+    print(json.dumps(curves))
+if size > 1:
+    dist.destroy_process_group()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_crew(size: int) -> list[float]:
+    """Train in `size` processes and return the leader's losses."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    port = free_port()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(size), str(port)],
+            stdout=subprocess.PIPE, env=environment, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes)
+    losses: list[float] = json.loads(outputs[0].strip().splitlines()[-1])
+    return losses
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_have_the_loss_curve_of_one_with_the_same_global_batch():
+    alone, two = run_crew(1), run_crew(2)
+    assert len(alone) == 6
+    assert alone[0] != alone[1]
+    assert two == pytest.approx(alone, rel=1e-4)
+
+
+def test_shares_are_disjoint_and_cover_the_batch():
+    rows = np.arange(7)
+    shares = [Crew(rank, 3).share(rows) for rank in range(3)]
+    assert sorted(np.concatenate(shares)) == list(rows)
+
+
+def test_a_batch_smaller_than_the_crew_is_refused():
+    with pytest.raises(ConfigError, match="one film for each of 3 workers"):
+        Crew(0, 3).share(np.arange(2))
+
+
+def test_unequal_shares_weigh_as_in_the_whole_batch():
+    losses, weights = torch.tensor([1.0, 2.0, 6.0]), np.array([1.0, 1.0, 2.0])
+    whole = float((losses * torch.from_numpy(weights)).sum() / weights.sum())
+    means = [
+        Crew(rank, 2).weigh(
+            (losses[own] * torch.from_numpy(weights[own])).sum() / weights[own].sum(),
+            own=weights[own].sum(), total=weights.sum(),
+        )
+        for rank, own in enumerate((np.array([0, 2]), np.array([1])))
+    ]  # fmt: skip
+    assert sum(map(float, means)) / 2 == pytest.approx(whole)
+
+
+def test_one_process_alone_asks_nobody():
+    assert ALONE.leads
+    assert ALONE.mean(0.3) == ALONE.agree(0.3) == 0.3
