@@ -25,13 +25,14 @@ from hipray.bundles.golden import check_golden
 from hipray.bundles.networks import build_classifier, build_segmenter_part
 from hipray.classification.classifier import Classifier
 from hipray.config.evaluation import Combine
-from hipray.data.framing import Frame, Mask, Pixels, frame_hip
+from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY, People, Person, encode_people
+from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
-from hipray.releases.release import Question, Release, check_preprocessing
+from hipray.releases.release import Question, Release, ViewSize, check_preprocessing
 from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter
 from hipray.storage import Store
@@ -54,13 +55,16 @@ class Views:
 
     people: People
     """(N, C) what is known of each hip's person."""
-    films: dict[Region, Pixels] = field(default_factory=dict)
-    """(N, P, P) uint8 for each region the release answers for."""
+    films: dict[ViewSize, Pixels] = field(default_factory=dict)
+    """(N, P, P) uint8 for each region and size that a member looks at."""
     present: dict[Region, npt.NDArray[np.bool_]] = field(default_factory=dict)
     """(N,) whether the region could be cut out."""
 
 
 Probabilities = dict[Question, npt.NDArray[np.float64]]
+
+Explanations = dict[Question, list[HeatMap]]
+"""The heat maps of N hips for each region and label."""
 
 
 class Cutter:
@@ -73,17 +77,15 @@ class Cutter:
     def __call__(self, hips: FramedHips, masks: Mask | None) -> Views:
         """Return the views of hips; matted views need masks (N, R, S, S)."""
         views, frames = Views(hips.people), hips.frames
-        for region in self._release.regions:
+        for region, size_px in self._release.view_sizes:
             if self._release.view is View.WHOLE:
-                views.films[region] = frames
-                views.present[region] = np.ones(len(frames), np.bool_)
-                continue
-            assert masks is not None, "a matted release has segmenters"
-            # cut at the frame's own size: members then shrink to what they were trained on
-            crops = self._matter(
-                frames, masks[:, REGIONS.index(region)], size_px=self._release.view_px
-            )
-            views.films[region], views.present[region] = crops.films, crops.present
+                films, present = resize_square(frames, size_px), np.ones(len(frames), np.bool_)
+            else:
+                assert masks is not None, "a matted release has segmenters"
+                # cut at the size a member was trained on: resizing twice would show it other pixels
+                crops = self._matter(frames, masks[:, REGIONS.index(region)], size_px=size_px)
+                films, present = crops.films, crops.present
+            views.films[region, size_px], views.present[region] = films, present
         return views
 
 
@@ -92,6 +94,8 @@ class _Voter:
     classifier: Classifier
     calibrator: PlattScaling
     weight: float
+    explainer: Explainer
+    size_px: int
 
 
 class Ensemble:
@@ -103,7 +107,9 @@ class Ensemble:
         self._voters: dict[Question, list[_Voter]] = {}
         for member, bundle in zip(release.members, bundles, strict=True):
             calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
-            voter = _Voter(build_classifier(bundle, device), calibrator, member.weight)
+            voter = _Voter(
+                build_classifier(bundle, device), calibrator, member.weight, member.size_px
+            )
             self._voters.setdefault((member.region, member.label_type), []).append(voter)
 
     def __call__(self, views: Views) -> Probabilities:
@@ -113,13 +119,24 @@ class Ensemble:
             for region, label in self._questions
         }
 
+    def explain(self, views: Views) -> Explanations:
+        """Return where the members see what speaks for "abnormal", on these very views."""
+        return {question: self._explain(question, views) for question in self._questions}
+
+    def _explain(self, question: Question, views: Views) -> list[HeatMap]:
+        films = views.films[question[0]]
+        voters = self._voters[question]
+        return merge_maps([voter.explainer(films, views.people) for voter in voters], len(films))
+
     def _poll(
         self, voters: Sequence[_Voter], views: Views, region: Region
     ) -> npt.NDArray[np.float64]:
-        films = views.films[region]
+        looks = [
+            voter.classifier(views.films[region, voter.size_px], views.people) for voter in voters
+        ]
         votes = [
-            apply_platt(voter.calibrator, sigmoid(voter.classifier(films, views.people)))
-            for voter in voters
+            apply_platt(voter.calibrator, sigmoid(odds))
+            for voter, odds in zip(voters, looks, strict=True)
         ]
         weights = [voter.weight for voter in voters]
         return combine_votes(np.asarray(votes), weights, self._combine)
@@ -188,10 +205,11 @@ def _load_bundles(store: Store, digests: Sequence[str], *, verify: bool) -> list
 def frame_hips(result: ReadResult, working_px: int, *, stated: Person) -> FramedHips:
     """Return the hips of one film as the networks take them.
 
-    `stated` is what the caller's records say of the person; it fills in what the film does not.
+    `stated` is what the caller's records say of the person; the film's header fills in the rest,
+    as in ingest.
     """
     info = result.film_info
-    person = stated if info is None else Person(info.sex, info.age).completed_by(stated)
+    person = stated if info is None else stated.completed_by(Person(info.sex, info.age))
     frames = [frame_hip(hip.pixels, working_px) for hip in result.hips]
     return FramedHips(
         np.asarray(frames, np.uint8).reshape(-1, working_px, working_px),
@@ -219,35 +237,53 @@ class Pipeline:
         return self.answer([read_hips(data, name=name, preprocessing=preprocessing)])[0]
 
     def answer(
-        self, results: Sequence[ReadResult], *, stated: Person = NOBODY
+        self, results: Sequence[ReadResult], *, stated: Sequence[Person] = ()
     ) -> list[StudyAnswer]:
         """Return the answers for decoded files, all their hips in one batch."""
         answers, _ = self.answer_with_masks(results, stated=stated)
         return answers
 
     def answer_with_masks(
-        self, results: Sequence[ReadResult], *, stated: Person = NOBODY
+        self, results: Sequence[ReadResult], *, stated: Sequence[Person] = ()
     ) -> tuple[list[StudyAnswer], Mask | None]:
         """Return answers, and the masks (N, R, S, S) of all hips in order.
 
-        `stated` is what the caller's records say of the person on every one of these films.
+        `stated` is what the caller's records say of the person on each film; none says nothing.
         """
         release = self.stages.release
+        people = stated or [NOBODY] * len(results)
         if not any(result.hips for result in results):
             return [build_answer(release, result, []) for result in results], None
-        hips = join_hips([frame_hips(r, release.working_px, stated=stated) for r in results])
+        films = [
+            frame_hips(result, release.working_px, stated=person)
+            for result, person in zip(results, people, strict=True)
+        ]
+        hips = join_hips(films)
         rows, masks = score_hips(self.stages, hips)
         return distribute(release, results, rows), masks
 
 
+@dataclass(frozen=True)
+class ScoredHips:
+    """The numbers of N hips, and what they were computed from."""
+
+    rows: list[HipRow]
+    views: Views
+    segmentation: Segmentation | None
+
+
+def run_stages(stages: Stages, hips: FramedHips) -> ScoredHips:
+    """Send hips through all model stages, once."""
+    segmentation = stages.segmenter(hips.frames) if stages.segmenter else None
+    views = stages.cutter(hips, segmentation.masks if segmentation else None)
+    rows = list_rows(stages.release, stages.ensemble(views), views, segmentation)
+    return ScoredHips(rows, views, segmentation)
+
+
 def score_hips(stages: Stages, hips: FramedHips) -> tuple[list[HipRow], Mask | None]:
     """Return the numbers of hips, and their masks (N, R, S, S) if there are any."""
-    segmentation = stages.segmenter(hips.frames) if stages.segmenter else None
-    masks = segmentation.masks if segmentation else None
-    views = stages.cutter(hips, masks)
-    probabilities = stages.ensemble(views)
-    rows = list_rows(stages.release, probabilities, views, segmentation)
-    return rows, masks
+    scored = run_stages(stages, hips)
+    return scored.rows, scored.segmentation.masks if scored.segmentation else None
 
 
 def list_rows(

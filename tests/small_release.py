@@ -100,7 +100,6 @@ def publish_small_release(
         segmenters=(_publish_segmenter(store),) if segmenters else (),
         view=view,
         matting=MattingSettings(),
-        view_px=CLASSIFIER_PX,
         members=tuple(
             _publish_member(store, region, label, seed=seed)
             for region, label in QUESTIONS
@@ -199,6 +198,7 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
         platt_slope=1.5,
         platt_intercept=-0.1 * seed,
         threshold=0.5,
+        size_px=CLASSIFIER_PX,
     )
 
 

@@ -31,11 +31,11 @@ def test_every_rule_combines():
         assert combine_votes(VOTES, [1, 1, 1], combine).shape == (2,)
 
 
-def test_what_a_caller_states_fills_in_what_the_film_does_not():
+def test_a_callers_records_come_first_and_the_films_header_fills_in_the_rest():
     film = read_hips(save_dicom(build_dicom()), name="")  # states a woman of 73 years
-    stated = Person(Sex.MALE, age=50.0, weight_kg=60.0, height_cm=160.0)
+    stated = Person(age=50.0, weight_kg=60.0, height_cm=160.0)
     told = frame_hips(film, 64, stated=stated).people
-    assert told.tolist() == encode_people([Person(Sex.FEMALE, 73.0, 60.0, 160.0)]).tolist()
+    assert told.tolist() == encode_people([Person(Sex.FEMALE, 50.0, 60.0, 160.0)]).tolist()
     assert told[0, columns_of([Covariate.BMI])][1] == 1.0
 
 

@@ -79,8 +79,13 @@ def build_network(
     """
     check_backbone(backbone)
     imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
+    # networks with position embeddings are built for one size of film
+    config = timm.get_pretrained_cfg(backbone)
+    sized = {"img_size": settings.size_px} if config and config.fixed_input_size else {}
     try:
-        features = timm.create_model(backbone, pretrained=imagenet, in_chans=1, num_classes=0)
+        features = timm.create_model(
+            backbone, pretrained=imagenet, in_chans=1, num_classes=0, **sized
+        )
     except Exception as error:
         if not imagenet:
             raise

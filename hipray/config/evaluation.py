@@ -5,6 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from hipray.config.base import Config
+from hipray.config.experiment import ThresholdRule
 
 
 class Combine(StrEnum):
@@ -29,6 +30,12 @@ class EvaluationConfig(Config):
 
     combine: Combine = Combine.MEAN
     """How the members of a release are combined, in the report as in the release."""
+
+    threshold: ThresholdRule = ThresholdRule.YOUDEN
+    """Rule for the decision threshold of combined probabilities, on inner validation."""
+
+    screening_sensitivity: float = Field(default=0.85, gt=0, le=1)
+    """Sensitivity that threshold = 'sensitivity' keeps."""
 
     calibration_bins: int = Field(default=10, ge=2, le=50)
     """Equal-width bins of the expected calibration error and the calibration plot."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hipray.config.base import Config
 from hipray.config.evaluation import EvaluationConfig
-from hipray.config.experiment import Experiment, ThresholdRule
+from hipray.config.experiment import Experiment
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
@@ -139,12 +139,8 @@ class ReleaseRun(Job):
     """Folds whose fits are members; more folds, more members."""
     repeats: tuple[int, ...] = (0,)
     """Repeats whose fits are members."""
-    threshold: ThresholdRule = ThresholdRule.YOUDEN
-    """Rule for the headline's decision threshold, on inner validation."""
-    screening_sensitivity: float = Field(0.85, gt=0, le=1)
-    """Sensitivity that threshold = 'sensitivity' keeps."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Intervals of the release's own result."""
+    """How members are combined, the headline's threshold, and intervals of the release's result."""
 
 
 class PredictRun(Job):

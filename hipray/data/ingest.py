@@ -220,7 +220,7 @@ def _identity(config: IngestRun, listing: Listing, archive: Store) -> str:
     settings = config.model_dump(mode="json", exclude={"workspace", "storage", "readers"})
     labels = "" if config.labels is None else digest_bytes(read_uri(config, config.labels))
     return digest_of(
-        [settings, labels, listing.digest, PREPROCESSING_VERSION, source_digest("data")]
+        [settings, labels, listing.digest, PREPROCESSING_VERSION, source_digest("data", "vocab")]
     )
 
 

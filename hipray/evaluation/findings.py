@@ -102,17 +102,12 @@ def _summarise_segmentation(inputs: ReportInputs) -> list[SegmenterResult]:
 def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> ReleaseFinding:
     if not inputs.members:
         return ReleaseFinding(absence=NO_MEMBERS)
-    combine = inputs.config.combine
     try:
         result = evaluate_release(
-            predictions,
-            inputs.members,
-            combine=combine,
-            manifest=inputs.manifest,
-            config=inputs.config,
+            predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
         )
         scores = score_headline(
-            predictions, inputs.members, combine=combine, manifest=inputs.manifest
+            predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
         )
     except DataError as error:  # the cells' own results still stand
         absence = f"No release was evaluated end to end: expected {error.expected}, "

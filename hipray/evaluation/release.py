@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 
 from hipray.config.evaluation import Combine, EvaluationConfig
+from hipray.data.manifest import label_column, score_column
 from hipray.errors import DataError
 from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import pool_repeats, read_source, select_cell
 from hipray.evaluation.statistics import Metric, choose_statistics
 from hipray.evaluation.weights import fit_weights
-from hipray.metrics import FloatArray, youden_threshold
+from hipray.metrics import FloatArray
+from hipray.training.thresholds import choose_threshold
 from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Part, Region
 
 OSTEOPOROSIS_T = -2.5  # WHO 1994: a T-score at or below it
@@ -41,7 +43,6 @@ def evaluate_release(
     predictions: pd.DataFrame,
     members: Sequence[Cell],
     *,
-    combine: Combine = Combine.MEAN,
     manifest: pd.DataFrame,
     config: EvaluationConfig,
 ) -> dict[str, Any]:
@@ -50,41 +51,45 @@ def evaluate_release(
     `predictions` come from `read_predictions`. A fold counts where every member of the release
     ran on it. Raises DataError where no member scores a headline region or no fold is complete.
     """
-    headline = score_headline(predictions, members, combine=combine, manifest=manifest)
+    headline = score_headline(predictions, members, manifest=manifest, config=config)
     return {
         "endpoint": f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}",
         "source": str(read_source(manifest)),
         "members": [member.name for member in members],
-        "combine": str(combine),
+        "combine": str(config.combine),
+        "threshold_rule": str(config.threshold),
         "n_folds": headline.n_folds,
         "n_folds_without_threshold": headline.n_folds_without_threshold,
         "n_without_t_score": headline.n_without_t,
         **_measure(headline.hips, config),
-        "regions": _measure_regions(predictions, members, combine, config),
+        "regions": _measure_regions(predictions, members, config),
     }
 
 
 def score_headline(
-    predictions: pd.DataFrame, members: Sequence[Cell], *, combine: Combine, manifest: pd.DataFrame
+    predictions: pd.DataFrame,
+    members: Sequence[Cell],
+    *,
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
 ) -> HeadlineScores:
     """Return each out-of-fold hip with its headline probability and decision.
 
     Per fold the members of a region are combined, the higher region is taken, and the threshold
-    is Youden's on the same fold's inner hips.
+    is chosen on the same fold's inner hips.
     """
     regions = tuple(r for r in HEADLINE_REGIONS if _choose_members(members, r, LabelType.T_SCORE))
     if not regions:
         found = ", ".join(member.name for member in members) or "no members"
         raise DataError("a t_score member for femoral neck or total hip", found, "add one")
-    worst = _score_worst_site(predictions, members, regions, combine)
-    labelled = worst.merge(_label_worst_site(manifest, regions), on="hip_id", how="left")
+    labelled = _score_and_label(predictions, members, regions, manifest, config)
     known = labelled.dropna(subset=["label"]).astype({"label": int})
     tests = known[known["part"] == Part.TEST]
     if tests.empty:
         raise DataError(
             "a fold that every member of the release ran on", "none", "finish the grid's fits"
         )
-    thresholds = _choose_thresholds(known)
+    thresholds = _choose_thresholds(known, config)
     decided = tests.merge(thresholds, on=["repeat", "fold"])
     unknown = labelled[labelled["label"].isna() & (labelled["part"] == Part.TEST)]
     return HeadlineScores(
@@ -94,6 +99,47 @@ def score_headline(
         n_folds_without_threshold=int(thresholds["fallback"].sum()),
         n_without_t=unknown["hip_id"].nunique(),
     )
+
+
+def choose_headline_threshold(
+    predictions: pd.DataFrame,
+    members: Sequence[Cell],
+    *,
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
+) -> float | None:
+    """Return the threshold of the headline probability on the inner hips of all folds.
+
+    None where no member scores a headline region, or the inner hips do not tell one.
+    """
+    regions = tuple(r for r in HEADLINE_REGIONS if _choose_members(members, r, LabelType.T_SCORE))
+    if not regions:
+        return None
+    hips = _score_and_label(predictions, members, regions, manifest, config)
+    inner = hips[hips["part"] == Part.INNER].dropna(subset=["label"])
+    threshold = _choose(inner, config)
+    return None if pd.isna(threshold) else threshold
+
+
+def _choose(inner: pd.DataFrame, config: EvaluationConfig) -> float:
+    return choose_threshold(
+        inner["label"].to_numpy(dtype=np.int64),
+        inner["probability"].to_numpy(dtype=np.float64),
+        config.threshold,
+        sensitivity=config.screening_sensitivity,
+    )
+
+
+def _score_and_label(
+    predictions: pd.DataFrame,
+    members: Sequence[Cell],
+    regions: Sequence[Region],
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
+) -> pd.DataFrame:
+    # a hip held back for one region may have trained another: only jointly held hips count
+    worst = _score_worst_site(predictions, members, regions, config.combine)
+    return worst.merge(_label_worst_site(manifest, regions), on="hip_id", how="left")
 
 
 def combine_members(
@@ -162,19 +208,28 @@ def _score_worst_site(
 
 
 def _label_worst_site(manifest: pd.DataFrame, regions: Sequence[Region]) -> pd.DataFrame:
-    """Return hip_id and whether min(T) <= -2.5; missing unless every region's T is known."""
-    scores = manifest[[f"t_{region}" for region in regions]].astype(float)
-    lowest = scores.min(axis=1, skipna=False)
-    label = (lowest <= OSTEOPOROSIS_T).astype(float).where(lowest.notna())
+    """Return hip_id and whether min(T) <= -2.5.
+
+    Where a region's T is not reported, its own label decides: abnormal is at or below -2.5. The
+    label is missing unless every region has one or the other.
+    """
+    abnormal = [
+        (manifest[score_column("t", region)].astype(float) <= OSTEOPOROSIS_T)
+        .astype(float)
+        .where(manifest[score_column("t", region)].notna())
+        .fillna(manifest[label_column(LabelType.T_SCORE, region)].astype(float))
+        for region in regions
+    ]
+    label = pd.concat(abnormal, axis=1).max(axis=1, skipna=False)
     return pd.DataFrame({"hip_id": manifest["hip_id"], "label": label})
 
 
-def _choose_thresholds(known: pd.DataFrame) -> pd.DataFrame:
+def _choose_thresholds(known: pd.DataFrame, config: EvaluationConfig) -> pd.DataFrame:
     """Return repeat, fold, threshold and whether it had to fall back, per tested fold."""
     tested = known[known["part"] == Part.TEST][["repeat", "fold"]].drop_duplicates()
     inner = known[known["part"] == Part.INNER]
     chosen = [
-        (repeat, fold, youden_threshold(rows["label"], rows["probability"]))
+        (repeat, fold, _choose(rows, config))
         for (repeat, fold), rows in inner.groupby(["repeat", "fold"])
     ]
     table = pd.DataFrame(chosen, columns=["repeat", "fold", "threshold"])
@@ -186,17 +241,17 @@ def _choose_thresholds(known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _measure_regions(
-    predictions: pd.DataFrame, members: Sequence[Cell], combine: Combine, config: EvaluationConfig
+    predictions: pd.DataFrame, members: Sequence[Cell], config: EvaluationConfig
 ) -> dict[str, Any]:
     """Return the combined result per region and label, keyed `region-label_type`."""
     measured = {}
     for region, label_type in sorted({(m.region, m.label_type) for m in members}):
         chosen = _choose_members(members, region, label_type)
-        rows = combine_members(predictions, chosen, combine)
+        rows = combine_members(predictions, chosen, config.combine)
         tests = rows[rows["part"] == Part.TEST]
         if tests.empty:
             continue
-        decided = tests.merge(_choose_thresholds(rows), on=["repeat", "fold"])
+        decided = tests.merge(_choose_thresholds(rows, config), on=["repeat", "fold"])
         hips = pool_repeats(decided.assign(score=decided["probability"]))
         measured[f"{region}-{label_type}"] = _measure(hips, config)
     return measured

@@ -29,15 +29,18 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
 from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
-from hipray.evaluation.release import evaluate_release, weigh_members
+from hipray.evaluation.release import (
+    choose_headline_threshold,
+    evaluate_release,
+    weigh_members,
+)
 from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store
 from hipray.training.fits import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.training.thresholds import choose_threshold
-from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, Part, SegmenterFit
+from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit, View
 
 SOFTWARE = ("hipray", "torch", "timm", "segmentation-models-pytorch", "pydicom", "numpy")
 
@@ -55,10 +58,15 @@ def run_release(config: ReleaseRun) -> Release:
     source = read_source(manifest)
     publisher = _Publisher(store, ledger, results, source)
     segmenters = _choose_segmenters(config, results)
+    if config.variant.view is View.MATTED and not segmenters:
+        raise DataError(
+            f"finished segmenters of run '{config.run}' to cut regions out with",
+            "none",
+            "train a grid whose masks are predicted (matting.mask), or publish another variant",
+        )
     predictions = read_predictions(_rows_of(results.predictions, chosen))
     cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     weights = _weigh_cells(config, predictions, cells)
-    first = publisher.model(chosen[0][1])
     release = Release(
         name=config.name,
         run=config.run,
@@ -70,12 +78,13 @@ def run_release(config: ReleaseRun) -> Release:
         segmenters=tuple(publisher.publish("segmenter", done) for _, done in segmenters),
         view=config.variant.view,
         matting=results.config.experiment.matting,
-        view_px=first["settings"]["size_px"],
         members=tuple(
             publisher.member(fit, done, weight=weights[fit.cell]) for fit, done in chosen
         ),
         combine=config.evaluation.combine,
-        headline_threshold=_headline_threshold(config, predictions),
+        headline_threshold=choose_headline_threshold(
+            predictions, cells, manifest=manifest, config=config.evaluation
+        ),
         evaluation=_evaluate(config, predictions, cells, manifest),
     )
     write_release(store, release)
@@ -130,6 +139,7 @@ class _Publisher:
             platt_slope=model["calibrator"]["slope"],
             platt_intercept=model["calibrator"]["intercept"],
             threshold=model["threshold"],
+            size_px=model["settings"]["size_px"],
             weight=weight,
         )
 
@@ -181,30 +191,6 @@ def _rows_of(predictions: pd.DataFrame, chosen: list[tuple[Fit, DoneFit]]) -> pd
     return predictions.merge(fits, on=keys)
 
 
-def _headline_threshold(config: ReleaseRun, predictions: pd.DataFrame) -> float | None:
-    """The threshold of the headline probability on all inner-validation hips."""
-    sites = predictions[
-        (predictions["part"] == Part.INNER)
-        & (predictions["label_type"] == LabelType.T_SCORE)
-        & predictions["region"].isin(HEADLINE_REGIONS)
-    ]
-    if sites.empty:
-        return None
-    # a hip held back for one region may have trained another: only jointly held hips count
-    per_site = sites.groupby(["repeat", "fold", "hip_id", "region"], as_index=False).agg(
-        probability=("probability", "mean"), label=("label", "first")
-    )
-    hips = per_site.groupby(["repeat", "fold", "hip_id"]).agg(
-        probability=("probability", "max"), label=("label", "max"), sites=("region", "nunique")
-    )
-    complete = hips[hips["sites"] == per_site["region"].nunique()]
-    threshold = choose_threshold(
-        complete["label"].to_numpy(), complete["probability"].to_numpy(), config.threshold,
-        sensitivity=config.screening_sensitivity,
-    )  # fmt: skip
-    return None if pd.isna(threshold) else threshold
-
-
 def _weigh_cells(
     config: ReleaseRun, predictions: pd.DataFrame, cells: list[Cell]
 ) -> dict[Cell, float]:
@@ -232,7 +218,6 @@ def _evaluate(
     return evaluate_release(
         predictions,
         cells,
-        combine=config.evaluation.combine,
         manifest=manifest,
         config=config.evaluation,
     )

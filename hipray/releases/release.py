@@ -22,6 +22,8 @@ from hipray.vocab import HEADLINE_REGIONS, REGIONS, DataSource, LabelType, Regio
 
 FORMAT = 1
 
+ViewSize = tuple[Region, int]
+"""A region and the side in pixels at which members look at it."""
 Question = tuple[Region, LabelType]
 """What a member answers."""
 
@@ -47,6 +49,8 @@ class Member(Config):
     """Intercept of its calibration."""
     threshold: float
     """Decision threshold of its raw probability, chosen on inner validation."""
+    size_px: int
+    """Side in pixels of the views it was trained on."""
     weight: float = Field(1.0, ge=0)
     """Its weight among the members of its region and label; they need not sum to one."""
 
@@ -76,8 +80,6 @@ class Release(Config):
     """What the members look at."""
     matting: MattingSettings
     """How regions are cut out."""
-    view_px: int
-    """Side of a view: what the members were trained on."""
     members: tuple[Member, ...]
     """The ensemble."""
     combine: Combine = Combine.MEAN
@@ -104,6 +106,12 @@ class Release(Config):
     def regions(self) -> tuple[Region, ...]:
         """The regions that are answered, in the order of `vocab.REGIONS`."""
         return tuple(dict.fromkeys(region for region, _ in self.questions))
+
+    @property
+    def view_sizes(self) -> tuple[ViewSize, ...]:
+        """The sizes in which members look at each region, in reading order."""
+        sizes = {(member.region, member.size_px) for member in self.members}
+        return tuple(sorted(sizes, key=lambda size: (REGIONS.index(size[0]), size[1])))
 
     @property
     def required_regions(self) -> tuple[Region, ...]:

@@ -8,6 +8,7 @@ from itertools import islice
 
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
+from hipray.data.person import NOBODY, Person
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.errors import NotFoundError
@@ -32,6 +33,8 @@ class ReadFilm:
     """Pseudonym of the key."""
     patient_id: str | None
     """Pseudonym of the patient; None where the file names none."""
+    person: Person
+    """What the film states of the patient."""
     result: ReadResult
     seconds: float
     """Time spent on fetching and decoding."""
@@ -63,11 +66,12 @@ class FilmReader:
             result = ReadResult(entry.key, refusal=data)
         else:
             result = self._reader.read_hips(data, name=entry.key)
-        patient = result.film_info.patient_key if result.film_info else ""
+        info = result.film_info
         return ReadFilm(
             entry,
             self._pseudonyms.file(entry.key),
-            self._pseudonyms.patient(patient) if patient else None,
+            self._pseudonyms.patient(info.patient_key) if info and info.patient_key else None,
+            Person(info.sex, info.age) if info else NOBODY,
             result,
             fetch_s + time.perf_counter() - started,
         )

@@ -16,10 +16,11 @@ from hipray.data.film import SpacingSource
 from hipray.data.framing import Pixels
 from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult
+from hipray.data.person import Person
 from hipray.data.refusals import Refusal
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.shards import Entry
-from hipray.vocab import Finding, RefusalCode, Side
+from hipray.vocab import Finding, RefusalCode, Sex, Side
 
 
 def pack_films(films: Sequence[ReadFilm]) -> tuple[str, bytes]:
@@ -53,6 +54,7 @@ def _describe_film(film: ReadFilm) -> dict[str, Any]:
         "entry": asdict(film.entry),
         "file_id": film.file_id,
         "patient_id": film.patient_id,
+        "person": asdict(film.person),
         "seconds": film.seconds,
         "refusal": None if refusal is None else asdict(refusal),
         "hips": [_describe_hip(hip) for hip in film.result.hips],
@@ -71,7 +73,8 @@ def _restore_film(note: dict[str, Any], pixels: Iterator[Pixels]) -> ReadFilm:
         tuple(_restore_hip(hip, next(pixels)) for hip in note["hips"]),
         refusal=None if refusal is None else _restore_refusal(refusal),
     )
-    return ReadFilm(entry, note["file_id"], note["patient_id"], result, note["seconds"])
+    person = Person(**{**note["person"], "sex": Sex(note["person"]["sex"])})
+    return ReadFilm(entry, note["file_id"], note["patient_id"], person, result, note["seconds"])
 
 
 def _restore_refusal(fields: dict[str, Any]) -> Refusal:

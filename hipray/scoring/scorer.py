@@ -76,7 +76,9 @@ def score_films(pipeline: Pipeline, films: Sequence[ReadFilm]) -> pa.Table:
     rows = []
     for start in range(0, len(films), BATCH_FILMS):
         batch = films[start : start + BATCH_FILMS]
-        answers = pipeline.answer([film.result for film in batch])
+        answers = pipeline.answer(
+            [film.result for film in batch], stated=[film.person for film in batch]
+        )
         for film, answer in zip(batch, answers, strict=True):
             rows.extend(build_rows(film, answer, questions))
     return build_table(rows)

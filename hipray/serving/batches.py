@@ -26,10 +26,10 @@ def join_films(films: Sequence[FramedHips]) -> tuple[FramedHips, list[slice]]:
 
 def join_views(films: Sequence[Views]) -> tuple[Views, list[slice]]:
     """Return the views of all films, per region (M, P, P), and where each film's lie."""
-    regions = films[0].films
+    sizes, regions = films[0].films, films[0].present
     joined = Views(
         np.concatenate([views.people for views in films]),
-        {region: np.concatenate([views.films[region] for views in films]) for region in regions},
+        {size: np.concatenate([views.films[size] for views in films]) for size in sizes},
         {region: np.concatenate([views.present[region] for views in films]) for region in regions},
     )
     return joined, list(slice_films([len(views.people) for views in films]))

@@ -34,7 +34,7 @@ FORM_OVERHEAD_BYTES = 65_536
 
 
 class Stated(Config):
-    """What the caller's own records say of a film: it fills in what the film does not state."""
+    """What the caller's own records say of a film; its header fills in the rest."""
 
     side: Side | None = None
     """left, right or unknown."""

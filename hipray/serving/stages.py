@@ -189,10 +189,11 @@ def blank_hips(release: Release) -> FramedHips:
 
 def blank_views(release: Release) -> Views:
     """Return the views of one black frame in which no region was found."""
-    regions = {member.region for member in release.members}
-    side = release.view_px
     return Views(
         encode_people([NOBODY]),
-        {region: np.zeros((1, side, side), np.uint8) for region in regions},
-        {region: np.zeros(1, np.bool_) for region in regions},
+        {
+            (region, side): np.zeros((1, side, side), np.uint8)
+            for region, side in release.view_sizes
+        },
+        {region: np.zeros(1, np.bool_) for region in release.regions},
     )

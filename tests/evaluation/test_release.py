@@ -7,14 +7,21 @@ import pandas as pd
 import pytest
 
 from hipray import metrics
-from hipray.config.evaluation import Combine
+from hipray.config.evaluation import Combine, EvaluationConfig
+from hipray.config.experiment import ThresholdRule
 from hipray.errors import DataError
-from hipray.evaluation.release import combine_members, evaluate_release, score_headline
+from hipray.evaluation.release import (
+    choose_headline_threshold,
+    combine_members,
+    evaluate_release,
+    score_headline,
+)
 from hipray.evaluation.results import read_predictions
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
 
 from .conftest import build_manifest, predict_cell
 
+CONFIG = EvaluationConfig(resamples=100)
 NECK, HIP = (
     Cell(region, LabelType.T_SCORE, Backbone.VGG16, Variant.ORIGINAL)
     for region in (Region.FEMORAL_NECK, Region.TOTAL_HIP)
@@ -38,7 +45,7 @@ def predictions(manifest):
 
 
 def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manifest, predictions):
-    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     lowest = manifest[["t_femoral_neck", "t_total_hip"]].min(axis=1) <= -2.5
     hips = found.hips.set_index("hip_id")
     expected = pd.Series(lowest.astype(int).to_numpy(), index=manifest["hip_id"])
@@ -51,17 +58,17 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manife
 def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions):
     manifest.loc[0, ["t_femoral_neck", "t_total_hip"]] = [-2.5, 1.0]
     manifest.loc[1, ["t_femoral_neck", "t_total_hip"]] = [-2.4, -2.4]
-    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     labels = found.hips.set_index("hip_id")["label"]
     assert (labels["h000"], labels["h001"]) == (1, 0)
 
 
 def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, predictions):
-    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+    found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     shifted = predictions.copy()
     inner = shifted["part"] == "inner"
     shifted.loc[inner, "probability"] = shifted.loc[inner, "probability"] * 0.01
-    low = score_headline(shifted, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+    low = score_headline(shifted, [NECK, HIP], manifest=manifest, config=CONFIG)
     # Inner scores near zero pull the threshold below all test scores; those stay as they are.
     assert low.hips["positive"].all()
     assert not found.hips["positive"].all()
@@ -104,34 +111,62 @@ def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest
 
 def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
     rows = predict_cell(manifest, NECK).assign(calibrated=np.nan)
-    found = score_headline(read_predictions(rows), [NECK], combine=Combine.MEAN, manifest=manifest)
+    found = score_headline(read_predictions(rows), [NECK], manifest=manifest, config=CONFIG)
     tests = rows[rows["part"] == "test"].groupby("hip_id")[["label", "score"]].mean()
     assert metrics.auroc(found.hips["label"], found.hips["score"]) == pytest.approx(
         metrics.auroc(tests["label"], tests["score"])
     )
 
 
-def test_hips_without_both_t_scores_are_counted_and_left_out(manifest, predictions):
-    manifest.loc[[2, 5], "t_total_hip"] = np.nan
-    found = score_headline(predictions, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+def test_hips_without_a_t_score_or_label_of_both_sites_are_counted_and_left_out(manifest, predictions):
+    manifest.loc[[2, 5], ["t_total_hip", "label_t_score_total_hip"]] = None
+    found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     assert found.n_without_t == 2
     assert not {"h002", "h005"} & set(found.hips["hip_id"])
 
 
 def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(manifest, predictions):
     only = manifest.assign(t_femoral_neck=-3.0)
-    found = score_headline(predictions, [NECK], combine=Combine.MEAN, manifest=only)
+    found = score_headline(predictions, [NECK], manifest=only, config=CONFIG)
     assert found.n_folds_without_threshold == found.n_folds == 10
 
 
 def test_a_release_without_a_headline_member_is_refused(manifest, predictions):
     trochanter = Cell(Region.GREATER_TROCHANTER, *(NECK.label_type, "vgg16", NECK.variant))
     with pytest.raises(DataError, match="t_score member for femoral neck or total hip"):
-        score_headline(predictions, [trochanter], combine=Combine.MEAN, manifest=manifest)
+        score_headline(predictions, [trochanter], manifest=manifest, config=CONFIG)
 
 
 def test_a_release_whose_members_never_ran_together_is_refused(manifest, predictions):
     folds = predictions["fold"].isin([0, 1])
     apart = predictions[folds ^ (predictions["region"] == "total_hip")]
     with pytest.raises(DataError, match="every member of the release ran on"):
-        score_headline(apart, [NECK, HIP], combine=Combine.MEAN, manifest=manifest)
+        score_headline(apart, [NECK, HIP], manifest=manifest, config=CONFIG)
+
+
+def test_the_released_threshold_follows_the_rule_that_the_result_was_measured_with(
+    manifest, predictions
+):
+    def choose(rule):
+        config = CONFIG.model_copy(update={"threshold": rule})
+        threshold = choose_headline_threshold(
+            predictions, [NECK, HIP], manifest=manifest, config=config
+        )
+        measured = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=config)
+        assert measured["threshold_rule"] == rule
+        return threshold, measured["metrics"]["sensitivity"]["value"]
+
+    half, _ = choose(ThresholdRule.HALF)
+    youden, at_youden = choose(ThresholdRule.YOUDEN)
+    screening, at_screening = choose(ThresholdRule.SENSITIVITY)
+    assert half == 0.5
+    assert screening != youden
+    assert at_screening >= 0.75
+    assert at_youden != at_screening
+
+
+def test_labels_stand_in_where_no_t_score_is_reported(manifest, predictions):
+    bare = manifest.assign(t_femoral_neck=np.nan, t_total_hip=np.nan)
+    found = score_headline(predictions, [NECK, HIP], manifest=bare, config=CONFIG)
+    before = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
+    assert list(found.hips["label"]) == list(before.hips["label"])

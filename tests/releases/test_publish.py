@@ -6,10 +6,10 @@ import pytest
 from hipray.bundles.bundle import load_bundle
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.jobs import ReleaseRun
-from hipray.data.person import encode_people, read_people
+from hipray.data.person import NOBODY, encode_people, read_people
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, youden_threshold
-from hipray.pipeline import FramedHips, load_stages, score_hips
+from hipray.pipeline import Cutter, FramedHips, load_stages, score_hips
 from hipray.releases.publish import run_release
 from hipray.releases.release import read_release
 from hipray.training.fits import PREDICTIONS_FILE, load_frame
@@ -128,3 +128,17 @@ def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid
     assert release.combine is Combine.WEIGHTED
     assert release.evaluation["combine"] == "weighted"
     assert sum(member.weight for member in release.members) == pytest.approx(2.0)
+
+
+def test_each_member_looks_at_views_of_the_size_it_was_trained_on(small_grid):
+    release = publish(small_grid, Variant.SEGMENTED)
+    stages = load_stages(small_grid.store, release)
+    frames = np.array(small_grid.preparation.inputs.arrays.films[:2])
+    other = release.members[0].model_copy(update={"size_px": 48})
+    mixed = Cutter(release.model_copy(update={"members": (*release.members, other)}))
+    hips = FramedHips(frames, encode_people([NOBODY] * 2))
+    views = mixed(hips, np.ones((2, 4, *frames.shape[1:]), np.bool_))
+    own = release.members[0].size_px
+    assert set(views.films) == {(Region.TOTAL_HIP, own), (Region.TOTAL_HIP, 48)}
+    assert all(films.shape[1] == size for (_, size), films in views.films.items())
+    assert stages.release.view_sizes == ((Region.TOTAL_HIP, own),)

@@ -19,12 +19,12 @@ from hipray.vocab import DataSource, LabelType, Region, View
 
 MEMBER = Member(
     bundle="0" * 64, region=Region.TOTAL_HIP, label_type=LabelType.T_SCORE, backbone="resnet50",
-    repeat=0, fold=0, platt_slope=1.0, platt_intercept=0.0, threshold=0.5,
+    repeat=0, fold=0, platt_slope=1.0, platt_intercept=0.0, threshold=0.5, size_px=224,
 )  # fmt: skip
 RELEASE = Release(
     name="small", run="grid", data_source=DataSource.PHANTOM, leaks_allowed=False,
     preprocessing_version="1", working_px=256, segmenters=("1" * 64,), view=View.MATTED,
-    matting=MattingSettings(), view_px=224, members=(MEMBER,), headline_threshold=0.4,
+    matting=MattingSettings(), members=(MEMBER,), headline_threshold=0.4,
     evaluation={},
 )  # fmt: skip
 

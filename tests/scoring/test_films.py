@@ -102,6 +102,7 @@ def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path)
     assert again[3].result.refusal is not None
     for before, after in zip(films, again, strict=True):
         assert (after.file_id, after.patient_id) == (before.file_id, before.patient_id)
+        assert after.person == before.person
         for hip, copy in zip(before.result.hips, after.result.hips, strict=True):
             np.testing.assert_array_equal(hip.pixels, copy.pixels)
             assert (hip.geometry, hip.side, hip.findings) == (
@@ -111,6 +112,7 @@ def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path)
             )
     info = films[0].result.film_info
     assert info is not None
+    assert again[0].person.age == info.age is not None
     assert info.patient_key
     assert info.patient_key not in notes
 

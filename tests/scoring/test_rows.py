@@ -7,6 +7,7 @@ import pytest
 from hipray import RESEARCH_NOTICE
 from hipray.answers import Headline, HipAnswer, RegionAnswer, StudyAnswer
 from hipray.data.images import ReadResult
+from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
 from hipray.errors import DataError, StoreUnavailableError
 from hipray.scoring.failures import MIN_FILES_SEEN, FailureWatch, dump_failure
@@ -24,7 +25,7 @@ REFUSAL = Refusal(RefusalCode.IMPLANT, "metal", "a plateau")
 
 
 def film(key: str) -> ReadFilm:
-    return ReadFilm(Entry(key, 1, "e"), f"f-{key}", None, ReadResult(key), 0.1)
+    return ReadFilm(Entry(key, 1, "e"), f"f-{key}", None, NOBODY, ReadResult(key), 0.1)
 
 
 def region(question: tuple[Region, LabelType], probability: float) -> RegionAnswer:
