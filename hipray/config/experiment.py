@@ -47,6 +47,13 @@ class ThresholdRule(StrEnum):
     SENSITIVITY = "sensitivity"  # the highest threshold that keeps a chosen sensitivity
 
 
+class Schedule(StrEnum):
+    """How the learning rate changes over a fit."""
+
+    CONSTANT = "constant"  # the paper's
+    COSINE = "cosine"  # falls to a hundredth
+
+
 class Target(StrEnum):
     """What a network learns to tell."""
 
@@ -178,6 +185,8 @@ class ClassifierSettings(Config):
     """Dropout before the dense softmax layer."""
     lr: float = Field(1e-4, gt=0)
     """Learning rate of AdamW, which without weight decay is the paper's Adam."""
+    schedule: Schedule = Schedule.CONSTANT
+    """How the learning rate changes over the epochs."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay (decoupled)."""
     batch: int = Field(16, ge=2)

@@ -24,6 +24,7 @@ from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
+from hipray.training.schedules import set_learning_rate
 from hipray.training.thresholds import choose_threshold
 from hipray.training.views import MEASURED, Views, augment_views
 from hipray.vocab import Fit, Part, Variant
@@ -86,6 +87,10 @@ class ClassifierTask:
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
         """Take one epoch of optimiser steps and return the mean loss."""
+        settings = self._settings
+        set_learning_rate(
+            self.optimizer, settings.lr, settings.schedule, epoch=epoch, epochs=settings.epochs
+        )
         losses = []
         crew = self._context.crew
         for rows in self._draw(epoch):

@@ -3,7 +3,6 @@
 Legend of shapes: N hips, S side of the frame in pixels, R regions of this network.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from hipray.config.experiment import SegmenterSettings
+from hipray.config.experiment import Schedule, SegmenterSettings
 from hipray.data.augment import jitter_batch
 from hipray.data.dataset import HipArrays
 from hipray.data.framing import resize_square
@@ -25,10 +24,8 @@ from hipray.segmentation.model import build_network
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
+from hipray.training.schedules import set_learning_rate
 from hipray.vocab import REGIONS, SegmenterFit
-
-FINAL_LR_SHARE = 0.01
-"""Share of the learning rate that cosine decay ends at."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,10 @@ class _SegmenterTask:
         )
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._settings.lr * _cosine(epoch / self._settings.epochs)
+        set_learning_rate(
+            self.optimizer, self._settings.lr, Schedule.COSINE,
+            epoch=epoch, epochs=self._settings.epochs,
+        )  # fmt: skip
         films, masks, annotated = self._train
         losses = []
         crew = self._context.crew
@@ -217,7 +216,3 @@ def _batches(count: int, size: int, generator: torch.Generator) -> list[npt.NDAr
     if len(parts) > 1 and len(parts[-1]) < 2:
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts
-
-
-def _cosine(progress: float) -> float:
-    return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,31 @@
+"""How the learning rate changes over the epochs of a fit."""
+
+import math
+from typing import assert_never
+
+import torch
+
+from hipray.config.experiment import Schedule
+
+FINAL_LR_SHARE = 0.01
+"""Share of the learning rate that cosine decay ends at."""
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, lr: float, schedule: Schedule, *, epoch: int, epochs: int
+) -> None:
+    """Set the rate of `epoch` (from 0) of `epochs`; it depends on nothing else, so fits resume."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * share_at(schedule, epoch / epochs)
+
+
+def share_at(schedule: Schedule, progress: float) -> float:
+    """Return the share of the learning rate at `progress` (0..1) of a fit."""
+    match schedule:
+        case Schedule.CONSTANT:
+            return 1.0
+        case Schedule.COSINE:
+            half_wave = 0.5 * (1 + math.cos(math.pi * progress))
+            return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * half_wave
+        case _:
+            assert_never(schedule)
