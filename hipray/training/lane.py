@@ -6,7 +6,8 @@ Any number of lanes drain one plan, on any machines; they meet only in the store
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hipray.errors import (
@@ -18,6 +19,12 @@ from hipray.errors import (
 )
 from hipray.storage import Lease
 from hipray.training.context import EpochReport, FitContext
+from hipray.training.device_errors import (
+    DeviceLostError,
+    FitMemoryError,
+    is_device_error,
+    run_sparing_memory,
+)
 from hipray.training.fits import (
     MASKS_FILE,
     FitFiles,
@@ -25,12 +32,19 @@ from hipray.training.fits import (
     run_classifier_fit,
     run_segmenter_fit,
 )
+from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit
+from hipray.training.watchdog import backstop, watch
 from hipray.vocab import SegmenterFit
 
 MAX_FAILURES_IN_A_ROW = 3
 """Failed fits after which a lane takes its machine to be at fault and stops."""
+MAX_DEATHS = 5
+"""Lanes that may die on one fit, in one submission, before it counts as failed: a fit that kills
+its process (memory, a crash in native code) must not take every lane with it."""
+HANG_EXIT_CODE = 75
+"""EX_TEMPFAIL: the process is at fault, not the work it has left."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +57,14 @@ class LaneSettings:
     poll_s: float = 1.0
     """Pause before looking again when every open fit is another lane's."""
     fit_timeout_s: float | None = None
+    hang_grace_s: float = 60.0
+    """Seconds past the time limit in which the training loop should notice it by itself."""
+    idle_s: float | None = None
+    """Seconds without a fit to claim after which the lane ends; None stays to the end."""
+    gpus: float = 0.0
+    """The lane's part of a GPU, for messages."""
+    end_process: Callable[[int], None] | None = None
+    """Ends the lane's process at once, from any thread; None never does, and a hang hangs."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +77,18 @@ class LaneReport:
     stopped_early: bool
 
 
+@dataclass(frozen=True)
+class _Lane:
+    """What a lane works with."""
+
+    ledger: Ledger
+    inputs: FitInputs
+    settings: LaneSettings
+    context: FitContext
+    on_epoch: Callable[[str, EpochReport], None] | None
+    notes: LaneNotes | None
+
+
 def drain(
     plan: Sequence[PlannedFit],
     ledger: Ledger,
@@ -63,24 +97,29 @@ def drain(
     settings: LaneSettings,
     context: FitContext,
     on_epoch: Callable[[str, EpochReport], None] | None = None,
+    notes: LaneNotes | None = None,
 ) -> LaneReport:
     """Run open fits of `plan` until none is left; return what this lane did.
 
-    A fit that raises is written down and does not stop the others.
+    A fit that raises is written down and does not stop the others. Raises DeviceLostError where
+    the GPU can no longer be used by this process, and a StorageError where the store is lost.
     """
+    lane = _Lane(ledger, inputs, settings, context, on_epoch, notes)
     done = failed = in_a_row = 0
+    idle_since: float | None = None
     while in_a_row < MAX_FAILURES_IN_A_ROW:
         snapshot = ledger.snapshot()
         open_fits = [p for p in plan if p.digest not in snapshot.done | snapshot.failed]
-        if not open_fits:
+        if not open_fits or _has_idled(idle_since, settings.idle_s):
             return LaneReport(settings.name, done, failed, stopped_early=False)
-        claimed = _claim_next(open_fits, ledger, snapshot, settings.name)
+        claimed = _claim_next(open_fits, lane, snapshot)
         if claimed is None:
-            time.sleep(settings.poll_s)
+            idle_since = idle_since or time.monotonic()
+            _wait(lane)
             continue
-        planned, lease = claimed
-        with lease:
-            finished = _try_fit(planned, lease, ledger, inputs, settings, context, on_epoch)
+        with claimed[1]:
+            finished = _try_fit(*claimed, lane)
+        idle_since = None
         done, failed = done + finished, failed + (not finished)
         in_a_row = 0 if finished else in_a_row + 1
     logger.error("lane %s stops: %d fits failed in a row", settings.name, in_a_row)
@@ -101,58 +140,127 @@ def run_fit(
     return run_classifier_fit(planned.fit, inputs, context, masks=masks)
 
 
+def _has_idled(since: float | None, limit_s: float | None) -> bool:
+    return since is not None and limit_s is not None and time.monotonic() - since >= limit_s
+
+
+def _wait(lane: _Lane) -> None:
+    if lane.notes is not None:
+        lane.notes.wait()
+    time.sleep(lane.settings.poll_s)
+
+
 def _claim_next(
-    open_fits: Sequence[PlannedFit], ledger: Ledger, snapshot: Snapshot, lane: str
+    open_fits: Sequence[PlannedFit], lane: _Lane, snapshot: Snapshot
 ) -> tuple[PlannedFit, Lease] | None:
     for planned in open_fits:
         if snapshot.failed & set(planned.needs):
-            ledger.record_failure(
+            lane.ledger.record_failure(
                 planned, error="a segmenter it needs failed", traceback="", final=True
             )
         elif set(planned.needs) <= snapshot.done:
-            lease = ledger.claim(planned, lane)
-            if lease is not None:
+            lease = lane.ledger.claim(planned, lane.settings.name)
+            if lease is not None and not _is_deadly(planned, lease, lane):
                 return planned, lease
     return None
 
 
-def _try_fit(
-    planned: PlannedFit,
-    lease: Lease,
-    ledger: Ledger,
-    inputs: FitInputs,
-    settings: LaneSettings,
-    context: FitContext,
-    on_epoch: Callable[[str, EpochReport], None] | None,
-) -> bool:
-    """Run and commit one fit; False where it raised, which is then in the ledger."""
-    if ledger.read_done(planned.digest) is not None:  # committed between snapshot and claim
-        return True
-    started = time.monotonic()
-    own = replace(
-        context,
-        checkpoints=ledger.checkpoints(planned),
-        deadline=started + settings.fit_timeout_s if settings.fit_timeout_s else None,
-        report=(lambda report: on_epoch(planned.name, report)) if on_epoch else context.report,
+def _is_deadly(planned: PlannedFit, lease: Lease, lane: _Lane) -> bool:
+    """Fail a fit on which too many lanes died, instead of dying too."""
+    if lease.attempt <= MAX_DEATHS:
+        return False
+    deaths = lane.ledger.count_deaths(planned, lease.attempt)
+    if deaths < MAX_DEATHS:
+        return False
+    error = (
+        f"{deaths} lanes died while they worked on it: too little memory, or a crash in native "
+        "code; see the logs of the workers, or give a lane more memory"
     )
+    lane.ledger.record_failure(planned, error=error, traceback="", final=True)
+    lease.release()
+    return True
+
+
+def _try_fit(planned: PlannedFit, lease: Lease, lane: _Lane) -> bool:
+    """Run and commit one fit; False where it raised, which is then in the ledger."""
+    if lane.ledger.read_done(planned.digest) is not None:  # between snapshot and claim
+        return True
+    if lane.notes is not None:
+        lane.notes.begin(planned.name)
     try:
-        result = run_fit(planned, ledger, inputs, own)
-        ledger.commit(
-            planned,
-            result.files,
-            summary=result.summary,
-            seconds=round(time.monotonic() - started, 3),
-            attempt=lease.attempt,
-            lane=settings.name,
-        )
+        with _guard(planned, lease, lane):
+            _run_and_commit(planned, lease, lane)
     except (StoreUnavailableError, StoreFullError, AccessDeniedError):
         raise  # no fault of this fit: the next one would meet it too
     except Exception as error:
-        final = isinstance(error, (DataError, ConfigError))
-        ledger.record_failure(
-            planned, error=str(error) or type(error).__name__,
-            traceback=traceback.format_exc(), final=final,
-        )  # fmt: skip
-        logger.warning("%s failed: %s", planned.name, error)
+        if is_device_error(error):
+            _record(planned, error, lane, final=False)
+            raise DeviceLostError.of(error) from error
+        _record(planned, error, lane, final=isinstance(error, (DataError, ConfigError)))
         return False
     return True
+
+
+@contextmanager
+def _guard(planned: PlannedFit, lease: Lease, lane: _Lane) -> Iterator[None]:
+    """End the process when the fit hangs: its failure is recorded and its lease released first."""
+    end_process, limit = lane.settings.end_process, lane.settings.fit_timeout_s
+    if end_process is None or limit is None:
+        yield
+        return
+
+    def give_up(stack: str) -> None:
+        error = (
+            f"it hung: no step ended within {limit:g} s (scaling.fit_timeout_s) and "
+            f"{lane.settings.hang_grace_s:g} s of grace; its lane was started again"
+        )
+        logger.error("%s: %s", planned.name, error)
+        try:
+            lane.ledger.record_failure(planned, error=error, traceback=stack, final=False)
+            lease.release()
+        finally:
+            end_process(HANG_EXIT_CODE)
+
+    hung_s = limit + lane.settings.hang_grace_s
+    with backstop(hung_s), watch(hung_s, give_up):
+        yield
+
+
+def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
+    started = time.monotonic()
+    limit = lane.settings.fit_timeout_s
+    context = replace(
+        lane.context,
+        checkpoints=lane.ledger.checkpoints(planned),
+        deadline=started + limit if limit else None,
+        report=lambda report: _report(planned, report, lane),
+    )
+    result = run_sparing_memory(
+        lambda: run_fit(planned, lane.ledger, lane.inputs, context),
+        experiment=lane.inputs.experiment, fit=planned.fit, gpus=lane.settings.gpus,
+    )  # fmt: skip
+    lane.ledger.commit(
+        planned,
+        result.files,
+        summary=result.summary,
+        seconds=round(time.monotonic() - started, 3),
+        attempt=lease.attempt,
+        lane=lane.settings.name,
+    )
+
+
+def _report(planned: PlannedFit, report: EpochReport, lane: _Lane) -> None:
+    if lane.notes is not None:
+        lane.notes.report(report.epoch, report.epochs)
+    if lane.on_epoch is not None:
+        lane.on_epoch(planned.name, report)
+    else:
+        lane.context.report(report)
+
+
+def _record(planned: PlannedFit, error: Exception, lane: _Lane, *, final: bool) -> None:
+    lane.ledger.record_failure(
+        planned, error=str(error) or type(error).__name__,
+        traceback=traceback.format_exc(), final=final or isinstance(error, FitMemoryError),
+    )  # fmt: skip
+    logger.warning("%s failed: %s", planned.name, error)

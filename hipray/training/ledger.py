@@ -11,12 +11,16 @@ Fits are content-addressed and shared by all runs of a workspace.
 import json
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from hipray.digests import digest_bytes
 from hipray.errors import BundleError
-from hipray.storage import Lease, Store, acquire, holder
+from hipray.storage import Lease, LeaseInfo, Store, acquire, holder
+from hipray.storage.processes import current_process
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.plan import PlannedFit, describe_fit
 from hipray.vocab import FitState
@@ -73,7 +77,7 @@ class Ledger:
 
     def snapshot(self) -> Snapshot:
         """Return which fits are done, and which failed for good in this submission."""
-        done = {_digest_of_key(info.key) for info in self._store.list("done/")}
+        done = self.finished().keys()
         failures: dict[str, int] = {}
         for info in self._store.list("failed/"):
             _, digest, name = info.key.split("/")
@@ -83,15 +87,61 @@ class Ledger:
         failed = {d for d, count in failures.items() if count >= self._max_attempts} - done
         return Snapshot(frozenset(done), frozenset(failed))
 
+    def finished(self) -> dict[str, datetime]:
+        """Return when each done fit of the workspace was committed."""
+        return {_digest_of_key(info.key): info.modified for info in self._store.list("done/")}
+
+    def failed_digests(self) -> frozenset[str]:
+        """Return the fits with a failed attempt, in any submission."""
+        return frozenset(info.key.split("/")[1] for info in self._store.list("failed/"))
+
     def claim(self, planned: PlannedFit, lane: str) -> Lease | None:
         """Return a lease on `planned`, or None while another lane holds it."""
-        return acquire(
-            self._store, f"claims/{planned.digest}", ttl_s=self._lease_s, owner_note=lane
-        )
+        return acquire(self._store, _claims(planned), ttl_s=self._lease_s, owner_note=lane)
 
     def is_claimed(self, digest: str) -> bool:
         """Whether a live lane works on the fit."""
         return holder(self._store, f"claims/{digest}") is not None
+
+    def live_claims(self, digests: Iterable[str]) -> dict[str, LeaseInfo]:
+        """Return who works now on which of `digests`; one listing and two reads for each claim."""
+        wanted = self._held() & set(digests)
+        holders = {digest: holder(self._store, f"claims/{digest}") for digest in sorted(wanted)}
+        return {digest: info for digest, info in holders.items() if info is not None}
+
+    def release_lane(self, lane: str, digests: Iterable[str]) -> list[str]:
+        """Release the fits among `digests` that a dead incarnation of `lane` left claimed.
+
+        Call it only where that process is known to be gone. Should it live on, unseen, two lanes
+        do the same work and the first commit wins.
+        """
+        mine = current_process()
+        left = {
+            digest: info
+            for digest, info in self.live_claims(digests).items()
+            if info.note == lane and info.process != mine
+        }
+        for digest, info in left.items():
+            Lease(self._store, f"claims/{digest}", info).release()
+        return list(left)
+
+    def count_deaths(self, planned: PlannedFit, attempt: int) -> int:
+        """Count this submission's earlier claims of a fit whose lanes died without a word."""
+        names = {info.key.rsplit("/", 1)[-1] for info in self._store.list(_claims(planned))}
+        silent = [n for n in range(1, attempt) if f"{n}.released" not in names]
+        notes = [
+            json.loads(self._store.read(f"{_claims(planned)}/{n}.json"))["note"] for n in silent
+        ]
+        return sum(note.startswith(self._submission) for note in notes)
+
+    def _held(self) -> set[str]:
+        """Digests with a claim that was not released; its holder may be dead."""
+        claims: Counter[str] = Counter()
+        for info in self._store.list("claims/"):
+            _, digest, name = info.key.split("/")
+            claims[digest] += name.endswith(".json")
+            claims[digest] -= name.endswith(".released")
+        return {digest for digest, open_claims in claims.items() if open_claims > 0}
 
     def checkpoints(self, planned: PlannedFit) -> CheckpointStore:
         """Return the place of the fit's checkpoints, shared by its attempts."""
@@ -167,6 +217,10 @@ class Ledger:
         if digest in snapshot.failed:
             return FitState.FAILED
         return FitState.RUNNING if self.is_claimed(digest) else FitState.WAITING
+
+
+def _claims(planned: PlannedFit) -> str:
+    return f"claims/{planned.digest}"
 
 
 def _digest_of_key(key: str) -> str:

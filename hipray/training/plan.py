@@ -11,6 +11,7 @@ from typing import Any
 from hipray.config.experiment import Experiment
 from hipray.data.dataset import DataIdentity
 from hipray.digests import digest_of, source_digest
+from hipray.training.costs import PAPER_FILMS, FilmCounts, estimate_seconds
 from hipray.vocab import (
     REGIONS,
     Cell,
@@ -70,8 +71,9 @@ def plan_fits(
     data: DataIdentity,
     test_folds: Sequence[int],
     has_masks: bool = True,
+    films: FilmCounts = PAPER_FILMS,
 ) -> list[PlannedFit]:
-    """Return all fits of a grid: segmenters first, then the longest classifiers first.
+    """Return all fits of a grid in the order of work, see `order_fits`.
 
     Where the archive has no annotated mask (`has_masks`) no segmenter is planned.
     """
@@ -83,7 +85,7 @@ def plan_fits(
         for repeat in range(experiment.split.repeats)
         for fold in test_folds
     ]
-    return segmenters + sorted(classifiers, key=_cost, reverse=True)
+    return order_fits(segmenters + classifiers, experiment, films)
 
 
 def plan_segmenters(experiment: Experiment, *, data: DataIdentity) -> list[PlannedFit]:
@@ -180,13 +182,20 @@ def _mask_makers(
     return makers
 
 
-BACKBONE_COST = {"vgg16": 3.0, "resnet50": 1.5, "densenet121": 1.0}
-"""Relative training time of the paper's networks on one core at 64 px; others count as 1.5."""
+def order_fits(
+    plan: Sequence[PlannedFit], experiment: Experiment, films: FilmCounts
+) -> list[PlannedFit]:
+    """Return the plan in the order of work: mask makers, then the longest fits first.
 
+    Others wait for the masks; a long fit that starts last would keep one lane busy alone.
+    """
+    needed = {digest for planned in plan for digest in planned.needs}
 
-def _cost(planned: PlannedFit) -> tuple[float, str]:
-    assert isinstance(planned.fit, Fit)
-    return BACKBONE_COST.get(planned.fit.cell.backbone, 1.5), planned.name
+    def rank(planned: PlannedFit) -> tuple[bool, float, str]:
+        seconds = estimate_seconds(planned.fit, experiment, films)
+        return planned.digest not in needed, -seconds, planned.name
+
+    return sorted(plan, key=rank)
 
 
 def dump_plan(plan: Sequence[PlannedFit]) -> list[dict[str, Any]]:

@@ -1,73 +1,123 @@
 """Where a run stands, in words."""
 
-import json
-from collections import Counter
-from typing import Any
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 
-from hipray.storage import Store, holder
+from hipray.storage import LeaseInfo, Store, holder
+from hipray.training.lane_notes import LaneNote, read_notes
 from hipray.training.ledger import Ledger
+from hipray.training.plan import PlannedFit, load_plan
 from hipray.training.results import open_reader, read_plan
-from hipray.vocab import FitState
+from hipray.training.tally import Tally, describe_counts, tally_fits
+from hipray.vocab import Fit, FitState
 
 SHOWN = 8
+"""Lanes and failed fits that are named."""
+SAMPLED = 5
+"""Finished fits of one kind whose seconds are read for the time left."""
 
 
 def describe_status(store: Store, run: str) -> str:
-    """Return counts, running fits, failures and the time left of a run.
+    """Return counts, lanes, failures and the time left of a run.
 
     Raises DataError naming the runs there are.
     """
-    plan = read_plan(store, run)
+    plan = load_plan(read_plan(store, run)["fits"])
     ledger = open_reader(store)
-    snapshot = ledger.snapshot()
-    states = {fit["digest"]: ledger.state(fit["digest"], snapshot) for fit in plan["fits"]}
-    states |= {d: FitState.FAILED for d, s in states.items() if _has_failed(ledger, d, s)}
-    counts = Counter(states.values())
+    finished = ledger.finished()
+    open_fits = [p.digest for p in plan if p.digest not in finished]
+    claims = ledger.live_claims(open_fits)
+    failed = ledger.failed_digests() & set(open_fits) - set(claims)
+    tally = tally_fits(plan, done=finished.keys(), failed=failed, running=claims.keys())
     driver = holder(store, f"runs/{run}/driver")
+    own = [when for digest, when in finished.items() if digest in tally.states]
     lines = [
-        f"run {run}: {len(plan['fits'])} fits: "
-        + ", ".join(f"{counts.get(state, 0)} {state}" for state in FitState),
+        f"run {run}: {len(plan)} fits: {describe_counts(tally.fits)}",
+        f"cells: {tally.cells.total()}: {describe_counts(tally.cells)}",
         f"driver: {driver or 'none is running'}",
-        *_time_left(ledger, plan, states, lanes=plan["config"]["scaling"]["lanes"]),
+        *_describe_rate(own, driver),
+        *_time_left(ledger, plan, tally, lanes=len(claims)),
+        *_describe_lanes(plan, claims, read_notes(store, run)),
+        *_describe_failures(ledger, plan, tally),
     ]
-    for state in (FitState.RUNNING, FitState.FAILED):
-        named = [fit for fit in plan["fits"] if states[fit["digest"]] is state]
-        lines += [f"  {state}: {_describe(ledger, fit, state)}" for fit in named[:SHOWN]]
-        if len(named) > SHOWN:
-            lines.append(f"  and {len(named) - SHOWN} more {state}")
     return "\n".join(lines)
 
 
-def _has_failed(ledger: Ledger, digest: str, state: FitState) -> bool:
-    return state is FitState.WAITING and bool(ledger.read_failures(digest))
-
-
-def _describe(ledger: Ledger, fit: dict[str, Any], state: FitState) -> str:
-    if state is FitState.RUNNING:
-        return str(fit["name"])
-    failures = ledger.read_failures(fit["digest"])
-    why = failures[-1].error if failures else "unknown"
-    return f"{fit['name']} ({len(failures)} attempts): {why}"
-
-
-def _time_left(
-    ledger: Ledger, plan: dict[str, Any], states: dict[str, FitState], *, lanes: int
-) -> list[str]:
-    """An estimate from the mean seconds of finished fits of the same network."""
-    seconds: dict[str, list[float]] = {}
-    for fit in plan["fits"]:
-        done = ledger.read_done(fit["digest"]) if states[fit["digest"]] is FitState.DONE else None
-        if done is not None:
-            seconds.setdefault(_kind(fit), []).append(done.seconds)
-    if not seconds:
+def _describe_rate(finished: list[datetime], driver: LeaseInfo | None) -> list[str]:
+    if driver is None:
         return []
-    overall = float(np.mean([s for values in seconds.values() for s in values]))
-    left = [fit for fit in plan["fits"] if states[fit["digest"]] is not FitState.DONE]
-    total = sum(float(np.mean(seconds.get(_kind(fit), [overall]))) for fit in left)
-    return [f"time left: about {total / lanes:.0f} s on {lanes} lanes"] if left else []
+    since = [when for when in finished if when.timestamp() >= driver.claimed_s]
+    seconds = max(1.0, time.time() - driver.claimed_s)
+    rate = len(since) / seconds * 3600
+    return [f"rate: {len(since)} fits in {_duration(seconds)}, {rate:.0f} an hour"]
 
 
-def _kind(fit: dict[str, Any]) -> str:
-    return json.dumps(fit["fit"].get("arch") or fit["fit"]["cell"]["backbone"])
+def _time_left(ledger: Ledger, plan: list[PlannedFit], tally: Tally, *, lanes: int) -> list[str]:
+    """An estimate from the mean seconds of finished fits of the same kind."""
+    seconds: dict[str, list[float]] = {}
+    for planned in plan:
+        known = seconds.setdefault(_kind(planned), [])
+        if tally.states[planned.digest] is FitState.DONE and len(known) < SAMPLED:
+            done = ledger.read_done(planned.digest)
+            known += [done.seconds] if done is not None else []
+    measured = [s for values in seconds.values() for s in values]
+    left = [p for p in plan if tally.states[p.digest] is not FitState.DONE]
+    if not measured or not left:
+        return []
+    total = sum(float(np.mean(seconds[_kind(p)] or measured)) for p in left)
+    lanes = max(1, lanes)
+    plural = "lane" if lanes == 1 else "lanes"
+    return [f"time left: about {_duration(total / lanes)} on {lanes} {plural}"]
+
+
+def _kind(planned: PlannedFit) -> str:
+    fit = planned.fit
+    return f"{fit.cell.backbone}-{fit.cell.variant}" if isinstance(fit, Fit) else fit.arch
+
+
+def _describe_lanes(
+    plan: list[PlannedFit], claims: Mapping[str, LeaseInfo], notes: Mapping[str, LaneNote]
+) -> list[str]:
+    """One line for each lane: what it works on, how far, since when."""
+    names = {p.digest: p.name for p in plan}
+    busy = {info.note: (names[digest], info) for digest, info in claims.items()}
+    lines = [
+        f"  running: {fit} on lane {lane}{_epochs(notes.get(lane), fit)}, "
+        f"since {_clock(info.claimed_s)} on {info.process.host}"
+        for lane, (fit, info) in sorted(busy.items())
+    ]
+    lines += [
+        f"  waiting for a fit: lane {lane}, since {_clock(note.since_s)} on {note.host}"
+        for lane, note in sorted(notes.items())
+        if lane not in busy and not note.ended and not note.fit
+    ]
+    more = [f"  and {len(lines) - SHOWN} more lanes"] if len(lines) > SHOWN else []
+    return lines[:SHOWN] + more
+
+
+def _epochs(note: LaneNote | None, fit: str) -> str:
+    if note is None or note.fit != fit or not note.epochs:
+        return ""
+    return f", epoch {note.epoch} of {note.epochs}"
+
+
+def _describe_failures(ledger: Ledger, plan: list[PlannedFit], tally: Tally) -> list[str]:
+    failed = [p for p in plan if tally.states[p.digest] is FitState.FAILED]
+    lines = []
+    for planned in failed[:SHOWN]:
+        failures = ledger.read_failures(planned.digest)
+        lines.append(f"  failed: {planned.name} ({len(failures)} attempts): {failures[-1].error}")
+    return lines + ([f"  and {len(failed) - SHOWN} more failed"] if len(failed) > SHOWN else [])
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S UTC")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -7,18 +7,24 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
 from hipray.config.jobs import GridRun, Scaling
 from hipray.distributed.grid import GridResult, run_grid
-from hipray.errors import FitsFailedError, RunBusyError
+from hipray.distributed.grid_metrics import GridMetrics
+from hipray.errors import ConfigError, FitsFailedError, RunBusyError
 from hipray.storage import Store, acquire, holder
+from hipray.training.ledger import DoneFit
+from hipray.training.plan import PlannedFit
 from hipray.training.results import read_plan, read_run
 from hipray.training.status import describe_status
-from hipray.vocab import Region, Variant
+from hipray.training.tally import tally_fits
+from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 from tests.small_workspace import SmallArchive, grid_config, ingest, write_archive
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
+CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "resnet10t", Variant.ORIGINAL)
 LOCAL_LANES = Scaling(lanes=2, local_lanes=True, lease_s=6, cpus_per_lane=1)
 
 
@@ -106,6 +112,38 @@ def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> 
     assert lease is not None
     with lease, pytest.raises(RunBusyError, match="process"):
         run_grid(config)
+
+
+def test_a_lane_without_room_is_cancelled_when_no_fit_is_left_for_it(store: Store) -> None:
+    scaling = LOCAL_LANES.model_copy(update={"cpus_per_lane": 3})  # of four CPUs
+    result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
+    assert result.done == result.fits
+    run = read_run(store, "small")
+    assert len({done.lane for _, done in [*run.segmenters, *run.classifiers]}) == 1
+    until = time.monotonic() + 20  # Ray tells of freed CPUs a moment later
+    while ray.available_resources().get("CPU") != 4:
+        assert time.monotonic() < until, "a lane still runs or waits"
+        time.sleep(0.2)
+
+
+def test_a_grid_too_large_for_its_lanes_is_refused_before_anything_is_trained(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _config(store, scaling=Scaling(gpus_per_lane=1))
+    with pytest.raises(ConfigError, match="0 GPU"):
+        run_grid(config)
+    assert not list(store.list("fits"))
+
+
+def test_the_numbers_of_a_grid_are_ray_metrics(store: Store) -> None:
+    metrics = GridMetrics("small")
+    plan = [PlannedFit(Fit(CELL, 0, fold), f"d{fold}") for fold in range(400)]
+    tally = tally_fits(plan, done={"d0"}, failed=(), running={"d1"})
+    done = DoneFit("d0", "n", {}, "", {}, {}, 3.0, 1, "lane")
+    started = time.perf_counter()
+    metrics.show(tally, lanes=2)
+    metrics.observe([(plan[0], done)])
+    assert time.perf_counter() - started < 0.1, "one look of the driver stays cheap"
 
 
 def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:

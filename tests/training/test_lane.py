@@ -1,6 +1,7 @@
 """Lanes drain a plan: every fit exactly once, failures written down, kills without loss."""
 
 import dataclasses
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,8 @@ from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableErr
 from hipray.storage import open_store
 from hipray.training.context import FitContext
 from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
-from hipray.training.lane import MAX_FAILURES_IN_A_ROW, LaneSettings, drain
+from hipray.training.lane import MAX_DEATHS, MAX_FAILURES_IN_A_ROW, LaneSettings, drain
+from hipray.training.lane_notes import LaneNotes, read_notes
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit
 from hipray.vocab import Cell, Fit, LabelType, Region, SegmenterFit, Variant
@@ -193,3 +195,41 @@ def test_scores_of_all_folds_together_are_out_of_fold_for_every_hip(small_grid):
             frame = load_frame(small_grid.ledger.read_file(done, PREDICTIONS_FILE))
             frames.append(frame[frame["part"] == "test"]["hip_id"])
     assert sorted(np.concatenate(frames)) == sorted(inputs.manifest["hip_id"])
+
+
+def test_a_lane_that_finds_nothing_to_claim_ends_though_fits_are_open(ledger, inputs):
+    other = originals((0,))[0]
+    with ledger.claim(other, "another lane"):
+        settings = LaneSettings("lane", poll_s=0.02, idle_s=0.1)
+        report = drain([other], ledger, inputs, settings=settings, context=FitContext())
+    assert (report.done, report.stopped_early) == (0, False)
+
+
+def test_a_fit_on_which_lanes_keep_dying_fails_and_spares_the_next_lane(ledger, inputs):
+    planned = originals((0,))[0]
+    for _ in range(MAX_DEATHS):
+        lease = ledger.claim(planned, "s-0")
+        _forget_process(ledger, planned, lease)
+    report = run([planned], ledger, inputs)
+    assert (report.done, report.failed) == (0, 0)
+    failure = ledger.read_failures(planned.digest)[0]
+    assert f"{MAX_DEATHS} lanes died" in failure.error
+    assert failure.final
+
+
+def _forget_process(ledger, planned, lease):
+    """Leave a claim as a process that was killed leaves it."""
+    key = f"claims/{planned.digest}/{lease.attempt}.json"
+    claim = json.loads(ledger._store.read(key))
+    claim["process"]["pid"], claim["process"]["started"] = 2**22 - 1, 1
+    ledger._store.write(key, json.dumps(claim).encode())
+
+
+def test_a_lane_says_what_it_does(ledger, inputs, tmp_path):
+    store = open_store(str(tmp_path / "notes"))
+    seen = []
+    run(
+        originals((0,)), ledger, inputs, notes=LaneNotes(store, "r", "lane"),
+        on_epoch=lambda name, report: seen.append(read_notes(store, "r")["lane"].fit),
+    )  # fmt: skip
+    assert seen == [originals((0,))[0].name] * 2

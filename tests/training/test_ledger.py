@@ -1,5 +1,7 @@
 """The ledger: the first commit wins, failures are kept, finished work is shared."""
 
+import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -123,3 +125,59 @@ def test_the_state_of_a_fit_follows_its_life(store):
     assert state() is FitState.FAILED
     commit(ledger)
     assert state() is FitState.DONE
+
+
+def test_live_claims_are_told_with_their_lane(store):
+    ledger = Ledger(store, submission="s")
+    with ledger.claim(FIT, "lane-a"):
+        claims = ledger.live_claims(["d0", "d1"])
+        assert {digest: info.note for digest, info in claims.items()} == {"d0": "lane-a"}
+        assert ledger.live_claims(["d1"]) == {}
+    assert ledger.live_claims(["d0"]) == {}
+
+
+def _claim_elsewhere(ledger, planned, lane):
+    """A claim whose holder is another process, on a machine that cannot be looked into."""
+    lease = ledger.claim(planned, lane)
+    key = f"claims/{planned.digest}/{lease.attempt}.json"
+    claim = json.loads(ledger._store.read(key))
+    claim["process"] |= {"host": "elsewhere", "boot_id": "other"}
+    ledger._store.write(key, json.dumps(claim).encode())
+
+
+def test_a_dead_lanes_fits_are_handed_out_again_at_once_and_no_others(store):
+    ledger = Ledger(store, submission="s", lease_s=600)
+    _claim_elsewhere(ledger, FIT, "s-0")
+    _claim_elsewhere(ledger, OTHER, "s-1")
+    assert ledger.claim(FIT, "s-2") is None
+    assert ledger.release_lane("s-0", ["d0", "d1"]) == ["d0"]
+    assert ledger.claim(FIT, "s-2") is not None
+    assert ledger.claim(OTHER, "s-2") is None
+
+
+def test_a_lane_never_releases_what_its_own_process_holds(store):
+    ledger = Ledger(store, submission="s")
+    with ledger.claim(FIT, "s-0"):
+        assert ledger.release_lane("s-0", ["d0"]) == []
+        assert ledger.is_claimed("d0")
+
+
+def test_deaths_are_claims_of_this_submission_that_were_never_released(store):
+    ledger = Ledger(store, submission="s", lease_s=0.01)
+    for lane, released in (("old-0", False), ("s-0", False), ("s-1", True), ("s-0", False)):
+        lease = ledger.claim(FIT, lane)
+        assert lease is not None
+        if released:
+            lease.release()
+        time.sleep(0.02)
+    last = ledger.claim(FIT, "s-1")
+    assert ledger.count_deaths(FIT, last.attempt) == 2
+
+
+def test_finished_fits_are_told_with_their_time(store):
+    ledger = Ledger(store, submission="s")
+    commit(ledger)
+    assert abs(time.time() - ledger.finished()["d0"].timestamp()) < 60
+    assert ledger.failed_digests() == frozenset()
+    fail(ledger, OTHER)
+    assert ledger.failed_digests() == {"d1"}

@@ -1,11 +1,12 @@
 """Where a run stands, in words."""
 
-import json
+from dataclasses import replace
 
 import pytest
 
 from hipray.errors import DataError
 from hipray.storage import acquire, open_store
+from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.status import describe_status
 
@@ -21,6 +22,7 @@ def store(small_grid, tmp_path):
 def test_a_finished_run_has_nothing_left(small_grid):
     text = describe_status(small_grid.store, "small")
     assert "run small: 9 fits: 0 waiting, 0 running, 9 done, 0 failed" in text
+    assert "cells: 2: 0 waiting, 0 running, 2 done, 0 failed" in text
     assert "driver: none is running" in text
     assert "time left" not in text
 
@@ -32,18 +34,44 @@ def test_running_and_failed_fits_are_named_with_their_cause(small_grid, store):
     with ledger.claim(plan[0], "lane-0"):
         text = describe_status(store, "small")
     assert "7 waiting, 1 running, 0 done, 1 failed" in text
-    assert "running: unet-all-r0f0" in text
+    assert "cells: 2: 2 waiting, 0 running, 0 done, 0 failed" in text
+    assert "running: unet-all-r0f0 on lane lane-0, since " in text
     assert "failed: unet-all-r0f1 (1 attempts): out of films" in text
 
 
 def test_the_time_left_follows_the_finished_fits(small_grid, store):
+    plan = small_grid.preparation.plan
     ledger = Ledger(store, submission="s")
-    for planned in small_grid.preparation.plan[:2]:
+    for planned in plan[:2]:
         ledger.commit(planned, {}, summary={}, seconds=10.0, attempt=1, lane="a")
-    lanes = json.loads(store.read("runs/small/plan.json"))["config"]["scaling"]["lanes"]
-    assert f"time left: about {7 * 10 / lanes:.0f} s on {lanes} lanes" in (
-        describe_status(store, "small")
-    )
+    assert "time left: about 70 s on 1 lane\n" in describe_status(store, "small") + "\n"
+    with ledger.claim(plan[2], "lane-0"), ledger.claim(plan[3], "lane-1"):
+        assert "time left: about 35 s on 2 lanes" in describe_status(store, "small")
+
+
+def test_a_lane_is_shown_with_its_fit_its_epoch_and_since_when(small_grid, store):
+    planned = small_grid.preparation.plan[0]
+    busy, idle, ended = (LaneNotes(store, "small", f"s-{n}") for n in range(3))
+    busy.begin(planned.name)
+    busy._note = replace(busy._note, written_s=0.0)
+    busy.report(3, 8)
+    idle.wait()
+    ended.wait()
+    ended.end()
+    with Ledger(store, submission="s").claim(planned, "s-0"):
+        text = describe_status(store, "small")
+    assert f"running: {planned.name} on lane s-0, epoch 3 of 8, since " in text
+    assert "waiting for a fit: lane s-1" in text
+    assert "s-2" not in text
+
+
+def test_the_rate_counts_what_was_finished_since_the_driver_started(small_grid, store):
+    plan = small_grid.preparation.plan
+    ledger = Ledger(store, submission="s")
+    with acquire(store, "runs/small/driver", ttl_s=60):
+        for planned in plan[:3]:
+            ledger.commit(planned, {}, summary={}, seconds=10.0, attempt=1, lane="a")
+        assert "rate: 3 fits in " in describe_status(store, "small")
 
 
 def test_a_live_driver_is_named(store):

@@ -1,0 +1,137 @@
+"""How many lanes a cluster holds, and whether a lane holds the largest fit.
+
+A lane's reservation is in CPUs and GPUs; memory is Ray's to watch, so lanes are also counted in
+what their processes take.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hipray.config.jobs import GridRun, Scaling
+from hipray.distributed.cluster import NodeSize, may_grow, read_nodes
+from hipray.errors import ConfigError
+from hipray.training.memory import GIB, check_gpu_memory, find_largest
+from hipray.training.plan import PlannedFit
+
+LANE_BYTES = 3 * GIB
+"""What one lane's processes hold besides its fit: the Train worker 1.4 GiB, the task and the
+controller that host its run 1.0 GiB, Ray Train's own actors 0.5 GiB (proportional set size,
+measured on Linux with a CUDA build of torch)."""
+ASK_TIMEOUT_S = 60.0
+"""Longest wait for a node to tell the size of its GPU; a busy one may not answer."""
+SLIVER = 0.001
+"""GPU share that a question reserves, so that it is put to a node whose lanes are all taken."""
+
+logger = logging.getLogger(__name__)
+
+
+def count_lanes(nodes: Iterable[NodeSize], scaling: Scaling, *, fit_bytes: int = 0) -> int:
+    """Return how many lanes the nodes hold together, whole lanes on each.
+
+    `fit_bytes` is the largest fit's need on a CPU lane.
+    """
+    return sum(_count_on(node, scaling, LANE_BYTES + fit_bytes) for node in nodes)
+
+
+def _count_on(node: NodeSize, scaling: Scaling, lane_bytes: int) -> int:
+    if not _holds_one(node, scaling):
+        return 0
+    by_cpu = math.floor(node.cpus / scaling.cpus_per_lane)
+    by_memory = max(1, math.floor(node.memory_bytes / lane_bytes))
+    return min(by_cpu, by_memory, _count_by_gpu(node, scaling))
+
+
+def _count_by_gpu(node: NodeSize, scaling: Scaling) -> int:
+    """Lanes by GPU: a lane's fraction lies on one GPU, two of 0.6 never share one."""
+    wanted = scaling.gpus_per_lane
+    if wanted <= 0:
+        return math.floor(node.cpus / scaling.cpus_per_lane)
+    if wanted < 1:
+        return int(node.gpus) * math.floor(1 / wanted + 1e-9)
+    return math.floor(node.gpus / wanted)
+
+
+def _holds_one(node: NodeSize, scaling: Scaling) -> bool:
+    return node.cpus >= scaling.cpus_per_lane and node.gpus >= scaling.gpus_per_lane
+
+
+def check_capacity(config: GridRun, plan: Sequence[PlannedFit]) -> int:
+    """Return the largest fit's need on a CPU lane; refuse a grid that cannot run here.
+
+    Raises ConfigError where a lane can never start on a Ray of this machine alone, or where the
+    largest fit does not fit into a lane's part of a GPU. Too little RAM is a warning: Ray and the
+    system may still find some.
+    """
+    nodes, scaling = read_nodes(), config.scaling
+    if not may_grow() and not any(_holds_one(node, scaling) for node in nodes):
+        raise ConfigError(
+            f"a machine with {scaling.cpus_per_lane:g} CPU and {scaling.gpus_per_lane:g} GPU for "
+            "a lane",
+            f"{_describe_best(nodes)}",
+            "lower scaling.cpus_per_lane or gpus_per_lane, or submit the job to a cluster",
+        )
+    if scaling.gpus_per_lane > 0:
+        for gpu_bytes in _gpu_sizes(nodes, scaling):
+            check_gpu_memory(
+                plan, config.experiment, gpu_bytes=gpu_bytes, gpus_per_lane=scaling.gpus_per_lane
+            )
+        return 0
+    largest = find_largest(plan, config.experiment, gpu=False)
+    fit_bytes = largest.total_bytes if largest else 0
+    _warn_of_little_memory(nodes, scaling, LANE_BYTES + fit_bytes)
+    return fit_bytes
+
+
+def _describe_best(nodes: Sequence[NodeSize]) -> str:
+    return " and ".join(f"one with {n.cpus:g} CPU and {n.gpus:g} GPU" for n in nodes) or "none"
+
+
+def _warn_of_little_memory(nodes: Sequence[NodeSize], scaling: Scaling, lane_bytes: int) -> None:
+    for node in nodes:
+        lanes = math.floor(node.cpus / scaling.cpus_per_lane)
+        lanes = min(lanes, scaling.lanes or _count_on(node, scaling, lane_bytes))
+        if lanes and lanes * lane_bytes > node.memory_bytes:
+            logger.warning(
+                "%d lanes need about %.1f GiB of memory and a node offers %.1f GiB: "
+                "lower scaling.lanes or the batch",
+                lanes, lanes * lane_bytes / GIB, node.memory_bytes / GIB,
+            )  # fmt: skip
+
+
+def _gpu_sizes(nodes: Sequence[NodeSize], scaling: Scaling) -> set[int]:
+    """Memory in bytes of each kind of GPU; empty where no node has one yet."""
+    if scaling.gpu_memory_gib is not None:
+        return {int(scaling.gpu_memory_gib * GIB)}
+    kinds = {node.gpu_type: node for node in nodes if node.gpus}
+    if not kinds:
+        logger.warning(
+            "no node has a GPU yet: whether the largest fit fits is checked by each lane; "
+            "scaling.gpu_memory_gib would check it now"
+        )
+    asked = {kind: _ask_gpu_bytes(node) for kind, node in kinds.items()}
+    return {size for size in asked.values() if size is not None}
+
+
+def _ask_gpu_bytes(node: NodeSize) -> int | None:
+    question = ray.remote(read_gpu_bytes).options(
+        num_cpus=0, num_gpus=SLIVER, max_retries=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+    )  # fmt: skip
+    reference = question.remote()
+    try:
+        size: int = ray.get(reference, timeout=ASK_TIMEOUT_S)
+        return size
+    except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
+        ray.cancel(reference, force=True)
+        logger.warning("a %s node did not tell its GPU's memory: %s", node.gpu_type, error)
+        return None
+
+
+def read_gpu_bytes() -> int:
+    """Return the memory in bytes of this process's first GPU."""
+    return int(torch.cuda.get_device_properties(0).total_memory)

@@ -1,0 +1,173 @@
+"""A lane on Ray: a task that hosts one Train run, whose one worker drains the plan.
+
+A Train run costs tens of seconds to start whatever it trains, so a lane pays once for many fits.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from hipray.config.jobs import GridRun
+from hipray.errors import ConfigError, HiprayError
+from hipray.storage import Store, open_store
+from hipray.storage.arrow import arrow_filesystem
+from hipray.training.context import FitContext, local_context
+from hipray.training.device_errors import DeviceLostError
+from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain
+from hipray.training.lane_notes import LaneNotes
+from hipray.training.ledger import Ledger
+from hipray.training.memory import check_gpu_memory
+from hipray.training.patience import PatientStore
+from hipray.training.plan import PlannedFit, load_plan, shaping_digest
+from hipray.training.preparation import read_inputs
+from hipray.training.results import read_plan
+
+logger = logging.getLogger(__name__)
+
+
+def start_lane(
+    config: GridRun, payload: dict[str, Any], submission: str, lane: str
+) -> "ray.ObjectRef[dict[str, Any]]":
+    """Start a lane and return the reference of its report."""
+    scaling = config.scaling
+    # the host of a Train run lies beside the driver: when a node goes, only its own lanes go
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: dict[str, Any] = (
+        {"num_cpus": scaling.cpus_per_lane, "num_gpus": scaling.gpus_per_lane}
+        if scaling.local_lanes
+        else {"num_cpus": 0, "scheduling_strategy": here}  # the Train worker reserves
+    )
+    remote = ray.remote(host_lane).options(
+        max_retries=scaling.max_lane_restarts, name=f"hipray-lane-{lane}", **options
+    )
+    return remote.remote(payload, submission, lane)
+
+
+def host_lane(payload: dict[str, Any], submission: str, lane: str) -> dict[str, Any]:
+    """Host one lane's Train run until the lane ends; return its report as plain data."""
+    config = GridRun.model_validate(payload)
+    scaling = config.scaling
+    filesystem, path = arrow_filesystem(config.workspace, config.storage)
+    trainer = TorchTrainer(
+        _lane_loop,
+        train_loop_config={"payload": payload, "submission": submission, "lane": lane},
+        scaling_config=ScalingConfig(
+            num_workers=0 if scaling.local_lanes else 1,
+            use_gpu=scaling.gpus_per_lane > 0,
+            resources_per_worker=None if scaling.local_lanes else _worker_resources(config),
+        ),
+        run_config=RunConfig(
+            name=f"lane-{lane}",
+            storage_path=f"{path}/runs/{config.run}/train",
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=scaling.max_lane_restarts),
+        ),
+    )
+    report: dict[str, Any] = trainer.fit().return_value
+    return report
+
+
+def open_ledger(store: Store, config: GridRun, submission: str) -> Ledger:
+    """Return the ledger of the workspace as this submission sees it."""
+    scaling = config.scaling
+    return Ledger(
+        store, submission=submission, lease_s=scaling.lease_s, max_attempts=scaling.max_attempts
+    )
+
+
+def open_patient_store(config: GridRun) -> PatientStore:
+    """Return the workspace's store as driver and lanes use it: they wait out its outages."""
+    store = open_store(config.workspace, config.storage)
+    return PatientStore(store, patience_s=config.scaling.store_wait_s)
+
+
+def _worker_resources(config: GridRun) -> dict[str, float]:
+    gpus = {"GPU": config.scaling.gpus_per_lane} if config.scaling.gpus_per_lane else {}
+    return {"CPU": config.scaling.cpus_per_lane, **gpus}
+
+
+def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
+    """The training function of a lane's one worker.
+
+    Returns a report or what ended it: only a dead process, not an error, is worth a restart. A
+    lost GPU ends the process, for only a new one can use it again.
+    """
+    try:
+        return asdict(_drain_plan(options))
+    except DeviceLostError as error:
+        logger.error("the lane's process ends: %s", error)
+        _end_process(HANG_EXIT_CODE)
+        raise  # never reached
+    except HiprayError as error:
+        return {"error": type(error).__name__, "parts": error.__reduce__()[1]}
+    except Exception:
+        return {"error": "defect", "parts": (traceback.format_exc(),)}
+
+
+def _drain_plan(options: dict[str, Any]) -> LaneReport:
+    config = GridRun.model_validate(options["payload"])
+    scaling, lane = config.scaling, options["lane"]
+    torch.set_num_threads(max(1, int(scaling.cpus_per_lane)))
+    store = open_patient_store(config)
+    plan = _read_own_plan(store, config)
+    ledger = open_ledger(store, config, options["submission"])
+    notes = LaneNotes(open_store(config.workspace, config.storage), config.run, lane)
+    notes.wait()
+    # this lane's last process is gone: its fit need not wait for the lease to run out
+    ledger.release_lane(lane, [p.digest for p in plan])
+    context = _lane_context(config, plan)
+    settings = LaneSettings(
+        lane,
+        fit_timeout_s=scaling.fit_timeout_s,
+        idle_s=scaling.idle_lane_s,
+        gpus=scaling.gpus_per_lane,
+        end_process=_end_process,
+    )
+    try:
+        return drain(
+            plan, ledger, read_inputs(store, config), settings=settings, context=context,
+            notes=notes,
+        )  # fmt: skip
+    finally:
+        notes.end()
+
+
+def _end_process(code: int) -> None:
+    """End this process without unwinding: its threads or its GPU no longer answer."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
+    """The driver's plan; refused where this worker would compute other numbers than planned."""
+    plan = read_plan(store, config.run)
+    if plan["source"] != shaping_digest():
+        raise ConfigError(
+            "the driver's hipray on every worker",
+            "other source code",
+            "submit the job with the package as py_modules, or use one image everywhere",
+        )
+    return load_plan(plan["fits"])
+
+
+def _lane_context(config: GridRun, plan: list[PlannedFit]) -> FitContext:
+    share = config.scaling.gpus_per_lane
+    if share <= 0:
+        return FitContext()
+    context = local_context()
+    if context.device.type == "cuda":
+        total = int(torch.cuda.get_device_properties(context.device).total_memory)
+        check_gpu_memory(plan, config.experiment, gpu_bytes=total, gpus_per_lane=share)
+        if share < 1:
+            torch.cuda.set_per_process_memory_fraction(share)
+    return context

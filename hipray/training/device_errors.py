@@ -1,0 +1,76 @@
+"""What a GPU's errors mean for a lane: try again, fail the fit, or give up the process."""
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import Self, TypeVar
+
+import torch
+
+from hipray.config.experiment import Experiment
+from hipray.errors import HiprayError
+from hipray.vocab import Fit, SegmenterFit
+
+DEVICE_MESSAGES = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side")
+"""How torch's older RuntimeErrors name a failing device."""
+
+ResultT = TypeVar("ResultT")
+
+logger = logging.getLogger(__name__)
+
+
+class DeviceLostError(HiprayError):
+    """The GPU failed: after a CUDA error nothing in this process can use it any more."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Return the error that `error` of CUDA amounts to."""
+        return cls(
+            "a GPU that works",
+            str(error).splitlines()[0] if str(error) else type(error).__name__,
+            "the lane starts again in a new process; if it comes again, see the node's driver log",
+        )
+
+
+class FitMemoryError(HiprayError):
+    """A fit does not fit into its lane's part of a GPU."""
+
+
+def is_device_error(error: Exception) -> bool:
+    """Whether `error` leaves the process without a usable GPU; out of memory does not."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in DEVICE_MESSAGES)
+
+
+def run_sparing_memory(
+    run: Callable[[], ResultT], *, experiment: Experiment, fit: Fit | SegmenterFit, gpus: float
+) -> ResultT:
+    """Call `run`, once more with an empty cache where the GPU's memory ran out.
+
+    Raises FitMemoryError where that does not help.
+    """
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        logger.warning("%s ran out of GPU memory and is tried again: %s", fit.name, error)
+    # out of the except block: the traceback held the first try's tensors
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        return run()
+    except torch.OutOfMemoryError as error:
+        raise FitMemoryError(
+            f"{fit.name} at batch {_batch(fit, experiment)} to fit into its lane's part of the "
+            f"GPU (scaling.gpus_per_lane = {gpus:g})",
+            f"twice out of memory ({str(error).split('. ')[0]})",
+            "raise scaling.gpus_per_lane so that fewer lanes share a GPU, or lower the batch",
+        ) from error
+
+
+def _batch(fit: Fit | SegmenterFit, experiment: Experiment) -> int:
+    if isinstance(fit, SegmenterFit):
+        return experiment.segmenter.batch
+    return experiment.classifier_of(fit.cell.backbone).batch
