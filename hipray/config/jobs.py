@@ -14,6 +14,7 @@ from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.storage import StorageSettings
+from hipray.config.tracking import Tracking
 from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
 
 PAPER_BACKBONES = tuple(backbone.value for backbone in Backbone)
@@ -107,6 +108,8 @@ class GridRun(Job):
     """Folds that are tested; default all. `[0]` of five folds is the paper's 8:2 hold-out."""
     scaling: Scaling = Scaling()
     """How the work is spread."""
+    tracking: Tracking = Tracking()
+    """Where finished fits are shown beside the run's own files."""
     experiment: Experiment = Experiment()
     """The scientific settings."""
 
@@ -184,7 +187,11 @@ class ServeRun(Job):
     allow_phantom_release: bool = False
     """Serve a release that was trained on phantoms."""
     token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
-    """sha256 digests of accepted bearer tokens; none accepts every caller of a loopback host."""
+    """sha256 digests of accepted bearer tokens; without these and without `token_file`, every
+    caller of a loopback host is accepted."""
+    token_file: str | None = None
+    """File on the ingress' node with one more such digest per line and comments after '#'; read
+    again when it changes, so that tokens change without a restart."""
     batch: int = Field(8, ge=1, le=256)
     """Most films in one forward pass."""
     batch_wait_s: float = Field(0.01, ge=0)
@@ -195,6 +202,10 @@ class ServeRun(Job):
     """Requests that may wait before callers are told to come later."""
     request_timeout_s: float = Field(60, gt=0)
     """Seconds a request may take from its first byte to its answer."""
+    batch_at_once: int = Field(4, ge=1, le=64)
+    """Films of one batch request that are worked on at a time."""
+    max_batch_bytes: int = Field(1_000_000_000, gt=0)
+    """Bytes that the films of one batch request may have together."""
     readers: int = Field(2, ge=1, le=64)
     """Isolated decoder processes of one ingress replica."""
     cpus_per_stage: float = Field(0.5, ge=0)

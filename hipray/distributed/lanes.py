@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.device_errors import DeviceLostError
+from hipray.training.fits import FitFiles
 from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
@@ -30,6 +32,7 @@ from hipray.training.patience import PatientStore
 from hipray.training.plan import PlannedFit, load_plan, shaping_digest
 from hipray.training.preparation import read_inputs
 from hipray.training.results import read_plan
+from hipray.training.tracking import track_fit
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +138,14 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport:
     try:
         return drain(
             plan, ledger, read_inputs(store, config), settings=settings, context=context,
-            notes=notes,
+            on_commit=partial(_track, store, config), notes=notes,
         )  # fmt: skip
     finally:
         notes.end()
+
+
+def _track(store: Store, config: GridRun, planned: PlannedFit, result: FitFiles) -> None:
+    track_fit(store, config.run, planned.name, result, config.tracking)
 
 
 def _end_process(code: int) -> None:

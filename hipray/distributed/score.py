@@ -38,7 +38,7 @@ from hipray.scoring.parts import PartNames
 from hipray.scoring.scorer import ShardScorer
 from hipray.scoring.shards import read_totals
 from hipray.scoring.summary import build_summary, check_counts, count_parts, write_summary
-from hipray.storage import Lease, Store, acquire, holder, open_store
+from hipray.storage import Lease, Store, acquire, check_store, holder, open_store
 
 LEASE_KEY = "driver"
 LEASE_S = 60.0
@@ -83,6 +83,7 @@ def run_score(config: ScoreRun) -> ScoreResult:
         finished = names.list_finished(output)
         watch = FailureWatch(config.max_failed_fraction)
         if not _is_complete(output, finished):
+            check_store(output)
             _check_archive(archive, output)
             _score_open_shards(config, release, finished, watch, lease)
         return _conclude(output, release, names, watch, started)

@@ -27,7 +27,7 @@ from hipray.data.dataset import DataIdentity
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError, RunBusyError
-from hipray.storage import Lease, Store, acquire, holder, open_store
+from hipray.storage import Lease, Store, acquire, check_store, holder, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.lockstep import Figures
@@ -83,6 +83,7 @@ def run_tune(config: TuneRun) -> TuneResult:
         hold_to_search(store, config, data)
         left = [name for name in config.backbones if read_study(store, config, name) is None]
         if left:
+            check_store(store)
             connect()
             _require_room(config.resources)
         for backbone in left:

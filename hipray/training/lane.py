@@ -86,6 +86,7 @@ class _Lane:
     settings: LaneSettings
     context: FitContext
     on_epoch: Callable[[str, EpochReport], None] | None
+    on_commit: Callable[[PlannedFit, FitFiles], None] | None
     notes: LaneNotes | None
 
 
@@ -97,6 +98,7 @@ def drain(
     settings: LaneSettings,
     context: FitContext,
     on_epoch: Callable[[str, EpochReport], None] | None = None,
+    on_commit: Callable[[PlannedFit, FitFiles], None] | None = None,
     notes: LaneNotes | None = None,
 ) -> LaneReport:
     """Run open fits of `plan` until none is left; return what this lane did.
@@ -104,7 +106,7 @@ def drain(
     A fit that raises is written down and does not stop the others. Raises DeviceLostError where
     the GPU can no longer be used by this process, and a StorageError where the store is lost.
     """
-    lane = _Lane(ledger, inputs, settings, context, on_epoch, notes)
+    lane = _Lane(ledger, inputs, settings, context, on_epoch, on_commit, notes)
     done = failed = in_a_row = 0
     idle_since: float | None = None
     while in_a_row < MAX_FAILURES_IN_A_ROW:
@@ -239,7 +241,7 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
         lambda: run_fit(planned, lane.ledger, lane.inputs, context),
         experiment=lane.inputs.experiment, fit=planned.fit, gpus=lane.settings.gpus,
     )  # fmt: skip
-    lane.ledger.commit(
+    first = lane.ledger.commit(
         planned,
         result.files,
         summary=result.summary,
@@ -247,6 +249,8 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
         attempt=lease.attempt,
         lane=lane.settings.name,
     )
+    if first and lane.on_commit is not None:
+        lane.on_commit(planned, result)
 
 
 def _report(planned: PlannedFit, report: EpochReport, lane: _Lane) -> None:

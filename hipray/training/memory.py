@@ -19,7 +19,7 @@ from hipray.config.experiment import ClassifierSettings, Experiment, SegmenterSe
 from hipray.errors import ConfigError
 from hipray.segmentation.model import build_network as build_segmenter
 from hipray.training.plan import PlannedFit
-from hipray.vocab import Fit, SegmenterArch, SegmenterFit
+from hipray.vocab import Covariate, Fit, SegmenterArch, SegmenterFit
 
 GIB = 2**30
 STEP_BYTES_PER_WEIGHT = 22
@@ -143,7 +143,7 @@ def measure_classifier(backbone: str, settings: ClassifierSettings) -> NetworkSi
     """Count a classifier at its film size; nothing is allocated."""
     with torch.device("meta"):
         network = build_classifier(backbone, settings, pretrained=False)
-    return _measure(network, settings.size_px)
+    return _measure(network, settings.size_px, told=2 * len(Covariate))
 
 
 @lru_cache(maxsize=16)
@@ -157,8 +157,11 @@ def measure_segmenter(
     return _measure(network, settings.size_px)
 
 
-def _measure(network: nn.Module, size_px: int) -> NetworkSize:
-    """Run one forward pass in training mode and add up what it keeps for the backward pass."""
+def _measure(network: nn.Module, size_px: int, *, told: int = 0) -> NetworkSize:
+    """Run one forward pass in training mode and add up what it keeps for the backward pass.
+
+    `told` is how many numbers tell the network of each person.
+    """
     owned = {_storage(t) for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
 
@@ -169,7 +172,10 @@ def _measure(network: nn.Module, size_px: int) -> NetworkSize:
 
     films = torch.empty(PROBE_FILMS, 1, size_px, size_px, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = network.train()(films)  # held: storages must not be freed and numbered anew
+        people = [torch.empty(PROBE_FILMS, told, device="meta")] if told else []
+        logits = network.train()(
+            films, *people
+        )  # held: storages must not be freed and numbered anew
     del logits
     return NetworkSize(
         weights=sum(p.numel() for p in network.parameters()),

@@ -25,10 +25,14 @@ from hipray.vocab import (
     View,
 )
 
-SHAPING_SOURCE = (
-    "data/augment", "data/framing", "data/intensity", "segmentation", "matting",
-    "classification", "training/segmenter", "training/classifier", "training/loop",
-    "training/thresholds", "training/views", "metrics",
+COMMON_SOURCE = (
+    "data/augment", "data/framing", "data/intensity", "data/splits", "training/crew",
+    "training/loop", "training/schedules", "metrics",
+)  # fmt: skip
+SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
+CLASSIFIER_SOURCE = (
+    *COMMON_SOURCE, "classification", "data/person", "matting", "training/classifier",
+    "training/thresholds", "training/views",
 )  # fmt: skip
 """Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
 
@@ -137,7 +141,7 @@ def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data: DataIdentit
             experiment.data,
             data.films,
             data.split,
-            shaping_digest(),
+            source_digest(*SEGMENTER_SOURCE),
         ]
     )
     return PlannedFit(fit, digest)
@@ -162,7 +166,7 @@ def _plan_classifier(
             data.labels,
             data.split,
             needs,
-            shaping_digest(),
+            source_digest(*CLASSIFIER_SOURCE),
         ]
     )
     return PlannedFit(fit, digest, needs)
@@ -212,5 +216,5 @@ def load_plan(entries: Iterable[dict[str, Any]]) -> list[PlannedFit]:
 
 
 def shaping_digest() -> str:
-    """Return the digest of the source that shapes a fit's numbers."""
-    return source_digest(*SHAPING_SOURCE)
+    """Return the digest of the source that shapes any fit's numbers."""
+    return source_digest(*sorted({*SEGMENTER_SOURCE, *CLASSIFIER_SOURCE}))

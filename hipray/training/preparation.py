@@ -23,6 +23,7 @@ from hipray.training.plan import (
     plan_fits,
     shaping_digest,
 )
+from hipray.training.tracking import check_tracking
 from hipray.vocab import REGIONS, MaskSource, Variant
 
 
@@ -44,6 +45,7 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     """
     for backbone in (*config.backbones, *config.experiment.backbones):
         check_backbone(backbone)
+    check_tracking(config.tracking)
     manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
     data = identify_data(manifest, inputs.split)

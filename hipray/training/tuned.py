@@ -28,7 +28,7 @@ from hipray.errors import ConfigError, DataError, FitsFailedError
 from hipray.storage import Store
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.lockstep import Figures
-from hipray.training.plan import SHAPING_SOURCE
+from hipray.training.plan import CLASSIFIER_SOURCE
 
 
 class TrialStatus(StrEnum):
@@ -81,7 +81,7 @@ def hold_to_search(store: Store, config: TuneRun, data: DataIdentity) -> None:
 
 def search_source() -> str:
     """Return the digest of the source that shapes a trial's figures."""
-    return source_digest(*SHAPING_SOURCE, "training/lockstep", "training/tuning")
+    return source_digest(*CLASSIFIER_SOURCE, "training/lockstep", "training/tuning")
 
 
 def _differing(old: Any, new: Any, path: str = "") -> list[str]:

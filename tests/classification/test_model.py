@@ -74,3 +74,9 @@ def test_half_frozen_leaves_the_later_layers_to_learn():
     assert not learns[0]
     assert learns[-1]
     assert 0.3 < sum(learns) / len(learns) < 0.7
+
+
+def test_networks_for_one_size_of_film_are_built_for_the_size_of_the_views():
+    network = build_network("deit3_small_patch16_224", SETTINGS).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 1, 64, 64)).shape == (1, 2)

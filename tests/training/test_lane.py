@@ -63,6 +63,17 @@ def test_two_lanes_run_every_fit_exactly_once(ledger, inputs):
     assert len([w for w in work if w.key.endswith(WEIGHTS_FILE)]) == 3
 
 
+def test_every_commit_is_told_once_with_its_files(ledger, inputs):
+    told = []
+    settings = LaneSettings("lane", poll_s=0.01)
+    drain(
+        originals((0, 1)), ledger, inputs, settings=settings, context=FitContext(),
+        on_commit=lambda planned, result: told.append((planned.name, set(result.files))),
+    )  # fmt: skip
+    assert len(told) == len({name for name, _ in told}) == 2
+    assert all(WEIGHTS_FILE in files for _, files in told)
+
+
 def test_a_second_drain_trains_nothing(small_grid):
     before = {p.digest: small_grid.ledger.read_done(p.digest) for p in small_grid.preparation.plan}
     ledger = Ledger(small_grid.store, submission="again")

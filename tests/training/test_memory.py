@@ -21,6 +21,7 @@ from hipray.vocab import (
     REGIONS,
     Backbone,
     Cell,
+    Covariate,
     Fit,
     LabelType,
     Region,
@@ -125,3 +126,12 @@ def test_where_neither_share_nor_batch_helps_another_gpu_is_named():
 def test_an_empty_plan_needs_nothing():
     assert find_largest([], Experiment()) is None
     check_gpu_memory([], Experiment(), gpu_bytes=1, gpus_per_lane=1)
+
+
+def test_networks_with_covariates_are_counted_too():
+    told = ClassifierSettings(size_px=32, covariates=tuple(Covariate))
+    alone = ClassifierSettings(size_px=32)
+    assert (
+        measure_classifier("resnet10t", told).weights
+        > measure_classifier("resnet10t", alone).weights
+    )
