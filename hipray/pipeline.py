@@ -29,7 +29,6 @@ from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY, People, Person, encode_people
-from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
 from hipray.releases.release import Question, Release, ViewSize, check_preprocessing
@@ -63,9 +62,6 @@ class Views:
 
 Probabilities = dict[Question, npt.NDArray[np.float64]]
 
-Explanations = dict[Question, list[HeatMap]]
-"""The heat maps of N hips for each region and label."""
-
 
 class Cutter:
     """Cuts the view of each region that a release answers for."""
@@ -94,7 +90,6 @@ class _Voter:
     classifier: Classifier
     calibrator: PlattScaling
     weight: float
-    explainer: Explainer
     size_px: int
 
 
@@ -118,15 +113,6 @@ class Ensemble:
             (region, label): self._poll(self._voters[region, label], views, region)
             for region, label in self._questions
         }
-
-    def explain(self, views: Views) -> Explanations:
-        """Return where the members see what speaks for "abnormal", on these very views."""
-        return {question: self._explain(question, views) for question in self._questions}
-
-    def _explain(self, question: Question, views: Views) -> list[HeatMap]:
-        films = views.films[question[0]]
-        voters = self._voters[question]
-        return merge_maps([voter.explainer(films, views.people) for voter in voters], len(films))
 
     def _poll(
         self, voters: Sequence[_Voter], views: Views, region: Region

@@ -118,7 +118,7 @@ def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
     )
 
 
-def test_hips_without_a_t_score_or_label_of_both_sites_are_counted_and_left_out(manifest, predictions):
+def test_hips_without_a_figure_of_both_sites_are_counted_and_left_out(manifest, predictions):
     manifest.loc[[2, 5], ["t_total_hip", "label_t_score_total_hip"]] = None
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     assert found.n_without_t == 2
