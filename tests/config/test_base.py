@@ -68,7 +68,7 @@ def test_a_missing_file_and_broken_toml_are_told_in_a_sentence(tmp_path: Path) -
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="demo, grid, paper, skill"):
+    with pytest.raises(ConfigError, match="demo, grid, paper, paper-mini, skill"):
         read_preset("papier")
 
 
