@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.config import jobs
 from hipray.config.base import Config, load_config, preset_names
+from hipray.config.benchmarks import BenchRun
 from hipray.config.tuning import TuneRun
 from hipray.errors import HiprayError
 
@@ -51,6 +52,7 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(jobs.ServeRun, "hipray.commands:serve"),
     "score": Command(jobs.ScoreRun, "hipray.commands:score"),
     "skill": Command(jobs.SkillRun, "hipray.skill:run_skill", preset="skill"),
+    "bench": Command(BenchRun, "hipray.commands:bench", positional="name"),
 }
 """Every job by its name."""
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from hipray import RESEARCH_NOTICE
+from hipray.config.benchmarks import BenchRun
 from hipray.config.jobs import (
     GridRun,
     IngestRun,
@@ -139,3 +140,11 @@ def score(config: ScoreRun) -> None:
         f"{result.listed} files listed = {result.scored} scored + {result.refused} refused + "
         f"{result.failed} failed; Parquet in {result.output}. {RESEARCH_NOTICE}"
     )
+
+
+def bench(config: BenchRun) -> None:
+    """Measure; one JSON line per measure goes to standard output."""
+    from hipray.benchmarks.run import run_bench
+
+    for line in run_bench(config):
+        tell(line)

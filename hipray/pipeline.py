@@ -29,6 +29,7 @@ from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY, People, Person, encode_people
+from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
 from hipray.releases.release import Question, Release, ViewSize, check_preprocessing
@@ -62,6 +63,9 @@ class Views:
 
 Probabilities = dict[Question, npt.NDArray[np.float64]]
 
+Explanations = dict[Question, list[HeatMap]]
+"""The heat maps of N hips for each region and label."""
+
 
 class Cutter:
     """Cuts the view of each region that a release answers for."""
@@ -90,6 +94,7 @@ class _Voter:
     classifier: Classifier
     calibrator: PlattScaling
     weight: float
+    explainer: Explainer
     size_px: int
 
 
@@ -102,8 +107,9 @@ class Ensemble:
         self._voters: dict[Question, list[_Voter]] = {}
         for member, bundle in zip(release.members, bundles, strict=True):
             calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
+            classifier = build_classifier(bundle, device)
             voter = _Voter(
-                build_classifier(bundle, device), calibrator, member.weight, member.size_px
+                classifier, calibrator, member.weight, Explainer(classifier), member.size_px
             )
             self._voters.setdefault((member.region, member.label_type), []).append(voter)
 
@@ -113,6 +119,18 @@ class Ensemble:
             (region, label): self._poll(self._voters[region, label], views, region)
             for region, label in self._questions
         }
+
+    def explain(self, views: Views) -> Explanations:
+        """Return where the members see what speaks for "abnormal", on these very views."""
+        return {question: self._explain(question, views) for question in self._questions}
+
+    def _explain(self, question: Question, views: Views) -> list[HeatMap]:
+        region, voters = question[0], self._voters[question]
+        seen = [views.films[region, voter.size_px] for voter in voters]
+        found = [
+            voter.explainer(films, views.people) for voter, films in zip(voters, seen, strict=True)
+        ]
+        return merge_maps(found, views=max(seen, key=lambda films: films.shape[1]))
 
     def _poll(
         self, voters: Sequence[_Voter], views: Views, region: Region

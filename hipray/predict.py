@@ -4,17 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hipray.answers import answer_as_dict
 from hipray.config.jobs import PredictRun
-from hipray.data.contact_sheet import draw_contours, encode_png
-from hipray.data.framing import Mask
-from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person
 from hipray.errors import NotFoundError
-from hipray.pipeline import Pipeline, lift_masks, load_stages
+from hipray.overlay import draw_overlay
+from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import check_servable, read_release
 from hipray.storage import open_store
 
@@ -39,20 +35,6 @@ def run_predict(config: PredictRun) -> Prediction:
     stated = Person(config.sex, config.age, config.weight_kg, config.height_cm)
     answers, masks = pipeline.answer_with_masks([result], stated=[stated])
     return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))
-
-
-def draw_overlay(result: ReadResult, masks: Mask | None, working_px: int) -> bytes | None:
-    """Return the canonical hips side by side with the contours of masks (N, R, S, S), as PNG."""
-    if not result.hips:
-        return None
-    height = max(hip.pixels.shape[0] for hip in result.hips)
-    pictures = []
-    for index, hip in enumerate(result.hips):
-        drawn = {} if masks is None else lift_masks(hip, masks[index], working_px)
-        picture = draw_contours(hip.pixels, drawn, thickness=2)
-        padding = ((0, height - picture.shape[0]), (0, 0), (0, 0))
-        pictures.append(np.pad(picture, padding))
-    return encode_png(np.concatenate(pictures, axis=1))
 
 
 def _read_file(config: PredictRun) -> bytes:

@@ -12,7 +12,8 @@ from hipray.data.contact_sheet import CONTOUR_COLOURS
 from hipray.data.framing import Frame
 from hipray.data.images import read_hips
 from hipray.errors import ConfigError, NotFoundError
-from hipray.predict import draw_overlay, run_predict
+from hipray.overlay import draw_overlay
+from hipray.predict import run_predict
 from hipray.storage import ObjectTooLargeError, open_store
 from hipray.vocab import Region, View
 from tests.data.film_files import draw_pelvis, encode_dicom

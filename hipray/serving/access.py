@@ -2,14 +2,22 @@
 
 import hmac
 import ipaddress
+import logging
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from http import HTTPStatus
+from pathlib import Path
 
 from hipray.errors import ConfigError
 from hipray.serving.problems import Problem, ProblemError
 
 SCHEME = "bearer"
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+MAX_TOKEN_FILE_BYTES = 1_000_000
+"""Bytes of a token file: more than ten thousand digests."""
 
 UNAUTHORIZED = Problem(
     HTTPStatus.UNAUTHORIZED,
@@ -18,13 +26,16 @@ UNAUTHORIZED = Problem(
 )
 
 
-def check_exposure(host: str, token_sha256: Sequence[str]) -> None:
+logger = logging.getLogger(__name__)
+
+
+def check_exposure(host: str, *, guarded: bool) -> None:
     """Raise ConfigError for a service that other machines reach and anyone may use."""
-    if token_sha256 or is_loopback(host):
+    if guarded or is_loopback(host):
         return
     raise ConfigError(
         "a token for a service that other machines can reach",
-        f"host = '{host}' and no token_sha256",
+        f"host = '{host}', no token_sha256 and no token_file",
         "set token_sha256 to the sha256 of a token, or host = '127.0.0.1'",
     )
 
@@ -39,10 +50,70 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class TokenCheck:
+    """Accepts the bearer tokens whose digests the configuration or a token file names."""
+
+    def __init__(self, token_sha256: Sequence[str] = (), token_file: str | None = None) -> None:
+        """Raises ConfigError for a token file without any digest."""
+        self._fixed = tuple(token_sha256)
+        self._file = None if token_file is None else TokenFile(Path(token_file))
+        if self._file is not None and not self._file.read():
+            raise ConfigError(
+                "a token_file with one sha256 of a token per line", "none", "write it first"
+            )
+
+    def __call__(self, authorization: str | None) -> None:
+        """Raise ProblemError (401) unless the header presents an accepted token.
+
+        Where neither tokens nor a token file are set, all pass.
+        """
+        if self._file is None and not self._fixed:
+            return
+        added = () if self._file is None else self._file.read()
+        check_token(authorization, (*self._fixed, *added))
+
+
+class TokenFile:
+    """The digests in a file, read again when the file changes.
+
+    A file that cannot be read, and a line that is no digest, accept nobody: the log says so once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+        self._digests: tuple[str, ...] = ()
+
+    def read(self) -> tuple[str, ...]:
+        """Return the digests that the file has now."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen, self._digests = stamp, self._parse()
+        return self._digests
+
+    def _stamp(self) -> tuple[int, ...]:
+        try:
+            found = self._path.stat()  # of the link's target: secrets are swapped by links
+        except OSError:
+            return ()
+        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+    def _parse(self) -> tuple[str, ...]:
+        try:
+            with self._path.open("rb") as file:
+                text = file.read(MAX_TOKEN_FILE_BYTES).decode()
+        except (OSError, UnicodeDecodeError) as error:
+            logger.error("the token file accepts nobody: %s", type(error).__name__)
+            return ()
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        wrong = [n for n, line in enumerate(lines, 1) if line and not DIGEST.fullmatch(line)]
+        if wrong:
+            logger.error("the token file has lines that are no sha256: %s", wrong[:10])
+        return tuple(line for line in lines if DIGEST.fullmatch(line))
+
+
 def check_token(authorization: str | None, token_sha256: Sequence[str]) -> None:
-    """Raise ProblemError (401) unless the header presents an accepted token; none set, all pass."""
-    if not token_sha256:
-        return
+    """Raise ProblemError (401) unless the header presents one of these tokens."""
     scheme, _, token = (authorization or "").partition(" ")
     presented = sha256(token.strip().encode()).hexdigest()
     # every digest is compared, each in constant time: the answer's time tells nothing

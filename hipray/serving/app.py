@@ -47,7 +47,7 @@ def build_app(config: ServeRun) -> Application:
 
 def read_servable(config: ServeRun) -> Release:
     """Return the release of a configuration after every check that needs no Ray."""
-    check_exposure(config.host, config.token_sha256)
+    check_exposure(config.host, guarded=bool(config.token_sha256 or config.token_file))
     FilmSource(config.allowed_prefixes, config.storage, max_bytes=config.limits.max_file_bytes)
     release = read_release(open_store(config.workspace, config.storage), config.release)
     check_servable(release, allow_phantom=config.allow_phantom_release)

@@ -35,6 +35,18 @@ def join_views(films: Sequence[Views]) -> tuple[Views, list[slice]]:
     return joined, list(slice_films([len(views.people) for views in films]))
 
 
+def split_views(views: Views, places: Sequence[slice]) -> list[Views]:
+    """Return each film's views."""
+    return [
+        Views(
+            views.people[place],
+            {size: films[place] for size, films in views.films.items()},
+            {region: present[place] for region, present in views.present.items()},
+        )
+        for place in places
+    ]
+
+
 def split_segmentation(segmentation: Segmentation, places: Sequence[slice]) -> list[Segmentation]:
     """Return each film's masks and confidence."""
     masks, confidence = segmentation.masks, segmentation.confidence

@@ -3,10 +3,13 @@
 The limit counts while the body arrives, and nothing of a film is written to disk.
 """
 
+import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -15,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
 from hipray.data.person import Person
+from hipray.serving.messages import Extras
 from hipray.serving.problems import ProblemError, reject
 from hipray.vocab import Sex, Side
 
@@ -28,6 +32,13 @@ STATED_WORDS = (
 
 MAX_JSON_BYTES = 16_384
 """Bytes of a JSON body; the longest uri is far below."""
+
+MAX_BATCH_FILMS = 64
+MAX_BATCH_JSON_BYTES = MAX_BATCH_FILMS * 4096
+"""Bytes of a batch's JSON body: twice the longest uri and what may be stated for each film."""
+
+SWITCH = {"true": True, "false": False}
+"""The values of `overlay` and `explain`."""
 
 FORM_OVERHEAD_BYTES = 65_536
 """Bytes that a form may have beside its file: boundaries and part headers."""
@@ -60,6 +71,13 @@ class ScoreRequest(Stated):
     """s3:// address of a film below an allowed prefix."""
 
 
+class BatchRequest(Config):
+    """The JSON body of a batch request."""
+
+    films: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_BATCH_FILMS)
+    """Each as the body of a score request; one that is not is a problem of that film alone."""
+
+
 @dataclass(frozen=True)
 class UploadedFilm:
     """A film in memory, and what its request states of it."""
@@ -82,7 +100,7 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
     Raises ProblemError: 400 for a malformed body, 413 for one that is too large, 415 for one of
     another type.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _content_type(request)
     if kind == JSON_TYPE:
         return await _read_json(request)
     if kind == FORM_TYPE:
@@ -93,15 +111,59 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
     )
 
 
+def read_extras(query: Mapping[str, str]) -> Extras:
+    """Return what a request's query asks for beside the numbers; raises ProblemError (400)."""
+    try:
+        return Extras(
+            overlay=SWITCH[query.get("overlay", "false")],
+            explain=SWITCH[query.get("explain", "false")],
+        )
+    except KeyError:
+        raise reject(
+            HTTPStatus.BAD_REQUEST, "'overlay' and 'explain' are either 'true' or 'false'"
+        ) from None
+
+
 async def _read_json(request: Request) -> ScoreRequest:
     chunks = [chunk async for chunk in limit_body(request, MAX_JSON_BYTES)]
-    try:
+    with _explain_film():
         return ScoreRequest.model_validate_json(b"".join(chunks))
+
+
+def parse_film(fields: Mapping[str, Any]) -> ScoreRequest:
+    """Return one film of a batch; raises ProblemError (400)."""
+    with _explain_film():
+        return ScoreRequest.model_validate_json(json.dumps(fields))
+
+
+@contextmanager
+def _explain_film() -> Iterator[None]:
+    try:
+        yield
     except ValidationError:
         raise reject(
             HTTPStatus.BAD_REQUEST,
-            'the body must be {"uri": "s3://bucket/key"} and may state ' + STATED_WORDS,
+            'a film is {"uri": "s3://bucket/key"} and may state ' + STATED_WORDS,
         ) from None
+
+
+async def read_batch(request: Request) -> BatchRequest:
+    """Return the films that a batch request names; raises ProblemError (400, 413, 415)."""
+    if _content_type(request) != JSON_TYPE:
+        raise reject(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON_TYPE} with a list of films")
+    chunks = [chunk async for chunk in limit_body(request, MAX_BATCH_JSON_BYTES)]
+    try:
+        return BatchRequest.model_validate_json(b"".join(chunks))
+    except ValidationError:
+        raise reject(
+            HTTPStatus.BAD_REQUEST,
+            'the body must be {"films": [{"uri": "s3://bucket/key"}, ...]} with 1 to '
+            f"{MAX_BATCH_FILMS} films",
+        ) from None
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read_form(request: Request, max_file_bytes: int) -> UploadedFilm:

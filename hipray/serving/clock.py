@@ -15,6 +15,8 @@ class Step(StrEnum):
     MATTE = "matte"
     CLASSIFY = "classify"
     MODEL = "model"  # the three before, in a fused deployment
+    EXPLAIN = "explain"  # the heat maps, where asked for
+    DRAW = "draw"  # the pictures, where asked for
     TOTAL = "total"
 
 
@@ -35,7 +37,11 @@ class StepClock:
             spent = time.perf_counter() - started
             self._spent_s[step] = self._spent_s.get(step, 0.0) + spent
 
+    def elapsed_s(self) -> float:
+        """Return the seconds since the clock was made."""
+        return time.perf_counter() - self._started
+
     def timings_ms(self) -> dict[str, float]:
         """Return the steps so far and the time since the clock was made, in milliseconds."""
-        spent = {**self._spent_s, Step.TOTAL: time.perf_counter() - self._started}
+        spent = {**self._spent_s, Step.TOTAL: self.elapsed_s()}
         return {step.value: round(seconds * 1000, 2) for step, seconds in spent.items()}

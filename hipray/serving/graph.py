@@ -6,16 +6,26 @@ the replicas of the one before it.
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from hipray.answers import HipRow
-from hipray.pipeline import Cutter, FramedHips, Probabilities, Views, list_rows
+from hipray.pipeline import (
+    Cutter,
+    Explanations,
+    FramedHips,
+    Probabilities,
+    Views,
+    list_rows,
+)
 from hipray.releases.release import Release
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.messages import (
+    NUMBERS_ONLY,
+    AskedFilm,
+    Extras,
     Message,
     PackedSegmentation,
+    ScoredFilm,
     SegmentedFrames,
     check_message,
 )
@@ -31,9 +41,14 @@ class Graph(Protocol):
     """All model stages of one release."""
 
     async def __call__(
-        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
-    ) -> list[HipRow]:
-        """Return the numbers of a film's hips."""
+        self,
+        hips: FramedHips,
+        *,
+        timeout_s: float,
+        clock: StepClock,
+        extras: Extras = NUMBERS_ONLY,
+    ) -> ScoredFilm:
+        """Return the numbers of a film's hips, and what else is asked for."""
         ...
 
 
@@ -52,14 +67,26 @@ class FusedGraph:
     """One deployment holds all model stages."""
 
     release_digest: str
-    score: StageCall[FramedHips, list[HipRow]]
+    score: StageCall[AskedFilm, ScoredFilm]
+    explain: StageCall[Views, Explanations]
 
     async def __call__(
-        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
-    ) -> list[HipRow]:
-        """Return the numbers of a film's hips."""
-        message = Message(self.release_digest, time.time() + timeout_s, hips)
-        return (await call_stage(self.score, message, clock, Step.MODEL)).body
+        self,
+        hips: FramedHips,
+        *,
+        timeout_s: float,
+        clock: StepClock,
+        extras: Extras = NUMBERS_ONLY,
+    ) -> ScoredFilm:
+        """Return the numbers of a film's hips, and what else is asked for."""
+        message = Message(self.release_digest, time.time() + timeout_s, AskedFilm(hips, extras))
+        answer = await call_stage(self.score, message, clock, Step.MODEL)
+        film = answer.body
+        if film.views is None:
+            return film
+        asked = answer.with_body(film.views)
+        heat = (await call_stage(self.explain, asked, clock, Step.EXPLAIN)).body
+        return replace(film, views=None, explanations=heat)
 
 
 @dataclass(frozen=True)
@@ -70,19 +97,30 @@ class SplitGraph:
     segment: StageCall[FramedHips, PackedSegmentation] | None
     matte: StageCall[SegmentedFrames, Views] | None
     classify: StageCall[Views, Probabilities]
+    explain: StageCall[Views, Explanations]
 
     async def __call__(
-        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
-    ) -> list[HipRow]:
-        """Return the numbers of a film's hips."""
+        self,
+        hips: FramedHips,
+        *,
+        timeout_s: float,
+        clock: StepClock,
+        extras: Extras = NUMBERS_ONLY,
+    ) -> ScoredFilm:
+        """Return the numbers of a film's hips, and what else is asked for."""
         message = Message(self.release.digest, time.time() + timeout_s, hips)
         packed = None
         if self.segment is not None:
             packed = (await call_stage(self.segment, message, clock, Step.SEGMENT)).body
         views = await self._cut(message, packed, clock)
-        answer = await call_stage(self.classify, message.with_body(views), clock, Step.CLASSIFY)
+        seen = message.with_body(views)
+        answer = await call_stage(self.classify, seen, clock, Step.CLASSIFY)
         segmentation = packed.unpack() if packed is not None else None
-        return list_rows(self.release, answer.body, views, segmentation)
+        rows = list_rows(self.release, answer.body, views, segmentation)
+        heat = None
+        if extras.explain:
+            heat = (await call_stage(self.explain, seen, clock, Step.EXPLAIN)).body
+        return ScoredFilm(rows, packed, explanations=heat)
 
     async def _cut(
         self, message: Message[FramedHips], packed: PackedSegmentation | None, clock: StepClock

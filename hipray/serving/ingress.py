@@ -7,11 +7,13 @@ from ray.serve.handle import DeploymentHandle
 
 from hipray.config.jobs import ServeRun
 from hipray.releases.release import Release
+from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
+from hipray.serving.audit import open_audit_log
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.readers import ReaderPool
-from hipray.serving.service import ScoringService
+from hipray.serving.service import ScoringService, ServiceLimits
 from hipray.serving.source import FilmSource
 from hipray.serving.stages import StageSetup
 
@@ -37,16 +39,19 @@ class Ingress:
         release = setup.read_release()
         graph: Graph
         if fused is not None:
-            graph = FusedGraph(release.digest, by_value(fused))
+            graph = FusedGraph(release.digest, by_value(fused), by_value(fused, "explain"))
         else:
             graph = SplitGraph(
                 release,
                 segment=segment and by_value(segment),
                 matte=matte and by_value(matte),
                 classify=by_value(classify),
+                explain=by_value(classify, "explain"),
             )
         self._config = config
+        self._check_token = TokenCheck(config.token_sha256, config.token_file)
         self._service = build_service(config, release, graph)
+        open_audit_log()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that this replica runs."""
@@ -55,7 +60,7 @@ class Ingress:
             self._service,
             Admission(running=count_running(config), waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
-            token_sha256=config.token_sha256,
+            check_token=self._check_token,
         )
 
 
@@ -67,15 +72,19 @@ def build_service(config: ServeRun, release: Release, graph: Graph) -> ScoringSe
         graph,
         source=FilmSource(config.allowed_prefixes, config.storage, max_bytes=limits.max_file_bytes),
         readers=ReaderPool(limits, release.preprocessing, readers=config.readers),
-        timeout_s=config.request_timeout_s,
-        fetches=count_running(config),
+        limits=ServiceLimits(
+            timeout_s=config.request_timeout_s,
+            fetches=count_running(config),
+            batch_at_once=config.batch_at_once,
+            max_batch_bytes=config.max_batch_bytes,
+        ),
     )
 
 
-def by_value(handle: DeploymentHandle) -> StageCall[Any, Any]:
-    """Return a handle as a call that carries arrays in the message, not in the object store.
+def by_value(handle: DeploymentHandle, method: str = "__call__") -> StageCall[Any, Any]:
+    """Return a handle's method as a call that carries arrays in its message.
 
-    A film's frame has some 64 KiB; a round trip over the object store costs more than copying it.
+    A film's frame has some 64 KiB; a round trip over the object store costs more than a copy.
     """
-    stage: StageCall[Any, Any] = handle.options(_by_reference=False).remote
+    stage: StageCall[Any, Any] = handle.options(method_name=method, _by_reference=False).remote
     return stage

@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from hipray.answers import HipRow
 from hipray.data.framing import Mask
 from hipray.errors import HiprayError
-from hipray.pipeline import FramedHips
+from hipray.pipeline import Explanations, FramedHips, Views
 from hipray.segmentation.segmenter import Segmentation
 
 Body = TypeVar("Body")
@@ -91,6 +92,37 @@ class PackedSegmentation:
         count = int(np.prod(self.shape))
         masks: Mask = np.unpackbits(self.bits, count=count).reshape(self.shape).astype(np.bool_)
         return Segmentation(masks, self.confidence)
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a caller asks for beside the numbers."""
+
+    overlay: bool = False
+    """The hips with the contours of their regions."""
+    explain: bool = False
+    """A heat map on each region's view."""
+
+
+NUMBERS_ONLY = Extras()
+
+
+@dataclass(frozen=True)
+class AskedFilm:
+    """What the fused stage is asked: hips, and what of its intermediate results to send along."""
+
+    hips: FramedHips
+    extras: Extras = NUMBERS_ONLY
+
+
+@dataclass(frozen=True)
+class ScoredFilm:
+    """The numbers of one film's hips, and what they were computed from where it is asked for."""
+
+    rows: list[HipRow]
+    segmentation: PackedSegmentation | None = None
+    views: Views | None = None
+    explanations: Explanations | None = None
 
 
 @dataclass(frozen=True)

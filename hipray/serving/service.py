@@ -1,20 +1,38 @@
 """One request after its reading: fetch, decode, model stages, answer. Knows nothing of HTTP."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from hipray.answers import answer_as_dict, build_answer
 from hipray.releases.release import Release
-from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm
+from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm, parse_film
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
+from hipray.serving.guard import explain_and_log
+from hipray.serving.messages import NUMBERS_ONLY, Extras
+from hipray.serving.pictures import add_pictures
 from hipray.serving.readers import ReaderPool
-from hipray.serving.source import FilmSource
+from hipray.serving.source import ByteBudget, FilmSource
 from hipray.serving.stages import blank_hips
 
 WARM_UP_S = 60.0
 """Seconds that the first pass through all stages may take."""
+
+
+@dataclass(frozen=True)
+class ServiceLimits:
+    """What one request may take."""
+
+    timeout_s: float
+    fetches: int
+    """Objects that are read from the store at a time, over all requests."""
+    batch_at_once: int
+    """Films of one batch that are worked on at a time."""
+    max_batch_bytes: int
+    """Bytes of all films of one batch."""
 
 
 class ScoringService:
@@ -27,16 +45,14 @@ class ScoringService:
         *,
         source: FilmSource,
         readers: ReaderPool,
-        timeout_s: float,
-        fetches: int,
+        limits: ServiceLimits,
     ) -> None:
-        """`fetches` is how many objects are read from the store at a time."""
         self.release = release
-        self.timeout_s = timeout_s
+        self.limits = limits
         self._graph = graph
         self._source = source
         self._readers = readers
-        self._fetchers = ThreadPoolExecutor(fetches, thread_name_prefix="hipray-fetch")
+        self._fetchers = ThreadPoolExecutor(limits.fetches, thread_name_prefix="hipray-fetch")
         self._warm = False
 
     async def warm_up(self) -> None:
@@ -48,29 +64,87 @@ class ScoringService:
         self._warm = True
 
     async def score(
-        self, film: FilmRequest, *, request_id: str, clock: StepClock
+        self,
+        film: FilmRequest,
+        *,
+        request_id: str,
+        clock: StepClock,
+        extras: Extras = NUMBERS_ONLY,
     ) -> dict[str, Any]:
         """Return the answer for one film as JSON values; a refused film is an answer, too.
 
         Raises ProblemError, StorageError and whatever calling a stage raises.
         """
+        answer = await self._score(film, request_id, clock, extras, budget=None)
+        return {**answer, "request_id": request_id, "timings_ms": clock.timings_ms()}
+
+    async def score_batch(
+        self, films: Sequence[Mapping[str, Any]], *, request_id: str, clock: StepClock
+    ) -> dict[str, Any]:
+        """Return one result per film in their order: an answer, or the problem of that film.
+
+        Films that are not done when the time is over have that as their problem.
+        """
+        slots = asyncio.Semaphore(self.limits.batch_at_once)
+        budget = ByteBudget(self.limits.max_batch_bytes)
+
+        async def score_one(fields: Mapping[str, Any]) -> dict[str, Any]:
+            own = StepClock()
+            try:
+                async with asyncio.timeout(self._time_left(clock)), slots:
+                    film = parse_film(fields)
+                    answer = await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
+            except Exception as error:
+                problem = explain_and_log(error, request_id).as_dict(request_id)
+                told = ("status", "title", "detail")
+                return {"problem": {name: problem[name] for name in told}}
+            return {"answer": {**answer, "timings_ms": own.timings_ms()}}
+
+        results = await asyncio.gather(*map(score_one, films))
+        return {
+            "request_id": request_id,
+            "release_digest": self.release.digest,
+            "results": results,
+            "timings_ms": clock.timings_ms(),
+        }
+
+    async def _score(
+        self,
+        film: FilmRequest,
+        request_id: str,
+        clock: StepClock,
+        extras: Extras,
+        *,
+        budget: ByteBudget | None,
+    ) -> dict[str, Any]:
         if isinstance(film, ScoreRequest):
             with clock.measure(Step.FETCH):
-                film = UploadedFilm(await self._fetch(film.uri), film)
+                film = UploadedFilm(await self._fetch(film.uri, budget), film)
         with clock.measure(Step.DECODE):
             result, hips = await self._readers.read(
                 film.data, name=request_id, side=film.stated.side,
                 person=film.stated.person, working_px=self.release.working_px,
             )  # fmt: skip
-        rows = []
+        scored = None
         if hips is not None:
-            rows = await self._graph(hips, timeout_s=self.timeout_s, clock=clock)
-        answer = answer_as_dict(build_answer(self.release, result, rows))
-        return {**answer, "request_id": request_id, "timings_ms": clock.timings_ms()}
+            left = self._time_left(clock)
+            scored = await self._graph(hips, timeout_s=left, clock=clock, extras=extras)
+        built = build_answer(self.release, result, scored.rows if scored else [])
+        answer = answer_as_dict(built)
+        if extras != NUMBERS_ONLY:
+            with clock.measure(Step.DRAW):
+                await asyncio.to_thread(
+                    add_pictures, answer, extras,
+                    result=result, film=scored, working_px=self.release.working_px,
+                )  # fmt: skip
+        return answer
 
-    async def _fetch(self, uri: str) -> bytes:
+    def _time_left(self, clock: StepClock) -> float:
+        return self.limits.timeout_s - clock.elapsed_s()
+
+    async def _fetch(self, uri: str, budget: ByteBudget | None) -> bytes:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetchers, self._source.read, uri)
+        return await loop.run_in_executor(self._fetchers, self._source.read, uri, budget)
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, as JSON values."""

@@ -1,5 +1,6 @@
 """Films that callers name by address: objects below allow-listed s3:// prefixes, nothing else."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +18,24 @@ class _Allowed:
     store: Store
 
 
+SPENT = "the films of this batch exceed its size limit together; send this one in another batch"
+
+
+class ByteBudget:
+    """What the films of one batch may still weigh; shared by the threads that fetch them."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._lock = threading.Lock()
+        self.left = max_bytes
+
+    def take(self, count: int) -> bool:
+        """Take bytes; False, and nothing is left, where there are not so many."""
+        with self._lock:
+            fits = count <= self.left
+            self.left = self.left - count if fits else 0
+            return fits
+
+
 class FilmSource:
     """Reads the objects that callers may name."""
 
@@ -27,13 +46,19 @@ class FilmSource:
         self._allowed = [_open_prefix(prefix, settings) for prefix in allowed_prefixes]
         self._max_bytes = max_bytes
 
-    def read(self, uri: str) -> bytes:
+    def read(self, uri: str, budget: "ByteBudget | None" = None) -> bytes:
         """Return the bytes of one object, whose size is checked before its body is downloaded.
 
-        Raises ProblemError where `uri` is no s3:// address or not allowed, and StorageError.
+        Raises ProblemError where `uri` is no s3:// address, not allowed or beyond what `budget`
+        has left, and StorageError.
         """
         store, key = self.find(uri)
-        return store.read_object(key, max_bytes=self._max_bytes)[0]
+        if budget is not None and not budget.left:
+            raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
+        data = store.read_object(key, max_bytes=self._max_bytes)[0]
+        if budget is not None and not budget.take(len(data)):
+            raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
+        return data
 
     def find(self, uri: str) -> tuple[Store, str]:
         """Return the allowed store of `uri` and the key in it; raises ProblemError.

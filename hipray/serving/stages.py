@@ -6,6 +6,7 @@ accepting messages and answering health checks.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from hipray.data.person import NOBODY, encode_people
 from hipray.errors import ConfigError
 from hipray.pipeline import (
     Cutter,
+    Ensemble,
+    Explanations,
     FramedHips,
     Probabilities,
     Stages,
@@ -25,18 +28,22 @@ from hipray.pipeline import (
     load_ensemble,
     load_segmenter,
     load_stages,
-    score_hips,
+    run_stages,
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
+from hipray.segmentation.segmenter import Segmentation
 from hipray.serving.batches import (
     join_films,
     join_views,
     split_probabilities,
     split_segmentation,
+    split_views,
 )
 from hipray.serving.messages import (
+    AskedFilm,
     Message,
     PackedSegmentation,
+    ScoredFilm,
     SegmentedFrames,
     check_hips,
     check_message,
@@ -128,6 +135,23 @@ class MattingStage:
         return self._cutter(film.hips, film.segmentation.unpack().masks)
 
 
+class ExplainingThread:
+    """Draws heat maps beside an ensemble's forward passes: one film at a time per replica."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hipray-explain")
+
+    async def __call__(self, message: Message[Views]) -> Message[Explanations]:
+        """Return the heat maps of one film; a caller who has gone leaves the line."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._run, message)
+
+    def _run(self, message: Message[Views]) -> Message[Explanations]:
+        check_message(message, message.release_digest)  # its time may have passed in the line
+        return message.with_body(self._ensemble.explain(message.body))
+
+
 class EnsembleStage:
     """Views -> calibrated probabilities."""
 
@@ -135,6 +159,7 @@ class EnsembleStage:
         release, device = setup.read_release(), setup.claim_device()
         self._ensemble = load_ensemble(setup.open_store(), release, device=device)
         self._digest = release.digest
+        self._explaining = ExplainingThread(self._ensemble)
         self._ensemble(blank_views(release))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
@@ -144,6 +169,11 @@ class EnsembleStage:
         """Return the probabilities of one film's views."""
         check_message(message, self._digest)
         return message.with_body(await self._batched(message.body))
+
+    async def explain(self, message: Message[Views]) -> Message[Explanations]:
+        """Return the heat maps of one film's views."""
+        check_message(message, self._digest)
+        return await self._explaining(message)
 
     async def _classify_films(self, films: list[Views]) -> list[Probabilities]:
         return await asyncio.to_thread(self._run, films)
@@ -161,24 +191,45 @@ class FusedStage:
         self._stages: Stages = load_stages(setup.open_store(), release, device=device)
         self._digest = release.digest
         self._side = release.working_px
-        score_hips(self._stages, blank_hips(release))
+        self._explaining = ExplainingThread(self._stages.ensemble)
+        run_stages(self._stages, blank_hips(release))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._score_films)
 
-    async def __call__(self, message: Message[FramedHips]) -> Message[list[HipRow]]:
-        """Return the numbers of one film's hips."""
+    async def __call__(self, message: Message[AskedFilm]) -> Message[ScoredFilm]:
+        """Return the numbers of one film's hips, and what else is asked for."""
         check_message(message, self._digest)
-        check_hips(message.body, self._side)
+        check_hips(message.body.hips, self._side)
         return message.with_body(await self._batched(message.body))
 
-    async def _score_films(self, films: list[FramedHips]) -> list[list[HipRow]]:
+    async def explain(self, message: Message[Views]) -> Message[Explanations]:
+        """Return the heat maps of one film's views."""
+        check_message(message, self._digest)
+        return await self._explaining(message)
+
+    async def _score_films(self, films: list[AskedFilm]) -> list[ScoredFilm]:
         return await asyncio.to_thread(self._run, films)
 
-    def _run(self, films: list[FramedHips]) -> list[list[HipRow]]:
-        hips, places = join_films(films)
-        rows, _ = score_hips(self._stages, hips)
-        return [rows[place] for place in places]
+    def _run(self, films: list[AskedFilm]) -> list[ScoredFilm]:
+        hips, places = join_films([film.hips for film in films])
+        scored = run_stages(self._stages, hips)
+        views = split_views(scored.views, places)
+        masks: list[Segmentation | None] = [None] * len(films)
+        if scored.segmentation is not None:
+            masks = [*split_segmentation(scored.segmentation, places)]
+        return [
+            _keep_asked(film, scored.rows[place], seen, found)
+            for film, place, seen, found in zip(films, places, views, masks, strict=True)
+        ]
+
+
+def _keep_asked(
+    film: AskedFilm, rows: list[HipRow], views: Views, masks: Segmentation | None
+) -> ScoredFilm:
+    """The numbers of one film, with masks and views only where somebody will look at them."""
+    packed = PackedSegmentation.pack(masks) if masks and film.extras.overlay else None
+    return ScoredFilm(rows, packed, views if film.extras.explain else None)
 
 
 def blank_hips(release: Release) -> FramedHips:

@@ -9,15 +9,24 @@ import httpx
 import pytest
 import torch
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from hipray.config.jobs import ServeRun
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
+from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
-from hipray.serving.graph import Graph, SplitGraph, StageCall
+from hipray.serving.graph import FusedGraph, Graph, SplitGraph
 from hipray.serving.ingress import build_service, by_value
-from hipray.serving.stages import EnsembleStage, MattingStage, SegmenterStage, StageSetup
+from hipray.serving.service import ScoringService
+from hipray.serving.stages import (
+    EnsembleStage,
+    FusedStage,
+    MattingStage,
+    SegmenterStage,
+    StageSetup,
+)
 from hipray.storage import Store, open_store
 from hipray.vocab import View
 from tests.small_release import draw_phantoms, publish_small_release
@@ -73,10 +82,10 @@ def batches_outside_a_replica() -> Iterator[None]:
         yield
 
 
-def start_stage(stage: type, setup: StageSetup) -> StageCall[Any, Any]:
+def start_stage(stage: type, setup: StageSetup) -> DeploymentHandle:
     """Start a stage as Ray Serve does, in a thread of this process and without a cluster."""
     app = serve.deployment(stage).options(max_ongoing_requests=16).bind(setup)
-    return by_value(serve.run(app, name=stage.__name__, _local_testing_mode=True))
+    return serve.run(app, name=stage.__name__, _local_testing_mode=True)
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +96,22 @@ def matted(workspace: Store) -> Release:
 @pytest.fixture(scope="session")
 def split_graph(workspace: Store, matted: Release) -> SplitGraph:
     setup = stage_setup(workspace, matted)
-    stages = (SegmenterStage, MattingStage, EnsembleStage)
-    return SplitGraph(matted, *(start_stage(stage, setup) for stage in stages))
+    segment, matte, classify = (
+        start_stage(stage, setup) for stage in (SegmenterStage, MattingStage, EnsembleStage)
+    )
+    return SplitGraph(
+        matted,
+        by_value(segment),
+        by_value(matte),
+        by_value(classify),
+        by_value(classify, "explain"),
+    )
+
+
+@pytest.fixture(scope="session")
+def fused_graph(workspace: Store, matted: Release) -> FusedGraph:
+    stage = start_stage(FusedStage, stage_setup(workspace, matted))
+    return FusedGraph(matted.digest, by_value(stage), by_value(stage, "explain"))
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +125,7 @@ class LocalApi:
 
     app: Any
     run: Run
+    service: ScoringService
 
     async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.app)
@@ -111,8 +135,8 @@ class LocalApi:
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.run(self.send("GET", path, **options))
 
-    def post(self, **options: Any) -> httpx.Response:
-        return self.run(self.send("POST", "/v1/score", **options))
+    def post(self, path: str = "/v1/score", **options: Any) -> httpx.Response:
+        return self.run(self.send("POST", path, **options))
 
     def upload(self, film: bytes, **options: Any) -> httpx.Response:
         return self.post(files={"file": ("film", film)}, **options)
@@ -130,9 +154,9 @@ def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalA
             service,
             Admission(running=running, waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
-            token_sha256=config.token_sha256,
+            check_token=TokenCheck(config.token_sha256, config.token_file),
         )
-        return LocalApi(app, run)
+        return LocalApi(app, run, service)
 
     yield make
     for service in services:

@@ -1,11 +1,13 @@
+import logging
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from hipray.config.base import build_config
 from hipray.config.jobs import ServeRun
 from hipray.errors import ConfigError
-from hipray.serving.access import check_exposure, check_token
+from hipray.serving.access import TokenCheck, check_exposure, check_token
 from hipray.serving.problems import ProblemError
 
 TOKENS = tuple(sha256(token).hexdigest() for token in (b"first", b"second"))
@@ -13,14 +15,14 @@ TOKENS = tuple(sha256(token).hexdigest() for token in (b"first", b"second"))
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "[::1]", "localhost"])
 def test_a_loopback_host_may_do_without_tokens(host: str) -> None:
-    check_exposure(host, ())
+    check_exposure(host, guarded=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "example.org", "127.0.0.1.evil"])
 def test_a_host_that_others_reach_needs_a_token(host: str) -> None:
     with pytest.raises(ConfigError, match="token_sha256"):
-        check_exposure(host, ())
-    check_exposure(host, TOKENS)
+        check_exposure(host, guarded=False)
+    check_exposure(host, guarded=True)
 
 
 @pytest.mark.parametrize("header", ["Bearer first", "bearer second", "BEARER  first"])
@@ -47,3 +49,70 @@ def test_the_digest_itself_is_no_token() -> None:
 def test_a_token_in_clear_is_no_digest(value: str) -> None:
     with pytest.raises(ConfigError, match="token_sha256"):
         build_config(ServeRun, {"token_sha256": [value]})
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(f"# since spring\n{TOKENS[0]}  # ward 3\n\n")
+    return path
+
+
+def accepts(check: TokenCheck, token: str) -> bool:
+    try:
+        check(f"Bearer {token}")
+    except ProblemError:
+        return False
+    return True
+
+
+def test_without_tokens_and_without_a_file_all_pass() -> None:
+    TokenCheck()(None)
+
+
+def test_tokens_of_the_file_and_of_the_configuration_are_accepted(token_file: Path) -> None:
+    check = TokenCheck(TOKENS[1:], str(token_file))
+    assert [accepts(check, token) for token in ("first", "second", "third")] == [True, True, False]
+
+
+def test_a_changed_file_counts_from_the_next_request_on(token_file: Path) -> None:
+    check = TokenCheck((), str(token_file))
+    assert (accepts(check, "first"), accepts(check, "second")) == (True, False)
+    token_file.write_text(f"{TOKENS[0]}\n{TOKENS[1]}\n")
+    assert (accepts(check, "first"), accepts(check, "second")) == (True, True)
+    swapped = token_file.with_name("new")
+    swapped.write_text(f"{TOKENS[1]}\n")
+    swapped.replace(token_file)
+    assert (accepts(check, "first"), accepts(check, "second")) == (False, True)
+
+
+@pytest.mark.parametrize("text", ["", "# nobody\n", "first\n", "\xff\n"])
+def test_a_file_without_a_token_accepts_nobody_and_is_no_open_door(
+    token_file: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check = TokenCheck((), str(token_file))
+    token_file.write_bytes(text.encode("latin-1"))
+    with caplog.at_level(logging.ERROR):
+        assert not accepts(check, "first")
+        assert not accepts(check, "first")
+    assert len(caplog.records) == (0 if text in ("", "# nobody\n") else 1)
+    assert "first" not in caplog.text
+
+
+def test_a_file_that_vanishes_accepts_nobody_until_it_is_back(token_file: Path) -> None:
+    check, text = TokenCheck((), str(token_file)), token_file.read_text()
+    token_file.unlink()
+    assert not accepts(check, "first")
+    token_file.write_text(text)
+    assert accepts(check, "first")
+
+
+@pytest.mark.parametrize("text", [None, "", "first\n"])
+def test_a_service_does_not_start_with_a_token_file_that_holds_none(
+    tmp_path: Path, text: str | None
+) -> None:
+    path = tmp_path / "tokens"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match="token_file"):
+        TokenCheck((), str(path))

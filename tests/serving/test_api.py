@@ -18,7 +18,7 @@ from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnava
 from hipray.pipeline import FramedHips, Pipeline
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import SplitGraph
-from hipray.serving.messages import ForeignReleaseError
+from hipray.serving.messages import NUMBERS_ONLY, Extras, ForeignReleaseError, ScoredFilm
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, encode_image, save_dicom
@@ -280,13 +280,13 @@ class SlowGraph:
         self.ended = 0
 
     async def __call__(
-        self, hips: FramedHips, *, timeout_s: float, clock: StepClock
-    ) -> list[HipRow]:
+        self, hips: FramedHips, *, timeout_s: float, clock: StepClock, extras: Extras = NUMBERS_ONLY
+    ) -> ScoredFilm:
         try:
             await self.let_go.wait()
         finally:
             self.ended += 1
-        return [HipRow({}, {}, None, None, None)] * len(hips.frames)
+        return ScoredFilm([HipRow({}, {}, None, None, None)] * len(hips.frames))
 
 
 def test_a_full_queue_answers_at_once_and_others_are_still_served(
@@ -325,7 +325,7 @@ def test_a_request_past_its_time_is_ended_with_its_stages(
 def test_a_defect_is_answered_without_its_text_and_logged_with_it(
     make_api: MakeApi, films: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(hips: FramedHips, *, timeout_s: float, clock: StepClock) -> list[HipRow]:
+    async def broken(hips: FramedHips, **_: Any) -> ScoredFilm:
         raise ZeroDivisionError("inner text")
 
     answer = make_api(graph=broken).upload(films[0])

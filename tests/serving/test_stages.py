@@ -11,20 +11,23 @@ from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, encode_people
 from hipray.errors import BundleError, ConfigError
-from hipray.pipeline import FramedHips, Pipeline, frame_hips, score_hips
+from hipray.pipeline import FramedHips, Pipeline, Views, frame_hips, run_stages, score_hips
 from hipray.releases.release import Release, read_release
 from hipray.serving.batches import join_films, split_segmentation
 from hipray.serving.clock import StepClock
-from hipray.serving.graph import FusedGraph, SplitGraph, StageCall
+from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
+from hipray.serving.ingress import by_value
 from hipray.serving.messages import (
     DeadlinePassedError,
+    Extras,
     ForeignReleaseError,
     MalformedMessageError,
     Message,
     PackedSegmentation,
+    ScoredFilm,
     SegmentedFrames,
 )
-from hipray.serving.stages import EnsembleStage, FusedStage, SegmenterStage, blank_views
+from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage, blank_views
 from hipray.storage import Store
 from tests.serving.answers import TOLERANCE
 from tests.serving.conftest import Run, stage_setup, start_stage
@@ -37,6 +40,12 @@ def frames(films: list[bytes], matted: Release) -> list[FramedHips]:
     return [
         frame_hips(read_hips(film, name=""), matted.working_px, stated=NOBODY) for film in films
     ]
+
+
+async def call_graph(
+    graph: Graph, film: FramedHips, extras: Extras, clock: StepClock
+) -> ScoredFilm:
+    return await graph(film, timeout_s=60, clock=clock, extras=extras)
 
 
 async def call(stage: StageCall[Any, Any], message: Message[Any]) -> Message[Any]:
@@ -55,11 +64,11 @@ def assert_same(found: list[HipRow], wanted: list[HipRow]) -> None:
 def test_films_that_share_a_batch_get_their_own_numbers(
     split_graph: SplitGraph, pipeline: Pipeline, frames: list[FramedHips], run: Run
 ) -> None:
-    async def score_all() -> list[list[HipRow]]:
+    async def score_all() -> list[ScoredFilm]:
         calls = (split_graph(f, timeout_s=60, clock=StepClock()) for f in frames)
         return await asyncio.gather(*calls)
 
-    found = run(score_all())
+    found = [film.rows for film in run(score_all())]
     for rows, film in zip(found, frames, strict=True):
         assert_same(rows, score_hips(pipeline.stages, film)[0])
     # the films differ, or a mixed-up answer would pass
@@ -68,24 +77,76 @@ def test_films_that_share_a_batch_get_their_own_numbers(
 
 
 def test_the_fused_stage_gives_the_numbers_of_the_pipeline(
-    workspace: Store, pipeline: Pipeline, matted: Release, frames: list[FramedHips], run: Run
+    fused_graph: FusedGraph, pipeline: Pipeline, frames: list[FramedHips], run: Run
 ) -> None:
-    graph = FusedGraph(matted.digest, start_stage(FusedStage, stage_setup(workspace, matted)))
+    async def score_all() -> list[ScoredFilm]:
+        calls = (fused_graph(f, timeout_s=60, clock=StepClock()) for f in frames)
+        return await asyncio.gather(*calls)
 
-    async def score_all() -> list[list[HipRow]]:
-        return await asyncio.gather(*(graph(f, timeout_s=60, clock=StepClock()) for f in frames))
+    for scored, film in zip(run(score_all()), frames, strict=True):
+        assert_same(scored.rows, score_hips(pipeline.stages, film)[0])
+        assert (scored.segmentation, scored.views, scored.explanations) == (None, None, None)
 
-    for rows, film in zip(run(score_all()), frames, strict=True):
-        assert_same(rows, score_hips(pipeline.stages, film)[0])
+
+def test_masks_and_heat_maps_are_those_of_the_pipeline_in_both_graphs(
+    split_graph: SplitGraph,
+    fused_graph: FusedGraph,
+    pipeline: Pipeline,
+    frames: list[FramedHips],
+    run: Run,
+) -> None:
+    film, extras = frames[-1], Extras(overlay=True, explain=True)
+    scored = run_stages(pipeline.stages, film)
+    wanted = pipeline.stages.ensemble.explain(scored.views)
+    assert scored.segmentation is not None
+    for graph in (split_graph, fused_graph):
+        clock = StepClock()
+        found = run(call_graph(graph, film, extras, clock))
+        assert np.array_equal(found.segmentation.unpack().masks, scored.segmentation.masks)
+        assert found.explanations.keys() == wanted.keys()
+        for question, maps in wanted.items():
+            for ours, theirs in zip(found.explanations[question], maps, strict=True):
+                assert (ours.members, ours.reason) == (2, None)
+                assert np.array_equal(ours.view, theirs.view)
+                assert np.abs(ours.heat.astype(int) - theirs.heat).max() <= 1
+        assert "explain" in clock.timings_ms()
+    assert any(heat.heat.any() for maps in wanted.values() for heat in maps)
+
+
+def test_films_are_explained_one_at_a_time_and_not_after_their_time(
+    split_graph: SplitGraph, run: Run
+) -> None:
+    running, most = 0, 0
+
+    class SlowEnsemble:
+        def explain(self, views: Views) -> dict[Any, Any]:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            time.sleep(0.1)
+            running -= 1
+            return {}
+
+    explaining = ExplainingThread(SlowEnsemble())
+    views = blank_views(split_graph.release)
+
+    async def crowd() -> list[Any]:
+        deadlines = [NEVER, NEVER, time.time() + 0.05]
+        calls = (explaining(Message("0" * 64, deadline, views)) for deadline in deadlines)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = run(crowd())
+    assert most == 1
+    assert [type(answer) for answer in found] == [Message, Message, DeadlinePassedError]
 
 
 def test_a_release_of_whole_films_needs_the_ensemble_only(
     workspace: Store, frames: list[FramedHips], run: Run
 ) -> None:
     whole = read_release(workspace, "whole")
-    classify = start_stage(EnsembleStage, stage_setup(workspace, whole))
-    graph = SplitGraph(whole, None, None, classify)
-    rows = run(graph(frames[0], timeout_s=60, clock=StepClock()))
+    stage = start_stage(EnsembleStage, stage_setup(workspace, whole))
+    graph = SplitGraph(whole, None, None, by_value(stage), by_value(stage, "explain"))
+    rows = run(graph(frames[0], timeout_s=60, clock=StepClock())).rows
     assert rows[0].areas is None
     assert all(rows[0].present.values())
 
@@ -100,6 +161,7 @@ def test_every_stage_refuses_a_foreign_release(
         (split_graph.segment, frames[0]),
         (split_graph.matte, SegmentedFrames(frames[0], packed)),
         (split_graph.classify, blank_views(split_graph.release)),
+        (split_graph.explain, blank_views(split_graph.release)),
     ]
     for stage, body in asked:
         with pytest.raises(ForeignReleaseError):

@@ -1,0 +1,28 @@
+"""A bench by its name: measures as JSON lines, each with the machine it was taken on."""
+
+import json
+from collections.abc import Callable, Iterator
+
+from hipray import RESEARCH_NOTICE
+from hipray.benchmarks.grid import measure_grid
+from hipray.benchmarks.machine import describe_machine
+from hipray.benchmarks.measure import Measure
+from hipray.config.benchmarks import BenchRun
+from hipray.errors import ConfigError
+
+BENCHES: dict[str, Callable[[BenchRun], Iterator[Measure]]] = {"grid": measure_grid}
+"""Every bench by its name."""
+
+
+def run_bench(config: BenchRun) -> Iterator[str]:
+    """Yield each measure of a bench as one line of JSON, as soon as it is taken.
+
+    Raises ConfigError naming the benches where there is none of that name.
+    """
+    if config.name not in BENCHES:
+        raise ConfigError(
+            f"one of the benches {', '.join(BENCHES)}", f"'{config.name}'", "name one of them"
+        )
+    machine = describe_machine()
+    for measure in BENCHES[config.name](config):
+        yield json.dumps(measure.as_line() | {"machine": machine, "notice": RESEARCH_NOTICE})

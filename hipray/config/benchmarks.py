@@ -1,0 +1,77 @@
+"""What `hipray bench` measures and how large."""
+
+from pydantic import Field
+
+from hipray.config.base import Config
+from hipray.config.jobs import PAPER_BACKBONES
+from hipray.config.phantom import PhantomConfig
+from hipray.vocab import Region, Variant
+
+
+class GpuBench(Config):
+    """The part of the grid bench that needs a GPU."""
+
+    size_px: int = Field(224, ge=32, le=1024)
+    """Input side in pixels."""
+    batch: int = Field(16, ge=2)
+    """Films per optimiser step."""
+    processes: tuple[int, ...] = (1, 2, 4)
+    """Training processes packed on one GPU."""
+    seconds: float = Field(5, gt=0)
+    """Seconds that each rate is measured for."""
+    preset: str = "paper"
+    """Grid whose wall time is projected from the rates."""
+
+
+class GridBench(Config):
+    """The grid bench: its cells are those of regions x backbones x variants, on one fold."""
+
+    regions: tuple[Region, ...] = (Region.TOTAL_HIP,)
+    """Regions of the measured cells."""
+    backbones: tuple[str, ...] = PAPER_BACKBONES
+    """Networks of the measured cells."""
+    variants: tuple[Variant, ...] = (Variant.ORIGINAL, Variant.AUGMENTED)
+    """Variants of the measured cells; `segmented` would need segmenters, which are not measured."""
+    size_px: int = Field(64, ge=32, le=1024)
+    """Input side in pixels."""
+    working_px: int = Field(256, ge=32, le=2048)
+    """Side in pixels of the decoded films."""
+    batch: int = Field(16, ge=2)
+    """Films per optimiser step."""
+    epochs: int = Field(4, ge=1)
+    """Epochs of each cell; none stops early."""
+    repeats: int = Field(3, ge=1)
+    """How often both sides train all cells, in turn."""
+    cores: int = Field(2, ge=1)
+    """CPU cores that either side is given; the script uses as many torch threads."""
+    lanes: int = Field(2, ge=1)
+    """Lanes that share the cores."""
+    local_lanes: bool = False
+    """Run the training loop inside the lane's own process instead of a Ray Train worker."""
+    step_rounds: int = Field(12, ge=1)
+    """Pairs of optimiser steps per network in the comparison of data paths."""
+    trivial_backbone: str = "lcnet_035"
+    """Tiny network of the fits whose fixed cost is measured."""
+    trivial_size_px: int = Field(32, ge=32, le=1024)
+    """Input side in pixels of these fits."""
+    trivial_fits: int = Field(9, ge=1, le=9)
+    """Fits whose fixed cost is measured, one after another and after one more to warm up: with it
+    they are the five folds of two variants."""
+    gpu: GpuBench = GpuBench()
+    """What is measured where there is a GPU."""
+
+
+class BenchRun(Config):
+    """Measure hipray against what a user would otherwise run, both sides on this machine."""
+
+    name: str
+    """Name of the bench: grid."""
+    out: str = "out/bench"
+    """Local folder of the measured workspaces."""
+    workspace: str | None = None
+    """Local folder of an ingested workspace to measure on; it is copied and never written to.
+    Default: a phantom archive, made below `out` once."""
+    phantom: PhantomConfig = PhantomConfig()
+    """The phantom archive."""
+    grid: GridBench = GridBench()
+    """Sizes of the grid bench."""

@@ -1,0 +1,66 @@
+"""One line of JSON per request: who asked is the proxy's business, what happened is here.
+
+A line never has a key, path, address or file name: they may name a patient.
+"""
+
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    ACCEPTED = "accepted"  # an answer with numbers, a batch, a page or a state
+    REFUSED = "refused"  # an answer that gives a reason code instead of numbers
+    PROBLEM = "problem"  # no answer
+
+
+@dataclass
+class AuditLine:
+    """What is told of one request; filled in on its way through the service."""
+
+    request_id: str
+    release_digest: str
+    status: int = 0
+    outcome: Outcome = Outcome.PROBLEM
+    codes: list[str] = field(default_factory=list)
+    """Reason codes of refused films and hips."""
+    films: int = 0
+    """Films that the answer is about."""
+    milliseconds: float = 0.0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    started_s: float = field(default_factory=time.perf_counter, repr=False)
+
+    def note_answer(self, answer: dict[str, Any]) -> None:
+        """Take what an answer refuses and that it is one."""
+        hips = answer["hips"]
+        refusals = [part["refusal"] for part in (answer, *hips) if part["refusal"] is not None]
+        self.codes += [str(refusal["code"]) for refusal in refusals]
+        self.films += 1
+
+    def write(self) -> None:
+        """Write the line."""
+        self.milliseconds = round((time.perf_counter() - self.started_s) * 1000, 2)
+        if 0 < self.status < 400:
+            self.outcome = Outcome.REFUSED if self.codes else Outcome.ACCEPTED
+        told = {k: v for k, v in asdict(self).items() if k != "started_s"}
+        logger.info("%s", json.dumps({"event": "request", **told}))
+
+
+def open_audit_log() -> None:
+    """Send the lines of this process to stderr, where Ray keeps them with the replica's log."""
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

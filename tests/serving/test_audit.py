@@ -1,0 +1,76 @@
+"""One line of JSON per request that says what happened and nothing about whom."""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hipray.config.storage import StorageSettings
+from hipray.serving import audit
+from hipray.serving.audit import AuditLine, Outcome, open_audit_log
+from hipray.serving.graph import SplitGraph
+from tests.serving.conftest import LocalApi
+
+MakeApi = Callable[..., LocalApi]
+NOT_REACHED = StorageSettings(
+    endpoint_url="http://127.0.0.1:9", max_attempts=1, connect_timeout_s=1, anonymous=True
+)
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
+    caplog.set_level(logging.INFO, logger="hipray.serving.audit")
+
+    def read() -> list[dict[str, Any]]:
+        found = [r for r in caplog.records if r.name == "hipray.serving.audit"]
+        return [json.loads(record.getMessage()) for record in found]
+
+    return read
+
+
+def test_a_scored_film_leaves_one_line(
+    make_api: MakeApi,
+    films: list[bytes],
+    split_graph: SplitGraph,
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    answer = make_api().upload(films[0])
+    (line,) = lines()
+    assert line["request_id"] == answer.json()["request_id"]
+    assert line["release_digest"] == split_graph.release.digest
+    assert (line["status"], line["outcome"], line["codes"]) == (200, Outcome.ACCEPTED, [])
+    assert (line["films"], line["bytes_sent"]) == (1, len(answer.content))
+    assert line["bytes_received"] > len(films[0])
+    assert line["milliseconds"] > 0
+
+
+def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
+    make_api: MakeApi, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    api = make_api(allowed_prefixes=("s3://bucket/in",), storage=NOT_REACHED)
+    api.post(files={"file": ("Doe^Jane.dcm", b"no film")})
+    api.post(json={"uri": "s3://bucket/in/Doe^Jane.dcm"})
+    api.get("/Doe^Jane?name=Doe")
+    api.post("/v1/score:batch", json={"films": [{"uri": "s3://bucket/in/Doe^Jane.dcm"}]})
+    told = [(line["status"], line["outcome"], line["codes"]) for line in lines()]
+    assert told == [
+        (200, "refused", ["unreadable"]),
+        (503, "problem", []),
+        (404, "problem", []),
+        (200, "accepted", []),
+    ]
+    assert "Doe" not in json.dumps(lines())
+    assert "bucket" not in json.dumps(lines())
+
+
+def test_the_log_is_opened_once_and_writes_bare_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "logger", logging.getLogger("test.audit"))
+    open_audit_log()
+    open_audit_log()
+    AuditLine("id", "digest", status=200).write()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["outcome"] == "accepted"

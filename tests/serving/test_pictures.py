@@ -1,0 +1,116 @@
+"""Contours and heat maps in an answer: asked for, drawn from what the answer was computed from."""
+
+from base64 import b64decode
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.images import read_hips
+from hipray.explanation import HeatMap
+from hipray.overlay import draw_overlay
+from hipray.pipeline import Pipeline
+from hipray.serving.graph import FusedGraph, SplitGraph
+from hipray.serving.messages import Extras, ScoredFilm
+from hipray.serving.pictures import add_pictures
+from tests.serving.answers import without_request
+from tests.serving.conftest import LocalApi
+from tests.small_release import CLASSIFIER_PX
+
+MakeApi = Callable[..., LocalApi]
+BOTH = {"params": {"overlay": "true", "explain": "true"}}
+
+
+def decode(text: str) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(b64decode(text, validate=True))))
+
+
+@pytest.fixture(params=["split_graph", "fused_graph"])
+def graph(request: pytest.FixtureRequest) -> SplitGraph | FusedGraph:
+    return request.getfixturevalue(request.param)
+
+
+def test_the_overlay_has_the_contours_that_the_pipeline_draws(
+    make_api: MakeApi, graph: SplitGraph | FusedGraph, pipeline: Pipeline, films: list[bytes]
+) -> None:
+    film = films[-1]  # both hips of a pelvis
+    answer = without_request(make_api(graph=graph).upload(film, params={"overlay": "true"}))
+    result = read_hips(film, name="")
+    _, masks = pipeline.answer_with_masks([result])
+    wanted = draw_overlay(result, masks, pipeline.stages.release.working_px)
+    assert b64decode(answer["overlay_png"]) == wanted
+    picture = decode(answer["overlay_png"])
+    for colour in CONTOUR_COLOURS.values():
+        assert (picture == colour).all(-1).any()
+
+
+def test_each_region_has_a_heat_map_of_its_members(
+    make_api: MakeApi, graph: SplitGraph | FusedGraph, films: list[bytes]
+) -> None:
+    response = make_api(graph=graph).upload(films[-1], **BOTH)
+    assert {"explain", "draw"} <= response.json()["timings_ms"].keys()
+    regions = [r for hip in response.json()["hips"] for r in hip["regions"]]
+    assert len(regions) == 6
+    for region in regions:
+        assert region["explanation_reason"] is None
+        assert (region["explanation"]["method"], region["explanation"]["members"]) == (
+            "grad-cam",
+            2,
+        )
+        assert decode(region["explanation"]["png"]).shape == (CLASSIFIER_PX, CLASSIFIER_PX, 3)
+
+
+def test_pictures_change_no_number_and_come_only_where_asked_for(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    api = make_api()
+    plain, drawn = api.upload(films[0]), api.upload(films[0], **BOTH)
+    assert "overlay_png" not in plain.json()
+    assert "explanation" not in plain.text
+    assert not {"explain", "draw"} & plain.json()["timings_ms"].keys()
+    stripped = without_request(drawn)
+    del stripped["overlay_png"]
+    for region in stripped["hips"][0]["regions"]:
+        del region["explanation"], region["explanation_reason"]
+    wanted = without_request(plain)
+    for ours, theirs in zip(
+        stripped["hips"][0]["regions"], wanted["hips"][0]["regions"], strict=True
+    ):
+        assert ours.pop("probability") == pytest.approx(theirs.pop("probability"), abs=1e-5)
+    del stripped["hips"][0]["headline"], wanted["hips"][0]["headline"]
+    assert stripped == wanted
+
+
+def test_a_refused_film_has_no_picture(make_api: MakeApi) -> None:
+    answer = without_request(make_api().upload(b"no film", **BOTH))
+    assert answer["refusal"]["code"] == "unreadable"
+    assert answer["overlay_png"] is None
+
+
+@pytest.mark.parametrize("query", [{"overlay": "1"}, {"explain": "yes"}, {"overlay": ""}])
+def test_a_switch_is_true_or_false(make_api: MakeApi, query: dict[str, str]) -> None:
+    answer = make_api().upload(b"", params=query)
+    assert answer.status_code == 400
+    assert "'true' or 'false'" in answer.json()["detail"]
+
+
+def test_where_a_network_has_no_map_the_answer_says_why(
+    split_graph: SplitGraph, films: list[bytes]
+) -> None:
+    release = split_graph.release
+    regions: list[dict[str, Any]] = [
+        {"region": region, "label_type": label} for region, label in release.questions
+    ]
+    heat = HeatMap(np.zeros((8, 8), np.uint8), None, 0, "it shows none")
+    film = ScoredFilm([], explanations={question: [heat] for question in release.questions})
+    answer: dict[str, Any] = {"hips": [{"index": 0, "regions": regions}]}
+    result = read_hips(films[0], name="")
+    add_pictures(
+        answer, Extras(explain=True), result=result, film=film, working_px=release.working_px
+    )
+    assert [r["explanation"] for r in regions] == [None] * len(regions)
+    assert {r["explanation_reason"] for r in regions} == {"it shows none"}
