@@ -3,9 +3,9 @@
 Every job names a workspace, the folder or `s3://` prefix that holds its inputs and results.
 """
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hipray.config.base import Config
 from hipray.config.evaluation import EvaluationConfig
@@ -68,10 +68,12 @@ class Scaling(Config):
     number is asked for whole: lanes that do not fit yet wait and make an autoscaler add nodes."""
     local_lanes: bool = False
     """Run the training loop inside the lane's own process instead of a Ray Train worker."""
+    workers_per_fit: int = Field(1, ge=1, le=64)
+    """Workers of one lane that train each fit together (distributed data parallel)."""
     cpus_per_lane: float = Field(1, gt=0)
-    """CPUs that one lane reserves; its torch threads are set to match."""
+    """CPUs that each worker of a lane reserves; its torch threads are set to match."""
     gpus_per_lane: float = Field(0, ge=0)
-    """GPUs that one lane reserves; a fraction packs lanes on one GPU."""
+    """GPUs that each worker of a lane reserves; a fraction packs lanes on one GPU."""
     gpu_memory_gib: float | None = Field(None, gt=0)
     """Memory of one GPU in GiB, for the check that the largest fit fits; default: ask the GPUs."""
     max_attempts: int = Field(2, ge=1)
@@ -87,6 +89,17 @@ class Scaling(Config):
     """Seconds without a fit to claim after which a lane ends and gives its node back."""
     store_wait_s: float = Field(600, ge=0)
     """Seconds that lanes and driver wait for a store out of reach before they end."""
+
+    @model_validator(mode="after")
+    def _check_crews(self) -> Self:
+        if self.workers_per_fit > 1 and self.local_lanes:
+            raise ValueError("workers_per_fit > 1 needs Ray Train workers; set local_lanes = false")
+        if self.workers_per_fit > 1 and 0 < self.gpus_per_lane < 1:
+            raise ValueError(
+                "workers_per_fit > 1 needs whole GPUs: two workers of a fit cannot share one; "
+                "set gpus_per_lane = 1"
+            )
+        return self
 
 
 class GridRun(Job):

@@ -35,7 +35,8 @@ def count_lanes(nodes: Iterable[NodeSize], scaling: Scaling, *, fit_bytes: int =
 
     `fit_bytes` is the largest fit's need on a CPU lane.
     """
-    return sum(_count_on(node, scaling, LANE_BYTES + fit_bytes) for node in nodes)
+    workers = sum(_count_on(node, scaling, LANE_BYTES + fit_bytes) for node in nodes)
+    return workers // scaling.workers_per_fit
 
 
 def _count_on(node: NodeSize, scaling: Scaling, lane_bytes: int) -> int:

@@ -22,9 +22,10 @@ from hipray.errors import ConfigError, HiprayError
 from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
+from hipray.training.crew import ALONE, Crew
 from hipray.training.device_errors import DeviceLostError
 from hipray.training.fits import FitFiles
-from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain
+from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain, follow
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.memory import check_gpu_memory
@@ -64,7 +65,7 @@ def host_lane(payload: dict[str, Any], submission: str, lane: str) -> dict[str, 
         _lane_loop,
         train_loop_config={"payload": payload, "submission": submission, "lane": lane},
         scaling_config=ScalingConfig(
-            num_workers=0 if scaling.local_lanes else 1,
+            num_workers=0 if scaling.local_lanes else scaling.workers_per_fit,
             use_gpu=scaling.gpus_per_lane > 0,
             resources_per_worker=None if scaling.local_lanes else _worker_resources(config),
         ),
@@ -99,13 +100,14 @@ def _worker_resources(config: GridRun) -> dict[str, float]:
 
 
 def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
-    """The training function of a lane's one worker.
+    """The training function of each worker of a lane.
 
     Returns a report or what ended it: only a dead process, not an error, is worth a restart. A
     lost GPU ends the process, for only a new one can use it again.
     """
     try:
-        return asdict(_drain_plan(options))
+        report = _drain_plan(options)
+        return {} if report is None else asdict(report)
     except DeviceLostError as error:
         logger.error("the lane's process ends: %s", error)
         _end_process(HANG_EXIT_CODE)
@@ -116,18 +118,22 @@ def _lane_loop(options: dict[str, Any]) -> dict[str, Any]:
         return {"error": "defect", "parts": (traceback.format_exc(),)}
 
 
-def _drain_plan(options: dict[str, Any]) -> LaneReport:
+def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
+    """Drain the plan as the lane's leader, or follow it and report nothing."""
     config = GridRun.model_validate(options["payload"])
     scaling, lane = config.scaling, options["lane"]
     torch.set_num_threads(max(1, int(scaling.cpus_per_lane)))
     store = open_patient_store(config)
     plan = _read_own_plan(store, config)
     ledger = open_ledger(store, config, options["submission"])
+    context = _lane_context(config, plan)
+    if not context.crew.leads:
+        follow(plan, ledger, read_inputs(store, config), context)
+        return None
     notes = LaneNotes(open_store(config.workspace, config.storage), config.run, lane)
     notes.wait()
     # this lane's last process is gone: its fit need not wait for the lease to run out
     ledger.release_lane(lane, [p.digest for p in plan])
-    context = _lane_context(config, plan)
     settings = LaneSettings(
         lane,
         fit_timeout_s=scaling.fit_timeout_s,
@@ -168,13 +174,19 @@ def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
 
 
 def _lane_context(config: GridRun, plan: list[PlannedFit]) -> FitContext:
+    device = local_context().device if config.scaling.gpus_per_lane > 0 else torch.device("cpu")
+    context = FitContext(device=device, crew=_find_crew(config, device))
     share = config.scaling.gpus_per_lane
-    if share <= 0:
-        return FitContext()
-    context = local_context()
     if context.device.type == "cuda":
         total = int(torch.cuda.get_device_properties(context.device).total_memory)
         check_gpu_memory(plan, config.experiment, gpu_bytes=total, gpus_per_lane=share)
         if share < 1:
             torch.cuda.set_per_process_memory_fraction(share)
     return context
+
+
+def _find_crew(config: GridRun, device: torch.device) -> Crew:
+    if config.scaling.workers_per_fit == 1:
+        return ALONE
+    here = ray.train.get_context()
+    return Crew(here.get_world_rank(), here.get_world_size(), device)

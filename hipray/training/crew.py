@@ -6,7 +6,7 @@ Batch norm is computed over all of them on GPUs; on CPUs torch has no such thing
 normalises by its own share.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ class Crew:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where figures travel: the crew's GPU for NCCL, the CPU for gloo."""
 
     @property
     def leads(self) -> bool:
@@ -59,7 +61,7 @@ class Crew:
         """Return the mean of a figure over the crew, the same in every process."""
         if self.size == 1:
             return value
-        total = torch.tensor(value, dtype=torch.float64)
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
         return float(total) / self.size
 
@@ -67,10 +69,23 @@ class Crew:
         """Return the leader's figure: what decides must be the same in every process."""
         if self.size == 1:
             return value
-        told = torch.tensor(value, dtype=torch.float64)
+        told = torch.tensor(value, dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(told, src=0)
         return float(told)
 
+    def call(self, place: int) -> None:
+        """Name the next fit to the crew, as its place in the plan; the leader's part."""
+        self.agree(float(place))
+
+    def hear(self) -> int:
+        """Return the place that the leader calls; every other process's part."""
+        return int(self.agree(0.0))
+
+
+WAIT = -1
+"""Called while no fit can be claimed: a crew that heard nothing would give its leader up."""
+END = -2
+"""Called when the plan is drained."""
 
 ALONE = Crew()
 """A fit trained by one process."""

@@ -32,6 +32,19 @@ class DeviceLostError(HiprayError):
         )
 
 
+class CrewLostError(DeviceLostError):
+    """One process of a crew failed in the middle of a fit: the others wait for it in vain."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Return the error that a process's own `error` amounts to."""
+        return cls(
+            "all workers of a fit to take each step",
+            str(error).splitlines()[0] if str(error) else type(error).__name__,
+            "the lane starts again with new workers, from the last checkpoint",
+        )
+
+
 class FitMemoryError(HiprayError):
     """A fit does not fit into its lane's part of a GPU."""
 

@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from hipray.errors import (
@@ -19,7 +19,9 @@ from hipray.errors import (
 )
 from hipray.storage import Lease
 from hipray.training.context import EpochReport, FitContext
+from hipray.training.crew import END, WAIT
 from hipray.training.device_errors import (
+    CrewLostError,
     DeviceLostError,
     FitMemoryError,
     is_device_error,
@@ -107,6 +109,37 @@ def drain(
     the GPU can no longer be used by this process, and a StorageError where the store is lost.
     """
     lane = _Lane(ledger, inputs, settings, context, on_epoch, on_commit, notes)
+    hears = True
+    try:
+        return _drain(plan, lane)
+    except DeviceLostError:
+        hears = False  # the crew is in the middle of a fit
+        raise
+    finally:
+        if hears:
+            context.crew.call(END)
+
+
+def follow(
+    plan: Sequence[PlannedFit], ledger: Ledger, inputs: FitInputs, context: FitContext
+) -> None:
+    """Train the fits that the crew's leader calls, until it calls the end.
+
+    The leader alone claims, saves and commits. What is wrong with a fit's data is wrong in every
+    process of the crew alike, and the leader writes it down.
+    """
+    while (place := context.crew.hear()) != END:
+        if place == WAIT:
+            continue
+        planned = plan[place]
+        own = replace(context, checkpoints=ledger.checkpoints(planned))
+        with suppress(DataError, ConfigError):
+            run_fit(planned, ledger, inputs, own)
+
+
+def _drain(plan: Sequence[PlannedFit], lane: _Lane) -> LaneReport:
+    ledger, settings, crew = lane.ledger, lane.settings, lane.context.crew
+    places = {planned.digest: place for place, planned in enumerate(plan)}
     done = failed = in_a_row = 0
     idle_since: float | None = None
     while in_a_row < MAX_FAILURES_IN_A_ROW:
@@ -120,6 +153,7 @@ def drain(
             _wait(lane)
             continue
         with claimed[1]:
+            crew.call(places[claimed[0].digest])
             finished = _try_fit(*claimed, lane)
         idle_since = None
         done, failed = done + finished, failed + (not finished)
@@ -147,6 +181,7 @@ def _has_idled(since: float | None, limit_s: float | None) -> bool:
 
 
 def _wait(lane: _Lane) -> None:
+    lane.context.crew.call(WAIT)
     if lane.notes is not None:
         lane.notes.wait()
     time.sleep(lane.settings.poll_s)
@@ -192,13 +227,19 @@ def _try_fit(planned: PlannedFit, lease: Lease, lane: _Lane) -> bool:
     try:
         with _guard(planned, lease, lane):
             _run_and_commit(planned, lease, lane)
-    except (StoreUnavailableError, StoreFullError, AccessDeniedError):
+    except (StoreUnavailableError, StoreFullError, AccessDeniedError) as error:
+        if lane.context.crew.size > 1:
+            raise CrewLostError.of(error) from error
         raise  # no fault of this fit: the next one would meet it too
+    except (DataError, ConfigError) as error:
+        _record(planned, error, lane, final=True)
+        return False
     except Exception as error:
+        _record(planned, error, lane, final=False)
         if is_device_error(error):
-            _record(planned, error, lane, final=False)
             raise DeviceLostError.of(error) from error
-        _record(planned, error, lane, final=isinstance(error, (DataError, ConfigError)))
+        if lane.context.crew.size > 1:
+            raise CrewLostError.of(error) from error
         return False
     return True
 
@@ -237,10 +278,16 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
         deadline=started + limit if limit else None,
         report=lambda report: _report(planned, report, lane),
     )
-    result = run_sparing_memory(
-        lambda: run_fit(planned, lane.ledger, lane.inputs, context),
-        experiment=lane.inputs.experiment, fit=planned.fit, gpus=lane.settings.gpus,
-    )  # fmt: skip
+
+    def run() -> FitFiles:
+        return run_fit(planned, lane.ledger, lane.inputs, context)
+
+    if context.crew.size > 1:
+        result = run()  # one of a crew cannot try again alone
+    else:
+        result = run_sparing_memory(
+            run, experiment=lane.inputs.experiment, fit=planned.fit, gpus=lane.settings.gpus
+        )
     first = lane.ledger.commit(
         planned,
         result.files,

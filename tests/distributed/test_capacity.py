@@ -20,7 +20,7 @@ PLAN = [
 
 
 def node(cpus=8.0, gpus=0.0, gib=1000.0, gpu_type=""):
-    return NodeSize("f" * 56, cpus, gpus, gib * GIB, gpu_type)
+    return NodeSize("ab" * 28, cpus, gpus, gib * GIB, gpu_type)
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,13 @@ def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:
     assert result.done == result.fits
     lanes = {done.lane for _, done in read_run(store, "small").classifiers}
     assert len(lanes) == 1
+
+
+@pytest.mark.cluster
+def test_two_workers_of_a_lane_train_each_fit_together(store: Store) -> None:
+    scaling = Scaling(lanes=1, workers_per_fit=2, cpus_per_lane=1)
+    result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
+    assert result.done == result.fits
+    run = read_run(store, "small")
+    assert {done.attempt for _, done in run.classifiers} == {1}
+    assert run.predictions["score"].between(0, 1).all()

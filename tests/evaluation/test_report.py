@@ -309,7 +309,7 @@ def test_planned_cells_are_counted_not_assumed(lean_inputs):
 
 
 def test_a_release_that_cannot_be_evaluated_leaves_the_cells_standing(lean_inputs):
-    bare = lean_inputs.manifest.assign(t_femoral_neck=np.nan)
+    bare = lean_inputs.manifest.assign(t_femoral_neck=np.nan, label_t_score_femoral_neck=None)
     members = (read_cell(lean_inputs.predictions),)
     page = build_report(replace(lean_inputs, manifest=bare, members=members))["index.html"]
     assert b"No release was evaluated end to end: expected a fold that every member" in page

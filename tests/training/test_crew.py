@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hipray.errors import ConfigError
-from hipray.training.crew import ALONE, Crew
+from hipray.training.crew import ALONE, END, Crew
 
 WORKER = """
 import json, sys, torch
@@ -86,3 +86,4 @@ def test_unequal_shares_weigh_as_in_the_whole_batch():
 def test_one_process_alone_asks_nobody():
     assert ALONE.leads
     assert ALONE.mean(0.3) == ALONE.agree(0.3) == 0.3
+    ALONE.call(END)
