@@ -1,0 +1,91 @@
+"""How a Serve config file is checked: Ray's own schema, unknown keys refused, hipray's settings."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+MOST_REPLICAS = 16
+"""No deployment of this project may grow beyond it; a larger number is a slip."""
+
+
+def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a Serve config file."""
+    from ray.serve.schema import ServeDeploySchema
+
+    try:
+        ServeDeploySchema.model_validate(config)
+    except ValidationError as error:
+        yield f"Serve refuses it: {error.errors()[0]['loc']} {error.errors()[0]['msg']}"
+        return
+    yield from _find_unknown_keys(ServeDeploySchema, config, "")
+    for application in config["applications"]:
+        yield from _check_application(application, host=config["http_options"].get("host"))
+
+
+def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str) -> Iterator[str]:
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in given.items():
+        if key not in fields:
+            yield f"unknown key {where}{key}"
+            continue
+        nested = _model_in(fields[key].annotation)
+        if nested is None:
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield from _find_unknown_keys(nested, each, f"{where}{key}.")
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def _check_application(application: dict[str, Any], *, host: str | None) -> Iterator[str]:
+    from hipray.config.jobs import ServeRun
+
+    yield from _check_import_path(application)
+    try:
+        run = ServeRun.model_validate(application.get("args", {}))
+    except ValidationError as error:
+        yield f"hipray refuses its arguments: {error.errors()[0]['loc']}"
+        return
+    if run.host != host:
+        yield f"listens on {host} and tells hipray {run.host}"
+    if host not in LOOPBACK and not run.token_sha256 and not getattr(run, "token_file", None):
+        yield "answers everyone"
+    for deployment in application.get("deployments", []):
+        yield from _check_scale(deployment, run)
+
+
+def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
+    """Read the module instead of importing it: that would load torch."""
+    module, _, name = application["import_path"].partition(":")
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    tree = ast.parse(path.read_text("utf-8") if path.exists() else "")
+    builders = {
+        node.name: ast.unparse(node.args) for node in tree.body if isinstance(node, ast.FunctionDef)
+    }
+    if builders.get(name) != "config: ServeRun":
+        yield f"{application['import_path']} is not a function of a ServeRun"
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    for deployment in application.get("deployments", []):
+        if deployment["name"] not in words:
+            yield f"{module} deploys no {deployment['name']}"
+
+
+def _check_scale(deployment: dict[str, Any], run: Any) -> Iterator[str]:
+    scale = deployment.get("autoscaling_config")
+    if scale is None:
+        return
+    if not scale.get("min_replicas", 1) <= scale.get("max_replicas", 0) <= MOST_REPLICAS:
+        yield f"{deployment['name']} has no sensible maximum of replicas"
+    if scale.get("max_replicas") != run.max_replicas:
+        yield f"{deployment['name']} differs from max_replicas of the arguments"

@@ -1,0 +1,288 @@
+"""The launcher's files: Ray's own checks, EC2's request shape, and a start against moto's EC2."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import S3Server
+from tests.k8s.mutation import spoil
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+AWS, ONPREM = ROOT / "cluster/aws.yaml", ROOT / "cluster/onprem.yaml"
+MOST_NODES = 64
+"""No cluster of this project may grow beyond it; a larger number is a slip."""
+DEFAULTS_OF_RAY = ("setup_commands", "head_setup_commands", "head_start_ray_commands",
+                   "worker_start_ray_commands", "idle_timeout_minutes", "docker")  # fmt: skip
+"""What the launcher would otherwise fill in: a nightly Ray, an open dashboard."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text("utf-8")))
+
+
+def _prepare(config: dict[str, Any]) -> dict[str, Any]:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    return dict(prepared)
+
+
+@cache
+def _request_shape() -> Any:
+    import botocore.session
+
+    model = botocore.session.get_session().get_service_model("ec2")
+    return model.operation_model("RunInstances").input_shape
+
+
+def _request_errors(node_config: dict[str, Any]) -> str:
+    from botocore.validate import ParamValidator
+
+    # SubnetIds is the launcher's own word: it tries one after the other
+    request = {key: value for key, value in node_config.items() if key != "SubnetIds"}
+    request |= {"MinCount": 1, "MaxCount": 1}
+    return str(ParamValidator().validate(request, _request_shape()).generate_report())
+
+
+def find_problems(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a launcher file."""
+    try:
+        prepared = _prepare(config)
+    except Exception as error:
+        return [f"the launcher refuses it: {error}"]
+    problems = [f"leaves {key} to Ray" for key in DEFAULTS_OF_RAY if key not in config]
+    commands = config.get("head_start_ray_commands", []) + config.get(
+        "worker_start_ray_commands", []
+    )
+    for command in commands:
+        if "ray start" not in command:
+            continue
+        if not command.startswith("export RAY_AUTH_MODE=token;"):
+            problems.append("starts without a token")
+        if "--head" in command and "--dashboard-host=127.0.0.1" not in command:
+            problems.append("shows its dashboard")
+        if "--head" in command and "--num-cpus=0" not in command:
+            problems.append("works on its head")
+    if config.get("file_mounts") != {"~/.ray/auth_token": "~/.ray/auth_token"}:
+        problems.append("does not carry the token")
+    if not 1 <= prepared["max_workers"] <= MOST_NODES:
+        problems.append(f"grows to {prepared['max_workers']} nodes")
+    if config["provider"]["type"] == "aws":
+        problems += _aws_problems(config)
+    else:
+        workers = len(config["provider"]["worker_ips"])
+        if not config.get("min_workers") == config.get("max_workers") == workers:
+            problems.append("min_workers and max_workers are not the number of machines")
+    return problems
+
+
+def _aws_problems(config: dict[str, Any]) -> list[str]:
+    problems = []
+    provider, types = config["provider"], config["available_node_types"]
+    if provider.get("cache_stopped_nodes") is not False:
+        problems.append("keeps disks of stopped nodes")
+    if provider.get("use_internal_ips") is not True:
+        problems.append("uses public addresses")
+    if "security_group" in provider:
+        problems.append("lets the launcher open a security group")
+    for name, node in types.items():
+        own = node["node_config"]
+        is_head = name == config["head_node_type"]
+        found = _request_errors(own)
+        problems += [f"{name}: {found}"] if found else []
+        if not own.get("SecurityGroupIds") or not own.get("SubnetIds"):
+            problems.append(f"{name}: leaves its network to the launcher")
+        profile = "hipray-head" if is_head else "hipray-worker"
+        if own.get("IamInstanceProfile") != {"Name": profile}:
+            problems.append(f"{name}: has another instance profile")
+        if own.get("MetadataOptions", {}).get("HttpTokens") != "required":
+            problems.append(f"{name}: answers IMDSv1")
+        disks = own.get("BlockDeviceMappings", [])
+        if not disks or not all(disk["Ebs"].get("Encrypted") is True for disk in disks):
+            problems.append(f"{name}: disks are not encrypted")
+        if is_head == ("InstanceMarketOptions" in own):
+            problems.append(f"{name}: spot where it should not be, or not where it should")
+        if node.get("min_workers", 0) != 0:
+            problems.append(f"{name}: does not start from zero")
+        if not is_head and not 1 <= node.get("max_workers", 0) <= MOST_NODES:
+            problems.append(f"{name}: has no sensible maximum")
+    if types[config["head_node_type"]]["resources"].get("CPU") != 0:
+        problems.append("the head takes work")
+    return problems
+
+
+@pytest.mark.parametrize("path", [AWS, ONPREM], ids=lambda path: path.name)
+def test_a_launcher_file_is_accepted_and_keeps_the_rules(path: Path) -> None:
+    assert find_problems(_read(path)) == []
+
+
+def test_spot_workers_of_several_kinds_are_offered_for_gpus_and_for_cpus() -> None:
+    types = _read(AWS)["available_node_types"]
+    for resource, least in (("GPU", 3), ("CPU", 5)):
+        kinds = {
+            node["node_config"]["InstanceType"]
+            for name, node in types.items()
+            if name != "head" and node["resources"].get(resource)
+        }
+        assert len(kinds) >= least
+
+
+GPU = "available_node_types/gpu-g5"
+SLIPS: list[tuple[Path, str, Any]] = [
+    (AWS, "max_worker", 3),
+    (AWS, "max_workers", 100000),
+    (AWS, "idle_timeout_minutes", None),
+    (AWS, "setup_commands", None),
+    (AWS, "docker", None),
+    (AWS, "head_node_type", "haed"),
+    (AWS, "file_mounts", {}),
+    (AWS, "head_start_ray_commands", ["ray start --head --dashboard-host=127.0.0.1 --num-cpus=0"]),
+    (AWS, "head_start_ray_commands", ["export RAY_AUTH_MODE=token; ray start --head --num-cpus=0"]),
+    (AWS, "worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"]),
+    (AWS, "provider/cache_stopped_nodes", True),
+    (AWS, "provider/use_internal_ips", False),
+    (AWS, "provider/security_group", {"GroupName": "x"}),
+    (AWS, f"{GPU}/node_config/InstancType", "g5.xlarge"),
+    (AWS, f"{GPU}/node_config/InstanceType", 5),
+    (AWS, f"{GPU}/node_config/SecurityGroupIds", None),
+    (AWS, f"{GPU}/node_config/SubnetIds", None),
+    (AWS, f"{GPU}/node_config/IamInstanceProfile", None),
+    (AWS, f"{GPU}/node_config/IamInstanceProfile", {"Name": "hipray-head"}),
+    (AWS, f"{GPU}/node_config/InstanceMarketOptions", None),
+    (AWS, f"{GPU}/node_config/MetadataOptions", {"HttpTokens": "optional"}),
+    (AWS, f"{GPU}/node_config/BlockDeviceMappings", [{"DeviceName": "/dev/sda1", "Ebs": {}}]),
+    (AWS, f"{GPU}/max_workers", 100000),
+    (AWS, f"{GPU}/min_workers", 4),
+    (AWS, f"{GPU}/max_worker", 3),
+    (AWS, "available_node_types/head/resources", {"CPU": 4}),
+    (AWS, "available_node_types/head/node_config/InstanceMarketOptions", {"MarketType": "spot"}),
+    (ONPREM, "max_workers", 3),
+    (ONPREM, "provider/worker_ips", ["192.0.2.11"]),
+    (ONPREM, "provider/type", "lokal"),
+    (ONPREM, "file_mounts", {}),
+    (ONPREM, "docker", None),
+    (ONPREM, "worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"]),
+]
+
+
+@pytest.mark.parametrize(("path", "key", "value"), SLIPS, ids=lambda v: str(getattr(v, "name", v)))
+def test_a_slip_in_a_launcher_file_is_found(path: Path, key: str, value: Any) -> None:
+    config = _read(path)
+    spoil(config, key, value)
+    assert find_problems(config)
+
+
+START = """
+import copy, json, sys
+from pathlib import Path
+import boto3, yaml
+from ray.autoscaler._private.aws.config import bootstrap_aws
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.util import prepare_config
+from ray.autoscaler.tags import TAG_RAY_NODE_KIND
+
+config = yaml.safe_load(Path(sys.argv[1]).read_text())
+region = config["provider"]["region"]
+ec2 = boto3.client("ec2", region_name=region)
+vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone=region + "a")
+group = ec2.create_security_group(GroupName="hipray", Description="hipray", VpcId=vpc)["GroupId"]
+ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[{
+    "IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}])
+ec2.create_key_pair(KeyName="hipray")
+key = Path.home() / "hipray.pem"
+key.write_text("none")
+config["auth"]["ssh_private_key"] = str(key)
+iam = boto3.client("iam")
+for name in ("hipray-head", "hipray-worker"):
+    iam.create_instance_profile(InstanceProfileName=name)
+image = ec2.describe_images()["Images"][0]["ImageId"]
+for node in config["available_node_types"].values():
+    node["node_config"].update(
+        SecurityGroupIds=[group], SubnetIds=[subnet["Subnet"]["SubnetId"]], ImageId=image)
+before = {g["GroupId"] for g in ec2.describe_security_groups()["SecurityGroups"]}
+booted = bootstrap_aws(prepare_config(config))
+provider = AWSNodeProvider(booted["provider"], booted["cluster_name"])
+for name in ("head", "gpu-g5", "cpu-m6i"):
+    node_config = copy.deepcopy(booted["available_node_types"][name]["node_config"])
+    provider.create_node(node_config, {TAG_RAY_NODE_KIND: name}, 1)
+nodes = {}
+for reservation in ec2.describe_instances()["Reservations"]:
+    for node in reservation["Instances"]:
+        tags = {tag["Key"]: tag["Value"] for tag in node["Tags"]}
+        volumes = [d["Ebs"]["VolumeId"] for d in node["BlockDeviceMappings"]]
+        nodes[tags[TAG_RAY_NODE_KIND]] = {
+            "type": node["InstanceType"],
+            "spot": node.get("InstanceLifecycle") == "spot",
+            "profile": node.get("IamInstanceProfile", {}).get("Arn", "").rpartition("/")[2],
+            "tokens": node["MetadataOptions"]["HttpTokens"],
+            "groups": [g["GroupId"] for g in node["SecurityGroups"]],
+            "encrypted": [v["Encrypted"] for v in
+                          ec2.describe_volumes(VolumeIds=volumes)["Volumes"]],
+            "project": tags.get("project"),
+        }
+groups = ec2.describe_security_groups()["SecurityGroups"]
+own = [g for g in groups if g["GroupId"] == group][0]
+print(json.dumps({
+    "nodes": nodes, "group": group,
+    "new_groups": sorted({g["GroupId"] for g in groups} - before),
+    "open": [r for r in own["IpPermissions"] if r.get("IpRanges") or r.get("Ipv6Ranges")],
+}))
+"""
+
+
+@pytest.mark.cluster
+def test_a_start_on_ec2_opens_nothing_and_makes_nodes_as_written(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    environment = {
+        **os.environ, "HOME": str(tmp_path), "AWS_ENDPOINT_URL": s3_server.endpoint_url,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", START, str(AWS)],
+        capture_output=True, text=True, timeout=200, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    made = json.loads(ended.stdout.splitlines()[-1])
+    assert made["open"] == []
+    assert made["new_groups"] == []
+    for name, kind in (
+        ("head", "m6i.xlarge"),
+        ("gpu-g5", "g5.2xlarge"),
+        ("cpu-m6i", "m6i.4xlarge"),
+    ):
+        node = made["nodes"][name]
+        assert node["type"] == kind
+        assert node["spot"] is (name != "head")
+        assert node["profile"] == ("hipray-head" if name == "head" else "hipray-worker")
+        assert node["tokens"] == "required"
+        assert node["groups"] == [made["group"]]
+        assert node["encrypted"] == [True]
+        assert node["project"] == "hipray"
+
+
+def test_the_instance_profiles_reach_one_prefix_and_pass_one_role() -> None:
+    for name in ("head", "worker"):
+        policy = json.loads((ROOT / f"cluster/iam/{name}.json").read_text("utf-8"))
+        for statement in policy["Statement"]:
+            actions = statement["Action"]
+            actions = [actions] if isinstance(actions, str) else actions
+            assert not any("*" in action for action in actions)
+            if any(a.startswith("s3:") and a != "s3:ListBucket" for a in actions):
+                assert statement["Resource"].endswith("hospital-hipray/osteoporosis/*")
+            if "s3:ListBucket" in actions:
+                assert statement["Condition"]["StringLike"]["s3:prefix"]
+            if "iam:PassRole" in actions:
+                assert statement["Resource"].endswith("role/hipray-worker")
+        has_ec2 = any(str(a).startswith("ec2:") for s in policy["Statement"] for a in s["Action"])
+        assert has_ec2 is (name == "head")

@@ -1,0 +1,116 @@
+"""Prometheus, alerts and the dashboard name metrics that exist: Ray's own and the package's."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CLUSTER = ROOT / "cluster"
+METRIC = re.compile(r"\b(?:ray|autoscaler)_[a-z0-9_]+")
+KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
+"""What Prometheus sees of each kind of ray.util.metrics."""
+
+
+def _own_metrics() -> Iterator[str]:
+    """Yield the names under which the package's own metrics arrive, from its source."""
+    for path in (ROOT / "hipray").rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        imported = {
+            alias.asname or alias.name: alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "ray.util.metrics"
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            kind = imported.get(getattr(getattr(node, "func", None), "id", ""))
+            if kind in KINDS and isinstance(node, ast.Call) and node.args:
+                yield from (f"ray_{ast.literal_eval(node.args[0])}{end}" for end in KINDS[kind])
+
+
+@cache
+def _ray_metrics() -> frozenset[str]:
+    """Return the names in the dashboards that Ray itself ships."""
+    import ray
+
+    folder = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
+    text = "".join(path.read_text("utf-8") for path in folder.glob("*_panels.py"))
+    return frozenset(METRIC.findall(text))
+
+
+def _expressions(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"expr", "query"} and isinstance(value, str):
+                yield value
+            yield from _expressions(value)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _expressions(each)
+
+
+def _unknown(document: Any) -> set[str]:
+    named = {name for text in _expressions(document) for name in METRIC.findall(text)}
+    assert named
+    return named - _ray_metrics() - set(_own_metrics())
+
+
+def test_the_package_has_metrics_of_its_own() -> None:
+    assert "ray_hipray_grid_fits" in set(_own_metrics())
+
+
+def test_the_dashboard_shows_metrics_that_exist() -> None:
+    assert _unknown(json.loads((CLUSTER / "grafana.json").read_text("utf-8"))) == set()
+
+
+def test_the_alerts_watch_metrics_that_exist() -> None:
+    assert _unknown(yaml.safe_load((CLUSTER / "alerts.yaml").read_text("utf-8"))) == set()
+
+
+def test_a_misspelt_metric_is_found() -> None:
+    assert _unknown({"expr": "sum(ray_hipray_grid_fit)"}) == {"ray_hipray_grid_fit"}
+    assert _unknown({"expr": "autoscaler_nodes"}) == {"autoscaler_nodes"}
+
+
+def test_every_metric_of_the_package_is_on_the_dashboard() -> None:
+    shown = (CLUSTER / "grafana.json").read_text("utf-8")
+    stems = {re.sub(r"_(bucket|count|sum|total)$", "", name) for name in _own_metrics()}
+    assert [stem for stem in sorted(stems) if stem not in shown] == []
+
+
+def test_the_dashboard_is_one_that_grafana_can_import() -> None:
+    dashboard = json.loads((CLUSTER / "grafana.json").read_text("utf-8"))
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        assert {"title", "type", "gridPos", "targets", "datasource"} <= set(panel)
+    variables = {each["name"] for each in dashboard["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(dashboard)))
+    assert used <= variables
+
+
+def test_every_alert_has_a_passage_in_the_runbook() -> None:
+    headings = re.findall(r"^\*\*(.+?)\*\*", (CLUSTER / "README.md").read_text("utf-8"), re.M)
+    words = " ".join(headings).lower()
+    for group in yaml.safe_load((CLUSTER / "alerts.yaml").read_text("utf-8"))["groups"]:
+        for rule in group["rules"]:
+            assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+            assert rule["annotations"]["runbook"] in words, rule["alert"]
+
+
+def test_prometheus_accepts_configuration_and_rules() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    ended = subprocess.run(
+        ["promtool", "check", "config", "prometheus.yaml"],
+        cwd=CLUSTER, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr

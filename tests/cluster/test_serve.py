@@ -1,0 +1,59 @@
+"""The Serve config file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.serve_files import LOOPBACK, find_serve_problems
+from tests.k8s.mutation import spoil
+
+PATH = Path(__file__).resolve().parent.parent.parent / "cluster/serve.yaml"
+
+
+def _read() -> dict[str, Any]:
+    return dict(yaml.safe_load(PATH.read_text("utf-8")))
+
+
+def test_the_serve_file_has_known_keys_and_arguments() -> None:
+    assert list(find_serve_problems(_read())) == []
+
+
+def test_the_endpoint_is_on_loopback_as_written() -> None:
+    assert _read()["http_options"]["host"] in LOOPBACK
+
+
+APPLICATION = "applications/0"
+ARGUMENTS = f"{APPLICATION}/args"
+STAGE = f"{APPLICATION}/deployments/0"
+SLIPS: list[tuple[str, Any]] = [
+    ("proxy_locations", "HeadOnly"),
+    ("http_options/prot", 1),
+    ("http_options/port", "eight thousand"),
+    ("http_options/host", "0.0.0.0"),
+    (f"{ARGUMENTS}/host", "0.0.0.0"),
+    (f"{ARGUMENTS}/batchs", 1),
+    (f"{ARGUMENTS}/batch", 0),
+    (f"{ARGUMENTS}/token_sha256", ["not a digest"]),
+    (f"{APPLICATION}/import_path", "hipray.serving.ap:build_app"),
+    (f"{APPLICATION}/import_path", "hipray.serving.app:build_ap"),
+    (f"{STAGE}/max_replica", 1),
+    (f"{STAGE}/name", "inres"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SLIPS)
+def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
+    config = _read()
+    spoil(config, path, value)
+    assert list(find_serve_problems(config))
+
+
+def test_an_open_endpoint_without_tokens_is_found() -> None:
+    config = _read()
+    for path in ("http_options/host", f"{ARGUMENTS}/host"):
+        spoil(config, path, "0.0.0.0")
+    assert list(find_serve_problems(config)) == []
+    spoil(config, f"{ARGUMENTS}/token_sha256", [])
+    assert list(find_serve_problems(config)) == ["answers everyone"]

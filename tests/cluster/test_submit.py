@@ -1,0 +1,92 @@
+"""Submitting: the same run twice is one run, and exit codes tell a scheduler what to do."""
+
+import importlib.util
+import shlex
+import socket
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from ray.job_submission import JobDetails, JobStatus, JobType
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def submit() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("submit", ROOT / "cluster/submit.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _known(submission_id: str, status: JobStatus) -> JobDetails:
+    return JobDetails(
+        type=JobType.SUBMISSION, submission_id=submission_id, status=status, entrypoint="python x"
+    )
+
+
+def test_the_same_job_with_the_same_arguments_has_the_same_name(submit: ModuleType) -> None:
+    name = submit.name_submission("grid", ["--preset", "grid"])
+    assert name == submit.name_submission("grid", ["--preset", "grid"])
+    assert name.startswith("hipray-grid-")
+    assert name != submit.name_submission("grid", ["--preset", "paper"])
+    assert name != submit.name_submission("tune", ["--preset", "grid"])
+
+
+def test_a_live_submission_is_followed_and_an_ended_one_counted(submit: ModuleType) -> None:
+    known = [
+        _known("hipray-grid-abc-1", JobStatus.FAILED),
+        _known("hipray-grid-abc-2", JobStatus.RUNNING),
+        _known("hipray-grid-def-7", JobStatus.RUNNING),
+        _known("someone-elses", JobStatus.RUNNING),
+    ]
+    assert submit.count_attempts("hipray-grid-abc", known) == (2, "hipray-grid-abc-2")
+    assert submit.count_attempts("hipray-grid-abc", known[:1]) == (1, None)
+    assert submit.count_attempts("hipray-grid-xyz", known) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "code"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 2, 2),
+        (JobStatus.FAILED, 75, 75),
+        (JobStatus.FAILED, None, 75),
+        (JobStatus.FAILED, -9, 75),
+        (JobStatus.FAILED, 0, 1),
+        (JobStatus.STOPPED, None, 143),
+    ],
+)
+def test_a_scheduler_is_told_what_the_job_said(
+    submit: ModuleType, status: JobStatus, driver: int | None, code: int
+) -> None:
+    assert submit.read_exit_code(status, driver) == code
+
+
+def test_the_package_travels_with_the_job_unless_the_image_has_it(submit: ModuleType) -> None:
+    arguments = ["--set", "a=b c"]
+    shipped = submit.describe_job("grid", arguments, installed=False)
+    assert Path(shipped["runtime_env"]["working_dir"], "grid.py").exists()
+    assert Path(shipped["runtime_env"]["py_modules"][0], "__init__.py").exists()
+    assert shlex.split(shipped["entrypoint"]) == ["python", "grid.py", "--set", "a=b c"]
+    installed = submit.describe_job("grid", arguments, installed=True)
+    assert installed["runtime_env"].keys() == {"env_vars"}
+    assert installed["entrypoint"].startswith("python /opt/hipray/jobs/grid.py")
+
+
+def test_a_cluster_out_of_reach_is_worth_another_try(
+    submit: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert submit.main(["--address", address, "status", "grid"]) == 75
+    assert address in capsys.readouterr().err
+
+
+def test_a_job_that_does_not_exist_is_refused(submit: ModuleType) -> None:
+    with pytest.raises(SystemExit) as ended:
+        submit.main(["gird"])
+    assert ended.value.code == 2

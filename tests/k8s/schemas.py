@@ -1,0 +1,157 @@
+"""Schemas of every kind in k8s/, unknown fields refused: kinds of operators are derived from their
+CRDs (schemas.json), Kubernetes' own are written here as the closed list of fields that are used."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+TEXTS: Schema = {"type": "array", "items": TEXT}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+FLAG: Schema = {"type": "boolean"}
+WORDS: Schema = {"type": "object", "additionalProperties": TEXT}
+PORT: Schema = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, TEXT]}
+QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+POD: Schema = {"$ref": "#/kinds/PodTemplateSpec"}
+
+
+def one_of(*values: str) -> Schema:
+    """Return a schema of fixed words."""
+    return {"enum": list(values)}
+
+
+def array(items: Schema) -> Schema:
+    """Return a schema of a list with at least one entry."""
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+def closed(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
+    """Return a schema of a mapping without other keys."""
+    return {
+        "type": "object", "properties": properties, "required": list(required),
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+META = closed(("name",), name=TEXT, namespace=TEXT, labels=WORDS, annotations=WORDS)
+EXPRESSION = closed(
+    ("key", "operator"), key=TEXT, operator=one_of("In", "NotIn", "Exists", "DoesNotExist"),
+    values=TEXTS,
+)  # fmt: skip
+SELECTOR = closed(matchLabels=WORDS, matchExpressions=array(EXPRESSION))
+PEER = closed(
+    podSelector=SELECTOR,
+    namespaceSelector=SELECTOR,
+    ipBlock=closed(("cidr",), cidr=TEXT, **{"except": TEXTS}),
+)
+POLICY_PORT = closed(("protocol", "port"), protocol=one_of("TCP", "UDP"), port=PORT)
+CLAIM = closed(
+    ("accessModes", "resources"), accessModes=TEXTS, resources=closed(requests=QUANTITIES)
+)
+BACKEND = closed(
+    ("service",),
+    service=closed(("name", "port"), name=TEXT, port=closed(("number",), number=COUNT)),
+)
+JOB = closed(
+    ("template",), backoffLimit=COUNT, activeDeadlineSeconds=COUNT, template=POD,
+    ttlSecondsAfterFinished=COUNT,
+    podFailurePolicy=closed(("rules",), rules=array(closed(
+        ("action",), action=one_of("FailJob", "Ignore", "Count"),
+        onExitCodes=closed(
+            ("operator", "values"), containerName=TEXT, operator=one_of("In", "NotIn"),
+            values=array({"type": "integer"}),
+        ),
+        onPodConditions=array(closed(("type",), type=TEXT, status=one_of("True", "False"))),
+    ))),
+)  # fmt: skip
+
+CORE: dict[tuple[str, str], Schema] = {
+    ("v1", "Namespace"): {},
+    ("v1", "ConfigMap"): {"data": WORDS},
+    ("v1", "ServiceAccount"): {"automountServiceAccountToken": FLAG},
+    ("v1", "Service"): {"spec": closed(
+        ("selector", "ports"), clusterIP=one_of("None"), selector=WORDS,
+        ports=array(closed(("port",), name=TEXT, port=PORT, targetPort=PORT)),
+    )},
+    ("v1", "PersistentVolumeClaim"): {"spec": CLAIM},
+    ("apps/v1", "StatefulSet"): {"spec": closed(
+        ("serviceName", "selector", "template"), serviceName=TEXT, replicas=COUNT,
+        selector=SELECTOR, template=POD,
+        volumeClaimTemplates=array(closed(metadata=closed(name=TEXT), spec=CLAIM)),
+    )},
+    ("apps/v1", "Deployment"): {"spec": closed(
+        ("selector", "template"), replicas=COUNT, selector=SELECTOR, template=POD,
+        strategy=closed(type=one_of("Recreate", "RollingUpdate")),
+    )},
+    ("batch/v1", "Job"): {"spec": JOB},
+    ("batch/v1", "CronJob"): {"spec": closed(
+        ("schedule", "jobTemplate"), schedule=TEXT, timeZone=TEXT, suspend=FLAG,
+        concurrencyPolicy=one_of("Allow", "Forbid", "Replace"), startingDeadlineSeconds=COUNT,
+        successfulJobsHistoryLimit=COUNT, failedJobsHistoryLimit=COUNT,
+        jobTemplate=closed(("spec",), spec=JOB),
+    )},
+    ("policy/v1", "PodDisruptionBudget"): {"spec": closed(
+        ("selector",), maxUnavailable=COUNT, minAvailable=COUNT, selector=SELECTOR
+    )},
+    ("networking.k8s.io/v1", "NetworkPolicy"): {"spec": closed(
+        ("podSelector", "policyTypes"), podSelector=SELECTOR,
+        policyTypes=array(one_of("Ingress", "Egress")),
+        ingress=array(closed(("from",), ports=array(POLICY_PORT), **{"from": array(PEER)})),
+        egress=array(closed(ports=array(POLICY_PORT), to=array(PEER))),
+    )},
+    ("networking.k8s.io/v1", "Ingress"): {"spec": closed(
+        ("tls", "rules"), ingressClassName=TEXT,
+        tls=array(closed(("hosts", "secretName"), hosts=TEXTS, secretName=TEXT)),
+        rules=array(closed(("host", "http"), host=TEXT, http=closed(("paths",), paths=array(
+            closed(
+                ("path", "pathType", "backend"), path=TEXT, pathType=one_of("Prefix", "Exact"),
+                backend=BACKEND,
+            )
+        )))),
+    )},
+}  # fmt: skip
+OPERATORS = {
+    "RayCluster": "ray.io/v1",
+    "RayJob": "ray.io/v1",
+    "RayService": "ray.io/v1",
+    "PodMonitor": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1",
+}
+
+
+@cache
+def _derived() -> Schema:
+    text = Path(__file__).with_name("schemas.json").read_text("utf-8")
+    return {key: value for key, value in json.loads(text).items() if key != "about"}
+
+
+@cache
+def _validator(version: str, kind: str) -> Draft202012Validator | None:
+    if OPERATORS.get(kind) == version:
+        body: Schema = {"spec": {"$ref": f"#/kinds/{kind}"}}
+    elif (version, kind) in CORE:
+        body = CORE[version, kind]
+    else:
+        return None
+    top = closed(
+        ("apiVersion", "kind", "metadata", *(key for key in ("spec", "data") if key in body)),
+        apiVersion=TEXT, kind=TEXT, metadata=META, **body,
+    )  # fmt: skip
+    return Draft202012Validator({**top, **_derived()})
+
+
+def find_schema_errors(document: dict[str, Any]) -> list[str]:
+    """Return what the API server would refuse, and kinds that are not known here."""
+    version, kind = str(document.get("apiVersion")), str(document.get("kind"))
+    validator = _validator(version, kind)
+    if validator is None:
+        return [f"unknown kind {version} {kind}"]
+    return [
+        f"{kind}/{'/'.join(map(str, error.absolute_path))}: {error.message[:200]}"
+        for error in validator.iter_errors(document)
+    ]

@@ -1,0 +1,192 @@
+"""Every manifest, as written and as the overlays make it, against schemas and rules."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.k8s.kustomize import Document, build, read_documents
+from tests.k8s.rules import ROOT, cluster_of, find_problems, list_pods
+from tests.k8s.schemas import find_schema_errors
+
+K8S = ROOT / "k8s"
+OVERLAYS = ("dev", "dev/jobs", "prod", "prod/jobs")
+FILES = sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml")
+PATCHES = {"settings.patch.yaml"}
+
+
+def _names(documents: list[Document], kind: str) -> set[str]:
+    return {each["metadata"]["name"] for each in documents if each["kind"] == kind}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(K8S)))
+def test_a_manifest_has_known_fields_and_keeps_the_rules(path: Path) -> None:
+    documents = read_documents(path)
+    assert documents
+    assert [error for each in documents for error in find_schema_errors(each)] == []
+    assert [problem for each in documents for problem in find_problems(each)] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_an_overlay_makes_keeps_them_too(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay)
+    assert [error for each in documents for error in find_schema_errors(each)] == []
+    assert [problem for each in documents for problem in find_problems(each)] == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_overlays_are_read_as_kubectl_reads_them(overlay: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    folder = K8S / "overlays" / overlay
+    made = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0, made.stderr
+    assert _by_name(list(yaml.safe_load_all(made.stdout))) == _by_name(build(folder))
+
+
+def _by_name(documents: list[Document]) -> dict[tuple[str, str], Document]:
+    for each in documents:
+        text = each.get("spec", {}).get("serveConfigV2")
+        if text:  # kustomize takes its last line end away
+            each["spec"]["serveConfigV2"] = text.rstrip()
+    return {(each["kind"], each["metadata"]["name"]): each for each in documents}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(K8S)))
+def test_every_manifest_is_used(path: Path) -> None:
+    kustomization = (path.parent / "kustomization.yaml").read_text("utf-8")
+    assert path.name in kustomization
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_every_pod_starts_behind_a_closed_door(overlay: str) -> None:
+    policies = [
+        each for each in build(K8S / "overlays" / overlay) if each["kind"] == "NetworkPolicy"
+    ]
+    everything = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert [each["metadata"]["name"] for each in policies if each["spec"] == everything] == [
+        "deny-all"
+    ]
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_no_policy_opens_the_dashboard_to_the_ingress(overlay: str) -> None:
+    for each in build(K8S / "overlays" / overlay):
+        if each["kind"] != "NetworkPolicy":
+            continue
+        for rule in each["spec"].get("ingress", []):
+            ports = {port["port"] for port in rule.get("ports", [])}
+            if "ingress-nginx" in str(rule["from"]):
+                assert ports == {8000}
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_the_namespace_enforces_the_restricted_profile(overlay: str) -> None:
+    (namespace,) = [e for e in build(K8S / "overlays" / overlay) if e["kind"] == "Namespace"]
+    labels = namespace["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_what_pods_name_exists(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay) + build(K8S / "overlays" / overlay / "jobs")
+    text = yaml.safe_dump_all(documents)
+    accounts = {pod["spec"].get("serviceAccountName") for d in documents for _, pod in list_pods(d)}
+    assert accounts - {None} <= _names(documents, "ServiceAccount")
+    assert _references(documents, "configMapRef") <= _names(documents, "ConfigMap")
+    made = set(re.findall(r"make_secret (\S+)", (K8S / "secrets.sh").read_text("utf-8")))
+    secrets = _references(documents, "secretRef") | _references(documents, "secretKeyRef")
+    assert secrets | {"hipray-ray-token"} <= made
+    assert "hipray-ray-token" in text
+
+
+def _references(node: Any, key: str) -> set[str]:
+    if isinstance(node, list):
+        return {name for each in node for name in _references(each, key)}
+    if not isinstance(node, dict):
+        return set()
+    own = {node[key]["name"]} if key in node else set()
+    return own | {name for each in node.values() for name in _references(each, key)}
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_each_service_monitor_budget_and_policy_selects_pods_that_exist(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay) + build(K8S / "overlays" / overlay / "jobs")
+    pods = [pod["metadata"]["labels"] for each in documents for _, pod in list_pods(each)]
+    known = {(key, value) for labels in pods for key, value in labels.items()}
+    for each in documents:
+        if each["kind"] in {"PodMonitor", "PodDisruptionBudget"}:
+            wanted = each["spec"]["selector"]["matchLabels"]
+        elif each["kind"] == "Service":
+            wanted = each["spec"]["selector"]
+        elif each["kind"] == "NetworkPolicy":
+            wanted = each["spec"]["podSelector"].get("matchLabels", {})
+        else:
+            continue
+        own = {(k, v) for k, v in wanted.items() if not k.startswith("ray.io/")}
+        assert own <= known, each["metadata"]["name"]
+
+
+def test_settings_of_kuberay_clusters_do_not_drift_apart() -> None:
+    shared = ("rayVersion", "authOptions", "autoscalerOptions")
+    clusters = [
+        cluster_of(d) for path in FILES for d in read_documents(path) if "ray.io" in d["apiVersion"]
+    ]
+    assert len(clusters) == 6
+    for cluster in clusters:
+        for key in shared:
+            left, right = dict_without_idle(cluster[key]), dict_without_idle(clusters[0][key])
+            assert left == right
+
+
+def dict_without_idle(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: each for key, each in value.items() if key != "idleTimeoutSeconds"}
+
+
+def test_the_endpoint_has_two_workers_on_two_nodes_and_two_replicas_of_each_stage() -> None:
+    (service,) = [e for e in build(K8S / "overlays/prod") if e["kind"] == "RayService"]
+    (group,) = cluster_of(service)["workerGroupSpecs"]
+    spread = group["template"]["spec"]["topologySpreadConstraints"]
+    assert group["minReplicas"] >= 2
+    assert {"kubernetes.io/hostname"} == {
+        each["topologyKey"] for each in spread if each["whenUnsatisfiable"] == "DoNotSchedule"
+    }
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    for deployment in application["deployments"]:
+        assert deployment["autoscaling_config"]["min_replicas"] == 2
+        assert deployment["max_replicas_per_node"] == 1
+
+
+def test_redis_keeps_what_the_heads_must_remember_on_a_volume() -> None:
+    (redis,) = [e for e in build(K8S / "overlays/prod") if e["kind"] == "StatefulSet"]
+    assert redis["spec"]["volumeClaimTemplates"]
+    for kind in ("RayCluster", "RayService"):
+        (each,) = [e for e in build(K8S / "overlays/prod") if e["kind"] == kind]
+        assert cluster_of(each)["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]
+
+
+def test_minio_is_for_dev_only() -> None:
+    assert "minio" not in yaml.safe_dump_all(build(K8S / "overlays/prod"))
+    assert "minio" in yaml.safe_dump_all(build(K8S / "overlays/dev"))
+
+
+def test_kubernetes_and_virtual_machines_have_the_same_alerts() -> None:
+    (rule,) = read_documents(K8S / "base/prometheus-rule.yaml")
+    (alerts,) = read_documents(ROOT / "cluster/alerts.yaml")
+    assert rule["spec"]["groups"] == alerts["groups"]
+
+
+def test_no_secret_is_written_into_a_manifest() -> None:
+    for path in K8S.rglob("*"):
+        if path.is_file():
+            text = path.read_text("utf-8")
+            assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY", text), path
+            assert not re.search(r"(?im)^\s*(stringData|redis-password):\s*\S", text), path

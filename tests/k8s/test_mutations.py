@@ -1,0 +1,214 @@
+"""The checks themselves: each file is spoilt in many ways, and something must complain."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.k8s.kustomize import Document, read_documents
+from tests.k8s.mutation import spoil
+from tests.k8s.rules import ROOT, find_problems
+from tests.k8s.schemas import find_schema_errors
+
+BASE, JOBS = ROOT / "k8s/base", ROOT / "k8s/jobs"
+FREE = {"labels", "annotations", "data", "matchLabels", "rayStartParams", "requests", "limits"}
+"""Maps whose keys are anyone's."""
+
+
+def _documents() -> list[tuple[str, Document]]:
+    return [
+        (f"{path.name}:{document['kind']}/{document['metadata']['name']}", document)
+        for folder in (BASE, JOBS, ROOT / "k8s/overlays/prod", ROOT / "k8s/overlays/dev")
+        for path in sorted(folder.glob("*.yaml"))
+        if path.name not in {"kustomization.yaml", "settings.patch.yaml"}
+        for document in read_documents(path)
+    ]
+
+
+def _complaints(document: Document) -> list[str]:
+    return find_schema_errors(document) or find_problems(document)
+
+
+def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield (*path, key)
+            if key not in FREE:
+                yield from _places(value, (*path, key))
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _places(value, (*path, number))
+
+
+def _one_place_per_key(document: Document) -> list[tuple[Any, ...]]:
+    """The last place of each key; a Service selects by labels, which are anyone's too."""
+    free = FREE | ({"selector"} if document["kind"] == "Service" else set())
+    places = [p for p in _places(document) if not free & set(p[:-1]) and p[-1] not in free]
+    return list({path[-1]: path for path in places}.values())
+
+
+def _at(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+DOCUMENTS = _documents()
+IDS = [name for name, _ in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", [d for _, d in DOCUMENTS], ids=IDS)
+def test_each_misspelt_key_is_found(document: Document) -> None:
+    for path in _one_place_per_key(document):
+        spoilt = copy.deepcopy(document)
+        parent = _at(spoilt, path[:-1])
+        parent[f"{path[-1]}x"] = parent.pop(path[-1])
+        assert find_schema_errors(spoilt), path
+
+
+@pytest.mark.parametrize("document", [d for _, d in DOCUMENTS], ids=IDS)
+def test_each_number_or_flag_written_as_text_is_found(document: Document) -> None:
+    for path in _one_place_per_key(document):
+        value = _at(document, path)
+        if not isinstance(value, bool | int) or path[-1] in {"port", "targetPort"}:
+            continue  # ports may have names
+        spoilt = copy.deepcopy(document)
+        _at(spoilt, path[:-1])[path[-1]] = f"{value}!"
+        assert find_schema_errors(spoilt), path
+
+
+CLUSTER_IN = {
+    "RayCluster": "spec", "RayJob": "spec/rayClusterSpec", "RayService": "spec/rayClusterConfig",
+}  # fmt: skip
+HEAD, GROUP = "headGroupSpec", "workerGroupSpecs/0"
+POD = f"{GROUP}/template/spec"
+CONTAINER = f"{POD}/containers/0"
+RAY_SLIPS: list[tuple[str, Any]] = [
+    ("authOptions/mode", "disabled"),
+    ("authOptions", None),
+    ("authOptions/secretName", "another"),
+    ("rayVersion", "2.59.0"),
+    ("enableInTreeAutoscaling", False),
+    ("autoscalerOptions/version", "v3"),
+    ("autoscalerOptions/version", "v1"),
+    ("networkPolicy", {"mode": "DenyAll"}),
+    (f"{HEAD}/rayStartParams/num-cpus", None),
+    (f"{HEAD}/rayStartParams/num-cpus", 0),
+    (f"{HEAD}/rayStartParams/redis-password", "x"),
+    (f"{HEAD}/template/spec/automountServiceAccountToken", False),
+    (f"{GROUP}/maxReplicas", None),
+    (f"{GROUP}/maxReplicas", 2147483647),
+    (f"{GROUP}/minReplicas", 60),
+    (f"{GROUP}/suspend", True),
+    (f"{POD}/restartPolicy", "Always"),
+    (f"{POD}/automountServiceAccountToken", True),
+    (f"{POD}/hostNetwork", True),
+    (f"{POD}/securityContext/runAsNonRoot", False),
+    (f"{POD}/securityContext/runAsUser", 0),
+    (f"{POD}/securityContext/seccompProfile", None),
+    (f"{POD}/volumes/+", {"name": "host", "hostPath": {"path": "/"}}),
+    (f"{CONTAINER}/image", "hipray:latest"),
+    (f"{CONTAINER}/image", "hipray"),
+    (f"{CONTAINER}/resources/limits", None),
+    (f"{CONTAINER}/resources/requests/cpu", "1"),
+    (f"{CONTAINER}/readinessProbe", {"tcpSocket": {"port": 1}}),
+    (f"{CONTAINER}/env", [{"name": "REDIS_PASSWORD", "value": "x"}]),
+    (f"{CONTAINER}/securityContext/allowPrivilegeEscalation", True),
+    (f"{CONTAINER}/securityContext/privileged", True),
+    (f"{CONTAINER}/securityContext/capabilities", None),
+    (f"{CONTAINER}/securityContext/readOnlyRootFilesystem", False),
+]
+RAY_DOCUMENTS = [(name, d) for name, d in DOCUMENTS if "ray.io" in d["apiVersion"]]
+
+
+@pytest.mark.parametrize(("path", "value"), RAY_SLIPS)
+def test_a_slip_in_any_ray_cluster_is_found(path: str, value: Any) -> None:
+    for name, document in RAY_DOCUMENTS:
+        spoilt = copy.deepcopy(document)
+        spoil(spoilt, f"{CLUSTER_IN[document['kind']]}/{path}", value)
+        assert _complaints(spoilt), name
+
+
+EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+HTTPS = [{"protocol": "TCP", "port": 443}]
+FINAL_CODES = "spec/jobTemplate/spec/podFailurePolicy/rules/0/onExitCodes/values"
+CRON_POD = "spec/jobTemplate/spec/template/spec"
+RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED"}}
+OTHER_SLIPS: list[tuple[str, str, Any]] = [
+    ("RayJob", "metadata/name", "h" * 48),
+    ("RayJob", "spec/shutdownAfterJobFinishes", None),
+    ("RayJob", "spec/deletionStrategy", {"deletionRules": [RULE]}),
+    ("RayJob", "spec/activeDeadlineSeconds", None),
+    ("RayJob", "spec/preRunningDeadlineSeconds", None),
+    ("RayJob", "spec/backoffLimit", None),
+    ("RayJob", "spec/clusterSelector", {"ray.io/cluster": "hipray"}),
+    ("RayJob", "spec/entrypoint", "python /opt/hipray/jobs/gird.py"),
+    ("RayJob", "spec/entrypoint", "python /opt/hipray/jobs/grid.py --set scalling.lanes=2"),
+    ("RayJob", "spec/entrypoint", "python jobs/grid.py"),
+    ("RayJob", "spec/submitterPodTemplate/spec/securityContext", None),
+    ("RayService", "metadata/name", "h" * 48),
+    ("RayService", "spec/upgradeStrategy/type", "None"),
+    ("RayService", "spec/excludeHeadPodFromServeSvc", None),
+    ("CronJob", "spec/concurrencyPolicy", "Allow"),
+    ("CronJob", f"{FINAL_CODES}/+", 75),
+    ("CronJob", FINAL_CODES, [2]),
+    ("CronJob", f"{CRON_POD}/securityContext/runAsUser", 0),
+    ("NetworkPolicy", "spec/ingress", [{"from": [EVERYWHERE]}]),
+    ("NetworkPolicy", "spec/ingress", [{"ports": HTTPS}]),
+    ("NetworkPolicy", "spec/ingress", [{"from": [{"namespaceSelector": {}}]}]),
+    ("NetworkPolicy", "spec/ingress", [{"from": [{"podSelector": {}}]}]),
+    ("NetworkPolicy", "spec/egress", [{"to": [EVERYWHERE], "ports": HTTPS}]),
+    ("NetworkPolicy", "spec/egress", [{"ports": HTTPS}]),
+    ("Ingress", "spec/tls/0/hosts", ["other.example.org"]),
+    ("Ingress", "spec/rules/0/http/paths/0/backend/service/name", "hipray-head-svc"),
+    ("Ingress", "spec/rules/0/http/paths/0/backend/service/port/number", 8265),
+    ("Service", "spec/type", "LoadBalancer"),
+    ("StatefulSet", "spec/template/spec/containers/0/image", "redis"),
+    ("PrometheusRule", "spec/groups/0/rules/0/exprs", "up"),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), OTHER_SLIPS)
+def test_a_slip_in_any_other_place_is_found(kind: str, path: str, value: Any) -> None:
+    documents = [document for _, document in DOCUMENTS if document["kind"] == kind]
+    assert documents
+    for document in documents:
+        spoilt = copy.deepcopy(document)
+        spoil(spoilt, path, value)
+        assert _complaints(spoilt), document["metadata"]["name"]
+
+
+STAGE = "applications/0/deployments/0"
+SERVE_SLIPS: list[tuple[str, Any]] = [
+    (f"{STAGE}/num_replica", 3),
+    (f"{STAGE}/autoscaling_config/max_replicas", 1000),
+    (f"{STAGE}/autoscaling_config/min_replica", 2),
+    ("applications/0/args/relaese", "x"),
+    ("applications/0/args/token_sha256", None),
+    ("applications/0/args/host", "127.0.0.1"),
+    ("applications/0/import_path", "hipray.serving.app:app"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), SERVE_SLIPS)
+def test_a_slip_inside_the_serve_configuration_is_found(path: str, value: Any) -> None:
+    (service,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["kind"] == "RayService"]
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    spoil(config, path, value)
+    service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+    assert _complaints(service)
+
+
+def test_a_secret_in_a_file_is_found() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}
+    assert find_schema_errors(secret)
+    assert find_problems(secret)
+
+
+def test_every_folder_of_manifests_is_spoilt() -> None:
+    spoilt = {name.partition(":")[0] for name, _ in DOCUMENTS}
+    written = {path.name for path in Path(ROOT / "k8s").rglob("*.yaml")}
+    assert written - spoilt == {"kustomization.yaml", "settings.patch.yaml"}
