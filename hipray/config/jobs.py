@@ -82,6 +82,10 @@ class Scaling(Config):
     """Restarts of a lane whose process dies."""
     lease_s: float = Field(60, gt=0)
     """Seconds without a heartbeat after which a lane's fit is handed out again."""
+    checkpoint_s: float = Field(30, ge=0)
+    """Seconds of training that a killed fit may lose beside the epoch it was in: an epoch is saved
+    once this many have passed since the last one. 0 saves each epoch. A checkpoint of ResNet50 is
+    400 MB: saved after each short epoch it would cost more than the training."""
     fit_timeout_s: float | None = Field(None, gt=0)
     """Time limit of one fit in seconds. A fit that hangs past it takes its lane's process along,
     which starts again and goes on with other fits."""

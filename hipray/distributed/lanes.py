@@ -136,6 +136,7 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
     ledger.release_lane(lane, [p.digest for p in plan])
     settings = LaneSettings(
         lane,
+        checkpoint_s=scaling.checkpoint_s,
         fit_timeout_s=scaling.fit_timeout_s,
         idle_s=scaling.idle_lane_s,
         gpus=scaling.gpus_per_lane,

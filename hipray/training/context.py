@@ -40,7 +40,9 @@ class FitContext:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     checkpoints: CheckpointStore | None = None
-    """Where each epoch is saved; None trains without resume."""
+    """Where epochs are saved; None trains without resume."""
+    checkpoint_s: float = 0.0
+    """Seconds of training after which the next epoch is saved; 0 saves each one."""
     report: Callable[[EpochReport], None] = _say_nothing
     """Called after each epoch."""
     crew: Crew = ALONE

@@ -58,6 +58,8 @@ class LaneSettings:
     name: str
     poll_s: float = 1.0
     """Pause before looking again when every open fit is another lane's."""
+    checkpoint_s: float = 0.0
+    """Seconds of training that a killed fit may lose beside the epoch it was in."""
     fit_timeout_s: float | None = None
     hang_grace_s: float = 60.0
     """Seconds past the time limit in which the training loop should notice it by itself."""
@@ -275,6 +277,7 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
     context = replace(
         lane.context,
         checkpoints=lane.ledger.checkpoints(planned),
+        checkpoint_s=lane.settings.checkpoint_s,
         deadline=started + limit if limit else None,
         report=lambda report: _report(planned, report, lane),
     )

@@ -1,4 +1,4 @@
-"""The one training loop: epochs, early stopping, a checkpoint after each, exact resume.
+"""The one training loop: epochs, early stopping, checkpoints between them, exact resume.
 
 Every epoch seeds its own randomness from (seed, epoch), so a fit resumed after epoch k ends with
 the same weights as one that was never interrupted.
@@ -56,6 +56,7 @@ def run_epochs(
     Leaves `task.module` with the weights of its best epoch.
     """
     history, best = _resume(task, context)
+    saved_at = time.monotonic()
     while history.epochs < epochs and not _is_stale(history, patience):
         context.check_deadline()
         started = time.perf_counter()
@@ -66,7 +67,9 @@ def run_epochs(
         if history.best_epoch < 0 or inner_loss < history.inner_loss[history.best_epoch]:
             history.best_epoch = history.epochs - 1
             best = _copy(task.module.state_dict())
-        _save(task, history, best, context)
+        if time.monotonic() - saved_at >= context.checkpoint_s:
+            _save(task, history, best, context)
+            saved_at = time.monotonic()
         seconds = time.perf_counter() - started
         context.report(EpochReport(history.epochs, epochs, train_loss, inner_loss, seconds))
     task.module.load_state_dict(best)

@@ -73,6 +73,14 @@ def assert_same(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_an_epoch_is_saved_when_enough_seconds_have_passed(tmp_path):
+    run(NoisyTask(), tmp_path / "each")
+    run(NoisyTask(), tmp_path / "rare", checkpoint_s=3600)
+    each, rare = (CheckpointStore(open_store(str(tmp_path / name))) for name in ("each", "rare"))
+    assert each.load_latest().epoch == 6
+    assert rare.load_latest() is None
+
+
 @pytest.mark.parametrize("killed_after", [1, 3, 5])
 def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(tmp_path, killed_after):
     whole, first, second = NoisyTask(), NoisyTask(), NoisyTask()
