@@ -111,7 +111,7 @@ class MaskSource(StrEnum):
     PREDICTED = "predicted"
     TRUE = "true"
     DILATED = "dilated"  # the predicted mask grown by a margin: separates "context lost"
-    BOX = "box"  # the predicted mask's bounding box, nothing blanked inside it
+    BOX = "box"  # the square about the predicted mask, nothing blanked
 
 
 class SegmenterArch(StrEnum):

@@ -3,8 +3,8 @@
 Legend of shapes: N hips, S side of the frame in pixels, P side of the crop in pixels.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 import cv2
 import numpy as np
@@ -26,7 +26,11 @@ class Crops:
 
 
 class Matter:
-    """Cuts one region out of framed hips."""
+    """Cuts one region out of framed hips.
+
+    A box keeps the whole square about the region: bone beside it and soft tissue give a network
+    the region's surroundings, and no black edge drowns its texture.
+    """
 
     def __init__(self, settings: MattingSettings) -> None:
         self._settings = settings
@@ -42,37 +46,28 @@ class Matter:
         return Crops(films, present)
 
     def _cut(self, frame: Pixels, mask: Mask, size_px: int) -> Pixels:
-        kept = KEEP[self._settings.mask](mask, self._settings)
+        region = self._outline(mask)
+        kept = True if self._settings.mask is MaskSource.BOX else region
         matted = np.where(kept, frame, 0).astype(np.uint8)
         margin = round(self._settings.margin_fraction * frame.shape[0])
-        top, left, side = _square_around(kept, margin)
+        top, left, side = _square_around(region, margin)
         return resize(_window(matted, top, left, side), size_px, size_px)
 
+    def _outline(self, mask: Mask) -> Mask:
+        """The region that a mask stands for; who drew it makes no difference."""
+        match self._settings.mask:
+            case MaskSource.DILATED:
+                return _dilate(mask, round(self._settings.dilate_fraction * mask.shape[0]))
+            case MaskSource.PREDICTED | MaskSource.TRUE | MaskSource.BOX:
+                return mask
+            case _:
+                assert_never(self._settings.mask)
 
-def _as_is(mask: Mask, settings: MattingSettings) -> Mask:
-    return mask
 
-
-def _dilate(mask: Mask, settings: MattingSettings) -> Mask:
-    radius = max(1, round(settings.dilate_fraction * mask.shape[0]))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+def _dilate(mask: Mask, radius: int) -> Mask:
+    side = 2 * max(1, radius) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     return np.asarray(cv2.dilate(mask.astype(np.uint8), disc) > 0)
-
-
-def _box(mask: Mask, settings: MattingSettings) -> Mask:
-    top, bottom, left, right = _bounds(mask)
-    boxed = np.zeros_like(mask)
-    boxed[top:bottom, left:right] = True
-    return boxed
-
-
-KEEP: dict[MaskSource, Callable[[Mask, MattingSettings], Mask]] = {
-    MaskSource.PREDICTED: _as_is,
-    MaskSource.TRUE: _as_is,
-    MaskSource.DILATED: _dilate,
-    MaskSource.BOX: _box,
-}
-"""What each kind of mask keeps; predicted and true masks differ only in who drew them."""
 
 
 def _bounds(mask: Mask) -> tuple[int, int, int, int]:

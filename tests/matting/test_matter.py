@@ -41,6 +41,11 @@ def test_a_box_keeps_what_the_mask_leaves_out():
     assert np.array_equal(cut(mask, mask=MaskSource.BOX).films[0], FRAME[0, 30:70, 40:80])
 
 
+def test_a_box_keeps_the_whole_square_about_a_long_region():
+    crop = cut(draw_mask(20, 80, 45, 55), mask=MaskSource.BOX, margin_fraction=0.05, size=70)
+    assert np.array_equal(crop.films[0], FRAME[0, 15:85, 15:85])
+
+
 def test_a_dilated_mask_adds_a_rim_of_the_wanted_width():
     crop = cut(draw_mask(), mask=MaskSource.DILATED, dilate_fraction=0.05, size=50).films[0]
     assert np.array_equal(crop[5:45, 5:45], FRAME[0, 30:70, 40:80])
