@@ -15,12 +15,6 @@ def digest_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """Return the sha256 of a file without holding it in memory."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def digest_of(value: Any) -> str:
     """Return the sha256 of `value` as canonical JSON (sorted keys; models by their fields)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_as_json)

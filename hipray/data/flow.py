@@ -17,6 +17,7 @@ def describe_flow(flow: Flow) -> str:
         *(f"  refused {code}: {count}" for code, count in sorted(flow.refused.items())),
         f"{flow.hips} hips of {flow.patients} patients, {flow.annotations} with annotations",
         *_dropped_lines(flow),
+        *_given_lines(flow),
         *(f"  problem: {problem}" for problem in flow.problems[:SHOWN_PROBLEMS]),
     ]
     if len(flow.problems) > SHOWN_PROBLEMS:
@@ -36,3 +37,12 @@ def _dropped_lines(flow: Flow) -> list[str]:
                     f"label, mostly: {reason}"
                 )
     return lines
+
+
+def _given_lines(flow: Flow) -> list[str]:
+    return [
+        f"  {region.display_name} {label}: {counts['disagreeing']} of {counts['compared']} given "
+        "labels differ from those that the reported figures give; the given ones are used"
+        for region in Region
+        for label, counts in flow.given.get(region, {}).items()
+    ]

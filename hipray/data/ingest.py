@@ -10,6 +10,7 @@ images/**               films; labelme JSON of the same name beside them
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow as pa
 from hipray.config.base import build_config
 from hipray.config.images import Preprocessing
 from hipray.config.jobs import IngestRun
+from hipray.config.labels import LabelRules
 from hipray.data.annotations import check_masks
 from hipray.data.archive import (
     FilmFile,
@@ -30,7 +32,9 @@ from hipray.data.archive import (
     stated_source,
 )
 from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
+from hipray.data.dxa.records import DxaRecord
 from hipray.data.images import PREPROCESSING_VERSION
+from hipray.data.labels import count_label_disagreements
 from hipray.data.manifest import MANIFEST_KEY, build_manifest, missing_column, write_table
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
@@ -79,6 +83,8 @@ class Flow:
     annotations: int = 0
     dropped: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """region -> label -> reason -> hips."""
+    given: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """region -> label -> how many given labels of the table could be computed too, and differ."""
     problems: list[str] = field(default_factory=list)
     source: str = DataSource.REAL
     preprocessing: dict[str, Any] = field(default_factory=dict)
@@ -104,6 +110,7 @@ def run_ingest(config: IngestRun) -> Flow:
     flow = Flow(
         found=len(listing.films),
         source=source,
+        given=_count_given(table.records, config.rules),
         problems=list(table.problems),
         preprocessing=config.preprocessing.model_dump(mode="json"),
     )
@@ -236,6 +243,15 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
 def read_preprocessing(workspace: Store) -> Preprocessing:
     """Return the settings that the workspace's films were ingested with."""
     return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
+
+
+def _count_given(
+    records: Iterable[DxaRecord], rules: LabelRules
+) -> dict[str, dict[str, dict[str, int]]]:
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (region, label), agreement in count_label_disagreements(records, rules).items():
+        counts.setdefault(region, {})[label] = asdict(agreement)
+    return counts
 
 
 def _count_dropped(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:

@@ -12,7 +12,7 @@ from hipray.config.jobs import GridRun
 from hipray.distributed.lanes import host_lane, open_ledger, open_patient_store
 from hipray.distributed.supervision import Supervisor
 from hipray.errors import FitsFailedError, RunBusyError
-from hipray.storage import Lease, Store, acquire, holder
+from hipray.storage import Lease, Store, acquire, check_store, holder
 from hipray.training.costs import count_films
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
@@ -51,6 +51,7 @@ def run_grid(config: GridRun) -> GridResult:
         ledger = open_ledger(store, config, submission)
         before = _open_fits(preparation.plan, ledger.snapshot())
         if before:
+            check_store(store)
             errors = Supervisor(config, store, submission, preparation.plan, ledger).run()
             if errors and _was_left(preparation.plan, ledger.snapshot()):
                 raise errors[0]

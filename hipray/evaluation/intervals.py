@@ -61,34 +61,6 @@ def bootstrap_patients(
     }
 
 
-def bootstrap_difference(
-    first: pd.DataFrame,
-    second: pd.DataFrame,
-    statistic: WeightedStatistic,
-    *,
-    n_resamples: int = 1000,
-    seed: int,
-    level: float = 0.95,
-) -> Interval:
-    """Return statistic(first) - statistic(second) on their common hips, both resampled alike.
-
-    Both frames carry `hip_id`. Raises ValueError where they share no hip.
-    """
-    common = first[["hip_id"]].merge(second[["hip_id"]], on="hip_id")["hip_id"].sort_values()
-    if common.empty:
-        raise ValueError("expected two models with common test hips, found none")
-    left = first.set_index("hip_id").loc[common].reset_index()
-    right = second.set_index("hip_id").loc[common].reset_index()
-    samples = build_sample(left), build_sample(right)
-    once = np.ones((1, len(left)))
-    value = float((statistic(samples[0], once) - statistic(samples[1], once))[0])
-    drawn = [
-        statistic(samples[0], weights) - statistic(samples[1], weights)
-        for weights in draw_weights(left, n_resamples, seed)
-    ]
-    return build_interval(value, np.concatenate(drawn), level)
-
-
 def build_sample(frame: pd.DataFrame) -> Sample:
     """Return the arrays of a frame with `label`, `score` and `positive`."""
     return Sample(

@@ -1,6 +1,8 @@
 """The report of a run: gathers its results and writes report/ of the workspace."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,6 +112,10 @@ def _protocol(results: RunResults) -> dict[str, str]:
         ProtocolItem.CLASSIFIER: f"{experiment.classifier.size_px} px, lr "
         f"{experiment.classifier.lr:g}, at most {experiment.classifier.epochs} epochs, "
         f"{experiment.classifier.budget}",
+        **{
+            f"{ProtocolItem.CLASSIFIER}, {backbone}": _list_settings(own)
+            for backbone, own in experiment.backbones.items()
+        },
         ProtocolItem.CLASS_WEIGHTS: f"{experiment.classifier.class_weighting}",
         ProtocolItem.START_WEIGHTS: f"{experiment.classifier.weights}",
         ProtocolItem.SELECTION: f"epoch, threshold ({experiment.classifier.threshold}), "
@@ -117,6 +123,10 @@ def _protocol(results: RunResults) -> dict[str, str]:
         ProtocolItem.FITS: f"{len(results.fits)} classifiers, {len(results.segmenters)} segmenters "
         f"done, {results.open_fits} open",
     }
+
+
+def _list_settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in sorted(settings.items()))
 
 
 def _draw_overlays(store: Store, results: RunResults, inputs: FitInputs, most: int) -> list[bytes]:

@@ -2,7 +2,7 @@
 
 from hipray.data.flow import SHOWN_PROBLEMS, describe_flow
 from hipray.data.ingest import Flow
-from hipray.vocab import DataSource
+from hipray.vocab import DataSource, LabelType, Region
 
 
 def test_every_file_is_accounted_for():
@@ -31,3 +31,9 @@ def test_a_long_list_of_problems_is_cut_and_says_where_the_rest_is():
     text = describe_flow(flow)
     assert text.count("  problem:") == SHOWN_PROBLEMS
     assert text.endswith("and 3 more in ingest/flow.json")
+
+
+def test_given_labels_that_the_figures_contradict_are_counted():
+    counts = {"compared": 9, "disagreeing": 2}
+    flow = Flow(found=9, accepted=9, given={Region.TOTAL_HIP: {LabelType.T_SCORE: counts}})
+    assert "Total hip t_score: 2 of 9 given labels differ" in describe_flow(flow)

@@ -19,7 +19,7 @@ from hipray.data.manifest import read_manifest, read_table
 from hipray.data.phantom import StudyKind, film_path, render_study
 from hipray.errors import DataError
 from hipray.storage import open_store
-from hipray.vocab import REGIONS, DataSource, RefusalCode, Region, Side
+from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
 from tests.data.film_files import draw_hip, encode_dicom, encode_image
 from tests.small_workspace import write_archive, write_files
 
@@ -171,6 +171,14 @@ def test_png_films_with_a_plain_t_score_column_need_only_the_region(tmp_path):
     assert manifest["flipped"].tolist() == [False, False, True]
     assert manifest["mask_key_total_hip"].isna().all()
     assert set(manifest["source"]) == {DataSource.REAL}
+
+
+def test_given_labels_win_and_their_disagreement_with_the_figures_is_counted(tmp_path):
+    write_real_style(tmp_path / "a", osteoporosis=[1, 1, 1])
+    flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert read_manifest(store)["label_t_score_total_hip"].all()
+    counts = {"compared": 3, "disagreeing": 1}
+    assert flow.given == {Region.TOTAL_HIP: {LabelType.T_SCORE: counts}}
 
 
 def test_other_label_rules_make_another_ingest(tmp_path):

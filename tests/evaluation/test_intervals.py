@@ -10,7 +10,6 @@ from sklearn import metrics as reference
 
 from hipray import metrics
 from hipray.evaluation.intervals import (
-    bootstrap_difference,
     bootstrap_patients,
     build_sample,
     exact_interval,
@@ -114,24 +113,6 @@ def test_one_class_alone_has_no_auroc_and_no_interval():
     assert math.isnan(bounds.value)
     assert math.isnan(bounds.low)
     assert bounds.n_undefined == 100
-
-
-def test_a_model_differs_from_itself_by_nothing_and_from_noise_by_something():
-    hips = make_hips(200, seed=4, gap=2.0)
-    noise = hips.assign(score=np.random.default_rng(0).uniform(size=len(hips)))
-    same = bootstrap_difference(hips, hips, STATISTICS[Metric.AUROC], n_resamples=200, seed=0)
-    other = bootstrap_difference(hips, noise, STATISTICS[Metric.AUROC], n_resamples=200, seed=0)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert same.includes_zero
-    assert other.low > 0.1
-    assert not other.includes_zero
-
-
-def test_models_without_a_common_hip_cannot_be_compared():
-    hips = make_hips(10, seed=0)
-    other = hips.assign(hip_id="x" + hips["hip_id"])
-    with pytest.raises(ValueError, match="common test hips"):
-        bootstrap_difference(hips, other, STATISTICS[Metric.AUROC], seed=0)
 
 
 @pytest.mark.parametrize(

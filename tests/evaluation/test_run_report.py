@@ -1,14 +1,15 @@
 """What the report of a run evaluates as its release."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from hipray.config.experiment import Experiment
 from hipray.config.jobs import GridRun
 from hipray.evaluation.members import choose_members
-from hipray.evaluation.run_report import _choose_members
+from hipray.evaluation.run_report import _choose_members, _protocol
 from hipray.training.plan import describe_fit
 from hipray.training.results import RunResults
 from hipray.vocab import HEADLINE_REGIONS, Backbone, Cell, Fit, LabelType, Region, Variant
@@ -84,3 +85,10 @@ def test_a_cell_with_an_open_fit_is_no_member(full):
 def test_a_run_without_a_finished_headline_cell_has_no_members():
     trochanter = [Cell(Region.GREATER_TROCHANTER, LabelType.T_SCORE, "vgg16", Variant.SEGMENTED)]
     assert choose_members(trochanter, backbones=("vgg16",), variants=(Variant.SEGMENTED,)) == ()
+
+
+def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest():
+    experiment = Experiment(backbones={Backbone.VGG16: {"lr": 1e-5, "size_px": 96}})
+    results = Planned([], ()).finish([])
+    results = replace(results, config=GridRun(experiment=experiment))
+    assert _protocol(results)["Classifier, vgg16"] == "lr = 1e-05, size_px = 96"
