@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
+# Two processes of one thread each; tests that share Ray or a trained grid stay in one of them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: demo test test-full lint format install clean-demo
 
@@ -13,10 +15,10 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full"
 
 test-full: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -25,6 +25,18 @@ AWS_ENVIRONMENT = {
 }
 
 
+SHARED = frozenset({"ray_session", "small_archive", "small_workspace", "small_grid"})
+"""Fixtures that are dear to make: all tests that need them run in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for two processes: those with shared fixtures, and each other module."""
+    for item in items:
+        shares = SHARED & set(getattr(item, "fixturenames", ()))
+        group = "shared" if shares else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def aws_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
