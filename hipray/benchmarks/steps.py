@@ -24,7 +24,7 @@ from hipray.config.experiment import ClassifierSettings
 from hipray.training.classifier import ClassifierTask, scale_odds
 from hipray.training.context import FitContext
 from hipray.training.fits import FitInputs
-from hipray.training.views import Views, build_views
+from hipray.training.views import LabelledViews, build_views
 from hipray.vocab import Cell, Fit, LabelType, Variant
 
 STEP_TARGET = 0.95
@@ -82,7 +82,7 @@ def build_fed_task(
     return FedTask(task, films.to(context.device), labels.to(context.device))
 
 
-def _take_balanced(views: Views, count: int) -> Views:
+def _take_balanced(views: LabelledViews, count: int) -> LabelledViews:
     """The first films of each class, in equal parts where there are enough."""
     abnormal, normal = np.flatnonzero(views.labels == 1), np.flatnonzero(views.labels == 0)
     few = min(len(abnormal), count // 2)

@@ -7,12 +7,12 @@ from typing import Any
 from hipray import RESEARCH_NOTICE
 from hipray.evaluation.audit_tables import build_audit_tables, build_caveats
 from hipray.evaluation.comparison_tables import build_calibration_table, build_comparison_table
+from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.extra_tables import (
     build_decision_table,
     build_regression_table,
     build_subgroup_table,
 )
-from hipray.evaluation.findings import Findings
 from hipray.evaluation.flow import LeakCheck
 from hipray.evaluation.gallery import Picture
 from hipray.evaluation.inputs import PAPER_CELLS, ReportInputs
@@ -64,17 +64,17 @@ class Document:
 
 
 def build_document(
-    inputs: ReportInputs, findings: Findings, pictures: Sequence[Picture]
+    inputs: ReportInputs, evidence: Evidence, pictures: Sequence[Picture]
 ) -> Document:
     """Return the report's content in reading order."""
     n_patients = inputs.manifest["patient_id"].nunique()
     return Document(
         title=inputs.title,
-        source=findings.source,
+        source=evidence.source,
         subtitle=f"{len(inputs.manifest)} hips (images) of {n_patients} patients",
         notice=RESEARCH_NOTICE,
-        banners=tuple(list_banners(inputs, findings.source)),
-        sections=tuple(_build_sections(inputs, findings, pictures)),
+        banners=tuple(list_banners(inputs, evidence.source)),
+        sections=tuple(_build_sections(inputs, evidence, pictures)),
     )
 
 
@@ -105,27 +105,27 @@ def _describe_leak(leak: LeakCheck) -> str:
 
 
 def _build_sections(
-    inputs: ReportInputs, findings: Findings, pictures: Sequence[Picture]
+    inputs: ReportInputs, evidence: Evidence, pictures: Sequence[Picture]
 ) -> Iterator[Section]:
-    yield _describe_worth(findings)
+    yield _describe_worth(evidence)
     yield Section("about", "What this is", (_ABOUT,))
     yield Section("flow", "Flow of images", facts=tuple(_list_flow(inputs)))
-    yield Section("protocol", "Protocol", facts=tuple(_list_protocol(inputs, findings)))
-    if findings.release.result is not None:
-        yield _describe_release(findings.release.result, findings.source)
-    absences = tuple(_list_absences(inputs, findings))
+    yield Section("protocol", "Protocol", facts=tuple(_list_protocol(inputs, evidence)))
+    if evidence.release.result is not None:
+        yield _describe_release(evidence.release.result, evidence.source)
+    absences = tuple(_list_absences(inputs, evidence))
     if absences:
         yield Section("absent", "Not in this report", bullets=absences)
-    for view in _build_tables(inputs, findings):
+    for view in _build_tables(inputs, evidence):
         yield Section(view.anchor, view.title, tables=(view,))
     yield Section("figures", "Figures", pictures=tuple(pictures))
     yield Section(
         "audit",
         "Appendix: the paper's own tables, audited",
         ("Computed from the paper's Tables 6 to 10 alone; nothing in them is corrected.",),
-        bullets=tuple(build_caveats(findings.audit)),
+        bullets=tuple(build_caveats(evidence.audit)),
     )
-    for view in build_audit_tables(findings.audit):
+    for view in build_audit_tables(evidence.audit):
         yield Section(view.anchor, view.title, tables=(view,))
 
 
@@ -138,8 +138,8 @@ _ABOUT = (
 )
 
 
-def _describe_worth(findings: Findings) -> Section:
-    worth = findings.worth
+def _describe_worth(evidence: Evidence) -> Section:
+    worth = evidence.worth
     return Section(
         "worth",
         "What these results are worth",
@@ -194,9 +194,9 @@ def _list_counts(counts: Any) -> str:
     return "; ".join(f"{name}: {n}" for name, n in counts.items()) or "none"
 
 
-def _list_protocol(inputs: ReportInputs, findings: Findings) -> Iterator[tuple[str, str]]:
+def _list_protocol(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[str, str]]:
     """Yield what was derived from the results after what the caller states."""
-    config, worth = inputs.config, findings.worth
+    config, worth = inputs.config, evidence.worth
     splits = inputs.predictions[["repeat", "fold"]].drop_duplicates()
     yield from ((str(name), value) for name, value in inputs.protocol.items())
     yield (
@@ -240,10 +240,10 @@ def _describe_release(release: Any, source: DataSource) -> Section:
     )
 
 
-def _list_absences(inputs: ReportInputs, findings: Findings) -> Iterator[str]:
+def _list_absences(inputs: ReportInputs, evidence: Evidence) -> Iterator[str]:
     """Yield one sentence per part that these results do not hold."""
-    run = {(c.cell.variant, c.cell.label_type) for c in findings.cells}
-    if not findings.segmenters:
+    run = {(c.cell.variant, c.cell.label_type) for c in evidence.cells}
+    if not evidence.segmenters:
         yield "Table 5 is absent: no segmenter was scored in this run."
     for (variant, label), number in CLASSIFIER_TABLES.items():
         if (variant, label) not in run:
@@ -251,31 +251,31 @@ def _list_absences(inputs: ReportInputs, findings: Findings) -> Iterator[str]:
                 f"Table {number} ({VARIANT_TITLES[variant]}, {LABEL_TITLES[label]} label) is "
                 "absent: no such fit has finished."
             )
-    if not findings.regression:
+    if not evidence.regression:
         yield "Regression is absent: no fit predicted a measured value."
-    if findings.release.absence:
-        yield findings.release.absence
+    if evidence.release.absence:
+        yield evidence.release.absence
     if not inputs.overlays:
         yield "No segmentation overlays were given."
 
 
-def _build_tables(inputs: ReportInputs, findings: Findings) -> Iterator[TableView]:
-    source, paper, cells = findings.source, findings.paper, findings.cells
+def _build_tables(inputs: ReportInputs, evidence: Evidence) -> Iterator[TableView]:
+    source, paper, cells = evidence.source, evidence.paper, evidence.cells
     run = {(c.cell.variant, c.cell.label_type) for c in cells}
-    yield build_comparison_table(cells, findings.baselines, findings.comparisons, source)
-    yield build_count_table(findings.counts, paper, source)
-    if findings.segmenters:
-        yield build_segmenter_table(findings.segmenters, paper, source)
+    yield build_comparison_table(cells, evidence.baselines, evidence.comparisons, source)
+    yield build_count_table(evidence.counts, paper, source)
+    if evidence.segmenters:
+        yield build_segmenter_table(evidence.segmenters, paper, source)
     for variant, label in CLASSIFIER_TABLES:
         if (variant, label) in run:
             yield build_cell_table(
-                variant, label, cells, paper=paper, audit=findings.audit, source=source
+                variant, label, cells, paper=paper, audit=evidence.audit, source=source
             )
-    yield build_calibration_table(cells, findings.calibrations, source)
-    if findings.regression:
-        yield build_regression_table(findings.regression, source)
-    if findings.decisions:
-        yield build_decision_table(findings.decisions, source)
-    if findings.subgroups:
+    yield build_calibration_table(cells, evidence.calibrations, source)
+    if evidence.regression:
+        yield build_regression_table(evidence.regression, source)
+    if evidence.decisions:
+        yield build_decision_table(evidence.decisions, source)
+    if evidence.subgroups:
         minimum = inputs.config.subgroup_minimum
-        yield build_subgroup_table(findings.subgroups, source, minimum)
+        yield build_subgroup_table(evidence.subgroups, source, minimum)

@@ -7,7 +7,7 @@ from hipray.evaluation.audit import PaperAudit, PaperRow
 from hipray.evaluation.calibration import CellCalibration
 from hipray.evaluation.comparisons import Comparison
 from hipray.evaluation.decisions import DecisionCurve
-from hipray.evaluation.findings import Findings
+from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.intervals import exact_interval
 from hipray.evaluation.numbers import (
     NumberRecord,
@@ -26,17 +26,17 @@ from hipray.vocab import Backbone
 PAPER_SOURCE = "paper"  # the source column of numbers computed from the paper's tables
 
 
-def record_extras(findings: Findings) -> Iterator[NumberRecord]:
+def record_extras(evidence: Evidence) -> Iterator[NumberRecord]:
     """Yield calibration, comparisons, regression, decision curves, their worth and the audit."""
-    for result in findings.cells:
-        yield from _record_calibration(result, findings.calibrations[result.cell])
-        yield from _record_comparison(result, findings.comparisons[result.cell])
-    for regression in findings.regression:
+    for result in evidence.cells:
+        yield from _record_calibration(result, evidence.calibrations[result.cell])
+        yield from _record_comparison(result, evidence.comparisons[result.cell])
+    for regression in evidence.regression:
         yield from _record_regression(regression)
-    for curve in findings.decisions:
+    for curve in evidence.decisions:
         yield from _record_decisions(curve)
-    yield from _record_worth(findings.worth)
-    for record in _record_audit(findings.audit):
+    yield from _record_worth(evidence.worth)
+    for record in _record_audit(evidence.audit):
         yield replace(record, source=PAPER_SOURCE)
 
 

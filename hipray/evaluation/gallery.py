@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hipray.evaluation.decisions import DecisionCurve
+from hipray.evaluation.evidence import RELEASE, Evidence
 from hipray.evaluation.figures import (
     Curve,
     FigureCaption,
@@ -15,7 +16,6 @@ from hipray.evaluation.figures import (
     draw_overlap_boxes,
     draw_roc,
 )
-from hipray.evaluation.findings import RELEASE, Findings
 from hipray.evaluation.intervals import build_sample
 from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
 from hipray.evaluation.results import CellResult
@@ -32,20 +32,20 @@ class Picture:
     text: str
 
 
-def draw_pictures(findings: Findings, *, overlays: Sequence[bytes]) -> list[Picture]:
+def draw_pictures(evidence: Evidence, *, overlays: Sequence[bytes]) -> list[Picture]:
     """Return the decision curves, the segmenters' and every cell group's figures, in this order."""
-    source = findings.source
+    source = evidence.source
     return [
-        *(_draw_decisions(curve, source) for curve in findings.decisions),
-        *_draw_segmentation(findings, source),
+        *(_draw_decisions(curve, source) for curve in evidence.decisions),
+        *_draw_segmentation(evidence, source),
         *(
             Picture(f"figures/overlay-{i:02d}.png", png, f"Segmentation overlay, {source} data")
             for i, png in enumerate(overlays)
         ),
         *(
             p
-            for group in _group_cells(findings.cells)
-            for p in _draw_group(group, findings, source)
+            for group in _group_cells(evidence.cells)
+            for p in _draw_group(group, evidence, source)
         ),
     ]
 
@@ -60,23 +60,23 @@ def _draw_decisions(curve: DecisionCurve, source: DataSource) -> Picture:
     )
 
 
-def _draw_segmentation(findings: Findings, source: DataSource) -> list[Picture]:
-    if not findings.segmenters:
+def _draw_segmentation(evidence: Evidence, source: DataSource) -> list[Picture]:
+    if not evidence.segmenters:
         return []
-    hips = pd.concat([result.hips for result in findings.segmenters])
+    hips = pd.concat([result.hips for result in evidence.segmenters])
     unique = hips.drop_duplicates("hip_id")
     caption = _caption("Segmentation", unique, source)
-    png = draw_overlap_boxes(findings.segmenters, caption)
+    png = draw_overlap_boxes(evidence.segmenters, caption)
     return [Picture("figures/segmentation-iou.png", png, f"Foreground IoU, {caption.line}")]
 
 
 def _draw_group(
-    group: Sequence[CellResult], findings: Findings, source: DataSource
+    group: Sequence[CellResult], evidence: Evidence, source: DataSource
 ) -> list[Picture]:
     """Draw the cells that share region, label and variant: one curve per network."""
     cell = group[0].cell
     caption = _caption(_name_group(cell), _widest(group).hips, source)
-    curves = [_build_curve(result, findings) for result in group]
+    curves = [_build_curve(result, evidence) for result in group]
     stem = f"figures/{cell.region}-{cell.label_type}-{cell.variant}"
     return [
         Picture(
@@ -90,12 +90,12 @@ def _draw_group(
     ]
 
 
-def _build_curve(result: CellResult, findings: Findings) -> Curve:
+def _build_curve(result: CellResult, evidence: Evidence) -> Curve:
     return Curve(
         name=result.cell.backbone,
         sample=build_sample(result.hips),
         auroc=result.pooled[Metric.AUROC],
-        bins=findings.calibrations[result.cell].current.bins,
+        bins=evidence.calibrations[result.cell].current.bins,
     )
 
 

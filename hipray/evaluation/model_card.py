@@ -12,7 +12,7 @@ from hipray.evaluation.calibration import CalibrationStage
 from hipray.evaluation.checklist import CHECKLIST, Items, Topic
 from hipray.evaluation.comparison_tables import STAGE_TITLES
 from hipray.evaluation.document import list_banners
-from hipray.evaluation.findings import Findings
+from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.inputs import ProtocolItem, ReportInputs
 from hipray.evaluation.layout import LABEL_TITLES, format_bounds, format_interval
 from hipray.evaluation.markdown import escape_markdown, write_table
@@ -34,17 +34,17 @@ STATED = {
 HEADLINE = (Metric.AUROC, Metric.SENSITIVITY, Metric.SPECIFICITY, Metric.CALIBRATION_SLOPE)
 
 
-def write_model_card(inputs: ReportInputs, findings: Findings) -> str:
+def write_model_card(inputs: ReportInputs, evidence: Evidence) -> str:
     """Return the card as Markdown, the research notice on top."""
-    answers = answer_topics(inputs, findings)
+    answers = answer_topics(inputs, evidence)
     rows = [
         (topic, *_write_items(CHECKLIST[topic]), escape_markdown(answers.get(topic, NOT_PROVIDED)))
         for topic in Topic
     ]
     lines = [
-        f"# Model card: {escape_markdown(inputs.title)} ({findings.source} data)",
+        f"# Model card: {escape_markdown(inputs.title)} ({evidence.source} data)",
         f"**{RESEARCH_NOTICE}**",
-        *(f"> **{escape_markdown(banner)}**" for banner in list_banners(inputs, findings.source)),
+        *(f"> **{escape_markdown(banner)}**" for banner in list_banners(inputs, evidence.source)),
         "Tagged with the items of CLAIM (2024) and TRIPOD+AI (2024) that a line answers. "
         f"{NOT_PROVIDED}: the results do not say.",
         write_table(("Topic", "CLAIM", "TRIPOD+AI", "Statement"), rows),
@@ -53,14 +53,14 @@ def write_model_card(inputs: ReportInputs, findings: Findings) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def answer_topics(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
+def answer_topics(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
     """Return the statement of every topic that the results can answer."""
     answers = {
         **{t: inputs.protocol[item] for t, item in STATED.items() if item in inputs.protocol},
-        **_answer_fixed(inputs, findings),
-        **_answer_archive(inputs, findings),
-        **_answer_method(inputs, findings),
-        **_answer_results(inputs, findings),
+        **_answer_fixed(inputs, evidence),
+        **_answer_archive(inputs, evidence),
+        **_answer_method(inputs, evidence),
+        **_answer_results(inputs, evidence),
     }
     return {topic: answer for topic, answer in answers.items() if answer}
 
@@ -69,11 +69,11 @@ def _write_items(items: Items) -> tuple[str, str]:
     return ", ".join(str(item) for item in items.claim), ", ".join(items.tripod)
 
 
-def _answer_fixed(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
+def _answer_fixed(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
     """Answer what holds for every run of this software."""
-    regions = ", ".join(dict.fromkeys(c.cell.region.display_name for c in findings.cells))
+    regions = ", ".join(dict.fromkeys(c.cell.region.display_name for c in evidence.cells))
     return {
-        Topic.TITLE: f"{inputs.title}: deep learning on hip radiographs, {findings.source} data",
+        Topic.TITLE: f"{inputs.title}: deep learning on hip radiographs, {evidence.source} data",
         Topic.BACKGROUND: "Research on finding osteoporosis in hip radiographs, after Feng et al. "
         f"2023. Not for clinical use. Intended population: {NOT_PROVIDED}",
         Topic.OBJECTIVES: "Call a hip radiograph normal or abnormal as DXA does, per region: "
@@ -97,8 +97,8 @@ def _answer_fixed(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
     }
 
 
-def _answer_archive(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
-    flow, phantom = inputs.flow, findings.source is DataSource.PHANTOM
+def _answer_archive(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
+    flow, phantom = inputs.flow, evidence.source is DataSource.PHANTOM
     refused = _list_counts({str(code): n for code, n in flow.refused.items()})
     dropped = "; ".join(
         f"{region.display_name}: {_list_counts(reasons)}"
@@ -114,22 +114,22 @@ def _answer_archive(inputs: ReportInputs, findings: Findings) -> dict[Topic, str
         Topic.FLOW: f"{flow.found} found, {flow.accepted} accepted, refused: {refused}",
         Topic.MISSING_DATA: "A hip without a region's label is left out for that region only; no "
         f"label is imputed. Left out: {dropped or 'none'}",
-        Topic.REFERENCE: _describe_reference(findings),
+        Topic.REFERENCE: _describe_reference(evidence),
         Topic.DISJOINT: _describe_disjoint(inputs),
         Topic.DEMOGRAPHICS: _describe_demographics(inputs.manifest),
         Topic.EVENTS: "; ".join(
             f"{c.region.display_name}, {LABEL_TITLES[label]}: {n} hips, "
             f"{c.abnormal[label]} abnormal"
-            for c in findings.counts
+            for c in evidence.counts
             for label, n in c.labelled.items()
             if n
         ),
     }
 
 
-def _describe_reference(findings: Findings) -> str:
-    labels = dict.fromkeys(LABEL_TITLES[c.cell.label_type] for c in findings.cells)
-    endpoint = findings.release.result["endpoint"] if findings.release.result else ""
+def _describe_reference(evidence: Evidence) -> str:
+    labels = dict.fromkeys(LABEL_TITLES[c.cell.label_type] for c in evidence.cells)
+    endpoint = evidence.release.result["endpoint"] if evidence.release.result else ""
     joined = f"DXA, as the manifest's labels of each region state it: {', '.join(labels)}"
     return joined + (f"; of the release: {endpoint}" if endpoint else "")
 
@@ -155,9 +155,9 @@ def _describe_demographics(manifest: pd.DataFrame) -> str:
     return f"Whole archive: {aged}; {sexes}. Per partition: {NOT_PROVIDED}"
 
 
-def _answer_method(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
-    config, release = inputs.config, findings.release.result
-    stages = {stage for found in findings.calibrations.values() for stage in found.stages}
+def _answer_method(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
+    config, release = inputs.config, evidence.release.result
+    stages = {stage for found in evidence.calibrations.values() for stage in found.stages}
     fitted = [STAGE_TITLES[s] for s in CalibrationStage if s in stages - {CalibrationStage.RAW}]
     return {
         Topic.ENSEMBLE: f"{len(release['members'])} members, {release['combine']} of "
@@ -170,57 +170,57 @@ def _answer_method(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]
         Topic.PREDICTION: "Mean over repeats of the out-of-fold probabilities of a hip",
         Topic.RECALIBRATION: f"Platt scaling on inner hips: {', '.join(fitted)}" if fitted else "",
         Topic.CLUSTERS: "Patients are resampled whole; devices are subgroups of the release"
-        if findings.subgroups
+        if evidence.subgroups
         else "Patients are resampled whole",
         Topic.FAIRNESS: "Measured by sex and age band; nothing was adjusted for it"
-        if findings.subgroups
+        if evidence.subgroups
         else "",
     }
 
 
-def _answer_results(inputs: ReportInputs, findings: Findings) -> dict[Topic, str]:
-    worth = findings.worth
+def _answer_results(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
+    worth = evidence.worth
     return {
         Topic.SUMMARY: f"{worth.n_cells} cells, {worth.n_fits} fits, {worth.n_hips} hips of "
         f"{worth.n_patients} patients. {worth.verdict}",
-        Topic.PERFORMANCE: _describe_performance(findings),
-        Topic.SUBGROUPS: _describe_subgroups(findings),
-        Topic.UPDATING: _describe_updating(findings),
+        Topic.PERFORMANCE: _describe_performance(evidence),
+        Topic.SUBGROUPS: _describe_subgroups(evidence),
+        Topic.UPDATING: _describe_updating(evidence),
         Topic.INTERPRETATION: worth.verdict,
         Topic.LIMITATIONS: " ".join(
             (
-                *list_banners(inputs, findings.source),
+                *list_banners(inputs, evidence.source),
                 f"{worth.n_hips} hips of one archive; no external data.",
             )
         ),
     }
 
 
-def _describe_performance(findings: Findings) -> str:
-    result = findings.release.result
+def _describe_performance(evidence: Evidence) -> str:
+    result = evidence.release.result
     if result is not None:
         values = (f"{m.heading} {format_bounds(result['metrics'][m])}" for m in HEADLINE)
         return f"Release, out of fold: {', '.join(values)}"
     return "; ".join(
         f"{best.result.cell.name}: AUROC {format_interval(best.result.pooled[Metric.AUROC])}"
-        for best in findings.worth.best
+        for best in evidence.worth.best
     )
 
 
-def _describe_subgroups(findings: Findings) -> str:
+def _describe_subgroups(evidence: Evidence) -> str:
     return "; ".join(
         f"{s.attribute} {s.group}: "
         + (f"AUROC {format_interval(s.metrics[Metric.AUROC])}" if s.metrics else "too few hips")
-        for s in findings.subgroups
+        for s in evidence.subgroups
     )
 
 
-def _describe_updating(findings: Findings) -> str:
+def _describe_updating(evidence: Evidence) -> str:
     """Say what each stage of calibration does to the slope, as the median over cells."""
     slopes = pd.DataFrame(
         [
             {stage: summary.slope.value for stage, summary in found.stages.items()}
-            for found in findings.calibrations.values()
+            for found in evidence.calibrations.values()
         ]
     ).median()
     known = [

@@ -7,8 +7,8 @@ import pandas as pd
 
 from hipray.evaluation.baselines import BaselineResult
 from hipray.evaluation.counts import RegionCounts
+from hipray.evaluation.evidence import RELEASE, Evidence, ReleaseEvidence
 from hipray.evaluation.extra_records import record_extras
-from hipray.evaluation.findings import RELEASE, Findings, ReleaseFinding
 from hipray.evaluation.intervals import Interval
 from hipray.evaluation.numbers import (
     NumberRecord,
@@ -24,18 +24,18 @@ from hipray.evaluation.segmenters import Overlap, SegmenterResult
 from hipray.evaluation.subgroups import SubgroupResult
 
 
-def build_number_table(findings: Findings) -> pd.DataFrame:
+def build_number_table(evidence: Evidence) -> pd.DataFrame:
     """Return the long table, its columns those of NumberRecord in order."""
     records = [
-        replace(record, source=record.source or str(findings.source))
+        replace(record, source=record.source or str(evidence.source))
         for part in (
-            *(_record_counts(region, findings.paper) for region in findings.counts),
-            *(_record_segmenter(result, findings.paper) for result in findings.segmenters),
-            *(_record_cell(result, findings.paper) for result in findings.cells),
-            *(_record_baseline(result) for result in findings.baselines),
-            _record_release(findings.release),
-            *(_record_subgroup(subgroup) for subgroup in findings.subgroups),
-            record_extras(findings),
+            *(_record_counts(region, evidence.paper) for region in evidence.counts),
+            *(_record_segmenter(result, evidence.paper) for result in evidence.segmenters),
+            *(_record_cell(result, evidence.paper) for result in evidence.cells),
+            *(_record_baseline(result) for result in evidence.baselines),
+            _record_release(evidence.release),
+            *(_record_subgroup(subgroup) for subgroup in evidence.subgroups),
+            record_extras(evidence),
         )
         for record in part
     ]
@@ -79,7 +79,7 @@ def _record_baseline(result: BaselineResult) -> Iterator[NumberRecord]:
         yield record_interval(subject, metric, interval, result.n_hips)
 
 
-def _record_release(release: ReleaseFinding) -> Iterator[NumberRecord]:
+def _record_release(release: ReleaseEvidence) -> Iterator[NumberRecord]:
     if release.result is None:
         return
     parts = {"": release.result, **release.result["regions"]}

@@ -4,7 +4,7 @@ A pure function from results to files: equal inputs give equal bytes.
 """
 
 from hipray.evaluation.document import build_document
-from hipray.evaluation.findings import evaluate_all
+from hipray.evaluation.evidence import evaluate_all
 from hipray.evaluation.gallery import draw_pictures
 from hipray.evaluation.inputs import ReportInputs
 from hipray.evaluation.markdown import write_markdown
@@ -18,16 +18,16 @@ def build_report(inputs: ReportInputs) -> dict[str, bytes]:
 
     Raises DataError where predictions are malformed or the manifest mixes phantoms and films.
     """
-    findings = evaluate_all(inputs)
+    evidence = evaluate_all(inputs)
     overlays = inputs.overlays[: inputs.config.max_overlays]
-    pictures = draw_pictures(findings, overlays=overlays)
-    document = build_document(inputs, findings, pictures)
+    pictures = draw_pictures(evidence, overlays=overlays)
+    document = build_document(inputs, evidence, pictures)
     page = write_page(document, embed_figures=inputs.config.embed_figures)
-    numbers = build_number_table(findings)
+    numbers = build_number_table(evidence)
     return {
         "index.html": page.encode("utf-8"),
         "report.md": write_markdown(document).encode("utf-8"),
-        "model-card.md": write_model_card(inputs, findings).encode("utf-8"),
+        "model-card.md": write_model_card(inputs, evidence).encode("utf-8"),
         "tables.csv": numbers.to_csv(index=False, lineterminator="\n").encode("utf-8"),
         **{picture.path: picture.png for picture in pictures},
     }

@@ -26,7 +26,7 @@ from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.schedules import set_learning_rate
 from hipray.training.thresholds import choose_threshold
-from hipray.training.views import MEASURED, Views, augment_views
+from hipray.training.views import MEASURED, LabelledViews, augment_views
 from hipray.vocab import Fit, Part, Variant
 
 VALIDATION_BATCH = 32
@@ -52,8 +52,8 @@ class ClassifierTask:
     def __init__(
         self,
         fit: Fit,
-        train: Views,
-        inner: Views,
+        train: LabelledViews,
+        inner: LabelledViews,
         *,
         settings: ClassifierSettings,
         odds: OddsScale,
@@ -119,7 +119,7 @@ class ClassifierTask:
             total += self._loss(self.module, films, people, wanted[rows]).item() * len(films)
         return total / len(wanted)
 
-    def _targets(self, views: Views) -> torch.Tensor:
+    def _targets(self, views: LabelledViews) -> torch.Tensor:
         """Labels (n,), or standardised scores (n,)."""
         scale = self.odds.score
         if scale is None:
@@ -163,7 +163,7 @@ class ClassifierTask:
 def train_classifier(
     fit: Fit,
     manifest: pd.DataFrame,
-    views: Views,
+    views: LabelledViews,
     *,
     fold: FoldIndices,
     settings: ClassifierSettings,
@@ -210,12 +210,12 @@ def train_classifier(
 def _part_views(
     fit: Fit,
     manifest: pd.DataFrame,
-    views: Views,
+    views: LabelledViews,
     *,
     fold: FoldIndices,
     settings: ClassifierSettings,
     split: SplitSettings,
-) -> dict[Part, Views]:
+) -> dict[Part, LabelledViews]:
     """Deal the views of a fit to its parts; both classes must be there to learn and to judge."""
     kept, held = hold_back(
         manifest,
@@ -242,7 +242,7 @@ def require_both_classes(fit: Fit, labels: Indices, part: str) -> None:
         )
 
 
-def scale_odds(fit: Fit, train: Views, settings: ClassifierSettings) -> OddsScale:
+def scale_odds(fit: Fit, train: LabelledViews, settings: ClassifierSettings) -> OddsScale:
     """Return how a network's answers are learned and become log odds, from its training views.
 
     Raises DataError where scores are to be learned and no threshold on them gives the labels.
@@ -260,7 +260,9 @@ def scale_odds(fit: Fit, train: Views, settings: ClassifierSettings) -> OddsScal
     return OddsScale(score=standardise(train.scores, threshold=threshold))
 
 
-def build_answering(task: ClassifierTask, settings: ClassifierSettings, inner: Views) -> Classifier:
+def build_answering(
+    task: ClassifierTask, settings: ClassifierSettings, inner: LabelledViews
+) -> Classifier:
     """Return the trained network as it answers; inner views tell how far its scores err."""
     odds, device = task.odds, next(task.module.parameters()).device
     first = Classifier(task.module, settings=settings, odds=odds, device=device)
@@ -272,7 +274,7 @@ def build_answering(task: ClassifierTask, settings: ClassifierSettings, inner: V
 
 
 def _predictions(
-    manifest: pd.DataFrame, views: Views, classifier: Classifier, *, part: Part
+    manifest: pd.DataFrame, views: LabelledViews, classifier: Classifier, *, part: Part
 ) -> pd.DataFrame:
     chosen = manifest.iloc[views.rows]
     return pd.DataFrame(

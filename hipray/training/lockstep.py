@@ -19,7 +19,7 @@ from torch import nn
 from hipray.config.experiment import ClassifierSettings
 from hipray.metrics import PROBABILITY_MARGIN, auroc, sigmoid
 from hipray.training.classifier import ClassifierTask, build_answering
-from hipray.training.views import Views
+from hipray.training.views import LabelledViews
 
 WORST_LOG_LOSS = -math.log(PROBABILITY_MARGIN)
 """Log loss of a network that diverged: every hip wrong with full certainty."""
@@ -50,7 +50,7 @@ class InnerFold:
     """One inner fold of a trial: its training and the views that judge it."""
 
     task: ClassifierTask
-    inner: Views
+    inner: LabelledViews
     """The validation views."""
 
 

@@ -28,7 +28,7 @@ from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs
 from hipray.training.results import open_reader, read_plan
-from hipray.training.views import Views, build_views, labelled_rows
+from hipray.training.views import LabelledViews, build_views, labelled_rows
 from hipray.vocab import Cell, Fit
 
 
@@ -193,7 +193,7 @@ def _build_parts(
 def _build_part(
     search: Search,
     number: int,
-    views: Views,
+    views: LabelledViews,
     *,
     settings: ClassifierSettings,
     start: Tensors | None,

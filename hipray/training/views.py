@@ -39,7 +39,7 @@ MEASURED = {
 
 
 @dataclass(frozen=True)
-class Views:
+class LabelledViews:
     """The usable hips of one cell as views with labels."""
 
     rows: Indices
@@ -53,9 +53,9 @@ class Views:
     scores: npt.NDArray[np.float64]
     """(n,) the T- or Z-score that the label is about; NaN where it is not reported."""
 
-    def take(self, places: Indices) -> "Views":
+    def take(self, places: Indices) -> "LabelledViews":
         """Return the views at these places of this collection."""
-        return Views(
+        return LabelledViews(
             self.rows[places], self.films[places], self.labels[places],
             self.people[places], self.scores[places],
         )  # fmt: skip
@@ -79,7 +79,7 @@ def build_views(
     masks: Mask | None,
     classifier: ClassifierSettings,
     matting: MattingSettings,
-) -> Views:
+) -> LabelledViews:
     """Return the views of every labelled hip of `cell`.
 
     `masks` (N, R, S, S) are out-of-fold masks in manifest order, needed for predicted mattings.
@@ -102,7 +102,7 @@ def build_views(
         known = manifest[measured_column(cell)].iloc[rows].notna().to_numpy()
         rows, films = rows[known], films[known]
     chosen = manifest.iloc[rows]
-    return Views(
+    return LabelledViews(
         rows=rows.astype(np.int64),
         films=films,
         labels=column.iloc[rows].astype(int).to_numpy().astype(np.int64),

@@ -13,8 +13,8 @@ from PIL import Image
 from hipray import RESEARCH_NOTICE
 from hipray.errors import DataError
 from hipray.evaluation.document import build_document
+from hipray.evaluation.evidence import evaluate_all
 from hipray.evaluation.figures import trace_roc
-from hipray.evaluation.findings import evaluate_all
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.markdown import write_markdown
 from hipray.evaluation.model_card import write_model_card
@@ -54,16 +54,16 @@ def lean_report(lean_inputs):
 
 @pytest.fixture(scope="module")
 def render(lean_inputs):
-    """Return a function that renders the lean findings with other words around them."""
-    findings = evaluate_all(lean_inputs)
+    """Return a function that renders the lean evidence with other words around them."""
+    evidence = evaluate_all(lean_inputs)
 
     def render(**changes):
         inputs = replace(lean_inputs, **changes)
-        document = build_document(inputs, findings, ())
+        document = build_document(inputs, evidence, ())
         return {
             "index.html": write_page(document, embed_figures=True),
             "report.md": write_markdown(document),
-            "model-card.md": write_model_card(inputs, findings),
+            "model-card.md": write_model_card(inputs, evidence),
         }
 
     return render

@@ -10,7 +10,7 @@ from hipray.training.classifier import ClassifierTask
 from hipray.training.context import FitContext
 from hipray.training.crew import Crew
 from hipray.training.loop import run_epochs
-from hipray.training.views import Views
+from hipray.training.views import LabelledViews
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 FIT = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "vgg11", Variant.AUGMENTED), 0, 0)
@@ -23,7 +23,7 @@ def train(rank: int, size: int) -> list[float]:
     rng = np.random.default_rng(0)
     labels = np.arange(10) % 2
     films = rng.integers(0, 256, (10, 32, 32)).astype(np.uint8)
-    views = Views(np.arange(10), films, labels, encode_people([NOBODY] * 10), np.zeros(10))
+    views = LabelledViews(np.arange(10), films, labels, encode_people([NOBODY] * 10), np.zeros(10))
     context = FitContext(crew=Crew(rank, size))
     task = ClassifierTask(
         FIT, views, views,

@@ -34,7 +34,7 @@ NO_MEMBERS = "No release was evaluated end to end: no T-score cell of a headline
 
 
 @dataclass(frozen=True)
-class ReleaseFinding:
+class ReleaseEvidence:
     """A release end to end, or the sentence that says why there is none."""
 
     result: Mapping[str, Any] | None = None
@@ -43,7 +43,7 @@ class ReleaseFinding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Evidence:
     """Everything a report has computed."""
 
     source: DataSource
@@ -56,13 +56,13 @@ class Findings:
     calibrations: Mapping[Cell, CellCalibration]
     comparisons: Mapping[Cell, Comparison]
     regression: Sequence[RegressionResult]
-    release: ReleaseFinding
+    release: ReleaseEvidence
     subgroups: Sequence[SubgroupResult]
     decisions: Sequence[DecisionCurve]
     worth: Worth
 
 
-def evaluate_all(inputs: ReportInputs) -> Findings:
+def evaluate_all(inputs: ReportInputs) -> Evidence:
     """Compute everything the report states.
 
     Raises DataError where predictions are malformed or the manifest mixes phantoms and films.
@@ -73,7 +73,7 @@ def evaluate_all(inputs: ReportInputs) -> Findings:
     baselines = evaluate_baselines(predictions, inputs.manifest, config)
     comparisons = compare_cells(cells, baselines, config)
     release = _evaluate_members(inputs, predictions)
-    return Findings(
+    return Evidence(
         source=read_source(inputs.manifest),
         paper=paper,
         audit=audit_paper(paper),
@@ -99,9 +99,9 @@ def _summarise_segmentation(inputs: ReportInputs) -> list[SegmenterResult]:
     return summarise_segmenters(inputs.segmentation, inputs.config)
 
 
-def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> ReleaseFinding:
+def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> ReleaseEvidence:
     if not inputs.members:
-        return ReleaseFinding(absence=NO_MEMBERS)
+        return ReleaseEvidence(absence=NO_MEMBERS)
     try:
         result = evaluate_release(
             predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
@@ -111,18 +111,18 @@ def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> Releas
         )
     except DataError as error:  # the cells' own results still stand
         absence = f"No release was evaluated end to end: expected {error.expected}, "
-        return ReleaseFinding(absence=f"{absence}found {error.found}.")
-    return ReleaseFinding(result, scores.hips)
+        return ReleaseEvidence(absence=f"{absence}found {error.found}.")
+    return ReleaseEvidence(result, scores.hips)
 
 
-def _divide_release(release: ReleaseFinding, inputs: ReportInputs) -> list[SubgroupResult]:
+def _divide_release(release: ReleaseEvidence, inputs: ReportInputs) -> list[SubgroupResult]:
     if release.hips is None:
         return []
     return summarise_subgroups(release.hips, inputs.manifest, inputs.config)
 
 
 def _trace_decisions(
-    release: ReleaseFinding, cells: Sequence[CellResult], inputs: ReportInputs
+    release: ReleaseEvidence, cells: Sequence[CellResult], inputs: ReportInputs
 ) -> list[DecisionCurve]:
     best = find_best_cell(cells)
     models = {
