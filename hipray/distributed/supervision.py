@@ -92,9 +92,13 @@ class Supervisor:
         clear_notes(self._store, self._config.run)
         self._metrics = GridMetrics(self._config.run)
         self._observed = set(self._ledger.snapshot().done)
-        with track(f"grid {self._config.run}", len(self._plan)) as update:
-            while self._step(update):
-                pass
+        try:
+            with track(f"grid {self._config.run}", len(self._plan)) as update:
+                while self._step(update):
+                    pass
+        except BaseException:
+            self._cancel_all()  # the driver may live on, and its run is free for another one
+            raise
         self._dismiss()
         return self._fleet.errors
 
@@ -173,6 +177,9 @@ class Supervisor:
         self._cancel_waiting(look(self._ledger, self._plan))
         while self._fleet.names and time.monotonic() < until:
             self._collect(POLL_S)
+        self._cancel_all()
+
+    def _cancel_all(self) -> None:
         for reference in list(self._fleet.names):
             self._cancel(reference)
 
@@ -210,14 +217,16 @@ def read_end(reference: Any, lane: str) -> tuple[bool, HiprayError | None]:
     try:
         ended = ray.get(reference)
     except ray.exceptions.RayError as error:
-        return True, _explain_loss(lane, str(error).strip().splitlines()[0])
+        first = str(error).strip().partition("\n")[0]
+        return True, _explain_loss(lane, first or type(error).__name__)
     if "error" not in ended:
         return bool(ended["stopped_early"]), None
     logger.error("lane %s ended with %s: %s", lane, ended["error"], "; ".join(ended["parts"]))
     kinds = {kind.__name__: kind for kind in all_errors()}
     if ended["error"] in kinds:
         return True, kinds[ended["error"]](*ended["parts"])
-    return True, _explain_loss(lane, ended["parts"][0].strip().splitlines()[-1])
+    last = ended["parts"][0].strip().rpartition("\n")[2]
+    return True, _explain_loss(lane, last or ended["error"])
 
 
 def _explain_loss(lane: str, reason: str) -> HiprayError:

@@ -2,7 +2,8 @@
 
 A lease on `key` is a row of attempts. Attempt n is the object `<key>/<n>.json`, made by an
 exclusive create; its holder then rewrites `<key>/<n>.beat` and at the end makes
-`<key>/<n>.released`. When attempt n is dead, whoever creates n + 1 holds the lease.
+`<key>/<n>.released`. Who knows that the holder died makes `<key>/<n>.lost`. When attempt n is
+dead, whoever creates n + 1 holds the lease.
 
 A lease keeps two processes from doing the same work; it does not keep a result safe, since a
 holder that was suspended may wake up after its lease was taken. Results are committed by
@@ -88,6 +89,10 @@ class Lease:
             self._beater = None
         self._store.create(_attempt_key(self._key, self.attempt, ".released"), b"")
 
+    def declare_lost(self) -> None:
+        """Say that the holder died, so that others acquire at once; it stays known as a death."""
+        self._store.create(_attempt_key(self._key, self.attempt, ".lost"), b"")
+
     def __enter__(self) -> Self:
         self._beater = threading.Thread(target=self._beat, name="hipray-lease", daemon=True)
         self._beater.start()
@@ -149,11 +154,11 @@ def _attempt_key(key: str, attempt: int, suffix: str) -> str:
 
 
 def _read_latest(store: Store, key: str) -> tuple[int, LeaseInfo | None]:
-    """Return the number of the latest attempt, 0 for none, and its claim unless released."""
+    """Return the number of the latest attempt, 0 for none, and its claim unless it has ended."""
     names = {PurePosixPath(found.key).name for found in store.list(key)}
     stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
     attempt = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
-    if attempt == 0 or f"{attempt}.released" in names:
+    if attempt == 0 or names & {f"{attempt}.released", f"{attempt}.lost"}:
         return attempt, None
     return attempt, _read_claim(store, _attempt_key(key, attempt, ".json"))
 

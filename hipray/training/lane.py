@@ -9,11 +9,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from hipray.errors import (
     AccessDeniedError,
     ConfigError,
     DataError,
+    HiprayError,
     StoreFullError,
     StoreUnavailableError,
 )
@@ -41,7 +43,10 @@ from hipray.training.watchdog import backstop, watch
 from hipray.vocab import SegmenterFit
 
 MAX_FAILURES_IN_A_ROW = 3
-"""Failed fits after which a lane takes its machine to be at fault and stops."""
+"""Fits that raised, one after another, after which a lane takes its machine to be at fault and
+stops. Fits whose data or settings are at fault say nothing about the machine."""
+LONGEST_POLL_S = 10.0
+"""Most seconds between two looks of a lane that finds nothing to claim."""
 MAX_DEATHS = 5
 """Lanes that may die on one fit, in one submission, before it counts as failed: a fit that kills
 its process (memory, a crash in native code) must not take every lane with it."""
@@ -69,6 +74,19 @@ class LaneSettings:
     """The lane's part of a GPU, for messages."""
     end_process: Callable[[int], None] | None = None
     """Ends the lane's process at once, from any thread; None never does, and a hang hangs."""
+
+
+class Ending(Enum):
+    """How a claimed fit ended in this lane."""
+
+    DONE = auto()
+    REFUSED = auto()  # its data or settings are at fault: no machine would finish it
+    FAILED = auto()
+    TAKEN = auto()  # this lane was thought dead: another one does it now
+
+
+class FitTakenError(HiprayError):
+    """Another lane took the fit over while this one still worked on it."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +158,7 @@ def follow(
 
 
 def _drain(plan: Sequence[PlannedFit], lane: _Lane) -> LaneReport:
-    ledger, settings, crew = lane.ledger, lane.settings, lane.context.crew
+    ledger, settings = lane.ledger, lane.settings
     places = {planned.digest: place for place, planned in enumerate(plan)}
     done = failed = in_a_row = 0
     idle_since: float | None = None
@@ -152,14 +170,14 @@ def _drain(plan: Sequence[PlannedFit], lane: _Lane) -> LaneReport:
         claimed = _claim_next(open_fits, lane, snapshot)
         if claimed is None:
             idle_since = idle_since or time.monotonic()
-            _wait(lane)
+            _wait(lane, idle_s=time.monotonic() - idle_since)
             continue
         with claimed[1]:
-            crew.call(places[claimed[0].digest])
-            finished = _try_fit(*claimed, lane)
+            ending = _lead(*claimed, lane, place=places[claimed[0].digest])
         idle_since = None
-        done, failed = done + finished, failed + (not finished)
-        in_a_row = 0 if finished else in_a_row + 1
+        done += ending is Ending.DONE
+        failed += ending in (Ending.REFUSED, Ending.FAILED)
+        in_a_row = in_a_row + 1 if ending is Ending.FAILED else 0
     logger.error("lane %s stops: %d fits failed in a row", settings.name, in_a_row)
     return LaneReport(settings.name, done, failed, stopped_early=True)
 
@@ -182,11 +200,12 @@ def _has_idled(since: float | None, limit_s: float | None) -> bool:
     return since is not None and limit_s is not None and time.monotonic() - since >= limit_s
 
 
-def _wait(lane: _Lane) -> None:
+def _wait(lane: _Lane, *, idle_s: float) -> None:
+    """Pause, the longer the longer nothing was found: each look lists the ledger."""
     lane.context.crew.call(WAIT)
     if lane.notes is not None:
         lane.notes.wait()
-    time.sleep(lane.settings.poll_s)
+    time.sleep(max(lane.settings.poll_s, min(LONGEST_POLL_S, idle_s / 10)))
 
 
 def _claim_next(
@@ -199,8 +218,11 @@ def _claim_next(
             )
         elif set(planned.needs) <= snapshot.done:
             lease = lane.ledger.claim(planned, lane.settings.name)
-            if lease is not None and not _is_deadly(planned, lease, lane):
+            if lease is None or _is_deadly(planned, lease, lane):
+                continue
+            if lane.ledger.read_done(planned.digest) is None:
                 return planned, lease
+            lease.release()  # finished between the snapshot and the claim
     return None
 
 
@@ -220,30 +242,46 @@ def _is_deadly(planned: PlannedFit, lease: Lease, lane: _Lane) -> bool:
     return True
 
 
-def _try_fit(planned: PlannedFit, lease: Lease, lane: _Lane) -> bool:
-    """Run and commit one fit; False where it raised, which is then in the ledger."""
-    if lane.ledger.read_done(planned.digest) is not None:  # between snapshot and claim
-        return True
+def _lead(planned: PlannedFit, lease: Lease, lane: _Lane, *, place: int) -> Ending:
+    """Call the crew to a fit and run it; whatever then raises leaves the crew in its middle."""
+    crew = lane.context.crew
+    crew.call(place)
+    try:
+        return _try_fit(planned, lease, lane)
+    except DeviceLostError:
+        raise
+    except Exception as error:
+        if crew.size > 1:
+            raise CrewLostError.of(error) from error
+        raise
+
+
+def _try_fit(planned: PlannedFit, lease: Lease, lane: _Lane) -> Ending:
+    """Run and commit one fit; what it raises is in the ledger then, unless the store did."""
     if lane.notes is not None:
         lane.notes.begin(planned.name)
     try:
+        lane.inputs.load()  # the first fit's time limit does not pay for decoding the archive
         with _guard(planned, lease, lane):
             _run_and_commit(planned, lease, lane)
-    except (StoreUnavailableError, StoreFullError, AccessDeniedError) as error:
-        if lane.context.crew.size > 1:
-            raise CrewLostError.of(error) from error
+    except (StoreUnavailableError, StoreFullError, AccessDeniedError):
         raise  # no fault of this fit: the next one would meet it too
-    except (DataError, ConfigError) as error:
+    except (DataError, ConfigError, FitMemoryError) as error:
         _record(planned, error, lane, final=True)
-        return False
+        return Ending.REFUSED
+    except FitTakenError as error:
+        if lane.context.crew.size > 1:
+            raise
+        logger.warning("%s: %s", planned.name, error)
+        return Ending.TAKEN
     except Exception as error:
         _record(planned, error, lane, final=False)
         if is_device_error(error):
             raise DeviceLostError.of(error) from error
         if lane.context.crew.size > 1:
-            raise CrewLostError.of(error) from error
-        return False
-    return True
+            raise
+        return Ending.FAILED
+    return Ending.DONE
 
 
 @contextmanager
@@ -279,7 +317,7 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
         checkpoints=lane.ledger.checkpoints(planned),
         checkpoint_s=lane.settings.checkpoint_s,
         deadline=started + limit if limit else None,
-        report=lambda report: _report(planned, report, lane),
+        report=lambda report: _report(planned, report, lease, lane),
     )
 
     def run() -> FitFiles:
@@ -303,7 +341,11 @@ def _run_and_commit(planned: PlannedFit, lease: Lease, lane: _Lane) -> None:
         lane.on_commit(planned, result)
 
 
-def _report(planned: PlannedFit, report: EpochReport, lane: _Lane) -> None:
+def _report(planned: PlannedFit, report: EpochReport, lease: Lease, lane: _Lane) -> None:
+    if lease.taken:
+        raise FitTakenError(
+            "a live lease on the fit", "another lane's", "see why this lane was not heard for long"
+        )
     if lane.notes is not None:
         lane.notes.report(report.epoch, report.epochs)
     if lane.on_epoch is not None:
@@ -315,6 +357,6 @@ def _report(planned: PlannedFit, report: EpochReport, lane: _Lane) -> None:
 def _record(planned: PlannedFit, error: Exception, lane: _Lane, *, final: bool) -> None:
     lane.ledger.record_failure(
         planned, error=str(error) or type(error).__name__,
-        traceback=traceback.format_exc(), final=final or isinstance(error, FitMemoryError),
+        traceback=traceback.format_exc(), final=final,
     )  # fmt: skip
     logger.warning("%s failed: %s", planned.name, error)

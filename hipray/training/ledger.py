@@ -11,7 +11,6 @@ Fits are content-addressed and shared by all runs of a workspace.
 import json
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -122,7 +121,7 @@ class Ledger:
             if info.note == lane and info.process != mine
         }
         for digest, info in left.items():
-            Lease(self._store, f"claims/{digest}", info).release()
+            Lease(self._store, f"claims/{digest}", info).declare_lost()
         return list(left)
 
     def count_deaths(self, planned: PlannedFit, attempt: int) -> int:
@@ -135,13 +134,17 @@ class Ledger:
         return sum(note.startswith(self._submission) for note in notes)
 
     def _held(self) -> set[str]:
-        """Digests with a claim that was not released; its holder may be dead."""
-        claims: Counter[str] = Counter()
+        """Digests with a claim that has not ended; its holder may be dead all the same."""
+        claimed: set[tuple[str, str]] = set()
+        ended: set[tuple[str, str]] = set()
         for info in self._store.list("claims/"):
             _, digest, name = info.key.split("/")
-            claims[digest] += name.endswith(".json")
-            claims[digest] -= name.endswith(".released")
-        return {digest for digest, open_claims in claims.items() if open_claims > 0}
+            attempt, _, kind = name.partition(".")
+            if kind == "json":
+                claimed.add((digest, attempt))
+            elif kind in ("released", "lost"):
+                ended.add((digest, attempt))
+        return {digest for digest, _ in claimed - ended}
 
     def checkpoints(self, planned: PlannedFit) -> CheckpointStore:
         """Return the place of the fit's checkpoints, shared by its attempts."""
@@ -173,8 +176,7 @@ class Ledger:
             lane=lane,
         )
         first = self._store.create(f"done/{planned.digest}.json", _dump(asdict(done)))
-        if first:
-            self.checkpoints(planned).clear()
+        self.checkpoints(planned).clear()  # whoever was first: the fit is done
         return first
 
     def record_failure(
@@ -196,7 +198,7 @@ class Ledger:
 
     def read_failures(self, digest: str) -> list[FailedAttempt]:
         """Return the failed attempts of a fit, oldest first."""
-        keys = [info.key for info in self._store.list(f"failed/{digest}/")]
+        keys = sorted((info.key for info in self._store.list(f"failed/{digest}/")), key=_stamp_of)
         return [FailedAttempt(**json.loads(self._store.read(key))) for key in keys]
 
     def read_file(self, done: DoneFit, name: str) -> bytes:
@@ -221,6 +223,11 @@ class Ledger:
 
 def _claims(planned: PlannedFit) -> str:
     return f"claims/{planned.digest}"
+
+
+def _stamp_of(key: str) -> str:
+    """When a failure was written: `<submission>-<stamp>-<suffix>.json`."""
+    return key.rsplit("/", 1)[-1].partition("-")[2]
 
 
 def _digest_of_key(key: str) -> str:

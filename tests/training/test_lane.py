@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableError
-from hipray.storage import open_store
+from hipray.storage import Lease, open_store
 from hipray.training.context import FitContext
 from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
 from hipray.training.lane import MAX_DEATHS, MAX_FAILURES_IN_A_ROW, LaneSettings, drain
@@ -101,11 +101,29 @@ def test_a_failure_that_may_pass_is_tried_again(ledger, inputs):
     assert [failure.final for failure in failures] == [False, False]
 
 
-def test_a_lane_whose_fits_all_fail_takes_its_machine_to_be_at_fault(ledger, inputs):
-    report = run([broken(n) for n in range(5)], ledger, inputs)
+def test_a_lane_whose_fits_all_raise_takes_its_machine_to_be_at_fault(ledger, inputs):
+    settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
+    experiment = inputs.experiment.model_copy(update={"classifier": settings})
+    report = run(originals((0, 1, 2)), ledger, dataclasses.replace(inputs, experiment=experiment))
     assert report.stopped_early
     assert report.failed == MAX_FAILURES_IN_A_ROW
-    assert len(ledger.snapshot().failed) == MAX_FAILURES_IN_A_ROW
+
+
+def test_fits_whose_settings_are_at_fault_never_stop_a_lane(ledger, inputs):
+    wrong = [broken(n) for n in range(MAX_FAILURES_IN_A_ROW + 1)]
+    report = run([*wrong, *originals((0,))], ledger, inputs)
+    assert (report.done, report.failed, report.stopped_early) == (1, len(wrong), False)
+
+
+def test_a_lane_drops_a_fit_that_another_lane_took_over_and_blames_nobody(
+    ledger, inputs, monkeypatch
+):
+    answers = [True]
+    monkeypatch.setattr(Lease, "taken", property(lambda lease: bool(answers) and answers.pop()))
+    report = run(originals((0,)), ledger, inputs)
+    assert (report.done, report.failed) == (1, 0)
+    assert ledger.read_failures("digest-0") == []
+    assert ledger.read_done("digest-0").attempt == 2
 
 
 def test_one_class_of_hips_is_a_final_failure_that_names_the_cell(ledger, inputs):
