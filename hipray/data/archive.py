@@ -24,9 +24,15 @@ from hipray.data.listing import (
 from hipray.data.matching import RecordIndex
 from hipray.data.refusals import Refusal
 from hipray.digests import digest_bytes, digest_of
-from hipray.errors import DataError
-from hipray.storage import ObjectInfo, Store, open_store
-from hipray.vocab import DataSource, RefusalCode
+from hipray.errors import DataError, NotFoundError
+from hipray.storage import (
+    InvalidKeyError,
+    ObjectInfo,
+    ObjectTooLargeError,
+    Store,
+    open_store,
+)
+from hipray.vocab import DataSource, RefusalCode, Side
 
 
 @dataclass(frozen=True)
@@ -133,18 +139,41 @@ def _in_order(jobs: Iterable[Future[FilmFile]], *, ahead: int) -> Iterator[FilmF
 def _read_film(
     archive: Store, key: str, listing: Listing, reader: IsolatedReader, records: RecordIndex
 ) -> FilmFile:
-    info = archive.info(key)
-    if info is not None and info.size > reader.limits.max_file_bytes:
-        evidence = f"{info.size} bytes, at most {reader.limits.max_file_bytes}"
-        refusal = Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)
-        return FilmFile(key, "", ReadResult(key, refusal=refusal), None)
-    data = archive.read(key)
-    result = reader.read_hips(data, name=key, side=records.side_of(key))
-    sidecar = stem(key) + ANNOTATION_SUFFIX
+    data = _fetch(archive, key, max_bytes=reader.limits.max_file_bytes)
+    if isinstance(data, Refusal):
+        return FilmFile(key, "", ReadResult(key, refusal=data), None)
+    result = _read_hips(data, key, reader, records)
     annotation = None
+    sidecar = stem(key) + ANNOTATION_SUFFIX
     if sidecar in listing.annotations and result.film_info is not None:
         shape = result.film_info
         annotation = read_labelme(
             archive.read(sidecar), width=shape.width, height=shape.height, name=sidecar
         )
     return FilmFile(key, digest_bytes(data), result, annotation)
+
+
+def _fetch(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal:
+    """Return a listed file, or why there is none for ever."""
+    try:
+        data, _ = archive.read_object(key, max_bytes=max_bytes)
+    except ObjectTooLargeError as error:
+        return Refusal(RefusalCode.TOO_LARGE, "file_size", error.found)
+    except InvalidKeyError:
+        return Refusal(RefusalCode.UNREADABLE, "key", "its key is no plain relative path")
+    except NotFoundError:
+        return Refusal(RefusalCode.MISSING_OBJECT, "listing", "listed, and gone when it was read")
+    return data
+
+
+def _read_hips(data: bytes, key: str, reader: IsolatedReader, records: RecordIndex) -> ReadResult:
+    """Read a film, again where only its header's patient leads to the side of its hip."""
+    side = records.side_of(key)
+    result = reader.read_hips(data, name=key, side=side)
+    info = result.film_info
+    if info is None or not info.patient_key or info.both_sides or info.side is not Side.UNKNOWN:
+        return result
+    known = records.side_of(key, info.patient_key)
+    if known in (None, Side.UNKNOWN, side):
+        return result
+    return reader.read_hips(data, name=key, side=known)

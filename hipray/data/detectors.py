@@ -3,7 +3,8 @@
 Every detector looks at one of two normalised images, so that its lengths have a meaning:
 a thumbnail of the film (longest side 256 px, float32 in [0, 1]) or the canonical hip (uint8,
 longest side 512 px by default; lengths are given as shares of the shorter side). None is
-validated on clinical films: apart from the coarse refusals of `check_is_radiograph` they remark.
+validated on clinical films: they remark, apart from the coarse refusals of `check_is_radiograph`
+and of metal, which `data/hips.py` refuses where `preprocessing.refuse_implant` is set.
 """
 
 from dataclasses import dataclass

@@ -29,6 +29,7 @@ from pydicom.uid import (
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.dicom_header import (
     read_age,
+    read_exposure_date,
     read_integer,
     read_sex,
     read_spacing,
@@ -310,6 +311,7 @@ def _read_info(dataset: Dataset, shape: tuple[int, ...], findings: tuple[Finding
         body_part=part.word if part else "",
         view=view.word if view else "",
         patient_key=read_text(dataset, "PatientID").strip(),
+        taken=day.isoformat() if (day := read_exposure_date(dataset)) else "",
         sex=read_sex(dataset),
         age=read_age(dataset),
         findings=findings,

@@ -7,7 +7,7 @@ lists below leave this module, so no name typed into a description can travel fu
 import math
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -224,16 +224,20 @@ def read_age(dataset: Dataset) -> float | None:
     if match:
         years = int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
         return years if years <= MAX_AGE_YEARS else None
-    born = _read_date(dataset, "PatientBirthDate")
-    taken = _read_date(dataset, "AcquisitionDate") or _read_date(dataset, "StudyDate")
+    born, taken = _read_date(dataset, "PatientBirthDate"), read_exposure_date(dataset)
     if born is None or taken is None:
         return None
     years = (taken - born).days / 365.25
     return years if 0 <= years <= MAX_AGE_YEARS else None
 
 
-def _read_date(dataset: Dataset, keyword: str) -> datetime | None:
+def read_exposure_date(dataset: Dataset) -> date | None:
+    """Return the day of the exposure from AcquisitionDate, else from StudyDate."""
+    return _read_date(dataset, "AcquisitionDate") or _read_date(dataset, "StudyDate")
+
+
+def _read_date(dataset: Dataset, keyword: str) -> date | None:
     try:
-        return datetime.strptime(read_text(dataset, keyword).strip(), "%Y%m%d")
+        return datetime.strptime(read_text(dataset, keyword).strip(), "%Y%m%d").date()
     except ValueError:
         return None

@@ -34,6 +34,7 @@ class FilmInfo:
     body_part: str = ""
     view: str = ""
     patient_key: str = field(default="", repr=False)  # the raw PatientID; for memory only
+    taken: str = field(default="", repr=False)  # ISO date of the exposure; for memory only
     sex: Sex = Sex.UNKNOWN
     age: float | None = None  # years
     findings: tuple[Finding, ...] = ()

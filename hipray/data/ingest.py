@@ -41,13 +41,16 @@ from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
+from hipray.errors import RunBusyError
 from hipray.progress import track
-from hipray.storage import Store, open_store
+from hipray.storage import Lease, Store, acquire, holder, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
 
 FLOW_KEY = "ingest/flow.json"
 FILES_KEY = "ingest/files.parquet"
 SHEET_KEY = "ingest/contact-sheet.png"
+LEASE_KEY = "ingest/driver"
+LEASE_S = 60.0
 SHEET_TILES = 64
 
 logger = logging.getLogger(__name__)
@@ -96,7 +99,8 @@ def run_ingest(config: IngestRun) -> Flow:
     """Read the archive of `config` into the workspace; return the counts.
 
     No file stops it: each ends as accepted or refused with a reason. Raises DataError where there
-    is no file at all or the DXA table cannot be understood.
+    is no file at all or the DXA table cannot be understood, RunBusyError where another ingest
+    works on the workspace.
     """
     workspace = open_store(config.workspace, config.storage)
     archive = open_store(config.images, config.storage)
@@ -105,6 +109,25 @@ def run_ingest(config: IngestRun) -> Flow:
     known = _read_finished(workspace, identity)
     if known is not None:
         return known
+    with _hold_workspace(workspace):
+        workspace.delete(FLOW_KEY)  # written last: no other ingest's counts over a half-made one
+        return _read_archive(config, workspace, archive, listing, identity)
+
+
+def _hold_workspace(workspace: Store) -> Lease:
+    lease = acquire(workspace, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray ingest")
+    if lease is None:
+        raise RunBusyError(
+            f"a workspace {workspace.uri} that nobody ingests into",
+            f"a live ingest: {holder(workspace, LEASE_KEY)}",
+            "wait for it or name another workspace",
+        )
+    return lease
+
+
+def _read_archive(
+    config: IngestRun, workspace: Store, archive: Store, listing: Listing, identity: str
+) -> Flow:
     table = read_labels(archive, config, listing)
     source = config.source or stated_source(archive)
     flow = Flow(
@@ -114,7 +137,7 @@ def run_ingest(config: IngestRun) -> Flow:
         problems=list(table.problems),
         preprocessing=config.preprocessing.model_dump(mode="json"),
     )
-    records = RecordIndex(table.records)
+    records = RecordIndex(table.records, listing.films)
     rows = _Rows(workspace, records, config, source, flow)
     with track("ingest", len(listing.films)) as update:
         for done, film in enumerate(read_films(archive, listing, records, config), start=1):
@@ -196,6 +219,7 @@ class _Rows:
             self._tiles.append(Tile(hip.pixels, masks, caption))
         for problem in [
             *(film.annotation.problems if film.annotation else ()),
+            *_unsided_contours(film, masks),
             *check_masks(masks),
         ]:
             self._flow.problems.append(f"{row['hip_id']}: {problem}")
@@ -209,6 +233,14 @@ class _Rows:
 
     def _note(self, film: FilmFile, **outcome: Any) -> None:
         self._files.append({"file": film.key, **outcome})
+
+
+def _unsided_contours(film: FilmFile, masks: dict[Region, Any]) -> list[str]:
+    if film.annotation is None or not film.annotation.masks or masks:
+        return []
+    if len(film.result.hips) == 1:
+        return []
+    return ["contours on a film of two hips do not say of which; they are not used"]
 
 
 def _warped_masks(film: FilmFile, index: int) -> dict[Region, Any]:

@@ -1,59 +1,127 @@
-"""Which DXA record belongs to which hip: by the film's file name, else by the patient's id."""
+"""Which DXA record belongs to which hip: by the film's file name, else by the patient's id.
+
+Nothing is guessed. Where two films or two examinations could be meant, a hip has no record and
+its labels are missing with that reason.
+"""
 
 from collections.abc import Iterable
+from datetime import date
 from pathlib import PurePosixPath
 
 from hipray.data.dxa import DxaRecord
 from hipray.vocab import Side
 
+Folder = tuple[str, ...]
+"""The folders of a path, from the top."""
+
 
 class RecordIndex:
-    """DXA records found by film or patient, and by side."""
+    """DXA records found by film or patient, and by side.
 
-    def __init__(self, records: Iterable[DxaRecord]) -> None:
+    `films` are the keys of the archive: a record that names only `001.dcm` speaks for no film
+    where two folders hold one of that name.
+    """
+
+    def __init__(self, records: Iterable[DxaRecord], films: Iterable[str] = ()) -> None:
         self._by_image: dict[str, list[DxaRecord]] = {}
         self._by_patient: dict[str, list[DxaRecord]] = {}
+        self._folders: dict[str, set[Folder]] = {}
         for record in records:
             if record.image:
                 self._by_image.setdefault(_stem(record.image), []).append(record)
             if record.patient_id:
                 self._by_patient.setdefault(_patient(record.patient_id), []).append(record)
+        for key in films:
+            self._folders.setdefault(_stem(key), set()).add(_folder(key))
 
     def of_film(self, key: str, patient_key: str = "") -> list[DxaRecord]:
         """Return the records of a film; several where both hips or more exams are listed.
 
         A record that names another film never falls to this one through its patient.
         """
-        named = self._by_image.get(_stem(key))
+        named = self._naming(key, patient_key)
         if named:
             return named
         # films without a header are often named after their patient
         owner = self._by_patient.get(_patient(patient_key or _stem(key)), [])
         return [record for record in owner if not record.image]
 
-    def side_of(self, key: str) -> Side | None:
-        """Return the one side that the records of a file name state, or None."""
-        sides = {record.side for record in self._by_image.get(_stem(key), [])}
+    def side_of(self, key: str, patient_key: str = "") -> Side | None:
+        """Return the one side that the records of a film state, or None."""
+        sides = {record.side for record in self.of_film(key, patient_key)}
         return sides.pop() if len(sides) == 1 else None
 
+    def _naming(self, key: str, patient_key: str) -> list[DxaRecord]:
+        """The records that name this film and no other one; of those the ones that fit it best."""
+        records = [
+            record
+            for record in self._by_image.get(_stem(key), [])
+            if self._means(record, key, patient_key)
+        ]
+        shared = [_count_shared(_folder(record.image or ""), _folder(key)) for record in records]
+        best = [r for r, n in zip(records, shared, strict=True) if n == max(shared)]
+        return best if len({_folder(record.image or "") for record in best}) == 1 else []
 
-def pick_record(records: list[DxaRecord], side: Side, *, only_hip: bool) -> DxaRecord | None:
+    def _means(self, record: DxaRecord, key: str, patient_key: str) -> bool:
+        stated, own = _folder(record.image or ""), _folder(key)
+        folders = self._folders.get(_stem(key), set()) | {own}
+        nearest = max(_count_shared(stated, folder) for folder in folders)
+        closest = {folder for folder in folders if _count_shared(stated, folder) == nearest}
+        if closest == {own}:
+            return True
+        same = bool(record.patient_id) and _patient(record.patient_id or "") == _patient(
+            patient_key
+        )
+        return own in closest and same
+
+
+def pick_record(
+    records: list[DxaRecord], side: Side, *, only_hip: bool, taken: date | None = None
+) -> DxaRecord | None:
     """Return the record of one hip, or None where none fits or the choice would be a guess.
 
-    A film's only record, where it states no side, speaks for every hip on the film.
+    A film's only record, where it states no side, speaks for every hip on the film. Of several
+    examinations of a side the one nearest to the day the film was `taken` counts.
     """
     if side is not Side.UNKNOWN:
         exact = [record for record in records if record.side is side]
         if exact:
-            return exact[0]
+            return _pick_examination(exact, taken)
     unstated = [record for record in records if record.side is Side.UNKNOWN]
     if unstated and (only_hip or len(records) == 1):
-        return unstated[0]
+        return _pick_examination(unstated, taken)
     return records[0] if len(records) == 1 and only_hip and side is Side.UNKNOWN else None
 
 
+def _pick_examination(records: list[DxaRecord], taken: date | None) -> DxaRecord | None:
+    if len(records) == 1:
+        return records[0]
+    dated = [(abs(r.exam_date - taken), r) for r in records if taken and r.exam_date]
+    if len(dated) < len(records):
+        return None
+    gaps = [gap for gap, _ in dated]
+    nearest = [record for gap, record in dated if gap == min(gaps)]
+    return nearest[0] if len(nearest) == 1 else None
+
+
 def _stem(name: str) -> str:
-    return PurePosixPath(name.replace("\\", "/")).name.rsplit(".", 1)[0].strip().lower()
+    return PurePosixPath(_plain(name)).name.rsplit(".", 1)[0].strip()
+
+
+def _folder(name: str) -> Folder:
+    return PurePosixPath(_plain(name)).parts[:-1]
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").lower()
+
+
+def _count_shared(first: Folder, second: Folder) -> int:
+    """How many folders two paths share, counted from the file upwards."""
+    count = 0
+    while count < min(len(first), len(second)) and first[-1 - count] == second[-1 - count]:
+        count += 1
+    return count
 
 
 def _patient(raw: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from hipray.config.labels import LabelRules
@@ -14,9 +15,10 @@ from hipray.data.manifest import label_column, mask_column, missing_column, scor
 from hipray.data.matching import RecordIndex, pick_record
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.digests import digest_bytes
-from hipray.vocab import REGIONS, DataSource, LabelType, Region, Sex, Side
+from hipray.vocab import REGIONS, DataSource, LabelType, Region, Sex
 
 NO_RECORD = "no DXA record for this hip"
+AMBIGUOUS = "the film's DXA records do not tell which one is of this hip and day"
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,14 @@ def build_row(
     hip, info = result.hips[index], result.film_info
     assert info is not None, "a film with hips has a header"
     candidates = records.of_film(film.key, info.patient_key)
-    record = pick_record(candidates, hip.side, only_hip=len(result.hips) == 1)
+    record = pick_record(
+        candidates,
+        hip.side,
+        only_hip=len(result.hips) == 1,
+        taken=date.fromisoformat(info.taken) if info.taken else None,
+    )
     raw_patient = _raw_patient(film, info, record or next(iter(candidates), None))
     hip_id = "h" + digest_bytes(f"{film.key}\0{film.sha256}\0{index}".encode())[:15]
-    side = hip.side if hip.side is not Side.UNKNOWN or record is None else record.side
     return {
         "hip_id": hip_id,
         "patient_id": pseudonyms.patient(raw_patient),
@@ -52,16 +58,16 @@ def build_row(
         "source_key": pseudonyms.file(film.key),
         "source_sha256": film.sha256,
         "pixel_sha256": hip.pixel_sha256,
-        "image_key": f"hips/{hip_id}.png",
+        "image_key": f"hips/{hip_id}-{hip.pixel_sha256[:8]}.png",
         "height": hip.pixels.shape[0],
         "width": hip.pixels.shape[1],
         "spacing_mm": hip.spacing_mm,
-        "side": side.value,
+        "side": hip.side.value,
         "flipped": hip.flipped,
         "findings": [finding.value for finding in hip.findings],
         "preprocessing_version": PREPROCESSING_VERSION,
         **_person(info, record),
-        **_scores(record, rules),
+        **_scores(record, rules, absence=AMBIGUOUS if candidates else NO_RECORD),
     }
 
 
@@ -94,10 +100,10 @@ def _person(info: FilmInfo, record: DxaRecord | None) -> dict[str, Any]:
     }
 
 
-def _scores(record: DxaRecord | None, rules: LabelRules) -> dict[str, Any]:
+def _scores(record: DxaRecord | None, rules: LabelRules, *, absence: str) -> dict[str, Any]:
     if record is None:
         kinds = [missing_column(kind, region) for kind in LabelType for region in REGIONS]
-        return dict.fromkeys(kinds, NO_RECORD)
+        return dict.fromkeys(kinds, absence)
     values: dict[str, Any] = {}
     for region, labels in label_record(record, rules=rules).items():
         reported = record.values.get(region)

@@ -110,7 +110,8 @@ def hold_back(
 
 def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.str_]:
     label = manifest[_stratum_column(manifest, settings)]
-    known = label.map({True: "1", False: "0"}).astype(object).where(label.notna(), "?")
+    # a patient's stratum is its greatest: the abnormal hip's, else a known one's
+    known = label.map({True: "1", False: "0"}).astype(object).where(label.notna(), "-")
     return (known.astype(str) + "/" + manifest["device"].fillna("?").astype(str)).to_numpy(
         dtype=str
     )

@@ -223,6 +223,8 @@ def test_any_usual_encoding_and_delimiter_is_recognised(encoding, delimiter):
 
 
 def test_a_western_code_page_is_recognised_by_its_signs():
+    record = only(read("image;Patient ID;Neck T;Größe\na;Müßig;-1,5;1,60\n".encode("cp1252")))
+    assert record.patient_id == "Müßig"
     record = only(read("image;Neck BMD (g/cm²);Neck T\na;0,7;-1,5\n".encode("latin-1")))
     assert (record.values[FN].bmd, record.values[FN].t) == (0.7, -1.5)
 

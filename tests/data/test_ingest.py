@@ -13,6 +13,7 @@ from hipray.config.images import ImageLimits
 from hipray.config.jobs import IngestRun
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import FilmFormat, PhantomConfig
+from hipray.data import archive
 from hipray.data.images import read_hips
 from hipray.data.ingest import FILES_KEY, SHEET_KEY, run_ingest
 from hipray.data.manifest import read_manifest, read_table
@@ -199,6 +200,43 @@ def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path):
     plain = read_hips(encode_image(draw_hip(seed=1)), name="").hips[0].pixels
     difference = np.abs(decode(store, right["image_key"]).astype(int) - plain[:, ::-1])
     assert difference.mean() < 2
+
+
+def test_a_right_hip_that_only_its_patients_record_names_is_turned_too(tmp_path):
+    table = "patient_id,side,t_score\nP7,right,-2.9\n"
+    data = encode_dicom(PatientID="P7", ImageLaterality="", Laterality="", SeriesDescription="")
+    write_files(tmp_path / "a", {"a.dcm": data, "t.csv": table.encode()})
+    _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    row = read_manifest(store).iloc[0]
+    assert (row["side"], row["flipped"]) == ("right", True)
+
+
+def test_a_half_made_ingest_leaves_no_older_counts_in_force(tmp_path, monkeypatch):
+    write_real_style(tmp_path / "a")
+    ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hipray.data.ingest.build_contact_sheet", _interrupt)
+        ingest(tmp_path, tmp_path / "a", region=Region.FEMORAL_NECK)
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert not flow.reused
+
+
+def _interrupt(tiles):
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_goes_after_the_listing_is_refused_as_missing(tmp_path, monkeypatch):
+    write_real_style(tmp_path / "a")
+    listed = archive.list_archive
+
+    def list_and_lose(store, config):
+        listing = listed(store, config)
+        store.delete("hip1.png")
+        return listing
+
+    monkeypatch.setattr("hipray.data.ingest.list_archive", list_and_lose)
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert (flow.accepted, flow.refused) == (2, {RefusalCode.MISSING_OBJECT: 1})
 
 
 def test_the_same_film_of_the_same_patient_counts_once(tmp_path):

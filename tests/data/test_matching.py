@@ -1,5 +1,8 @@
 """A DXA record goes to the hip it names, and to none where that would be a guess."""
 
+from dataclasses import replace
+from datetime import date
+
 from hipray.data.dxa import DxaRecord
 from hipray.data.matching import RecordIndex, pick_record
 from hipray.vocab import Side
@@ -57,3 +60,31 @@ def test_a_hip_without_a_side_takes_the_only_record_and_never_one_of_two():
     assert pick_record([LEFT], Side.UNKNOWN, only_hip=True) is LEFT
     assert pick_record([LEFT, RIGHT], Side.UNKNOWN, only_hip=True) is None
     assert pick_record([], Side.LEFT, only_hip=True) is None
+
+
+def test_films_of_one_name_in_two_folders_keep_their_own_records():
+    first = DxaRecord(image="p1/001.dcm", patient_id="A")
+    second = DxaRecord(image="export/p2/001.dcm", patient_id="B")
+    index = RecordIndex([first, second], ["films/p1/001.dcm", "films/p2/001.dcm"])
+    assert index.of_film("films/p1/001.dcm") == [first]
+    assert index.of_film("films/p2/001.dcm") == [second]
+
+
+def test_a_record_of_the_other_folders_film_is_not_taken_for_want_of_an_own_one():
+    record = DxaRecord(image="p1/001.dcm", patient_id="A")
+    index = RecordIndex([record], ["p1/001.dcm", "p2/001.dcm"])
+    assert index.of_film("p2/001.dcm") == []
+
+
+def test_a_bare_name_that_two_films_bear_needs_the_patient_to_tell_them_apart():
+    record = DxaRecord(image="001.dcm", patient_id="A")
+    index = RecordIndex([record], ["p1/001.dcm", "p2/001.dcm"])
+    assert index.of_film("p1/001.dcm") == []
+    assert index.of_film("p2/001.dcm", "a") == [record]
+
+
+def test_of_several_examinations_the_one_nearest_to_the_film_counts():
+    old, new = (replace(LEFT, exam_date=date(year, 5, 1)) for year in (2015, 2021))
+    assert pick_record([old, new], Side.LEFT, only_hip=True, taken=date(2020, 12, 1)) is new
+    assert pick_record([old, new], Side.LEFT, only_hip=True) is None
+    assert pick_record([old, LEFT], Side.LEFT, only_hip=True, taken=date(2020, 12, 1)) is None

@@ -8,7 +8,7 @@ from hipray.data.images import read_hips
 from hipray.data.manifest import MANIFEST_SCHEMA
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms
-from hipray.data.rows import NO_RECORD, FilmFacts, build_row
+from hipray.data.rows import AMBIGUOUS, NO_RECORD, FilmFacts, build_row
 from hipray.vocab import DataSource, Region, Sex, Side
 from tests.data.film_files import draw_hip, encode_dicom, encode_image
 
@@ -17,11 +17,12 @@ T_SCORES = {Region.TOTAL_HIP: RegionValues(Region.TOTAL_HIP, bmd=0.61, t=-2.7, z
 
 
 def row_of(data, *records, key="films/a.dcm", side=None):
-    result = read_hips(data, name=key, side=side)
+    index = RecordIndex(records)
+    result = read_hips(data, name=key, side=side or index.side_of(key))
     facts = FilmFacts(key, "0" * 64, DataSource.REAL)
     return build_row(
         facts, result, 0,
-        records=RecordIndex(records), rules=LabelRules(), pseudonyms=PSEUDONYMS,
+        records=index, rules=LabelRules(), pseudonyms=PSEUDONYMS,
     )  # fmt: skip
 
 
@@ -70,6 +71,12 @@ def test_films_that_name_no_patient_stand_for_themselves():
 def test_a_side_that_only_the_record_states_is_taken_over(side):
     row = row_of(encode_image(draw_hip()), DxaRecord(image="a.png", side=side), key="a.png")
     assert row["side"] == side
+
+
+def test_records_that_leave_a_choice_give_no_label_and_say_why():
+    exams = [DxaRecord(image="a.dcm", side=Side.LEFT, device=name) for name in "AB"]
+    row = row_of(encode_dicom(), *exams, side=Side.LEFT)
+    assert {v for name, v in row.items() if name.startswith("missing_")} == {AMBIGUOUS}
 
 
 def test_the_same_file_under_another_name_is_another_hip():

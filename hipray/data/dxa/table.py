@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from hipray.errors import DataError
 MAX_FILE_BYTES = 64 * 2**20  # a million report rows; more is not a table of one hospital
 ENCODINGS = ("utf-8-sig", "cp950", "cp1252", "latin-1")
 """Tried in turn: Unicode, Big5 (Taiwan) and the Western code page with its superset of controls."""
+_WESTERN_IN_BIG5 = re.compile(r"[a-z][^\x00-\x7f][a-z]")
+"""A Chinese character inside a Western word: an umlaut and its neighbour read as Big5."""
 DELIMITERS = (",", ";", "\t", "|")
 MAX_NESTED_ROWS = 10_000  # rows that one JSON object may unfold to
 HEADER_SEARCH_ROWS = 60  # a report's cover lines come before its table
@@ -54,7 +57,7 @@ def _decode(data: bytes, name: str) -> str:
             text = data.decode(encoding)
         except UnicodeDecodeError:
             continue
-        if "\0" not in text:
+        if "\0" not in text and not (encoding == "cp950" and _WESTERN_IN_BIG5.search(text)):
             return text
     raise DataError("text", f"binary data in {name}", "export the table as CSV")
 
