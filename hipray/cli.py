@@ -51,6 +51,7 @@ COMMANDS: dict[str, Command] = {
     "predict": Command(jobs.PredictRun, "hipray.commands:predict", positional="file"),
     "serve": Command(jobs.ServeRun, "hipray.commands:serve"),
     "score": Command(jobs.ScoreRun, "hipray.commands:score"),
+    "plan": Command(jobs.PlanRun, "hipray.commands:plan", positional="job"),
     "skill": Command(jobs.SkillRun, "hipray.skill:run_skill", preset="skill"),
     "bench": Command(BenchRun, "hipray.commands:bench", positional="name"),
 }

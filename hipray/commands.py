@@ -9,6 +9,7 @@ from hipray.config.jobs import (
     GridRun,
     IngestRun,
     PhantomRun,
+    PlanRun,
     PredictRun,
     ReleaseRun,
     ReportRun,
@@ -16,7 +17,9 @@ from hipray.config.jobs import (
     ServeRun,
     StatusRun,
 )
+from hipray.config.scoring import PlannedJob
 from hipray.config.tuning import TuneRun
+from hipray.scoring.outputs import open_output
 from hipray.storage import open_store
 
 
@@ -89,9 +92,21 @@ def plan_tune(config: TuneRun) -> None:
 
 def status(config: StatusRun) -> None:
     """Print where a run stands."""
+    from hipray.scoring import status as score_status
     from hipray.training.status import describe_status
 
-    tell(describe_status(open_store(config.workspace, config.storage), config.run))
+    store = open_store(config.workspace, config.storage)
+    if config.output is not None or config.run == PlannedJob.SCORE:
+        tell(score_status.describe_status(open_output(config)))
+    else:
+        tell(describe_status(store, config.run))
+
+
+def plan(config: PlanRun) -> None:
+    """Print how long a job would take and what it would cost."""
+    from hipray.scoring.estimate import describe_plan
+
+    tell(describe_plan(config, open_output(config)))
 
 
 def report(config: ReportRun) -> None:
@@ -138,8 +153,11 @@ def score(config: ScoreRun) -> None:
     result = run_score(config)
     tell(
         f"{result.listed} files listed = {result.scored} scored + {result.refused} refused + "
-        f"{result.failed} failed; Parquet in {result.output}. {RESEARCH_NOTICE}"
+        f"{result.failed} failed; Parquet in {result.output}/parts, "
+        f"summary in {result.output}/summary.html. {RESEARCH_NOTICE}"
     )
+    if result.failed:
+        tell(f"why: {result.output}/dead-letters.parquet; --retry failed takes them up again")
 
 
 def bench(config: BenchRun) -> None:

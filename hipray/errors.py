@@ -58,6 +58,18 @@ class StoreUnavailableError(StorageError):
     exit_code = 75  # EX_TEMPFAIL: a scheduler may run the same job again
 
 
+class StoreThrottledError(StoreUnavailableError):
+    """The store asks for fewer requests."""
+
+
+class StoreTimeoutError(StoreUnavailableError):
+    """The store did not answer in time."""
+
+
+class DamagedAnswerError(StoreUnavailableError):
+    """The bytes that arrived are fewer than announced, or do not have their checksum."""
+
+
 class StoreFullError(StorageError):
     """The disk or quota is full."""
 

@@ -255,6 +255,21 @@ def calibration_in_the_large(labels: ArrayLike, probabilities: ArrayLike) -> flo
     return intercept
 
 
+def population_stability(shares: ArrayLike, counts: ArrayLike) -> float:
+    """Return the population stability index of `counts` per bin against expected `shares`.
+
+    Half a count is added to each bin, so that an empty one is not infinite. NaN without counts.
+    """
+    expected, found = _floats(shares), _floats(counts)
+    _require_same_length(expected, found)
+    total = found.sum()
+    if not total:
+        return float("nan")
+    p = (expected * total + 0.5) / (total + 0.5 * len(found))
+    q = (found + 0.5) / (total + 0.5 * len(found))
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
 def _fit_logistic(x: FloatArray, targets: FloatArray) -> tuple[float, float]:
     """Fit targets ~ sigmoid(slope x + intercept) by Newton with step halving."""
     centre, scale = float(x.mean()), float(x.std())

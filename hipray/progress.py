@@ -13,6 +13,15 @@ LOG_INTERVAL_S = 10.0
 """Seconds between two lines where there is no terminal."""
 
 
+def describe_duration(seconds: float) -> str:
+    """Return a duration as a person says it: seconds, minutes, hours or days."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
 class Tracker(Protocol):
     """Takes how much is done, and a few words on what is going on."""
 

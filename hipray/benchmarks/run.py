@@ -7,10 +7,14 @@ from hipray import RESEARCH_NOTICE
 from hipray.benchmarks.grid import measure_grid
 from hipray.benchmarks.machine import describe_machine
 from hipray.benchmarks.measure import Measure
+from hipray.benchmarks.score import measure_score
 from hipray.config.benchmarks import BenchRun
 from hipray.errors import ConfigError
 
-BENCHES: dict[str, Callable[[BenchRun], Iterator[Measure]]] = {"grid": measure_grid}
+BENCHES: dict[str, Callable[[BenchRun], Iterator[Measure]]] = {
+    "grid": measure_grid,
+    "score": measure_score,
+}
 """Every bench by its name."""
 
 

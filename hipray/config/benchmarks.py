@@ -1,11 +1,21 @@
 """What `hipray bench` measures and how large."""
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from hipray.config.base import Config
 from hipray.config.jobs import PAPER_BACKBONES
 from hipray.config.phantom import PhantomConfig
 from hipray.vocab import Region, Variant
+
+
+class ScoreMeasure(StrEnum):
+    """A group of measures of the score bench."""
+
+    RATES = "rates"  # against the pipeline in process and against a DataLoader loop
+    START = "start"  # fixed start-up, and first rows of a long archive
+    MEMORY = "memory"  # of driver and actors, and the resume of a finished run
 
 
 class GpuBench(Config):
@@ -61,11 +71,36 @@ class GridBench(Config):
     """What is measured where there is a GPU."""
 
 
+class ScoreBench(Config):
+    """The score bench: batch scoring of phantom films on a local S3 server."""
+
+    backbones: tuple[str, ...] = ("resnet18",)
+    """Networks of the untrained release, one member each for femoral neck and total hip."""
+    size_px: int = Field(128, ge=32, le=1024)
+    """Input side in pixels."""
+    working_px: int = Field(256, ge=32, le=2048)
+    """Side in pixels of the frames."""
+    cores: int = Field(2, ge=1)
+    """CPU cores that either side is given, the S3 server included."""
+    films: int = Field(400, ge=32)
+    """Films of the comparison of rates."""
+    repeats: int = Field(1, ge=1)
+    """How often the sides are compared, in turn."""
+    long_keys: int = Field(200_000, ge=1)
+    """Keys of the archive whose first rows are waited for; 2,000 of them are read."""
+    small_files: int = Field(20_000, ge=20)
+    """Files of the large archive of small files; the small one has a tenth."""
+    small_film_share: float = Field(0.02, gt=0, le=1)
+    """Share of these that are films; the others are refused after they are fetched."""
+    measures: tuple[ScoreMeasure, ...] = tuple(ScoreMeasure)
+    """What is measured."""
+
+
 class BenchRun(Config):
     """Measure hipray against what a user would otherwise run, both sides on this machine."""
 
     name: str
-    """Name of the bench: grid."""
+    """Name of the bench: grid or score."""
     out: str = "out/bench"
     """Local folder of the measured workspaces."""
     workspace: str | None = None
@@ -75,3 +110,5 @@ class BenchRun(Config):
     """The phantom archive."""
     grid: GridBench = GridBench()
     """Sizes of the grid bench."""
+    score: ScoreBench = ScoreBench()
+    """Sizes of the score bench."""

@@ -13,6 +13,7 @@ from hipray.config.experiment import Experiment
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
+from hipray.config.scoring import Machine, PlannedJob, RetryScope, Selection
 from hipray.config.storage import StorageSettings
 from hipray.config.tracking import Tracking
 from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
@@ -243,31 +244,72 @@ class ScoreRun(Job):
     release: str = "default"
     """Name of a release of the workspace."""
     output: str | None = None
-    """Folder or s3:// prefix of the frozen listing and the Parquet parts, one archive each;
-    default: scores/ of the workspace."""
+    """Folder or s3:// prefix of the index and the Parquet parts, one archive each; default:
+    scores/ of the workspace."""
+    select: Selection = Selection()
+    """Which objects are scored."""
+    listers: int = Field(8, ge=1, le=64)
+    """Ranges of keys that are listed at the same time; small archives are listed as one."""
     shard_files: int = Field(64, ge=1)
-    """Films in one shard, the unit of resume."""
+    """Films in one shard, the unit of resume, at most."""
+    shard_bytes: int = Field(512_000_000, gt=0)
+    """Bytes in one shard, at most: shards of large films hold fewer, so that all cost alike. A film
+    of more bytes is a shard of its own."""
     actors: int = Field(1, ge=1)
     """Model actors."""
+    max_actors: int | None = Field(None, ge=1)
+    """Model actors up to which Ray Data adds where films wait for them; default: `actors`."""
     max_decoders: int = Field(64, ge=1)
     """Decoding actors, one CPU each, that Ray Data may start; it starts as many as keep up."""
     cpus_per_actor: float = Field(1, ge=0)
     """CPUs that one model actor reserves."""
     gpus_per_actor: float = Field(0, ge=0)
-    """GPUs that one model actor reserves."""
+    """GPUs that one model actor reserves; a fraction packs actors on one GPU."""
+    deduplicate: bool = False
+    """Score films of equal pixels, side and person once and report the answer for each key. Costs
+    one read of the output per film, and one write per different film."""
+    retry: RetryScope = RetryScope.NONE
+    """`failed` takes up films again that the store would not give in an earlier submission."""
+    fetch_rounds: int = Field(2, ge=1, le=10)
+    """How often a shard goes through its films that the store would not give, with growing
+    pauses, beside the attempts of each request in `storage`."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """Share of files that may fail for the store's sake before the run stops."""
+    price_per_hour: float | None = Field(None, ge=0)
+    """What all machines of the run cost in an hour, in any currency, for `hipray status`."""
     allow_phantom_release: bool = False
     """Score with a release that was trained on phantoms."""
     limits: ImageLimits = ImageLimits()
     """Size and time limits of decoding."""
+
+    @model_validator(mode="after")
+    def _check_actors(self) -> Self:
+        if self.max_actors is not None and self.max_actors < self.actors:
+            raise ValueError("max_actors must not be below actors")
+        return self
+
+
+class PlanRun(Job):
+    """Say how long a job would take and what it would cost."""
+
+    job: PlannedJob
+    """The job: score."""
+    output: str | None = None
+    """Output of a scoring run, perhaps of a few hundred films, whose index and measured rates are
+    used; default: scores/ of the workspace."""
+    films: int | None = Field(None, ge=1)
+    """Films to plan for; default: those of the index that are not scored yet."""
+    machines: tuple[Machine, ...] = ()
+    """Machines to compare; default: one core of the kind that was measured."""
 
 
 class StatusRun(Job):
     """Say where a run stands."""
 
     run: str = "grid"
-    """Name of the run."""
+    """Name of a grid's or search's run, or `score` for the scoring run of `output`."""
+    output: str | None = None
+    """Output of a scoring run; default: scores/ of the workspace."""
 
 
 class DemoRun(Config):

@@ -29,6 +29,13 @@ class Encryption(StrEnum):
     KMS = "aws:kms"
 
 
+class RetryMode(StrEnum):
+    """How botocore tries again: with pauses alone, or also sending less while it is throttled."""
+
+    STANDARD = "standard"
+    ADAPTIVE = "adaptive"
+
+
 class StorageSettings(Config):
     """How S3 is reached. Credentials are never here: they come by the usual AWS chain."""
 
@@ -44,6 +51,8 @@ class StorageSettings(Config):
     """Seconds to wait for the next bytes of an answer, per attempt."""
     max_attempts: int = Field(default=6, ge=1, le=20)
     """Attempts per request, the first included; the waits between them double, with jitter."""
+    retries: RetryMode = RetryMode.STANDARD
+    """`adaptive` limits the rate of a process' requests while the store throttles it."""
     max_pool_connections: int = Field(default=32, ge=1)
     """Connections kept per process; use at least as many as threads that read at once."""
     server_side_encryption: Encryption | None = None

@@ -1,68 +1,46 @@
-"""Batch scoring on Ray Data: a listing in, one Parquet part per shard out.
-
-    list (one streaming task) -> fetch + decode (CPU actors) -> score + publish (model actors)
-
-A row of the dataset is a whole shard. Ray Data may cut and merge blocks as it sees fit and can
-never split a row, so a shard's films arrive together at the one actor that publishes its part.
-Decoders are an actor pool because Ray Data fuses a task that precedes an actor into it, and then
-decoding would wait for the model; two actor pools are never fused, and they overlap.
-What is under way is bounded by Ray Data: no more decoded shards wait than the model actors take.
-"""
+"""Batch scoring: rounds of the pipeline until every film is scored, refused or failed."""
 
 import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
-from ray.data.block import BlockMetadata
+from ray.data import Dataset
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.listing import is_film
+from hipray.data.pseudonyms import load_pseudonyms
 from hipray.distributed.cluster import connect
-from hipray.errors import ConfigError, DataError, HiprayError, RunBusyError
+from hipray.distributed.score_pipeline import build_dataset
+from hipray.errors import DataError, HiprayError
 from hipray.progress import LOG_INTERVAL_S
-from hipray.releases.release import (
-    Release,
-    check_preprocessing,
-    check_servable,
-    read_release,
+from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
+from hipray.scoring.faults import FailureWatch, read_letter
+from hipray.scoring.index import Index
+from hipray.scoring.lister import list_open_work
+from hipray.scoring.outputs import open_output
+from hipray.scoring.parts import PartSet
+from hipray.scoring.selection import build_filter
+from hipray.scoring.session import (
+    ScoreResult,
+    check_lease,
+    check_output,
+    claim_output,
+    conclude,
+    count_open_shards,
+    hold_output,
 )
-from hipray.scoring.decoder import ShardDecoder, list_open_shards, open_output
-from hipray.scoring.failures import FailureWatch
-from hipray.scoring.parts import PartNames
-from hipray.scoring.scorer import ShardScorer
-from hipray.scoring.shards import read_totals
-from hipray.scoring.summary import build_summary, check_counts, count_parts, write_summary
-from hipray.storage import Lease, Store, acquire, check_store, holder, open_store
+from hipray.scoring.status import ProgressNote
+from hipray.storage import Lease, Store, check_store, open_store
 
-LEASE_KEY = "driver"
-LEASE_S = 60.0
-"""Seconds without a heartbeat after which another driver may take over."""
-RUN_KEY = "run.json"
-BLOCK_BYTES = 1
-"""Every row is larger, so every shard is a block of its own and flows on at once."""
+MOST_ROUNDS = 5
+"""Rounds of the pipeline in one submission: a further one takes up what a lost node took along."""
+NOTHING_NEW_S = 20.0
+"""Seconds that a finished run's archive is listed here before Ray is started for it."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ScoreResult:
-    """How a submission of a scoring run ended; counts are files: listed = the other three."""
-
-    listed: int
-    scored: int
-    refused: int
-    failed: int
-    """Files of shards that could not be read or written now; the next submission does them."""
-    rows: int
-    parts: int
-    seconds: float
-    output: str
-    """Address of the parts, the index and summary.json."""
 
 
 def run_score(config: ScoreRun) -> ScoreResult:
@@ -70,89 +48,113 @@ def run_score(config: ScoreRun) -> ScoreResult:
 
     Raises RunBusyError where another driver works on the output, ConfigError for a release of
     phantoms or an output of another archive, and the store's own StorageError where more than
-    `max_failed_fraction` of the files fail. Submitting again goes on where it stopped.
+    `max_failed_fraction` of the films fail or the output cannot be written. Submitting again goes
+    on where it stopped.
     """
     started = time.monotonic()
     config = _with_addresses(config)
     release = _read_release(config)
     archive, output = open_store(config.images, config.storage), open_output(config)
-    _check_output(archive, output)
-    with _hold_output(output) as lease:
-        _claim_output(archive, output)
-        names = PartNames.of(release, config.limits)
-        finished = names.list_finished(output)
+    check_output(archive, output)
+    with hold_output(output) as lease:
+        claim_output(config, output)
+        parts = PartSet.of(release, config)
         watch = FailureWatch(config.max_failed_fraction)
-        if not _is_complete(output, finished):
+        if not _has_nothing_new(config, archive, output, parts):
             check_store(output)
-            _check_archive(archive, output)
-            _score_open_shards(config, release, finished, watch, lease)
-        return _conclude(output, release, names, watch, started)
+            _check_archive(config, archive, output)
+            _Submission(config, release, parts, watch, lease).run()
+        seconds = time.monotonic() - started
+        return conclude(config, output, release, parts, watch, seconds=seconds)
 
 
-def build_dataset(config: ScoreRun, release: Release, finished: frozenset[str]) -> Dataset:
-    """Return the dataset that lists, decodes, scores and publishes; its rows are outcomes."""
-    payload, release_text = config.model_dump_json(), release.model_dump_json()
-    with DataContext.current(_quiet_context()):
-        shards = ray.data.read_datasource(
-            ShardDatasource(payload, finished), override_num_blocks=1, num_cpus=0
-        )
-        films = shards.map_batches(
-            ShardDecoder,
-            fn_constructor_args=(payload, release_text),
-            compute=ActorPoolStrategy(min_size=1, max_size=config.max_decoders),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-        )
-        return films.map_batches(
-            ShardScorer,
-            fn_constructor_args=(payload, release_text),
-            compute=ActorPoolStrategy(size=config.actors),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=config.cpus_per_actor,
-            num_gpus=config.gpus_per_actor,
-        )
+class _Submission:
+    """Runs the pipeline until no shard is open, and says how it goes."""
 
-
-class ShardDatasource(Datasource):  # type: ignore[misc]
-    """The shards without a part, as one task streams and freezes them; a restart repeats them."""
-
-    def __init__(self, payload: str, finished: frozenset[str]) -> None:
-        super().__init__()
-        self._list = partial(list_open_shards, payload, finished)
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Return None: nothing is listed yet."""
-        return None
-
-    def get_read_tasks(
+    def __init__(
         self,
-        parallelism: int,
-        per_task_row_limit: int | None = None,
-        data_context: DataContext | None = None,
-    ) -> list[ReadTask]:
-        """Return the one task that lists: pages of a listing come one after the other."""
-        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self._list, unknown)]
+        config: ScoreRun,
+        release: Release,
+        parts: PartSet,
+        watch: FailureWatch,
+        lease: Lease,
+    ) -> None:
+        self._config = config
+        self._release = release
+        self._parts = parts
+        self._watch = watch
+        self._lease = lease
+        self._output = open_output(config)
+        now = time.time()
+        self._note = ProgressNote(
+            config.images, release.name, parts.folder, now, now,
+            price_per_hour=config.price_per_hour,
+        )  # fmt: skip
+        self._noted = 0.0
 
+    def run(self) -> None:
+        """Run rounds; raises DataError where one does nothing though shards are open."""
+        connect()
+        load_pseudonyms(open_store(self._config.workspace, self._config.storage))
+        self._write_note()
+        for number in range(MOST_ROUNDS):
+            self._drain(build_dataset(self._config, self._release, relist=number == 0))
+            left = count_open_shards(self._output, self._parts, self._watch)
+            if not left:
+                self._write_note(ended=True)
+                return
+            logger.warning("score: %d shards were lost on the way and are done again", left)
+        raise DataError(
+            "every shard done or failed", f"{left} open after {MOST_ROUNDS} rounds", "submit again"
+        )
 
-def _quiet_context() -> DataContext:
-    context = DataContext.get_current().copy()
-    context.target_max_block_size = BLOCK_BYTES
-    context.raise_original_map_exception = True
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    return context
+    def _drain(self, dataset: Dataset) -> None:
+        try:
+            for outcome in _iterate(dataset):
+                self._take(outcome)
+                check_lease(self._lease, self._output)
+        except ray.exceptions.RayError as error:
+            own = _own_error(error)
+            if own is None:
+                raise  # a defect or a lost cluster: the trace says where
+            raise own from error
+
+    def _take(self, outcome: dict[str, Any]) -> None:
+        letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+        try:
+            self._watch.add(
+                outcome["part"],
+                files=outcome["files"],
+                letters=letters,
+                published=outcome["published"],
+            )
+        finally:
+            if time.monotonic() - self._noted >= LOG_INTERVAL_S:
+                self._write_note()
+
+    def _write_note(self, *, ended: bool = False) -> None:
+        self._noted = time.monotonic()
+        self._note = replace(
+            self._note,
+            updated_s=time.time(),
+            files=self._watch.seen,
+            failed={fault.value: count for fault, count in self._watch.faults.items()},
+            ended=ended,
+        )
+        self._note.write(self._output)
+        logger.info("score: %d files, %d failed", self._watch.seen, self._watch.failed)
 
 
 def _with_addresses(config: ScoreRun) -> ScoreRun:
     """Return the run with full addresses: a worker's working directory may be another."""
-    addresses = {
+    addresses: dict[str, Any] = {
         "workspace": open_store(config.workspace, config.storage).uri,
         "images": open_store(config.images, config.storage).uri,
         "output": open_output(config).uri,
     }
+    if config.select.keys is not None:
+        keys = open_store(config.select.keys, config.storage).uri
+        addresses["select"] = config.select.model_copy(update={"keys": keys})
     return config.model_copy(update=addresses)
 
 
@@ -163,85 +165,33 @@ def _read_release(config: ScoreRun) -> Release:
     return release
 
 
-def _hold_output(output: Store) -> Lease:
-    lease = acquire(output, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray score")
-    if lease is None:
-        raise RunBusyError(
-            f"the output {output.uri} to be free",
-            f"a live driver: {holder(output, LEASE_KEY)}",
-            "wait for it or choose another output",
-        )
-    return lease
+def _has_nothing_new(config: ScoreRun, archive: Store, output: Store, parts: PartSet) -> bool:
+    """Tell whether a complete run's archive holds nothing to do, without starting Ray.
 
-
-def _check_output(archive: Store, output: Store) -> None:
-    """Raise ConfigError for an output inside the archive: it would be listed as films."""
-    if f"{output.uri}/".startswith(f"{archive.uri}/"):
-        raise ConfigError(
-            f"an output outside of the archive {archive.uri}", output.uri, "choose another output"
-        )
-
-
-def _claim_output(archive: Store, output: Store) -> None:
-    """Make the output this archive's; raise ConfigError where it is another's."""
-    if output.create(RUN_KEY, json.dumps({"archive": archive.uri}).encode()):
-        return
-    known = json.loads(output.read(RUN_KEY))["archive"]
-    if known != archive.uri:
-        raise ConfigError(
-            f"an output for {archive.uri}", f"that of {known}", "choose another output"
-        )
-
-
-def _is_complete(output: Store, finished: frozenset[str]) -> bool:
-    totals = read_totals(output)
-    return totals is not None and len(finished) >= totals.shards
-
-
-def _score_open_shards(
-    config: ScoreRun,
-    release: Release,
-    finished: frozenset[str],
-    watch: FailureWatch,
-    lease: Lease,
-) -> None:
-    connect()
-    dataset = build_dataset(config, release, finished)
-    shown = time.monotonic()
+    A listing that takes long is left to the pipeline, where work flows while it goes on.
+    """
+    if not Index(output).is_complete():
+        return False
+    work = list_open_work(config, archive, output, parts, relist=True, patience_s=NOTHING_NEW_S)
     try:
-        for outcome in _iterate(dataset):
-            watch.add(outcome["shard_id"], files=outcome["files"], failure=outcome["failure"])
-            _check_lease(lease, config)
-            if time.monotonic() - shown >= LOG_INTERVAL_S:
-                shown = time.monotonic()
-                logger.info("score: %d files, %d failed", watch.seen, watch.failed)
-    except ray.exceptions.RayError as error:
-        own = _own_error(error)
-        if own is None:
-            raise  # a defect or a lost cluster: the trace says where
-        raise own from error
+        with closing(work):
+            return next(work, None) is None
+    except TimeoutError:
+        return False
+
+
+def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:
+    """Raise where a first listing is due and there is no film, before anything is started."""
+    if config.select.keys is not None or Index(output).listings():
+        return
+    takes = build_filter(config.select)
+    if not any(takes(info.key) for info in archive.list()):
+        raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")
 
 
 def _iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
-
-
-def _check_archive(archive: Store, output: Store) -> None:
-    """Raise where a listing is due and there is no film, before anything is started."""
-    if read_totals(output) is not None:
-        return
-    if not any(is_film(info.key) for info in archive.list()):
-        raise DataError(f"films in {archive.uri}", "none", "check the path")
-
-
-def _check_lease(lease: Lease, config: ScoreRun) -> None:
-    if lease.taken:
-        raise RunBusyError(
-            f"the output {open_output(config).uri} to stay this driver's",
-            "another that took over when this one was silent",
-            "let that one finish",
-        )
 
 
 def _own_error(error: BaseException) -> HiprayError | None:
@@ -252,27 +202,3 @@ def _own_error(error: BaseException) -> HiprayError | None:
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
     return None
-
-
-def _conclude(
-    output: Store, release: Release, names: PartNames, watch: FailureWatch, started: float
-) -> ScoreResult:
-    totals = read_totals(output)
-    if totals is None:
-        raise DataError("films in the archive", "none when it was listed", "check the path")
-    finished = sorted(names.list_finished(output))
-    tally = count_parts(output, names, finished)
-    check_counts(tally, listed=totals.files, failed=watch.failed)
-    summary = build_summary(release, names, tally, listed=totals.files, failed=watch.failed)
-    write_summary(output, summary)
-    watch.check(totals.files)
-    return ScoreResult(
-        listed=totals.files,
-        scored=tally.scored,
-        refused=tally.refused,
-        failed=watch.failed,
-        rows=tally.rows,
-        parts=tally.parts,
-        seconds=round(time.monotonic() - started, 1),
-        output=output.uri,
-    )

@@ -25,6 +25,7 @@ from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Part, Region
 OSTEOPOROSIS_T = -2.5  # WHO 1994: a T-score at or below it
 FALLBACK_THRESHOLD = 0.5  # where a fold's inner hips are all of one class
 RELEASE_METRICS = tuple(Metric)
+DECILES = tuple(tenth / 10 for tenth in range(1, 10))
 HIP_FOLD = ["repeat", "fold", "part", "hip_id", "patient_id"]
 
 
@@ -274,7 +275,18 @@ def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
         "n_patients": int(hips["patient_id"].nunique()),
         "n_positives": int(hips["label"].sum()),
         "metrics": {str(name): _to_json(interval) for name, interval in bounds.items()},
+        "distribution": _describe_distribution(hips["score"].to_numpy(dtype=np.float64)),
     }
+
+
+def _describe_distribution(scores: FloatArray) -> dict[str, Any]:
+    """Return the deciles of scores and the share between them: what drift is measured against.
+
+    Equal scores make equal deciles, so a share may differ from a tenth.
+    """
+    edges = np.unique(np.quantile(scores, DECILES))
+    counts = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
+    return {"edges": edges.tolist(), "shares": (counts / len(scores)).tolist()}
 
 
 def _to_json(interval: Interval) -> dict[str, float | int | None]:

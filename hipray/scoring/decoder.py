@@ -1,50 +1,45 @@
-"""The first two stages of scoring: shards as they are listed, and their films decoded.
+"""The first two stages of scoring: work as it is listed, and its films decoded.
 
 Stages take and give Arrow tables of one row, a whole shard. Nothing here needs torch: a decoder's
 process stays small.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from hipray.config.jobs import ScoreRun
+from hipray.config.storage import RetryMode
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
-from hipray.errors import StorageError
 from hipray.releases.release import Release
-from hipray.scoring.failures import dump_failure
 from hipray.scoring.films import FilmReader
+from hipray.scoring.lister import list_open_work, parse_work
+from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films
-from hipray.scoring.shards import freeze_shards, parse_shard
-from hipray.storage import Store, open_store
+from hipray.scoring.parts import PartSet
+from hipray.storage import open_store
 
-SHARD_SCHEMA = pa.schema([("shard", pa.string())])
-FILMS_SCHEMA = pa.schema(
+WORK_SCHEMA = pa.schema([("work", pa.string())])
+DECODED_SCHEMA = pa.schema(
     [
-        ("shard", pa.string()),
+        ("work", pa.string()),
         ("notes", pa.large_string()),
         ("pixels", pa.large_binary()),
-        ("failure", pa.string()),
+        ("letters", pa.large_string()),
     ]
 )
 
 
-def open_output(config: ScoreRun) -> Store:
-    """Return the store of the run's index and parts."""
-    if config.output is not None:
-        return open_store(config.output, config.storage)
-    return open_store(config.workspace, config.storage).child("scores")
-
-
-def list_open_shards(payload: str, finished: frozenset[str]) -> Iterator[pa.Table]:
-    """Yield the shards without a part while the archive is listed and frozen."""
+def list_work_rows(payload: str, release_text: str, *, relist: bool) -> Iterator[pa.Table]:
+    """Yield what has no part yet, a row each, while the archive is listed and frozen."""
     config = ScoreRun.model_validate_json(payload)
+    parts = PartSet.of(Release.model_validate_json(release_text), config)
     archive = open_store(config.images, config.storage)
-    for shard in freeze_shards(archive, open_output(config), shard_files=config.shard_files):
-        if shard.id not in finished:
-            yield build_row(SHARD_SCHEMA, {"shard": shard.dump()})
+    for work in list_open_work(config, archive, open_output(config), parts, relist=relist):
+        yield build_row(WORK_SCHEMA, {"work": work.dump()})
 
 
 class ShardDecoder:
@@ -53,20 +48,24 @@ class ShardDecoder:
     def __init__(self, payload: str, release_text: str) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = Release.model_validate_json(release_text)
+        # each process sends less while it is throttled, so that all of them together do
+        storage = config.storage.model_copy(update={"retries": RetryMode.ADAPTIVE})
         self._films = FilmReader(
-            open_store(config.images, config.storage),
+            open_store(config.images, storage),
             IsolatedReader(config.limits, release.preprocessing),
             load_pseudonyms(open_store(config.workspace, config.storage)),
+            rounds=config.fetch_rounds,
         )
 
-    def __call__(self, shards: pa.Table) -> pa.Table:
-        """Return the shard's films; a store that gives up makes it a failure."""
-        (row,) = shards.to_pylist()
-        try:
-            notes, pixels = pack_films(self._films.read(parse_shard(row["shard"])))
-        except StorageError as error:
-            return build_row(FILMS_SCHEMA, row | {"failure": dump_failure(error)})
-        return build_row(FILMS_SCHEMA, row | {"notes": notes, "pixels": pixels})
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """Return the films of one row's work, and letters for those the store would not give."""
+        (row,) = rows.to_pylist()
+        read = self._films.read(parse_work(row["work"]).entries)
+        notes, pixels = pack_films(read.films)
+        letters = json.dumps([letter.as_dict() for letter in read.letters])
+        return build_row(
+            DECODED_SCHEMA, row | {"notes": notes, "pixels": pixels, "letters": letters}
+        )
 
 
 def build_row(schema: pa.Schema, row: dict[str, Any]) -> pa.Table:

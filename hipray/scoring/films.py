@@ -1,9 +1,12 @@
-"""Fetching and decoding the films of a shard; what can never be read is a refusal."""
+"""Fetching and decoding the films of a shard.
+
+What can never be read is a refusal; what the store would not give now is a dead letter.
+"""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from hipray.data.images import ReadResult
@@ -11,17 +14,30 @@ from hipray.data.isolation import IsolatedReader
 from hipray.data.person import NOBODY, Person
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.errors import NotFoundError
-from hipray.scoring.shards import Entry, Shard
+from hipray.errors import NotFoundError, StorageError
+from hipray.scoring.faults import FailedFilm, classify_fault
+from hipray.scoring.shards import Entry
 from hipray.storage import InvalidKeyError, ObjectTooLargeError, Store
 from hipray.vocab import RefusalCode
 
 FETCHED_AHEAD = 4
 """Films that are fetched while one is decoded."""
 LISTING_DETECTOR = "listing"
+FIRST_PAUSE_S = 1.0
+"""Seconds before a second round over films that the store would not give; it doubles."""
+CRASH_TRIES = 2
+"""Times a film is decoded before it counts as one that ends its decoder: a machine that is short
+of time or memory may end it too."""
 
-Fetched = tuple[bytes | Refusal, float]
-"""A film's bytes or why there are none, and the seconds it took."""
+
+@dataclass(frozen=True)
+class FetchedFilm:
+    """What the store gave for an entry: bytes, or why there are none for ever."""
+
+    data: bytes | Refusal
+    etag: str | None
+    """Etag of the object that was read; None where none was."""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,8 @@ class ReadFilm:
     """One film of a shard: its hips or why there are none, and who it may be traced to."""
 
     entry: Entry
+    etag: str | None
+    """Etag of the object that was read; None where none was."""
     file_id: str
     """Pseudonym of the key."""
     patient_id: str | None
@@ -40,66 +58,119 @@ class ReadFilm:
     """Time spent on fetching and decoding."""
 
 
+@dataclass
+class ReadFilms:
+    """The films of a shard in its order, and what the store would not give of it."""
+
+    films: list[ReadFilm] = field(default_factory=list)
+    letters: list[FailedFilm] = field(default_factory=list)
+
+
 class FilmReader:
     """Reads the films of a shard; a poison file ends as a refusal."""
 
-    def __init__(self, archive: Store, reader: IsolatedReader, pseudonyms: Pseudonyms) -> None:
+    def __init__(
+        self, archive: Store, reader: IsolatedReader, pseudonyms: Pseudonyms, *, rounds: int = 1
+    ) -> None:
         self._archive = archive
         self._reader = reader
         self._pseudonyms = pseudonyms
+        self._rounds = rounds
 
-    def read(self, shard: Shard) -> list[ReadFilm]:
-        """Return the shard's films in its order; raises StorageError where the store gives up."""
+    def read(self, entries: Sequence[Entry]) -> ReadFilms:
+        """Return the films, and dead letters for those that no round could fetch."""
+        found: dict[Entry, ReadFilm] = {}
+        failed: dict[Entry, StorageError] = {}
+        tries = 0
+        while tries < self._rounds:
+            wanted = [e for e in entries if e in failed] if tries else entries
+            if tries and not any(classify_fault(error).may_pass for error in failed.values()):
+                break
+            if tries:
+                time.sleep(FIRST_PAUSE_S * 2 ** (tries - 1))
+            tries += 1
+            failed = self._read_round(wanted, found)
+            if not failed:
+                break
+        return ReadFilms(
+            [found[entry] for entry in entries if entry in found],
+            [FailedFilm.of(e, failed[e], tries=tries) for e in entries if e in failed],
+        )
+
+    def _read_round(
+        self, entries: Sequence[Entry], found: dict[Entry, ReadFilm]
+    ) -> dict[Entry, StorageError]:
+        """Read what can be had into `found` and return what could not."""
+        failed = {}
         with ThreadPoolExecutor(FETCHED_AHEAD) as pool:
-            jobs = (pool.submit(self._fetch, entry) for entry in shard.entries)
-            fetched = zip(shard.entries, _in_order(jobs), strict=True)
-            return [self._decode(entry, *got) for entry, got in fetched]
+            jobs = (pool.submit(self._fetch, entry) for entry in entries)
+            for entry, fetched in zip(entries, _in_order(jobs), strict=True):
+                if isinstance(fetched, StorageError):
+                    failed[entry] = fetched
+                else:
+                    found[entry] = self._decode(entry, fetched)
+        return failed
 
-    def _fetch(self, entry: Entry) -> Fetched:
+    def _fetch(self, entry: Entry) -> FetchedFilm | StorageError:
         started = time.perf_counter()
-        data = fetch_film(self._archive, entry, max_file_bytes=self._reader.limits.max_file_bytes)
-        return data, time.perf_counter() - started
+        try:
+            film = fetch_film(
+                self._archive, entry, max_file_bytes=self._reader.limits.max_file_bytes
+            )
+        except StorageError as error:
+            return error
+        return FetchedFilm(film.data, film.etag, time.perf_counter() - started)
 
-    def _decode(self, entry: Entry, data: bytes | Refusal, fetch_s: float) -> ReadFilm:
+    def _decode(self, entry: Entry, fetched: FetchedFilm) -> ReadFilm:
         started = time.perf_counter()
-        if isinstance(data, Refusal):
-            result = ReadResult(entry.key, refusal=data)
+        if isinstance(fetched.data, Refusal):
+            result = ReadResult(entry.key, refusal=fetched.data)
         else:
-            result = self._reader.read_hips(data, name=entry.key)
+            result = self._read_hips(fetched.data, entry.key)
         info = result.film_info
         return ReadFilm(
             entry,
+            fetched.etag,
             self._pseudonyms.file(entry.key),
             self._pseudonyms.patient(info.patient_key) if info and info.patient_key else None,
             Person(info.sex, info.age) if info else NOBODY,
             result,
-            fetch_s + time.perf_counter() - started,
+            fetched.seconds + time.perf_counter() - started,
         )
 
+    def _read_hips(self, data: bytes, name: str) -> ReadResult:
+        for _ in range(CRASH_TRIES - 1):
+            result = self._reader.read_hips(data, name=name)
+            if result.refusal is None or result.refusal.code is not RefusalCode.DECODER_CRASH:
+                return result
+        return self._reader.read_hips(data, name=name)
 
-def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> bytes | Refusal:
+
+def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:
     """Return the bytes that were listed, or why there are none for ever.
 
     Raises StorageError for what may pass: throttling, timeouts, denied access, a lost bucket.
     """
     if entry.size > max_file_bytes:
         evidence = f"{entry.size} bytes, at most {max_file_bytes}"
-        return Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)
+        return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", evidence), None)
     try:
         data, found = archive.read_object(entry.key, max_bytes=max_file_bytes)
     except ObjectTooLargeError:
-        return _changed("it grew beyond the limit of bytes")
+        return FetchedFilm(_changed("it grew beyond the limit of bytes"), None)
     except InvalidKeyError:
-        return Refusal(RefusalCode.UNREADABLE, "key", "its key is no plain relative path")
+        evidence = "its key is no plain relative path"
+        return FetchedFilm(Refusal(RefusalCode.UNREADABLE, "key", evidence), None)
     except NotFoundError:
-        return _explain_absence(archive, entry)
-    return data if found.etag == entry.etag else _changed("its etag is another")
+        return FetchedFilm(_explain_absence(archive, entry), None)
+    return FetchedFilm(data if found.etag == entry.etag else _changed("its etag is another"),
+                       found.etag)  # fmt: skip
 
 
 def _explain_absence(archive: Store, entry: Entry) -> Refusal:
     if archive.info(entry.key) is not None:  # raises where the bucket is gone, not the object
         return _changed("it was gone and came back")
-    evidence = "listed, and gone when it was read"
+    evidence = "listed, and gone when it was read" if entry.etag else "no object of this key"
     return Refusal(RefusalCode.MISSING_OBJECT, LISTING_DETECTOR, evidence)
 
 
@@ -107,7 +178,9 @@ def _changed(how: str) -> Refusal:
     return Refusal(RefusalCode.CHANGED_OBJECT, LISTING_DETECTOR, f"after it was listed {how}")
 
 
-def _in_order(jobs: Iterable[Future[Fetched]]) -> Iterator[Fetched]:
+def _in_order(
+    jobs: Iterable[Future[FetchedFilm | StorageError]],
+) -> Iterator[FetchedFilm | StorageError]:
     """Results in order while few are under way: raw films would fill the memory."""
     source = iter(jobs)
     waiting = list(islice(source, FETCHED_AHEAD))

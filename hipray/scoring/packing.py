@@ -52,6 +52,7 @@ def _describe_film(film: ReadFilm) -> dict[str, Any]:
     refusal = film.result.refusal
     return {
         "entry": asdict(film.entry),
+        "etag": film.etag,
         "file_id": film.file_id,
         "patient_id": film.patient_id,
         "person": asdict(film.person),
@@ -74,7 +75,9 @@ def _restore_film(note: dict[str, Any], pixels: Iterator[Pixels]) -> ReadFilm:
         refusal=None if refusal is None else _restore_refusal(refusal),
     )
     person = Person(**{**note["person"], "sex": Sex(note["person"]["sex"])})
-    return ReadFilm(entry, note["file_id"], note["patient_id"], person, result, note["seconds"])
+    return ReadFilm(
+        entry, note["etag"], note["file_id"], note["patient_id"], person, result, note["seconds"]
+    )
 
 
 def _restore_refusal(fields: dict[str, Any]) -> Refusal:

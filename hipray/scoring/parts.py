@@ -1,58 +1,155 @@
 """Parts: one Parquet object per shard, written by one exclusive create; resume is one listing.
 
-part-<shard>-<release>-<settings>.parquet
+    parts/scored_by=<release>-<config>-<runtime>/<shard>.parquet
+                                                 <shard>.r001.parquet  what failed, tried again
+
+A part says in its metadata which films of its shard the store would not give: rows and dead
+letters are one commit. The folder is a Hive partition, so DuckDB, pandas and Spark read `parts/`
+as one table with the column `scored_by`.
 """
 
 import io
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby, islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hipray.config.images import ImageLimits
+from hipray.config.jobs import ScoreRun
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
+from hipray.errors import DataError
 from hipray.releases.release import Release
+from hipray.scoring.faults import FailedFilm, read_letter
 from hipray.scoring.rows import SCHEMA_VERSION
+from hipray.scoring.shards import Entry
 from hipray.storage import Store
 
-PREFIX = "part-"
-"""Marks a part beside the index and the summary of an output."""
+FOLDER = "parts"
+SUFFIX = ".parquet"
+LETTERS = b"dead_letters"
+"""Key of a part's metadata: the dead letters as JSON."""
+READ_AHEAD = 16
+"""Parts that are read at once."""
+
+
+class Runtime(StrEnum):
+    """What computes the networks; it moves probabilities in their last digits."""
+
+    TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class PartNames:
-    """The names of the parts that one release and its settings make of shards."""
+class Part:
+    """A part as it was read."""
 
-    suffix: str
+    name: str
+    """Its name without the suffix."""
+    table: pa.Table
+    letters: tuple[FailedFilm, ...]
+
+
+@dataclass(frozen=True)
+class PartSet:
+    """The parts that one release makes of shards under one configuration and runtime."""
+
+    folder: str
 
     @classmethod
-    def of(cls, release: Release, limits: ImageLimits) -> "PartNames":
-        """Return the names for a release and the settings that shape rows."""
-        settings = digest_of([limits, PREPROCESSING_VERSION, SCHEMA_VERSION])
-        return cls(f"-{release.digest[:12]}-{settings[:8]}.parquet")
+    def of(cls, release: Release, config: ScoreRun, runtime: Runtime = Runtime.TORCH) -> "PartSet":
+        """Return the parts of a release, the settings that shape rows, and a runtime."""
+        settings = [config.limits, PREPROCESSING_VERSION, SCHEMA_VERSION]
+        made_by = f"{release.digest[:12]}-{digest_of(settings)[:8]}-{runtime}"
+        return cls(f"{FOLDER}/scored_by={made_by}")
 
     @property
     def pattern(self) -> str:
         """The glob of these parts below the output."""
-        return f"{PREFIX}*{self.suffix}"
+        return f"{self.folder}/*{SUFFIX}"
 
-    def key(self, shard_id: str) -> str:
-        """Return the key of a shard's part."""
-        return f"{PREFIX}{shard_id}{self.suffix}"
+    def key(self, name: str) -> str:
+        """Return the key of a part."""
+        return f"{self.folder}/{name}{SUFFIX}"
 
-    def list_finished(self, output: Store) -> frozenset[str]:
-        """Return the ids of the shards that have a part."""
-        found = (
-            info.key
-            for info in output.list()
-            if info.key.startswith(PREFIX) and info.key.endswith(self.suffix)
-        )
-        return frozenset(key.removeprefix(PREFIX).removesuffix(self.suffix) for key in found)
+    def list_names(self, output: Store, listing: int, key_range: int) -> Iterator[str]:
+        """List the parts of one listing and range in order, those of a retry after their own."""
+        start = f"{listing:04d}-{key_range:04d}-"
+        for name in self._list(output, start_after=f"{self.folder}/{start}"):
+            if not name.startswith(start):
+                return
+            yield name
+
+    def list_rounds(self, output: Store, shard: str) -> Iterator[str]:
+        """List the part of a shard and those of its retries, in order."""
+        for name in self._list(output, start_after=f"{self.folder}/{shard}"):
+            if shard_of(name) != shard:
+                return
+            yield name
+
+    def list_all(self, output: Store) -> Iterator[str]:
+        """List all parts in order."""
+        return self._list(output, start_after=None)
+
+    def _list(self, output: Store, *, start_after: str | None) -> Iterator[str]:
+        for info in output.list(self.folder, start_after=start_after):
+            if info.key.endswith(SUFFIX):
+                yield info.key.removeprefix(f"{self.folder}/").removesuffix(SUFFIX)
+
+    def read(self, output: Store, names: Iterator[str]) -> Iterator[Part]:
+        """Yield parts in order, reading ahead; raises DataError where one is no Parquet."""
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            while chunk := list(islice(names, READ_AHEAD)):
+                yield from pool.map(lambda name: read_part(output, self, name), chunk)
 
 
-def write_part(output: Store, key: str, table: pa.Table) -> bool:
+def shard_of(part: str) -> str:
+    """Return the name of the shard whose films a part holds."""
+    return part.partition(".")[0]
+
+
+def write_part(
+    output: Store, key: str, table: pa.Table, letters: Sequence[FailedFilm] = ()
+) -> bool:
     """Write one part whole; return False where it was there already, which changes nothing."""
+    return output.create(key, dump_part(table, letters))
+
+
+def dump_part(table: pa.Table, letters: Sequence[FailedFilm]) -> bytes:
+    """Return a part's bytes: the same for the same rows and letters."""
+    text = json.dumps([letter.as_dict() for letter in letters]).encode()
+    metadata = {**(table.schema.metadata or {}), LETTERS: text}
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return output.create(key, buffer.getvalue())
+    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_part(output: Store, parts: PartSet, name: str) -> Part:
+    """Read one part; raises DataError where it is no part."""
+    key = parts.key(name)
+    data = output.read(key)
+    try:
+        table = pq.read_table(io.BytesIO(data))
+        letters = json.loads((table.schema.metadata or {})[LETTERS])
+    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        raise DataError(
+            "a part as it was written", f"{output.uri_of(key)}: {error}", "delete it and run again"
+        ) from None
+    return Part(name, table, tuple(map(read_letter, letters)))
+
+
+def list_retries(output: Store, parts: PartSet) -> Iterator[tuple[str, tuple[Entry, ...]]]:
+    """Yield the part to write and the films for what failed of each published shard.
+
+    Round n + 1 takes up what failed in round n, so a retry is never done twice and nothing needs
+    to be deleted for it.
+    """
+    read = parts.read(output, parts.list_all(output))
+    for shard, rounds in groupby(read, key=lambda part: shard_of(part.name)):
+        tried = list(rounds)
+        letters = tried[-1].letters
+        if letters:
+            yield f"{shard}.r{len(tried):03d}", tuple(letter.entry for letter in letters)

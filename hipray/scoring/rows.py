@@ -1,129 +1,200 @@
-"""The rows of a scored archive: one per hip, region and label; one per refused file or hip.
+"""The rows of a scored archive: one per hip, scored or refused; one per refused file.
 
 `SCORE_SCHEMA` documents each column in its metadata, and any Parquet reader reads the parts.
 Only what is true for ever is a row: a film that the store would not give has none.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
 from hipray import RESEARCH_NOTICE
-from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
+from hipray.answers import HipAnswer, StudyAnswer
 from hipray.data.refusals import Refusal
-from hipray.releases.release import Question
+from hipray.releases.release import Question, Release
 from hipray.scoring.films import ReadFilm
-from hipray.vocab import RefusalCode
+from hipray.vocab import REGIONS, LabelType, RefusalCode, Region
 
-SCHEMA_VERSION = "1"
+CPU_DEVICE = "cpu"
+"""Device of rows that no GPU computed."""
+SCHEMA_VERSION = "2"
 """Raised with every change of a column's name, type or meaning."""
 
 Row = dict[str, Any]
 
 
 class Outcome(StrEnum):
-    """What became of a file, and of a row of it."""
+    """What became of a file, and of a hip of it."""
 
     SCORED = "scored"
     REFUSED = "refused"
-    FAILED = "failed"  # by the store or a lost process: counted, never a row
+    FAILED = "failed"  # the store would not give it: counted, never a row
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What computed a row, beside the film itself."""
+
+    release: Release
+    runtime: str
+    device: str
+    """cpu, or the name of the GPU."""
+    units: float
+    """Cores, or GPUs and fractions of one, that compute at the same time."""
+
+    def as_row(self) -> Row:
+        """Return the columns that are the same in all rows."""
+        release = self.release
+        return {
+            "release": release.name,
+            "release_digest": release.digest,
+            "bundle_digests": [*release.segmenters, *(member.bundle for member in release.members)],
+            "runtime": self.runtime,
+            "device": self.device,
+            "preprocessing_version": release.preprocessing_version,
+            "data_source": release.data_source.value,
+            "headline_threshold": release.headline_threshold,
+            "schema_version": SCHEMA_VERSION,
+        }
+
+
+def probability_column(label_type: LabelType, region: Region) -> str:
+    """Return the column with the probability of a region and label."""
+    return f"probability_{label_type}_{region}"
 
 
 def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
     return pa.field(name, kind, metadata={"description": meaning})
 
 
+def _probability_fields() -> list[pa.Field]:
+    return [
+        _field(
+            probability_column(label, region),
+            pa.float64(),
+            f"calibrated probability that {region.display_name} is abnormal by {label}, no T-score"
+            + ("; research only" if region.research_only else ""),
+        )
+        for label in LabelType
+        for region in REGIONS
+    ]
+
+
+def _mask_fields() -> list[pa.Field]:
+    return [
+        part
+        for region in REGIONS
+        for part in (
+            _field(f"mask_area_{region}", pa.float64(),
+                   f"area of the mask of {region.display_name} / area of the frame"),
+            _field(f"mask_confidence_{region}", pa.float64(),
+                   f"mean probability of the segmenter in the mask of {region.display_name}"),
+        )
+    ]  # fmt: skip
+
+
 SCORE_SCHEMA = pa.schema(
     [
         _field("key", pa.string(), "key of the object, relative to the archive"),
-        _field("etag", pa.string(), "etag of the object when it was listed"),
+        _field("etag", pa.string(), "etag of the object that was read, null where none was"),
+        _field("listed_etag", pa.string(), "its etag when it was listed"),
+        _field("size", pa.int64(), "its bytes when it was listed"),
         _field("file_id", pa.string(), "keyed hash of the key; the manifest's source_key"),
         _field("patient_id", pa.string(), "keyed hash of the patient's id, null if none is stated"),
         _field("hip_index", pa.int32(), "number of the hip in its file, null for a refused file"),
+        _field("hips", pa.int32(), "hips in the file, 0 for a refused file"),
+        _field("pixel_sha256", pa.string(), "sha256 of the hip's canonical pixels"),
         _field("side", pa.string(), "left, right or unknown, as stated"),
         _field("flipped", pa.bool_(), "mirrored to the canonical left hip"),
-        _field("region", pa.string(), "region of interest, null for a refused file or hip"),
-        _field("label_type", pa.string(), "t_score or bmd: what abnormal means"),
-        _field("probability", pa.float64(), "calibrated probability of being abnormal, no T-score"),
-        _field("calibration", pa.string(), "how the probability was calibrated"),
-        _field("members", pa.int32(), "networks whose probabilities were averaged"),
-        _field("research_only", pa.bool_(), "ISCD gives the region no part in a diagnosis"),
-        _field("mask_area_fraction", pa.float64(), "area of the region's mask / area of the frame"),
-        _field("mask_confidence", pa.float64(), "mean probability of the segmenter in the mask"),
-        _field(
-            "headline_probability", pa.float64(), "the hip's worse of femoral neck and total hip"
-        ),
-        _field("headline_region", pa.string(), "the region that is worse"),
-        _field("headline_abnormal", pa.bool_(), "at or above the release's headline threshold"),
         _field("outcome", pa.string(), "scored or refused"),
         _field("refusal_code", pa.string(), "why there is no probability"),
         _field("refusal_detector", pa.string(), "what refused"),
         _field("refusal_evidence", pa.string(), "what it saw; never a text of the file"),
+        _field(
+            "headline_probability", pa.float64(), "the hip's worse of femoral neck and total hip"
+        ),
+        _field("headline_region", pa.string(), "the region that is worse"),
+        _field("headline_threshold", pa.float64(), "the release's threshold of that probability"),
+        _field("headline_abnormal", pa.bool_(), "at or above that threshold"),
+        *_probability_fields(),
+        _field("regions_missing", pa.list_(pa.string()), "regions that could not be cut out"),
+        *_mask_fields(),
         _field("findings", pa.list_(pa.string()), "quality remarks on the hip"),
         _field("release", pa.string(), "name of the release"),
         _field("release_digest", pa.string(), "sha256 of the release"),
+        _field("bundle_digests", pa.list_(pa.string()), "sha256 of its segmenters and members"),
+        _field("runtime", pa.string(), "what computed the networks"),
+        _field("device", pa.string(), "cpu, or the GPU that computed them"),
         _field("preprocessing_version", pa.string(), "version of the decoding and framing"),
         _field("data_source", pa.string(), "phantom or real: what the release learned from"),
-        _field("seconds", pa.float64(), "seconds of fetching and decoding the file"),
+        _field("read_seconds", pa.float64(), "seconds of fetching and decoding the file"),
+        _field(
+            "model_seconds",
+            pa.float64(),
+            "the file's share of the networks' time: core-seconds on a CPU, else GPU-seconds",
+        ),
         _field("schema_version", pa.string(), "version of these columns"),
     ],
     metadata={"schema_version": SCHEMA_VERSION, "research_notice": RESEARCH_NOTICE},
 )
 
 
-def build_rows(film: ReadFilm, answer: StudyAnswer, questions: Sequence[Question]) -> list[Row]:
-    """Return the rows of one file: at least one, whatever became of it."""
-    about = {
+def build_file_columns(film: ReadFilm, *, model_seconds: float) -> Row:
+    """Return the columns of a row that tell the file."""
+    return {
         "key": film.entry.key,
-        "etag": film.entry.etag,
+        "etag": film.etag,
+        "listed_etag": film.entry.etag,
+        "size": film.entry.size,
         "file_id": film.file_id,
         "patient_id": film.patient_id,
-        "release": answer.release,
-        "release_digest": answer.release_digest,
-        "preprocessing_version": answer.preprocessing_version,
-        "data_source": answer.data_source,
-        "seconds": film.seconds,
-        "schema_version": SCHEMA_VERSION,
+        "read_seconds": film.seconds,
+        "model_seconds": model_seconds,
     }
+
+
+def build_hip_columns(
+    film: ReadFilm, answer: StudyAnswer, questions: Sequence[Question]
+) -> list[Row]:
+    """Return the other columns of a file's rows: at least one row, whatever became of it.
+
+    They depend on the film's pixels and header alone, not on its key.
+    """
+    hips = film.result.hips
     if answer.refusal is not None:
-        return [about | _refused(answer.refusal)]
-    return [about | row for hip in answer.hips for row in _hip_rows(hip, questions)]
+        return [{"hips": 0, **_refused(answer.refusal)}]
+    return [
+        {
+            "hips": len(hips),
+            "hip_index": hip.index,
+            "pixel_sha256": hips[hip.index].pixel_sha256,
+            "side": hip.side,
+            "flipped": hip.flipped,
+            "findings": [finding.value for finding in hip.findings],
+            **_scored_or_refused(hip, questions),
+        }
+        for hip in answer.hips
+    ]
 
 
-def _hip_rows(hip: HipAnswer, questions: Sequence[Question]) -> list[Row]:
-    about = {
-        "hip_index": hip.index,
-        "side": hip.side,
-        "flipped": hip.flipped,
-        "findings": [finding.value for finding in hip.findings],
-    }
+def _scored_or_refused(hip: HipAnswer, questions: Sequence[Question]) -> Row:
     if hip.refusal is not None:
-        return [about | _refused(hip.refusal)]
-    answered = {(region.region, region.label_type): region for region in hip.regions}
-    about |= _headline(hip)
-    return [about | _region_row(question, answered.get(question)) for question in questions]
-
-
-def _region_row(question: Question, answer: RegionAnswer | None) -> Row:
-    region, label_type = question
-    named: Row = {
-        "region": region.value,
-        "label_type": label_type.value,
-        "research_only": region.research_only,
-    }
-    if answer is None:
-        evidence = f"nothing of {region.display_name} to cut out"
-        return named | _refused(Refusal(RefusalCode.REGION_MISSING, "matting", evidence))
-    return named | {
-        "outcome": Outcome.SCORED.value,
-        "probability": answer.probability,
-        "calibration": answer.calibration,
-        "members": answer.members,
-        "mask_area_fraction": answer.mask_area_fraction,
-        "mask_confidence": answer.mask_confidence,
-    }
+        return _refused(hip.refusal)
+    answered = {region.region for region in hip.regions}
+    missing = [region for region, _ in questions if region not in answered]
+    row: Row = {"regions_missing": [region.value for region in dict.fromkeys(missing)]}
+    if not answered:
+        evidence = "no region of the release to cut out"
+        return row | _refused(Refusal(RefusalCode.REGION_MISSING, "matting", evidence))
+    row["outcome"] = Outcome.SCORED.value
+    for region in hip.regions:
+        row[probability_column(region.label_type, region.region)] = region.probability
+        row[f"mask_area_{region.region}"] = region.mask_area_fraction
+        row[f"mask_confidence_{region.region}"] = region.mask_confidence
+    return row | _headline(hip)
 
 
 def _headline(hip: HipAnswer) -> Row:

@@ -1,27 +1,38 @@
 """The last stage of scoring: a decoded shard through the endpoint's pipeline, and published."""
 
+import json
+import time
 from collections.abc import Sequence
 
 import pyarrow as pa
 import torch
 
 from hipray.config.jobs import ScoreRun
-from hipray.errors import DataError, HiprayError, StorageError
+from hipray.errors import DataError, HiprayError, StoreUnavailableError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, parse_release
-from hipray.scoring.decoder import build_row, open_output
-from hipray.scoring.failures import dump_failure
+from hipray.scoring.decoder import build_row
+from hipray.scoring.duplicates import KnownAnswers, fingerprint
+from hipray.scoring.faults import FailedFilm, read_letter
 from hipray.scoring.films import ReadFilm
+from hipray.scoring.lister import Work, parse_work
+from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import unpack_films
-from hipray.scoring.parts import PartNames, write_part
-from hipray.scoring.rows import build_rows, build_table
-from hipray.scoring.shards import Shard, parse_shard
+from hipray.scoring.parts import PartSet, Runtime, write_part
+from hipray.scoring.rows import Origin, Row, build_file_columns, build_hip_columns, build_table
 from hipray.storage import open_store
 
 BATCH_FILMS = 16
 """Films in one forward pass: it bounds the memory of a shard, and numbers do not depend on it."""
 OUTCOME_SCHEMA = pa.schema(
-    [("shard_id", pa.string()), ("files", pa.int64()), ("failure", pa.string())]
+    [
+        ("part", pa.string()),
+        ("files", pa.int64()),
+        ("letters", pa.large_string()),
+        ("published", pa.bool_()),
+        ("read_seconds", pa.float64()),
+        ("model_seconds", pa.float64()),
+    ]
 )
 
 
@@ -31,38 +42,68 @@ class ShardScorer:
     def __init__(self, payload: str, release_text: str) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = parse_release(release_text.encode(), "the release of the run")
-        self._names = PartNames.of(release, config.limits)
+        device = torch.device("cuda" if config.gpus_per_actor else "cpu")
+        units = config.gpus_per_actor or _count_threads(config)
         self._output = open_output(config)
-        self._pipeline = _load_pipeline(config, release)
+        self._parts = PartSet.of(release, config)
+        self._pipeline = _load_pipeline(config, release, device)
+        self._origin = Origin(release, Runtime.TORCH.value, _name_device(device), units)
+        known = KnownAnswers(self._output, self._parts.folder) if config.deduplicate else None
+        self._known = known
 
-    def __call__(self, films: pa.Table) -> pa.Table:
-        """Return what became of the shard; raises what kept the release from loading."""
+    def __call__(self, decoded: pa.Table) -> pa.Table:
+        """Return what became of the work.
+
+        Raises what kept the release from loading, and what will keep every part from being
+        written: a store that is full, read-only or gone.
+        """
         if isinstance(self._pipeline, HiprayError):
             raise self._pipeline
-        shard = parse_shard(films["shard"][0].as_py())
-        failure = films["failure"][0].as_py()
-        if failure is None:
-            pixels = memoryview(films["pixels"][0].as_buffer())
-            read = unpack_films(films["notes"][0].as_py(), pixels)
-            table = score_films(self._pipeline, read)
-            check_complete(shard, table)
-            failure = self._publish(self._names.key(shard.id), table)
-        outcome = {"shard_id": shard.id, "files": len(shard.entries), "failure": failure}
-        return build_row(OUTCOME_SCHEMA, outcome)
+        work = parse_work(decoded["work"][0].as_py())
+        letters = [read_letter(fields) for fields in json.loads(decoded["letters"][0].as_py())]
+        pixels = memoryview(decoded["pixels"][0].as_buffer())
+        films = unpack_films(decoded["notes"][0].as_py(), pixels)
+        started = time.perf_counter()
+        if films:
+            letters = letters + self._publish(work, films, letters)
+        return build_row(
+            OUTCOME_SCHEMA,
+            {
+                "part": work.part,
+                "files": len(work.entries),
+                "letters": json.dumps([letter.as_dict() for letter in letters]),
+                "published": len(letters) < len(work.entries) or not work.entries,
+                "read_seconds": sum(film.seconds for film in films),
+                "model_seconds": time.perf_counter() - started,
+            },
+        )
 
-    def _publish(self, key: str, table: pa.Table) -> str | None:
-        """Write the part; one that is there already came from a process that was lost later."""
+    def _publish(
+        self, work: Work, films: Sequence[ReadFilm], letters: Sequence[FailedFilm]
+    ) -> list[FailedFilm]:
+        """Write the part; return dead letters for all its films where the store did not answer.
+
+        A part that is there already came from a process that was lost later.
+        """
+        table = score_films(self._pipeline_ready, films, self._origin, self._known)
+        check_complete(work, table, letters)
         try:
-            write_part(self._output, key, table)
-        except StorageError as error:
-            return dump_failure(error)
-        return None
+            write_part(self._output, self._parts.key(work.part), table, letters)
+        except StoreUnavailableError as error:
+            return [FailedFilm.of(film.entry, error, tries=1) for film in films]
+        return []
+
+    @property
+    def _pipeline_ready(self) -> Pipeline:
+        assert isinstance(self._pipeline, Pipeline), "its error was raised before"
+        return self._pipeline
 
 
-def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError:
+def _load_pipeline(
+    config: ScoreRun, release: Release, device: torch.device
+) -> Pipeline | HiprayError:
     """Load the networks, or return why not: raised in a constructor, Ray hides an error's type."""
-    torch.set_num_threads(max(1, int(config.cpus_per_actor)))
-    device = torch.device("cuda" if config.gpus_per_actor else "cpu")
+    torch.set_num_threads(_count_threads(config))
     workspace = open_store(config.workspace, config.storage)
     try:
         return Pipeline(load_stages(workspace, release, device=device))
@@ -70,27 +111,71 @@ def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError
         return error
 
 
-def score_films(pipeline: Pipeline, films: Sequence[ReadFilm]) -> pa.Table:
-    """Return the rows of `films` in their order."""
-    questions = pipeline.stages.release.questions
-    rows = []
+def _count_threads(config: ScoreRun) -> int:
+    return max(1, int(config.cpus_per_actor))
+
+
+def _name_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def score_films(
+    pipeline: Pipeline,
+    films: Sequence[ReadFilm],
+    origin: Origin,
+    known: KnownAnswers | None = None,
+) -> pa.Table:
+    """Return the rows of `films` in their order; with `known` answers, equal films are one."""
+    rows: list[Row] = []
+    about = origin.as_row()
     for start in range(0, len(films), BATCH_FILMS):
         batch = films[start : start + BATCH_FILMS]
-        answers = pipeline.answer(
-            [film.result for film in batch], stated=[film.person for film in batch]
-        )
-        for film, answer in zip(batch, answers, strict=True):
-            rows.extend(build_rows(film, answer, questions))
+        started = time.perf_counter()
+        answered = _answer_batch(pipeline, batch, known)
+        seconds = (time.perf_counter() - started) * origin.units / len(batch)
+        for film, hips in zip(batch, answered, strict=True):
+            file_columns = build_file_columns(film, model_seconds=seconds)
+            rows.extend(about | file_columns | hip for hip in hips)
     return build_table(rows)
 
 
-def check_complete(shard: Shard, table: pa.Table) -> None:
-    """Raise DataError unless `table` has rows for every film of `shard` and for no other."""
-    wanted = {entry.key for entry in shard.entries}
-    found = set(table.column("key").to_pylist())
+def _answer_batch(
+    pipeline: Pipeline, batch: Sequence[ReadFilm], known: KnownAnswers | None
+) -> list[list[Row]]:
+    if known is None:
+        return _score_batch(pipeline, batch)
+    names = [fingerprint(film) for film in batch]
+    firsts = {name: film for name, film in zip(names, batch, strict=True) if name is not None}
+    answers = known.find(list(firsts))
+    unknown = {name: film for name, film in firsts.items() if name not in answers}
+    fresh = dict(zip(unknown, _score_batch(pipeline, list(unknown.values())), strict=True))
+    known.keep(fresh)
+    answers |= fresh
+    return [
+        answers[name] if name is not None else _score_batch(pipeline, [film])[0]
+        for name, film in zip(names, batch, strict=True)
+    ]
+
+
+def _score_batch(pipeline: Pipeline, batch: Sequence[ReadFilm]) -> list[list[Row]]:
+    questions = pipeline.stages.release.questions
+    answers = pipeline.answer(
+        [film.result for film in batch], stated=[film.person for film in batch]
+    )
+    return [
+        build_hip_columns(film, answer, questions)
+        for film, answer in zip(batch, answers, strict=True)
+    ]
+
+
+def check_complete(work: Work, table: pa.Table, letters: Sequence[FailedFilm]) -> None:
+    """Raise DataError unless each film of `work` has either rows or a dead letter."""
+    wanted = sorted(entry.key for entry in work.entries)
+    rows = set(table.column("key").to_pylist())
+    found = sorted([*rows, *(letter.entry.key for letter in letters)])
     if found != wanted:
         raise DataError(
-            f"rows for the {len(wanted)} films of shard {shard.number}",
-            f"{len(found & wanted)} of them and {len(found - wanted)} others",
+            f"rows or letters for the {len(wanted)} films of part {work.part}",
+            f"{len(rows & set(wanted))} with rows and {len(letters)} with letters",
             "report this: it is a defect",
         )

@@ -1,148 +1,99 @@
-"""The frozen listing: an archive's films in shards, written down while the listing streams.
-
-    index/00000000.json    the first shard: key, size and etag of each film
-    index/complete.json    how many films and shards the finished listing has
-
-A shard never changes once it is written, whatever happens to the archive, so what is to be
-scored is known to the last file and a listing that broke off goes on behind its last shard.
-"""
+"""Shards: films of an archive that are scored together, and how films are grouped into them."""
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
-from hipray.data.listing import is_film
 from hipray.digests import digest_of
-from hipray.errors import RunBusyError, StorageError
-from hipray.storage import Store
+from hipray.errors import StorageError
 
-INDEX = "index"
-COMPLETE_KEY = f"{INDEX}/complete.json"
-READ_AHEAD = 16
-"""Shard files that are read at once when a listing is taken up again."""
+ID_DIGITS = 16
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One film as the listing saw it."""
+    """One film as a listing saw it."""
 
     key: str
     size: int
     """Bytes."""
     etag: str
+    """Empty for a key of a list that names no object."""
+    replaces: str | None = None
+    """Name of the older shard that holds this key with another size or etag."""
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """Where a shard stands in the index; positions sort like the names they give."""
+
+    listing: int
+    """Which listing of the archive found its films, from 0."""
+    range: int
+    """Which range of keys they lie in, from 0."""
+    number: int
+    """Place among the shards of that listing and range, from 0."""
+
+    @property
+    def text(self) -> str:
+        """The position in names."""
+        return f"{self.listing:04d}-{self.range:04d}-{self.number:08d}"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of resume: some consecutive films of the listing."""
+    """The unit of resume: some consecutive films of one range of keys."""
 
-    number: int
-    """Position in the listing, from 0."""
+    position: Position
     entries: tuple[Entry, ...]
 
     @property
     def id(self) -> str:
         """The digest of its films' keys, sizes and etags: the same content, the same id."""
-        return digest_of(self._listed())[:16]
+        listed = [[entry.key, entry.size, entry.etag] for entry in self.entries]
+        return digest_of(listed)[:ID_DIGITS]
+
+    @property
+    def name(self) -> str:
+        """Its position and id: what its part is named after."""
+        return f"{self.position.text}-{self.id}"
 
     def dump(self) -> str:
         """Return the shard as JSON."""
-        return json.dumps({"id": self.id, "number": self.number, "films": self._listed()})
-
-    def _listed(self) -> list[list[str | int]]:
-        return [[entry.key, entry.size, entry.etag] for entry in self.entries]
-
-
-@dataclass(frozen=True)
-class ListingTotals:
-    """The size of a finished listing."""
-
-    files: int
-    shards: int
+        films = [[entry.key, entry.size, entry.etag, entry.replaces] for entry in self.entries]
+        return json.dumps({"id": self.id, **vars(self.position), "films": films})
 
 
 def parse_shard(text: str | bytes) -> Shard:
     """Return the shard that `Shard.dump` wrote; raises StorageError where it was altered."""
     try:
         fields = json.loads(text)
-        entries = tuple(Entry(key, size, etag) for key, size, etag in fields["films"])
-        shard = Shard(fields["number"], entries)
+        position = Position(fields["listing"], fields["range"], fields["number"])
+        shard = Shard(position, tuple(Entry(*film) for film in fields["films"]))
         intact = shard.id == fields["id"]
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
         raise StorageError(
-            "a shard of the listing as it was frozen", "an altered one", "use another output"
+            "a shard of the index as it was frozen", "an altered one", "use another output"
         )
     return shard
 
 
-def read_totals(output: Store) -> ListingTotals | None:
-    """Return the size of the listing, or None while it is not finished."""
-    if not output.exists(COMPLETE_KEY):
-        return None
-    return ListingTotals(**json.loads(output.read(COMPLETE_KEY)))
+def group_entries(
+    entries: Iterable[Entry], *, max_files: int, max_bytes: int
+) -> Iterator[tuple[Entry, ...]]:
+    """Group entries by count and bytes, so that groups of small and large films cost alike.
 
-
-def freeze_shards(archive: Store, output: Store, *, shard_files: int) -> Iterator[Shard]:
-    """Yield the shards of `archive`, those frozen before first; freeze each before it is yielded.
-
-    A second run of this generator yields the same shards again, so a task that lists may be
-    restarted. Raises StorageError, and RunBusyError where another process freezes at once.
+    A group is closed before it exceeds either; a film of more bytes is a group of its own.
     """
-    files, shards, last = 0, 0, None
-    for shard in _read_frozen(output):
-        files, shards, last = files + len(shard.entries), shards + 1, shard.entries[-1].key
-        yield shard
-    if read_totals(output) is not None:
-        return
-    for shard in _list_shards(archive, first=shards, start_after=last, shard_files=shard_files):
-        _freeze(output, shard)
-        files, shards = files + len(shard.entries), shards + 1
-        yield shard
-    if files:  # an empty folder may fill later: nothing is frozen
-        text = json.dumps({"files": files, "shards": shards})
-        output.create(COMPLETE_KEY, text.encode())
-
-
-def _list_shards(
-    archive: Store, *, first: int, start_after: str | None, shard_files: int
-) -> Iterator[Shard]:
-    infos = archive.list(start_after=start_after)
-    films = (Entry(info.key, info.size, info.etag) for info in infos if is_film(info.key))
-    number = first
-    while entries := tuple(islice(films, shard_files)):
-        yield Shard(number, entries)
-        number += 1
-
-
-def _freeze(output: Store, shard: Shard) -> None:
-    key = _shard_key(shard.number)
-    if not output.create(key, shard.dump().encode()):
-        raise RunBusyError(
-            f"nobody else to list into {output.uri}",
-            f"shard {shard.number} frozen by another process",
-            "submit the job again when that one has ended",
-        )
-
-
-def _shard_key(number: int) -> str:
-    return f"{INDEX}/{number:08d}.json"
-
-
-def _read_frozen(output: Store) -> Iterator[Shard]:
-    keys = (info.key for info in output.list(INDEX) if info.key != COMPLETE_KEY)
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
-        expected = 0
-        while chunk := list(islice(keys, READ_AHEAD)):
-            for shard in map(parse_shard, pool.map(output.read, chunk)):
-                if shard.number != expected:
-                    raise StorageError(
-                        output.uri_of(_shard_key(expected)),
-                        f"shard {shard.number} in its place",
-                        "restore it or use another output",
-                    )
-                yield shard
-                expected += 1
+    group: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if group and (len(group) == max_files or size + entry.size > max_bytes):
+            yield tuple(group)
+            group, size = [], 0
+        group.append(entry)
+        size += entry.size
+    if group:
+        yield tuple(group)

@@ -1,111 +1,70 @@
-"""What the parts of a run add up to, counted again from the parts themselves."""
+"""The summary of an output: its counts and distributions, as JSON for programs and as a page.
 
+summary.json  summary.html     what the parts add up to, counted from the parts
+dead-letters.parquet           films that the store would not give, with the reason
+"""
+
+import io
 import json
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hipray import RESEARCH_NOTICE
-from hipray.data.manifest import read_table
-from hipray.errors import DataError
 from hipray.releases.release import Release
-from hipray.scoring.parts import PartNames
-from hipray.scoring.rows import SCHEMA_VERSION, Outcome
+from hipray.scoring.drift import measure_drift
+from hipray.scoring.faults import FailedFilm
+from hipray.scoring.page import write_page
+from hipray.scoring.parts import PartSet
+from hipray.scoring.rows import SCHEMA_VERSION
+from hipray.scoring.tally import HEADLINE, Tally
 from hipray.storage import Store
 
 SUMMARY_KEY = "summary.json"
+PAGE_KEY = "summary.html"
+LETTERS_KEY = "dead-letters.parquet"
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-READ_AHEAD = 16
-"""Parts that are read at once."""
-COUNTED_COLUMNS = [
-    "key", "hip_index", "outcome", "refusal_code", "headline_probability", "headline_abnormal"
-]  # fmt: skip
-
-
-@dataclass
-class Tally:
-    """Counts over parts; files are scored where any row of theirs is."""
-
-    scored: int = 0
-    refused: int = 0
-    rows: int = 0
-    parts: int = 0
-    hips: int = 0
-    """Hips with at least one probability."""
-    abnormal: int = 0
-    """Hips at or above the release's headline threshold."""
-    refusals: Counter[str] = field(default_factory=Counter)
-    """Refused files by code."""
-    headline: list[float] = field(default_factory=list)
-    """Headline probability of each scored hip."""
-
-    def add(self, rows: pd.DataFrame) -> None:
-        """Count one part."""
-        is_scored = rows["outcome"] == Outcome.SCORED
-        files = is_scored.groupby(rows["key"]).any()
-        refused = rows[~rows["key"].map(files)].drop_duplicates("key")
-        hips = rows[is_scored].drop_duplicates(["key", "hip_index"])
-        self.parts += 1
-        self.rows += len(rows)
-        self.scored += int(files.sum())
-        self.refused += len(refused)
-        self.refusals.update(refused["refusal_code"])
-        self.hips += len(hips)
-        self.abnormal += int((hips["headline_abnormal"] == True).sum())  # noqa: E712 - may be null
-        self.headline.extend(hips["headline_probability"].dropna())
-
-    def quantiles(self) -> dict[str, float]:
-        """Return quantiles of the headline probability, by their level."""
-        if not self.headline:
-            return {}
-        values = np.quantile(np.asarray(self.headline), QUANTILES)
-        return {str(level): float(value) for level, value in zip(QUANTILES, values, strict=True)}
-
-
-def count_parts(output: Store, names: PartNames, shard_ids: Sequence[str]) -> Tally:
-    """Read the parts of the named shards and count them."""
-    tally = Tally()
-    keys = iter([names.key(shard_id) for shard_id in shard_ids])
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
-        while chunk := list(islice(keys, READ_AHEAD)):
-            for table in pool.map(lambda key: read_table(output, key), chunk):
-                tally.add(table.select(COUNTED_COLUMNS).to_pandas())
-    return tally
-
-
-def check_counts(tally: Tally, *, listed: int, failed: int) -> None:
-    """Raise DataError unless listed = scored + refused + failed."""
-    if listed != tally.scored + tally.refused + failed:
-        raise DataError(
-            f"{listed} files listed to be scored, refused or failed",
-            f"{tally.scored} scored, {tally.refused} refused and {failed} failed",
-            "use another output: parts or the index of this one were altered",
-        )
+SHOWN_BINS = 20
+"""Bars of a distribution."""
+LETTER_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), metadata={"description": "key of the object"}),
+        pa.field("etag", pa.string(), metadata={"description": "its etag when it was listed"}),
+        pa.field("size", pa.int64(), metadata={"description": "its bytes when it was listed"}),
+        pa.field("fault", pa.string(), metadata={"description": "class of the reason"}),
+        pa.field("exception", pa.string(), metadata={"description": "class of the exception"}),
+        pa.field("message", pa.string(), metadata={"description": "what it said"}),
+        pa.field("tries", pa.int32(), metadata={"description": "rounds in which it was tried"}),
+        pa.field("shard", pa.string(), metadata={"description": "shard that holds the key"}),
+    ]
+)
 
 
 def build_summary(
-    release: Release, names: PartNames, tally: Tally, *, listed: int, failed: int
+    release: Release, parts: PartSet, tally: Tally, *, images: str, listed: int
 ) -> dict[str, Any]:
-    """Return the counts and the distribution of a run as JSON values."""
+    """Return the counts and the distributions of an output as JSON values."""
     return {
+        "images": images,
         "files": {
             "listed": listed,
             "scored": tally.scored,
             "refused": tally.refused,
-            "failed": failed,
+            "failed": tally.failed,
         },
         "refusals": dict(sorted(tally.refusals.items())),
+        "hip_refusals": dict(sorted(tally.hip_refusals.items())),
+        "failures": {fault.value: count for fault, count in sorted(tally.faults.items())},
+        "findings": dict(sorted(tally.findings.items())),
         "hips": {"scored": tally.hips, "headline_abnormal": tally.abnormal},
         "headline_threshold": release.headline_threshold,
-        "headline_quantiles": tally.quantiles(),
+        "distributions": {name: _describe(tally, name) for name in tally.columns},
+        "drift": {d.column: d.as_dict() for d in measure_drift(release, tally.histograms)},
         "rows": tally.rows,
-        "parts": {"count": tally.parts, "pattern": names.pattern},
+        "parts": {"count": tally.parts, "pattern": parts.pattern},
+        "seconds": {"reading": tally.read_seconds, "networks": tally.model_seconds},
         "release": {"name": release.name, "digest": release.digest},
         "data_source": release.data_source.value,
         "schema_version": SCHEMA_VERSION,
@@ -113,6 +72,38 @@ def build_summary(
     }
 
 
+def _describe(tally: Tally, column: str) -> dict[str, Any]:
+    histogram = tally.histograms.get(column)
+    if histogram is None or not histogram.total:
+        return {"hips": 0, "quantiles": {}, "bins": [0] * SHOWN_BINS}
+    return {
+        "hips": histogram.total,
+        "quantiles": {str(level): histogram.quantile(level) for level in QUANTILES},
+        "bins": histogram.merge(SHOWN_BINS).tolist(),
+    }
+
+
 def write_summary(output: Store, summary: dict[str, Any]) -> None:
-    """Write the summary of the latest submission."""
+    """Write the summary of the latest submission, as JSON and as a page."""
+    output.write(PAGE_KEY, write_page(summary, headline=HEADLINE).encode())
     output.write(SUMMARY_KEY, json.dumps(summary, indent=1).encode())
+
+
+def write_letters(output: Store, letters: Iterable[tuple[str, FailedFilm]]) -> None:
+    """Write the films that failed, each with its shard, as one Parquet table."""
+    rows = [
+        {
+            "key": letter.entry.key,
+            "etag": letter.entry.etag,
+            "size": letter.entry.size,
+            "fault": letter.fault.value,
+            "exception": letter.exception,
+            "message": str(letter.error),
+            "tries": letter.tries,
+            "shard": shard,
+        }
+        for shard, letter in letters
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=LETTER_SCHEMA), buffer, compression="zstd")
+    output.write(LETTERS_KEY, buffer.getvalue())

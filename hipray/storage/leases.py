@@ -21,11 +21,14 @@ from pathlib import PurePosixPath
 from typing import Self
 
 from hipray.errors import NotFoundError, StorageError
-from hipray.storage.processes import ProcessId, current_process, has_ended
+from hipray.storage.processes import ProcessId, current_process, has_ended, is_visible
 from hipray.storage.store import Store
 
 BEATS_PER_TTL = 4
 """Heartbeats within one time to live: three may fail before the lease is lost."""
+
+SILENCE_POLL_S = 1.0
+"""Seconds between two looks at a silent holder."""
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +144,28 @@ def acquire(store: Store, key: str, *, ttl_s: float, owner_note: str = "") -> Le
     if not store.create(_attempt_key(key, claim.attempt, ".json"), data):
         return None
     return Lease(store, key, claim)
+
+
+def acquire_when_silent(
+    store: Store, key: str, *, ttl_s: float, owner_note: str = ""
+) -> Lease | None:
+    """Acquire as `acquire` does, but wait for a silent holder's time to live to run out.
+
+    Returns None at the first sign of life: a heartbeat, or a running process on this machine. So
+    a job that died on another machine may be submitted again at once.
+    """
+    first: tuple[int, float] | None = None
+    while True:
+        lease = acquire(store, key, ttl_s=ttl_s, owner_note=owner_note)
+        if lease is not None:
+            return lease
+        attempt, info = _read_latest(store, key)
+        if info is not None:
+            sign = (attempt, _read_beat(store, key, info))
+            if is_visible(info.process) or sign != (first or sign):
+                return None
+            first = sign
+        time.sleep(SILENCE_POLL_S)
 
 
 def holder(store: Store, key: str) -> LeaseInfo | None:

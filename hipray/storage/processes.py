@@ -48,13 +48,16 @@ def has_ended(process: ProcessId) -> bool:
 
     It can be seen only from the same start of the same machine and the same pid namespace.
     """
+    return is_visible(process) and not _runs(process.pid, process.started)
+
+
+def is_visible(process: ProcessId) -> bool:
+    """Tell whether this process could see the end of `process`."""
     if not process.boot_id or not process.started:
         return False
     if process.boot_id != _read_boot_id() or process.host != socket.gethostname():
         return False
-    if process.pid_namespace != _read_pid_namespace():
-        return False
-    return not _runs(process.pid, process.started)
+    return process.pid_namespace == _read_pid_namespace()
 
 
 def _runs(pid: int, started: int) -> bool:

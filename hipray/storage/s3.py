@@ -19,6 +19,7 @@ from botocore import UNSIGNED
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import (
     ClientError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     FlexibleChecksumError,
     HTTPClientError,
@@ -26,6 +27,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ReadTimeoutError,
     ResponseStreamingError,
     TokenRetrievalError,
 )
@@ -34,7 +36,14 @@ from botocore.exceptions import (
 )
 
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
-from hipray.errors import AccessDeniedError, NotFoundError, StorageError, StoreUnavailableError
+from hipray.errors import (
+    AccessDeniedError,
+    DamagedAnswerError,
+    NotFoundError,
+    StorageError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from hipray.storage.atomic import replace_file
 from hipray.storage.local import explained
 from hipray.storage.s3_errors import explain_failure
@@ -55,6 +64,9 @@ WRITER_TAG = "hipray-writer"
 """Object metadata by which a creator knows its own object after an answer got lost."""
 
 NETWORK_ERRORS = (HTTPClientError, NoConnectionError)
+
+TIMEOUT_ERRORS = (ConnectTimeoutError, ReadTimeoutError)
+"""Network errors that mean a wait of the length that the settings allow."""
 
 BODY_ERRORS = (*NETWORK_ERRORS, IncompleteReadError, ResponseStreamingError, FlexibleChecksumError)
 """What can break while an answer's body is read, where botocore does not try again."""
@@ -118,19 +130,22 @@ class S3Store(Store):
 
     def _download(self, key: str, receive: Callable[[dict[str, Any]], Result]) -> Result:
         """GET an object and hand the answer to `receive`, again when its body breaks off."""
+        last: Exception | None = None
         for attempt in range(self.settings.max_attempts):
             with self._explained(key):
                 answer = self._client.get_object(**self._address(key))
             try:
                 with closing(answer["Body"]):
                     return receive(answer)
-            except BODY_ERRORS:
+            except BODY_ERRORS as error:
+                last = error
                 _wait(attempt)
-        raise StoreUnavailableError(
+        kind = StoreTimeoutError if isinstance(last, TIMEOUT_ERRORS) else DamagedAnswerError
+        raise kind(
             f"all bytes of {self.uri_of(key)}",
-            f"{self.settings.max_attempts} answers that broke off",
+            f"{self.settings.max_attempts} answers that broke off ({type(last).__name__})",
             "try again later",
-        )
+        ) from last
 
     def write(self, key: str, data: bytes) -> ObjectInfo:
         """Write an object by one PUT; see `Store.write`."""
@@ -231,6 +246,16 @@ class S3Store(Store):
             if not entry["Key"].endswith("/"):  # a console's marker of an empty folder
                 yield _describe(key, entry, entry["Size"])
 
+    def next_key(self, after: str) -> str | None:
+        """Return the next key by a listing of one; see `Store.next_key`."""
+        options = {"StartAfter": self._root + after} if after else {}
+        with self._explained(None):
+            answer = self._client.list_objects_v2(
+                Bucket=self.bucket, Prefix=self._root, MaxKeys=1, **options
+            )
+        found: list[str] = [entry["Key"] for entry in answer.get("Contents", ())]
+        return found[0].removeprefix(self._root) if found else None
+
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """List the common prefixes below a folder; see `Store.list_folders`."""
         return (
@@ -272,7 +297,9 @@ class S3Store(Store):
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
             ) from error
         except NETWORK_ERRORS as error:
-            raise StoreUnavailableError(
+            late = isinstance(error, TIMEOUT_ERRORS)
+            kind = StoreTimeoutError if late else StoreUnavailableError
+            raise kind(
                 f"an S3 store at {self._client.meta.endpoint_url}",
                 f"no answer ({type(error).__name__})",
                 "check the endpoint and the network, or try again later",
@@ -295,7 +322,7 @@ def _process_client(settings: StorageSettings, process_id: int) -> Any:
     options = ClientConfig(
         connect_timeout=settings.connect_timeout_s,
         read_timeout=settings.read_timeout_s,
-        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
+        retries={"mode": settings.retries.value, "total_max_attempts": settings.max_attempts},
         max_pool_connections=settings.max_pool_connections,
         request_checksum_calculation=settings.checksums.value,
         response_checksum_validation=settings.checksums.value,

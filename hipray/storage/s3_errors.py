@@ -7,6 +7,8 @@ from hipray.errors import (
     NotFoundError,
     StorageError,
     StoreFullError,
+    StoreThrottledError,
+    StoreTimeoutError,
     StoreUnavailableError,
 )
 
@@ -23,14 +25,17 @@ THROTTLE_CODES = frozenset(
         "TooManyRequests",
         "TooManyRequestsException",
         "BandwidthLimitExceeded",
-        "RequestTimeout",
-        "InternalError",
-        "ServiceUnavailable",
-        "OperationAborted",
-        "ConditionalRequestConflict",
     }
 )
-"""Codes that pass by themselves, whatever status they come with (some stores say 403)."""
+"""Codes that ask for fewer requests, whatever status they come with (some stores say 403)."""
+
+TIMEOUT_CODES = frozenset({"RequestTimeout", "RequestTimeoutException", "GatewayTimeout"})
+"""Codes by which a store or a proxy before it says that something took too long."""
+
+PASSING_CODES = frozenset(
+    {"InternalError", "ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"}
+)
+"""Other codes that pass by themselves."""
 
 FULL_CODES = frozenset(
     {
@@ -66,13 +71,23 @@ def explain_failure(code: str, status: int, *, message: str, uri: str, bucket: s
         )
     if code == "NotImplemented":
         return StorageError(f"a store that can do this ({uri})", f"501 {message}", "use another")
-    if code in THROTTLE_CODES or status == HTTPStatus.TOO_MANY_REQUESTS or status >= 500:
-        return StoreUnavailableError(f"an answer for {uri}", f"{status} {code}", "try again later")
+    passing = _passing_kind(code, status)
+    if passing is not None:
+        return passing(f"an answer for {uri}", f"{status} {code}", "try again later")
     if code in DENIALS or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return _denied(code, status, uri)
     if status == HTTPStatus.NOT_FOUND:
         return NotFoundError("an object", f"none at {uri}", "check the address")
     return StorageError(f"success for {uri}", f"{status} {code}: {message}", "see the S3 settings")
+
+
+def _passing_kind(code: str, status: int) -> type[StoreUnavailableError] | None:
+    """Return the kind of an error that may be gone at the next try."""
+    if code in THROTTLE_CODES or status == HTTPStatus.TOO_MANY_REQUESTS:
+        return StoreThrottledError
+    if code in TIMEOUT_CODES or status == HTTPStatus.GATEWAY_TIMEOUT:
+        return StoreTimeoutError
+    return StoreUnavailableError if code in PASSING_CODES or status >= 500 else None
 
 
 def _denied(code: str, status: int, uri: str) -> AccessDeniedError:

@@ -161,6 +161,11 @@ class Store(ABC):
         made and `check_key` refuses are listed too; using them raises InvalidKeyError.
         """
 
+    def next_key(self, after: str) -> str | None:
+        """Return the first key after `after`, or None: a probe of where keys are."""
+        found = next(self.list(start_after=after), None)
+        return found.key if found else None
+
     @abstractmethod
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """List the keys of the folders directly below `prefix` that hold an object, in order."""

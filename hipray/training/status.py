@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from hipray.progress import describe_duration
 from hipray.storage import LeaseInfo, Store, holder
 from hipray.training.lane_notes import LaneNote, read_notes
 from hipray.training.ledger import Ledger
@@ -52,7 +53,7 @@ def _describe_rate(finished: list[datetime], driver: LeaseInfo | None) -> list[s
     since = [when for when in finished if when.timestamp() >= driver.claimed_s]
     seconds = max(1.0, time.time() - driver.claimed_s)
     rate = len(since) / seconds * 3600
-    return [f"rate: {len(since)} fits in {_duration(seconds)}, {rate:.0f} an hour"]
+    return [f"rate: {len(since)} fits in {describe_duration(seconds)}, {rate:.0f} an hour"]
 
 
 def _time_left(ledger: Ledger, plan: list[PlannedFit], tally: Tally, *, lanes: int) -> list[str]:
@@ -70,7 +71,7 @@ def _time_left(ledger: Ledger, plan: list[PlannedFit], tally: Tally, *, lanes: i
     total = sum(float(np.mean(seconds[_kind(p)] or measured)) for p in left)
     lanes = max(1, lanes)
     plural = "lane" if lanes == 1 else "lanes"
-    return [f"time left: about {_duration(total / lanes)} on {lanes} {plural}"]
+    return [f"time left: about {describe_duration(total / lanes)} on {lanes} {plural}"]
 
 
 def _kind(planned: PlannedFit) -> str:
@@ -115,9 +116,3 @@ def _describe_failures(ledger: Ledger, plan: list[PlannedFit], tally: Tally) -> 
 
 def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S UTC")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -11,32 +11,31 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from hipray.config.jobs import ScoreRun
+from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.phantom import film_path, plan_archive, write_study
-from hipray.distributed.score import (
-    LEASE_KEY,
-    LEASE_S,
-    ScoreResult,
-    build_dataset,
-    run_score,
-)
+from hipray.distributed.score import run_score
+from hipray.distributed.score_pipeline import build_dataset
 from hipray.errors import (
     ConfigError,
     DataError,
     RunBusyError,
     StorageError,
-    StoreUnavailableError,
+    StoreFullError,
+    StoreThrottledError,
 )
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
-from hipray.scoring.parts import PREFIX
-from hipray.scoring.shards import freeze_shards
-from hipray.storage import Store, acquire
+from hipray.scoring.lister import list_open_work
+from hipray.scoring.parts import FOLDER, PartSet
+from hipray.scoring.rows import probability_column
+from hipray.scoring.session import LEASE_S, ScoreResult
+from hipray.scoring.status import DRIVER_KEY
+from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, View
 from tests.conftest import S3Server
 from tests.distributed.throttling import ThrottlingS3
@@ -56,10 +55,10 @@ OTHER_FILES = {"dxa.csv": b"a,b", "films/note.json": b"{}", "archive.json": b"{}
 MAX_BYTES = 2_000_000
 DECOYS = 12
 CHANGED, VANISHED = "films/changed.dcm", "films/vanished.dcm"
-ROW_KEY = ["key", "hip_index", "region", "label_type"]
+ROW_KEY = ["key", "hip_index"]
 WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
-VARIES = ["seconds", "etag"]
-"""Columns in which two runs over copies of one archive differ."""
+VARIES = ["read_seconds", "model_seconds"]
+"""Columns in which two runs over one archive differ."""
 
 
 @dataclass
@@ -73,17 +72,17 @@ class Case:
     def run(self, **changes: Any) -> ScoreResult:
         return run_score(self.config.model_copy(update=changes))
 
+    @property
+    def release(self) -> Release:
+        return read_release(open_store(self.config.workspace), "small")
+
     def parts(self) -> dict[str, Any]:
-        return {
-            info.key: (info.etag, info.modified)
-            for info in self.output.list()
-            if info.key.startswith(PREFIX)
-        }
+        return {info.key: (info.etag, info.modified) for info in self.output.list(FOLDER)}
 
     def rows(self) -> pd.DataFrame:
-        tables = [
-            pq.read_table(io.BytesIO(self.output.read(key))).to_pandas() for key in self.parts()
-        ]
+        parts = PartSet.of(self.release, self.config)
+        tables = [part.table.to_pandas() for part in parts.read(
+            self.output, parts.list_all(self.output))]  # fmt: skip
         rows = pd.concat(tables, ignore_index=True).drop(columns=VARIES)
         return rows.sort_values(ROW_KEY, ignore_index=True)
 
@@ -138,11 +137,13 @@ def decoys() -> dict[str, bytes]:
 def scored(
     open_case: Callable[..., Case], films: dict[str, bytes], decoys: dict[str, bytes]
 ) -> tuple[Case, ScoreResult]:
-    """One scored archive; two of its objects changed and vanished after the listing."""
+    """One scored archive; two of its objects change and vanish after they were listed."""
     junk = {key: data for key, (data, _) in JUNK.items()}
     late = {CHANGED: b"as it was listed", VANISHED: b"as it was listed"}
     case = open_case(films | decoys | junk | late | OTHER_FILES)
-    list(freeze_shards(case.archive, case.output, shard_files=SHARD_FILES))
+    parts = PartSet.of(case.release, case.config)
+    list(list_open_work(case.config, case.archive, case.output, parts, relist=True))
+    case.output.delete("index/listing-0000/complete.json")  # as if it had broken off
     case.archive.write(CHANGED, next(iter(films.values())))
     case.archive.delete(VANISHED)
     return case, case.run()
@@ -186,22 +187,26 @@ def test_rows_hold_the_numbers_of_the_pipeline(
     release = read_release(workspace, "small")
     pipeline = Pipeline(load_stages(workspace, release, verify=False))
     rows = scored[0].rows().set_index(ROW_KEY)
+    assert rows.index.is_unique
     results = [read_hips(data, name=key) for key, data in films.items()]
     for key, answer in zip(films, pipeline.answer(results), strict=True):
         for hip in answer.hips:
             for region in hip.regions:
-                found = rows.loc[(key, hip.index, region.region, region.label_type)]
-                assert found["probability"] == pytest.approx(region.probability, abs=TOLERANCE)
+                found = rows.loc[(key, hip.index)]
+                column = probability_column(region.label_type, region.region)
+                assert found[column] == pytest.approx(region.probability, abs=TOLERANCE)
                 assert found["release_digest"] == release.digest
 
 
-def test_a_finished_run_answers_without_reading_the_archive_again(
+def test_an_object_that_changed_is_taken_up_by_the_next_submission_and_then_nothing_is_left(
     scored: tuple[Case, ScoreResult],
 ) -> None:
     case, first = scored
+    second = case.run()
+    assert (second.listed, second.scored) == (first.listed, first.scored + 1)
     before = case.parts()
-    again = case.run()
-    assert replace(again, seconds=first.seconds) == first
+    third = case.run()
+    assert replace(third, seconds=second.seconds) == second
     assert case.parts() == before
 
 
@@ -233,7 +238,7 @@ class Saboteur:
 
     def _wait_for_parts(self, count: int) -> None:
         while not self._ended.wait(0.02):
-            if sum(i.key.startswith(PREFIX) for i in self._output.list()) >= count:
+            if sum(1 for _ in self._output.list(FOLDER)) >= count:
                 return
 
 
@@ -243,9 +248,7 @@ def find_score_workers() -> list[int]:
 
     own = psutil.Process().children(recursive=True)
     titles = {process.pid: " ".join(process.cmdline()) for process in own}
-    return [
-        pid for pid, title in titles.items() if title.startswith("ray::MapWorker(MapBatches(Shard")
-    ]
+    return [pid for pid, title in titles.items() if title.startswith(WORKER_TITLE)]
 
 
 @pytest.mark.cluster
@@ -270,7 +273,7 @@ def test_a_second_driver_is_refused_and_told_of_the_first(
     open_case: Callable[..., Case], films: dict[str, bytes]
 ) -> None:
     case = open_case({})
-    with acquire(case.output, LEASE_KEY, ttl_s=LEASE_S, owner_note="the first") as lease:
+    with acquire(case.output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="the first") as lease:
         assert lease is not None
         with pytest.raises(RunBusyError, match=rf"process {os.getpid()}.*the first"):
             case.run()
@@ -298,7 +301,8 @@ def test_an_altered_index_stops_the_run_with_its_own_error(
     open_case: Callable[..., Case], films: dict[str, bytes]
 ) -> None:
     case = open_case(dict(list(films.items())[:1]))
-    case.output.write("index/00000000.json", b"{}")
+    case.output.write("index/ranges.json", b"[]")
+    case.output.write("index/listing-0000/range-0000/00000000.json", b"{}")
     with pytest.raises(StorageError, match="altered"):
         case.run()
 
@@ -306,8 +310,8 @@ def test_an_altered_index_stops_the_run_with_its_own_error(
 def test_decoding_is_never_fused_into_the_model_actors(
     open_case: Callable[..., Case], workspace: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    release: Release = read_release(workspace, "small")
-    build_dataset(open_case({}).config, release, frozenset()).explain()
+    case = open_case({})
+    build_dataset(case.config, case.release, relist=True).explain()
     plan = capsys.readouterr().out.rpartition("Physical Plan (Optimized)")[2]
     operators = [line for line in plan.splitlines() if "MapOperator" in line]
     assert len(operators) == 3
@@ -321,28 +325,88 @@ def throttling() -> Iterator[ThrottlingS3]:
     server.close()
 
 
-@pytest.mark.cluster
-def test_films_the_store_will_not_give_fail_and_are_scored_by_the_next_submission(
-    throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
-) -> None:
+def throttled_case(throttling: ThrottlingS3, films: dict[str, bytes]) -> Case:
     bucket = throttling.s3.new_store()
     publish_small_release(bucket.child("work"), view=View.WHOLE, segmenters=False)
-    for key, data in list(films.items())[:4]:
+    for key, data in films.items():
         bucket.write(f"archive/{key}", data)
-    throttling.throttled = list(films)[1]
     config = ScoreRun(
         workspace=bucket.uri_of("work"),
-        storage=StorageSettings(endpoint_url=throttling.s3.endpoint_url, max_attempts=2),
+        storage=StorageSettings(
+            endpoint_url=throttling.s3.endpoint_url, max_attempts=2, read_timeout_s=2
+        ),
         images=bucket.uri_of("archive"),
         release="small",
-        shard_files=2,
-        max_failed_fraction=0.4,
+        shard_files=4,
+        fetch_rounds=1,
+        max_failed_fraction=0.5,
         allow_phantom_release=True,
     )
-    with pytest.raises(StoreUnavailableError):
-        run_score(config)
-    summary = json.loads(bucket.read("work/scores/summary.json"))
-    assert summary["files"] == {"listed": 4, "scored": 2, "refused": 0, "failed": 2}
-    throttling.throttled = ""
-    result = run_score(config)
-    assert (result.scored, result.failed, result.parts) == (4, 0, 2)
+    return Case(config, bucket.child("archive"), bucket.child("work/scores"))
+
+
+@pytest.mark.cluster
+def test_films_the_store_will_not_give_fail_alone_and_are_scored_by_a_retry(
+    throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
+) -> None:
+    case = throttled_case(throttling, dict(list(films.items())[:8]))
+    slow, late = list(films)[1], list(films)[6]
+    throttling.throttled, throttling.silent = (slow,), (late,)
+    result = case.run()
+    assert (result.listed, result.scored, result.refused, result.failed) == (8, 6, 0, 2)
+    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters.parquet")))
+    assert dict(zip(letters["key"], letters["fault"], strict=True)) == {
+        slow: "throttled", late: "timed_out",
+    }  # fmt: skip
+    throttling.throttled = throttling.silent = ()
+    assert case.run().failed == 2  # a plain submission leaves them
+    again = case.run(retry=RetryScope.FAILED)
+    assert (again.listed, again.scored, again.failed, again.parts) == (8, 8, 0, 4)
+    assert sorted(case.rows()["key"]) == sorted(list(films)[:8])
+
+
+@pytest.mark.cluster
+def test_a_store_that_gives_too_few_films_stops_the_run_with_its_own_error(
+    throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
+) -> None:
+    case = throttled_case(throttling, dict(list(films.items())[:8]))
+    throttling.throttled = tuple(list(films)[:5])
+    with pytest.raises(StoreThrottledError):
+        case.run()
+    summary = json.loads(case.output.read("summary.json"))
+    assert summary["files"] == {"listed": 8, "scored": 3, "refused": 0, "failed": 5}
+    throttling.throttled = ()
+    result = case.run(retry=RetryScope.FAILED)
+    assert (result.scored, result.failed) == (8, 0)
+
+
+def test_a_second_submission_scores_what_is_new_or_changed_and_nothing_else(
+    open_case: Callable[..., Case], films: dict[str, bytes]
+) -> None:
+    keys = list(films)
+    case = open_case({key: films[key] for key in keys[:6]})
+    case.run(shard_files=2)
+    before = case.parts()
+    case.archive.write(keys[6], films[keys[6]])
+    case.archive.write(keys[0], films[keys[7]])
+    result = case.run(shard_files=2)
+    assert (result.listed, result.scored, result.parts) == (7, 7, 4)
+    rewritten = [key for key in before if case.parts()[key] != before[key]]
+    assert len(rewritten) == 1  # the old row of the changed film has left its part
+    rows = case.rows()
+    assert sorted(rows["key"]) == sorted(keys[:7])
+    (etag,) = rows["etag"][rows["key"] == keys[0]]
+    assert etag == next(i.etag for i in case.archive.list() if i.key == keys[0])
+
+
+def test_a_full_output_stops_the_run_and_leaves_nothing_corrupt(
+    throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
+) -> None:
+    case = throttled_case(throttling, dict(list(films.items())[:8]))
+    throttling.full = "/parts/"
+    with pytest.raises(StoreFullError, match="room for"):
+        case.run()
+    assert not case.parts()
+    throttling.full = ""
+    result = case.run()
+    assert (result.scored, result.failed) == (8, 0)

@@ -8,10 +8,20 @@ import pytest
 from hipray.config.images import ImageLimits
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import Pseudonyms
-from hipray.errors import AccessDeniedError, NotFoundError, StoreUnavailableError
+from hipray.data.refusals import Refusal
+from hipray.errors import (
+    AccessDeniedError,
+    DamagedAnswerError,
+    NotFoundError,
+    StoreThrottledError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
+from hipray.scoring import films as films_module
+from hipray.scoring.faults import FailedFilm, Fault, classify_fault, read_letter
 from hipray.scoring.films import FilmReader, fetch_film
 from hipray.scoring.packing import pack_films, unpack_films
-from hipray.scoring.shards import Entry, Shard, freeze_shards
+from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_store
 from hipray.vocab import RefusalCode
 from tests.conftest import S3Server
@@ -40,20 +50,23 @@ def listed(archive: Store, key: str, data: bytes) -> Entry:
 
 
 def fetched_code(archive: Store, entry: Entry) -> RefusalCode | None:
-    got = fetch_film(archive, entry, max_file_bytes=LIMIT)
-    return None if isinstance(got, bytes) else got.code
+    got = fetch_film(archive, entry, max_file_bytes=LIMIT).data
+    return got.code if isinstance(got, Refusal) else None
 
 
 def test_an_object_as_it_was_listed_is_read(archive: Store) -> None:
     entry = listed(archive, "a.dcm", b"film")
-    assert fetch_film(archive, entry, max_file_bytes=LIMIT) == b"film"
+    film = fetch_film(archive, entry, max_file_bytes=LIMIT)
+    assert (film.data, film.etag) == (b"film", entry.etag)
 
 
 @pytest.mark.parametrize("size", [5, LIMIT + 1])
 def test_an_object_that_changed_after_the_listing_is_refused(archive: Store, size: int) -> None:
     entry = listed(archive, "a.dcm", b"film")
-    archive.write("a.dcm", b"x" * size)
+    now = archive.write("a.dcm", b"x" * size)
     assert fetched_code(archive, entry) is RefusalCode.CHANGED_OBJECT
+    read = fetch_film(archive, entry, max_file_bytes=LIMIT).etag
+    assert read == (now.etag if size <= LIMIT else None)  # of what was read, if anything was
 
 
 def test_an_object_that_vanished_after_the_listing_is_refused(archive: Store) -> None:
@@ -73,19 +86,43 @@ def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("answer", "error", "fault"),
     [
-        (Answer(503, "SlowDown"), StoreUnavailableError),
-        (Answer(403, "AccessDenied"), AccessDeniedError),
-        (Answer(404, "NoSuchBucket"), NotFoundError),
+        (Answer(503, "SlowDown"), StoreThrottledError, Fault.THROTTLED),
+        (Answer(504, "GatewayTimeout"), StoreTimeoutError, Fault.TIMED_OUT),
+        (Answer(500, "InternalError"), StoreUnavailableError, Fault.UNREACHABLE),
+        (Answer(200, body=b"fi", missing_bytes=2), DamagedAnswerError, Fault.CORRUPT),
+        (Answer(403, "AccessDenied"), AccessDeniedError, Fault.DENIED),
+        (Answer(404, "NoSuchBucket"), NotFoundError, Fault.MISSING),
     ],
 )
-def test_what_may_pass_is_an_error_and_no_row(
-    scripted: ScriptedS3, answer: Answer, error: type[Exception]
+def test_what_may_pass_is_an_error_of_its_class_and_no_row(
+    scripted: ScriptedS3, answer: Answer, error: type[Exception], fault: Fault
 ) -> None:
     scripted.answers = [answer]
-    with pytest.raises(error):
-        fetch_film(scripted.store(max_attempts=3), Entry("a", 4, "e"), max_file_bytes=LIMIT)
+    entry = Entry("a", 4, "e")
+    with pytest.raises(error) as caught:
+        fetch_film(scripted.store(max_attempts=2), entry, max_file_bytes=LIMIT)
+    assert classify_fault(caught.value) is fault
+    letter = FailedFilm.of(entry, caught.value, tries=1)
+    again = read_letter(json.loads(json.dumps(letter.as_dict())))
+    assert again == letter
+    assert (type(again.error), str(again.error)) == (error, str(caught.value))
+
+
+def test_a_film_the_store_gives_at_the_second_round_is_read(
+    scripted: ScriptedS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(films_module, "FIRST_PAUSE_S", 0.01)
+    scripted.answers = [Answer(503, "SlowDown"), Answer(200, body=b"junk")]
+    entries = [Entry("a", 4, "scripted")]
+    with IsolatedReader() as reader:
+        archive = scripted.store(max_attempts=1)
+        once = FilmReader(archive, reader, Pseudonyms(b"key")).read(entries)
+        scripted.answers.insert(0, Answer(503, "SlowDown"))
+        twice = FilmReader(archive, reader, Pseudonyms(b"key"), rounds=2).read(entries)
+    assert [letter.fault for letter in once.letters] == [Fault.THROTTLED]
+    assert (len(twice.films), twice.letters) == (1, [])
 
 
 def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path) -> None:
@@ -93,12 +130,13 @@ def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path)
     for number, data in enumerate(draw_phantoms(3).values()):
         archive.write(f"films/{number}.dcm", data)
     archive.write("films/zz.dcm", b"junk")
-    (shard,) = freeze_shards(archive, open_store(str(tmp_path / "out")), shard_files=9)
+    entries = [Entry(info.key, info.size, info.etag) for info in archive.list()]
     with IsolatedReader() as reader:
-        films = FilmReader(archive, reader, Pseudonyms(b"key")).read(shard)
+        films = FilmReader(archive, reader, Pseudonyms(b"key")).read(entries).films
     notes, pixels = pack_films(films)
     again = unpack_films(notes, memoryview(pixels))
-    assert [film.entry for film in again] == list(shard.entries)
+    assert [film.entry for film in again] == entries
+    assert [film.etag for film in again] == [entry.etag for entry in entries]
     assert again[3].result.refusal is not None
     for before, after in zip(films, again, strict=True):
         assert (after.file_id, after.patient_id) == (before.file_id, before.patient_id)
@@ -121,7 +159,7 @@ def test_a_film_of_an_unnamed_patient_has_no_patient_id(tmp_path: Path) -> None:
     archive = open_store(str(tmp_path))
     entry = listed(archive, "a.dcm", b"junk")
     with IsolatedReader(ImageLimits()) as reader:
-        (film,) = FilmReader(archive, reader, Pseudonyms(b"key")).read(Shard(0, (entry,)))
+        (film,) = FilmReader(archive, reader, Pseudonyms(b"key")).read([entry]).films
     assert film.patient_id is None
     assert film.file_id == Pseudonyms(b"key").file("a.dcm")
     assert json.loads(pack_films([film])[0])[0]["refusal"]["code"] == RefusalCode.UNREADABLE

@@ -1,31 +1,46 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from hipray import RESEARCH_NOTICE
 from hipray.answers import Headline, HipAnswer, RegionAnswer, StudyAnswer
+from hipray.data.exposure import Box
+from hipray.data.film import SpacingSource
+from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
-from hipray.errors import DataError, StoreUnavailableError
-from hipray.scoring.failures import MIN_FILES_SEEN, FailureWatch, dump_failure
+from hipray.errors import DataError, StoreThrottledError
+from hipray.scoring.faults import MIN_FILES_SEEN, FailedFilm, FailureWatch, Fault
 from hipray.scoring.films import ReadFilm
-from hipray.scoring.parts import write_part
-from hipray.scoring.rows import SCORE_SCHEMA, Outcome, Row, build_rows, build_table
+from hipray.scoring.parts import PartSet, read_part, write_part
+from hipray.scoring.rows import SCORE_SCHEMA, Outcome, Row, build_hip_columns, build_table
 from hipray.scoring.shards import Entry
-from hipray.scoring.summary import Tally, check_counts
+from hipray.scoring.tally import HEADLINE, Tally, check_counts, count_parts
 from hipray.storage import open_store
-from hipray.vocab import LabelType, RefusalCode, Region
+from hipray.vocab import Finding, LabelType, RefusalCode, Region, Side
 
 NECK = (Region.FEMORAL_NECK, LabelType.T_SCORE)
 HIP = (Region.TOTAL_HIP, LabelType.T_SCORE)
+P_NECK, P_HIP = "probability_t_score_femoral_neck", "probability_t_score_total_hip"
 REFUSAL = Refusal(RefusalCode.IMPLANT, "metal", "a plateau")
+ERROR = StoreThrottledError("an answer", "503 SlowDown", "try again later")
 
 
-def film(key: str) -> ReadFilm:
-    return ReadFilm(Entry(key, 1, "e"), f"f-{key}", None, NOBODY, ReadResult(key), 0.1)
+def canonical_hip() -> Hip:
+    import numpy as np
+
+    geometry = HipGeometry(2, 2, Box(0, 2, 0, 2), False, 2, 2)
+    pixels = np.zeros((2, 2), np.uint8)
+    return Hip(pixels, Side.LEFT, False, geometry, None, SpacingSource.UNKNOWN, "sha", ())
+
+
+def film(key: str, hips: int = 2) -> ReadFilm:
+    result = ReadResult(key, tuple(canonical_hip() for _ in range(hips)))
+    return ReadFilm(Entry(key, 1, "e"), "e", f"f-{key}", None, NOBODY, result, 0.1)
 
 
 def region(question: tuple[Region, LabelType], probability: float) -> RegionAnswer:
@@ -38,19 +53,24 @@ def study(*hips: HipAnswer, refusal: Refusal | None = None) -> StudyAnswer:
 
 def scored_hip(index: int = 0) -> HipAnswer:
     headline = Headline(0.7, Region.TOTAL_HIP, 0.5, True)
-    return HipAnswer(index, "left", False, (region(NECK, 0.2), region(HIP, 0.7)), headline)
+    regions = (region(NECK, 0.2), region(HIP, 0.7))
+    return HipAnswer(index, "left", False, regions, headline, (Finding.SIDE_UNKNOWN,))
 
 
 def rows_of(key: str, answer: StudyAnswer) -> list[Row]:
-    return build_rows(film(key), answer, (NECK, HIP))
+    about = {"key": key, "read_seconds": 0.1, "model_seconds": 0.2}
+    return [about | row for row in build_hip_columns(film(key), answer, (NECK, HIP))]
 
 
-def test_a_hip_has_one_row_per_region_with_its_headline_on_each() -> None:
-    rows = rows_of("a", study(scored_hip(0), scored_hip(1)))
-    assert [(r["hip_index"], r["region"], r["probability"]) for r in rows] == [
-        (0, NECK[0], 0.2), (0, HIP[0], 0.7), (1, NECK[0], 0.2), (1, HIP[0], 0.7),
+def test_a_hip_is_one_row_with_the_probability_of_each_region_and_its_headline() -> None:
+    rows = build_table(rows_of("a", study(scored_hip(0), scored_hip(1)))).to_pylist()
+    assert [(r["hip_index"], r["hips"], r[P_NECK], r[P_HIP]) for r in rows] == [
+        (0, 2, 0.2, 0.7), (1, 2, 0.2, 0.7),
     ]  # fmt: skip
     assert {r["headline_probability"] for r in rows} == {0.7}
+    assert rows[0]["mask_area_total_hip"] == 0.1
+    assert rows[0]["probability_bmd_total_hip"] is None
+    assert rows[0]["findings"] == [Finding.SIDE_UNKNOWN]
 
 
 def test_a_refused_file_and_a_refused_hip_are_one_row_without_numbers() -> None:
@@ -58,30 +78,38 @@ def test_a_refused_file_and_a_refused_hip_are_one_row_without_numbers() -> None:
         (row,) = build_table(rows_of("a", answer)).to_pylist()
         assert row["outcome"] == Outcome.REFUSED
         assert row["refusal_code"] == RefusalCode.IMPLANT
-        assert row["probability"] is row["region"] is row["headline_probability"] is None
+        assert row[P_NECK] is row["headline_probability"] is None
+        assert row["hips"] == (0 if answer.refusal else 2)
 
 
-def test_a_region_that_could_not_be_cut_out_is_a_refused_row() -> None:
-    hip = HipAnswer(0, "left", False, (region(HIP, 0.7),))
-    missing, present = rows_of("a", study(hip))
-    assert (missing["region"], missing["refusal_code"]) == (NECK[0], RefusalCode.REGION_MISSING)
-    assert present["outcome"] == Outcome.SCORED
+def test_a_region_that_could_not_be_cut_out_is_named_and_a_hip_without_any_is_refused() -> None:
+    some = HipAnswer(0, "left", False, (region(HIP, 0.7),))
+    none = HipAnswer(1, "left", False)
+    first, second = rows_of("a", study(some, none))
+    assert (first["outcome"], first["regions_missing"]) == (Outcome.SCORED, [NECK[0]])
+    assert (second["outcome"], second["refusal_code"]) == ("refused", RefusalCode.REGION_MISSING)
 
 
-def test_parts_carry_the_notice_and_a_description_of_every_column(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
+def test_parts_carry_the_notice_a_description_of_every_column_and_the_dead_letters(
+    tmp_path: Path,
+) -> None:
+    store, parts = open_store(str(tmp_path)), PartSet("parts/scored_by=x")
     table = build_table(rows_of("a", study(scored_hip())))
-    assert write_part(store, "part-a.parquet", table)
-    assert not write_part(store, "part-a.parquet", table.slice(0, 1))
-    schema = pq.read_schema(io.BytesIO(store.read("part-a.parquet")))
+    letter = FailedFilm.of(Entry("b", 2, "e"), ERROR, tries=3)
+    assert write_part(store, parts.key("a"), table, [letter])
+    assert not write_part(store, parts.key("a"), table.slice(0, 1))
+    part = read_part(store, parts, "a")
+    assert part.letters == (letter,)
+    assert part.table.to_pylist() == table.to_pylist()
+    schema = pq.read_schema(io.BytesIO(store.read(parts.key("a"))))
     assert schema.metadata[b"research_notice"].decode() == RESEARCH_NOTICE
     assert schema.equals(SCORE_SCHEMA, check_metadata=False)
     assert all(schema.field(name).metadata[b"description"] for name in schema.names)
 
 
 def tally_of(*rows: list[Row]) -> Tally:
-    tally = Tally()
-    tally.add(build_table([row for part in rows for row in part]).to_pandas())
+    tally = Tally([HEADLINE, P_NECK])
+    tally.add(build_table([row for part in rows for row in part]))
     return tally
 
 
@@ -95,28 +123,54 @@ def test_files_are_counted_once_and_scored_where_any_hip_is() -> None:
     )
     assert (tally.scored, tally.refused, tally.hips, tally.abnormal) == (2, 2, 3, 3)
     assert tally.refusals == {RefusalCode.IMPLANT: 2}
-    assert tally.quantiles()["0.5"] == 0.7
-    check_counts(tally, listed=5, failed=1)
+    assert tally.hip_refusals == {RefusalCode.IMPLANT: 1}
+    assert tally.histograms[HEADLINE].quantile(0.5) == pytest.approx(0.7, abs=1e-3)
+    assert tally.histograms[HEADLINE].merge(10).tolist() == [0, 0, 0, 0, 0, 0, 0, 3, 0, 0]
+    assert tally.histograms[P_NECK].between([0.1, 0.5]).tolist() == [0, 3, 0]
+    assert tally.read_seconds == pytest.approx(0.4)
+    tally.faults.update([Fault.DENIED])
+    check_counts(tally, listed=5)
 
 
 def test_counts_that_do_not_add_up_are_an_error() -> None:
     tally = tally_of(rows_of("a", study(scored_hip())))
     with pytest.raises(DataError, match="2 files listed"):
-        check_counts(tally, listed=2, failed=0)
+        check_counts(tally, listed=2)
+
+
+def test_only_letters_that_no_retry_settled_count(tmp_path: Path) -> None:
+    store, parts = open_store(str(tmp_path)), PartSet("parts/scored_by=x")
+    letters = [FailedFilm.of(Entry(key, 2, "e"), ERROR, tries=1) for key in "bc"]
+    write_part(store, parts.key("s"), build_table(rows_of("a", study(scored_hip()))), letters)
+    write_part(store, parts.key("s.r001"), build_table(rows_of("b", study(refusal=REFUSAL))),
+               letters[1:])  # fmt: skip
+    tally = Tally([HEADLINE])
+    left = list(count_parts(parts.read(store, parts.list_all(store)), tally))
+    assert left == [("s", letters[1])]
+    assert (tally.shards, tally.parts, tally.failed) == (1, 2, 1)
+    check_counts(tally, listed=3)
+
+
+def watch_with(**seen: Any) -> FailureWatch:
+    watch = FailureWatch(max_fraction=0.1)
+    watch.add("a", letters=[], published=True, **seen)
+    return watch
+
+
+def letters(count: int) -> list[FailedFilm]:
+    return [FailedFilm.of(Entry(str(n), 1, "e"), ERROR, tries=1) for n in range(count)]
 
 
 def test_too_many_failed_films_stop_the_run_with_the_error_of_the_store() -> None:
-    failure = dump_failure(StoreUnavailableError("an answer", "none", "try again later"))
-    watch = FailureWatch(max_fraction=0.1)
-    watch.add("a", files=MIN_FILES_SEEN - 1, failure=failure)  # too few to judge by
-    with pytest.raises(StoreUnavailableError, match="try again later"):
-        watch.add("b", files=64, failure=failure)
+    watch = watch_with(files=100)
+    watch.add("b", files=64, letters=letters(64), published=False)  # too few to judge by
+    with pytest.raises(StoreThrottledError, match="try again later"):
+        watch.add("c", files=MIN_FILES_SEEN, letters=letters(9), published=True)
+    assert list(watch.unpublished) == ["b"]
 
 
 def test_a_share_of_failed_films_below_the_limit_is_only_counted() -> None:
-    failure = dump_failure(StoreUnavailableError("an answer", "none", "try again later"))
-    watch = FailureWatch(max_fraction=0.1)
-    watch.add("a", files=1000, failure=None)
-    watch.add("b", files=64, failure=failure)
-    watch.check(1064)
-    assert watch.failed == 64
+    watch = watch_with(files=1000)
+    watch.add("b", files=64, letters=letters(64), published=True)
+    watch.check()
+    assert (watch.failed, watch.faults) == (64, {Fault.THROTTLED: 64})

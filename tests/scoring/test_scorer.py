@@ -4,14 +4,18 @@ import pytest
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.images import read_hips
-from hipray.data.manifest import read_table
-from hipray.errors import BundleError, DataError
+from hipray.errors import BundleError, DataError, StoreThrottledError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
-from hipray.scoring.decoder import ShardDecoder, build_row, list_open_shards
-from hipray.scoring.parts import PREFIX
-from hipray.scoring.scorer import BATCH_FILMS, OUTCOME_SCHEMA, ShardScorer, check_complete
-from hipray.scoring.shards import freeze_shards
+from hipray.scoring.decoder import DECODED_SCHEMA, ShardDecoder, build_row, list_work_rows
+from hipray.scoring.faults import FailedFilm
+from hipray.scoring.lister import Work
+from hipray.scoring.outputs import open_output
+from hipray.scoring.parts import PartSet
+from hipray.scoring.retraction import retract_replaced
+from hipray.scoring.rows import Row, build_table, probability_column
+from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
+from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_store
 from hipray.vocab import View
 from tests.small_release import draw_phantoms, publish_small_release
@@ -42,38 +46,81 @@ def config(workspace: Store, films: dict[str, bytes], tmp_path: Path) -> ScoreRu
     return ScoreRun(workspace=workspace.uri, images=archive.uri, output=str(tmp_path / "scores"))
 
 
+def stages(config: ScoreRun, release: Release) -> tuple[ShardDecoder, ShardScorer]:
+    payload, text = config.model_dump_json(), release.model_dump_json()
+    return ShardDecoder(payload, text), ShardScorer(payload, text)
+
+
+def score_all(config: ScoreRun, release: Release) -> list[Row]:
+    """Score what is open and return the rows of all parts."""
+    decode, score = stages(config, release)
+    payload, text = config.model_dump_json(), release.model_dump_json()
+    for work in list_work_rows(payload, text, relist=True):
+        (outcome,) = score(decode(work)).to_pylist()
+        assert (outcome["letters"], outcome["published"]) == ("[]", True)
+    parts, output = PartSet.of(release, config), open_output(config)
+    return [row for part in parts.read(output, parts.list_all(output))
+            for row in part.table.to_pylist()]  # fmt: skip
+
+
 def test_the_stages_give_the_numbers_of_the_pipeline(
     config: ScoreRun, workspace: Store, release: Release, films: dict[str, bytes]
 ) -> None:
-    payload = config.model_dump_json()
-    text = release.model_dump_json()
-    decode, score = ShardDecoder(payload, text), ShardScorer(payload, text)
-    (shard,) = list_open_shards(payload, frozenset())
-    (outcome,) = score(decode(shard)).to_pylist()
-    assert (outcome["files"], outcome["failure"]) == (len(films), None)
-    output = open_store(str(config.output))
-    (part,) = (i for i in output.list() if i.key.startswith(PREFIX))
-    rows = read_table(output, part.key).to_pylist()
+    rows = {row["key"]: row for row in score_all(config, release)}
+    assert set(rows) == set(films)
     pipeline = Pipeline(load_stages(workspace, release, verify=False))
     for key, data in films.items():
-        (answer,) = pipeline.answer([read_hips(data, name=key)])
-        (hip,) = answer.hips
-        found = [row for row in rows if row["key"] == key]
-        assert len(found) == len(hip.regions)
+        (hip,) = pipeline.answer([read_hips(data, name=key)])[0].hips
+        row = rows[key]
+        for region in hip.regions:
+            column = probability_column(region.label_type, region.region)
+            assert row[column] == pytest.approx(region.probability, abs=TOLERANCE)
         assert hip.headline is not None
-        for row, region in zip(found, hip.regions, strict=True):
-            assert (row["region"], row["label_type"]) == (region.region, region.label_type)
-            assert row["probability"] == pytest.approx(region.probability, abs=TOLERANCE)
-            assert row["headline_probability"] == pytest.approx(
-                hip.headline.probability, abs=TOLERANCE
-            )
+        assert row["headline_probability"] == pytest.approx(hip.headline.probability, abs=TOLERANCE)
+        assert row["etag"] == row["listed_etag"]
+        assert row["bundle_digests"] == [member.bundle for member in release.members]
+        assert row["release_digest"] == release.digest
+        assert (row["runtime"], row["device"]) == ("torch", "cpu")
 
 
-def test_finished_shards_are_not_listed_again(config: ScoreRun) -> None:
-    payload = config.model_copy(update={"shard_files": 5}).model_dump_json()
-    archive, output = open_store(config.images), open_store(str(config.output))
-    ids = [shard.id for shard in freeze_shards(archive, output, shard_files=5)]
-    assert len(list(list_open_shards(payload, frozenset(ids[1:])))) == 1
+def test_films_of_equal_pixels_are_scored_once_and_reported_for_each_key(
+    config: ScoreRun, release: Release, films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, data = open_store(config.images), next(iter(films.values()))
+    for number in range(3):
+        archive.write(f"again/{number}.dcm", data)
+    counts: list[int] = []
+    answer = Pipeline.answer
+    monkeypatch.setattr(
+        Pipeline, "answer",
+        lambda self, results, **more: counts.append(len(results)) or answer(
+            self, results, **more),
+    )  # fmt: skip
+    once = config.model_copy(update={"deduplicate": True, "shard_files": 8})
+    rows = {row["key"]: row for row in score_all(once, release)}
+    assert sum(counts) == len(films)
+    copies = [rows[f"again/{number}.dcm"] for number in range(3)] + [rows[next(iter(films))]]
+    assert len({row["headline_probability"] for row in copies}) == 1
+    assert len({row["pixel_sha256"] for row in rows.values()}) == len(films)
+    assert len({row["file_id"] for row in copies}) == 4
+
+
+def test_a_changed_film_is_scored_anew_and_its_old_row_leaves_the_parts(
+    config: ScoreRun, release: Release, films: dict[str, bytes]
+) -> None:
+    config = config.model_copy(update={"shard_files": 8})
+    before = {row["key"]: row for row in score_all(config, release)}
+    key = list(films)[3]
+    open_store(config.images).write(key, b"junk now")
+    score_all(config, release)
+    output, parts = open_output(config), PartSet.of(release, config)
+    assert retract_replaced(output, parts) == 1
+    assert retract_replaced(output, parts) == 0
+    rows = score_all(config, release)
+    assert sorted(row["key"] for row in rows) == sorted(films)
+    (changed,) = [row for row in rows if row["key"] == key]
+    assert (changed["outcome"], before[key]["outcome"]) == ("refused", "scored")
+    assert all(row == before[row["key"]] for row in rows if row["key"] != key)
 
 
 def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, release: Release) -> None:
@@ -84,15 +131,15 @@ def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, releas
     )
     scorer = ShardScorer(config.model_dump_json(), lost.model_dump_json())
     with pytest.raises(BundleError, match="000000"):
-        scorer(build_row(OUTCOME_SCHEMA, {}))
+        scorer(build_row(DECODED_SCHEMA, {}))
 
 
-def test_a_part_with_a_film_too_few_is_never_published(config: ScoreRun) -> None:
-    archive, output = open_store(config.images), open_store(str(config.output))
-    (shard,) = freeze_shards(archive, output, shard_files=64)
-    keys = [{"key": entry.key} for entry in shard.entries]
-    from hipray.scoring.rows import build_table
-
-    check_complete(shard, build_table(keys))
-    with pytest.raises(DataError, match="rows for the 18 films"):
-        check_complete(shard, build_table(keys[1:]))
+def test_a_part_without_rows_or_letter_for_a_film_is_never_published() -> None:
+    work = Work("part", tuple(Entry(f"{number}", 1, "e") for number in range(3)))
+    rows = [{"key": "0"}, {"key": "1"}]
+    error = StoreThrottledError("an answer", "none", "try again later")
+    letters = [FailedFilm.of(work.entries[2], error, tries=1)]
+    check_complete(work, build_table(rows), letters)
+    for missing_rows, given in ((rows, []), (rows[1:], letters), (rows * 2, letters * 2)):
+        with pytest.raises(DataError, match="the 3 films of part"):
+            check_complete(work, build_table(missing_rows), given)

@@ -1,0 +1,265 @@
+"""The bench of batch scoring: rates against the pipeline and a loop, start-up, memory, resume.
+
+All sides read the same films from the same S3 server and share the same cores with it. Rates are
+steady: from the first result on, until the last. Start-up is a measure of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hipray.benchmarks.archive_server import BUCKET, COUNT_PATH
+from hipray.benchmarks.footprint import MemoryWatch
+from hipray.benchmarks.machine import pin_cores, use_threads
+from hipray.benchmarks.measure import Measure, Pair, compare_rates, hold_below
+from hipray.benchmarks.untrained import NAME, publish_untrained
+from hipray.config.benchmarks import BenchRun, ScoreBench, ScoreMeasure
+from hipray.config.experiment import ClassifierSettings
+from hipray.config.jobs import ScoreRun
+from hipray.config.storage import StorageSettings
+from hipray.data.isolation import IsolatedReader
+from hipray.data.pseudonyms import load_pseudonyms
+from hipray.distributed.cluster import connect
+from hipray.distributed.score import run_score
+from hipray.distributed.score_pipeline import build_dataset
+from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.release import Release
+from hipray.scoring.films import FilmReader
+from hipray.scoring.parts import Runtime
+from hipray.scoring.rows import CPU_DEVICE, Origin
+from hipray.scoring.scorer import score_films
+from hipray.scoring.shards import Entry, group_entries
+from hipray.storage import Store, open_store
+
+PEER = "hipray.benchmarks.peers.score_loop"
+PIPELINE_TARGET = 0.95
+LOOP_TARGET = 1.5
+START_LIMIT_S = 45.0
+FIRST_ROWS_LIMIT_S = 60.0
+MEMORY_TARGET = 1 / 1.1
+"""Least memory of the tenth over that of the whole."""
+RESUME_LIMIT_S = 30.0
+SHARD_FILES = 32
+START_FILMS = 4
+"""Films of the run whose time is nearly all start-up."""
+LONG_FILMS = 128
+"""Films among the keys of the long archive."""
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything the measures share."""
+
+    settings: ScoreBench
+    folder: Path
+    release: Release
+    storage: StorageSettings
+
+    def archive(self, prefix: str) -> Store:
+        """Return an archive of the server."""
+        return open_store(f"s3://{BUCKET}/{prefix}", self.storage)
+
+    def run(self, prefix: str, output: str) -> ScoreRun:
+        """Return the run that scores an archive into a folder of its own."""
+        return ScoreRun(
+            workspace=str(self.folder),
+            storage=self.storage,
+            images=self.archive(prefix).uri,
+            release=NAME,
+            output=str(self.folder / output),
+            shard_files=SHARD_FILES,
+            max_decoders=self.settings.cores,
+            cpus_per_actor=1,
+            allow_phantom_release=True,
+        )
+
+    def count_read(self) -> int:
+        """Return how many films the server has given away."""
+        url = f"{self.storage.endpoint_url}{COUNT_PATH}"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return int(answer.read())
+
+
+def measure_score(config: BenchRun) -> Iterator[Measure]:
+    """Yield the measures of the score bench as they are taken."""
+    wanted = config.score.measures
+    with pin_cores(config.score.cores), _open_bench(config) as bench:
+        if ScoreMeasure.START in wanted:
+            yield _measure_start(bench)
+            yield _measure_first_rows(bench)
+        connect()
+        if ScoreMeasure.RATES in wanted:
+            yield from _compare_rates(bench)
+        if ScoreMeasure.MEMORY in wanted:
+            yield from _measure_memory(bench)
+
+
+@contextmanager
+def _open_bench(config: BenchRun) -> Iterator[Bench]:
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    settings = ClassifierSettings(size_px=config.score.size_px)
+    with tempfile.TemporaryDirectory(prefix="score-", dir=config.out) as name:
+        folder = Path(name).resolve()
+        release = publish_untrained(
+            open_store(str(folder)), config.score.backbones, settings,
+            working_px=config.score.working_px,
+        )  # fmt: skip
+        with _serve(config, folder) as storage:
+            yield Bench(config.score, folder, release, storage)
+
+
+@contextmanager
+def _serve(config: BenchRun, folder: Path) -> Iterator[StorageSettings]:
+    score = config.score
+    small = round(score.small_files * score.small_film_share)
+    archives = [
+        {"prefix": "rates", "films": score.films, "fillers": 0},
+        {"prefix": "start", "films": START_FILMS, "fillers": 0},
+    ]
+    if ScoreMeasure.START in score.measures:
+        fillers = score.long_keys - LONG_FILMS
+        archives.append({"prefix": "long", "films": LONG_FILMS, "fillers": fillers})
+    if ScoreMeasure.MEMORY in score.measures:
+        for name, files, films in (("large", score.small_files, small),
+                                   ("tenth", score.small_files // 10, small // 10)):  # fmt: skip
+            archives.append({"prefix": name, "films": films, "fillers": files - films})
+    job = folder / "server.json"
+    job.write_text(json.dumps({"archives": archives, "phantom": config.phantom.model_dump()}))
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "bench")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "bench")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "hipray.benchmarks.archive_server", str(job)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None, "it was asked for"
+        port = int(server.stdout.readline())
+        yield StorageSettings(endpoint_url=f"http://127.0.0.1:{port}", region="us-east-1")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _measure_start(bench: Bench) -> Measure:
+    started = time.perf_counter()
+    run_score(bench.run("start", "start"))
+    seconds = time.perf_counter() - started
+    return hold_below("score_start_up", [seconds], unit="s", limit=START_LIMIT_S,
+                      films=START_FILMS)  # fmt: skip
+
+
+def _measure_first_rows(bench: Bench) -> Measure:
+    """The time from a submission, Ray's own start included, until a part lies in the output."""
+    run = bench.run("long", "long")
+    job = bench.folder / "long.json"
+    job.write_text(run.model_dump_json())
+    code = ("import sys; from hipray.config.jobs import ScoreRun; "
+            "from hipray.distributed.score import run_score; "
+            "run_score(ScoreRun.model_validate_json(open(sys.argv[1]).read()))")  # fmt: skip
+    started = time.perf_counter()
+    driver = subprocess.Popen([sys.executable, "-c", code, str(job)])
+    output = open_store(str(run.output))
+    try:
+        while next(output.list("parts"), None) is None and driver.poll() is None:
+            time.sleep(POLL_S)
+        seconds = time.perf_counter() - started
+    finally:
+        driver.terminate()
+        driver.wait()
+    return hold_below("score_first_rows", [seconds], unit="s", limit=FIRST_ROWS_LIMIT_S,
+                      keys=bench.settings.long_keys)  # fmt: skip
+
+
+def _compare_rates(bench: Bench) -> Iterator[Measure]:
+    against_pipeline, against_loop = [], []
+    for number in range(bench.settings.repeats):
+        ours = _rate_ray(bench, f"rates-{number}")
+        against_pipeline.append(Pair(ours, _rate_pipeline(bench)))
+        against_loop.append(Pair(ours, _rate_loop(bench)))
+    about = {"films": bench.settings.films, "backbones": list(bench.settings.backbones),
+             "size_px": bench.settings.size_px}  # fmt: skip
+    yield compare_rates("score_rate_vs_pipeline", against_pipeline, unit="films/s",
+                        target=PIPELINE_TARGET, **about)  # fmt: skip
+    yield compare_rates("score_rate_vs_loop", against_loop, unit="films/s", target=LOOP_TARGET,
+                        **about)  # fmt: skip
+
+
+def _rate_ray(bench: Bench, output: str) -> float:
+    """Films per second of the Ray Data pipeline after its first shard."""
+    run, films, first = bench.run("rates", output), 0, 0.0
+    dataset = build_dataset(run, bench.release, relist=True)
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if first:
+            films += sum(batch["files"].to_pylist())
+        first = first or time.perf_counter()
+    return films / (time.perf_counter() - first)
+
+
+def _rate_pipeline(bench: Bench) -> float:
+    """Films per second of the same stages in this process, after the first shard."""
+    archive = bench.archive("rates")
+    entries = [Entry(info.key, info.size, info.etag) for info in archive.list()]
+    pseudonyms = load_pseudonyms(open_store(str(bench.folder)))
+    with use_threads(bench.settings.cores), IsolatedReader() as reader:
+        pipeline = Pipeline(load_stages(open_store(str(bench.folder)), bench.release))
+        origin = Origin(bench.release, Runtime.TORCH.value, CPU_DEVICE, bench.settings.cores)
+        films = FilmReader(archive, reader, pseudonyms)
+        first, count = 0.0, 0
+        for group in group_entries(entries, max_files=SHARD_FILES, max_bytes=1 << 40):
+            score_films(pipeline, films.read(group).films, origin)
+            count += len(group) if first else 0
+            first = first or time.perf_counter()
+        return count / (time.perf_counter() - first)
+
+
+def _rate_loop(bench: Bench) -> float:
+    """Films per second of the loop over a DataLoader, after its first batch."""
+    settings = ClassifierSettings(size_px=bench.settings.size_px)
+    job = {
+        "endpoint_url": bench.storage.endpoint_url,
+        "bucket": BUCKET,
+        "prefix": "rates",
+        "size_px": bench.settings.size_px,
+        "threads": bench.settings.cores,
+        "settings": settings.model_dump(mode="json"),
+        "backbones": [member.backbone for member in bench.release.members],
+        "out": str(bench.folder / "loop.csv"),
+    }
+    path = bench.folder / "loop.json"
+    path.write_text(json.dumps(job))
+    text = subprocess.run(
+        [sys.executable, "-m", PEER, str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    result: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return float(result["films"] / result["seconds"])
+
+
+def _measure_memory(bench: Bench) -> Iterator[Measure]:
+    """Peaks of driver and actors on the tenth and on the whole archive, then the resume."""
+    peaks = {}
+    for prefix in ("tenth", "large"):
+        with MemoryWatch() as watch:
+            run_score(bench.run(prefix, prefix))
+        peaks[prefix] = watch.peaks
+    files = bench.settings.small_files
+    for part in peaks["large"]:
+        pair = Pair(peaks["tenth"][part] / 1e6, peaks["large"][part] / 1e6)
+        yield compare_rates(f"score_memory_{part}", [pair], unit="MB", target=MEMORY_TARGET,
+                            files=files, ours_is=f"{files // 10} files",
+                            peer_is=f"{files} files")  # fmt: skip
+    before, started = bench.count_read(), time.perf_counter()
+    run_score(bench.run("large", "large"))
+    seconds = time.perf_counter() - started
+    yield hold_below("score_resume", [seconds], unit="s", limit=RESUME_LIMIT_S, files=files,
+                     films_downloaded=bench.count_read() - before)  # fmt: skip

@@ -1,0 +1,79 @@
+"""How far an archive's scores are from those of the films a release was evaluated on.
+
+The population stability index compares shares per bin (Siddiqi, Credit Risk Scorecards, 2006):
+below 0.1 little has moved, above 0.25 much. The bins are the deciles of the release's own
+out-of-fold scores, which the release carries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from hipray.metrics import population_stability
+from hipray.releases.release import Release
+from hipray.scoring.rows import probability_column
+from hipray.scoring.tally import HEADLINE, Histogram
+
+MODERATE, LARGE = 0.1, 0.25
+
+
+class DriftLevel(StrEnum):
+    """What an index means."""
+
+    LITTLE = "little"
+    MODERATE = "moderate"
+    LARGE = "large"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The shift of one column of probabilities."""
+
+    column: str
+    index: float
+    """Population stability index."""
+    reference: int
+    """Out-of-fold hips of the release."""
+    scored: int
+    """Hips of the archive."""
+
+    @property
+    def level(self) -> DriftLevel:
+        """The index in words."""
+        if self.index < MODERATE:
+            return DriftLevel.LITTLE
+        return DriftLevel.MODERATE if self.index < LARGE else DriftLevel.LARGE
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the drift as JSON values."""
+        return {
+            "population_stability_index": self.index,
+            "level": self.level.value,
+            "reference_hips": self.reference,
+            "scored_hips": self.scored,
+        }
+
+
+def measure_drift(release: Release, histograms: dict[str, Histogram]) -> list[Drift]:
+    """Return the drift of each column whose distribution the release knows and hips were scored."""
+    known = {column: measured.get("distribution") for column, measured in _references(release)}
+    sizes = {column: measured.get("n_hips", 0) for column, measured in _references(release)}
+    return [
+        Drift(
+            column,
+            population_stability(reference["shares"], found.between(reference["edges"])),
+            sizes[column],
+            found.total,
+        )
+        for column, found in histograms.items()
+        if (reference := known.get(column)) is not None and found.total
+    ]
+
+
+def _references(release: Release) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was measured of each column on the hips that the release's members did not see."""
+    yield HEADLINE, release.evaluation
+    for region, label in release.questions:
+        regions: dict[str, Any] = release.evaluation.get("regions", {})
+        yield probability_column(label, region), regions.get(f"{region}-{label}", {})

@@ -1,0 +1,132 @@
+"""Films that the store would not give: why, in which class, and when they are too many.
+
+They are counted and kept as dead letters, and are never rows: trying again may help.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hipray.errors import (
+    AccessDeniedError,
+    DamagedAnswerError,
+    NotFoundError,
+    StorageError,
+    StoreThrottledError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    all_errors,
+)
+from hipray.scoring.shards import Entry
+
+MIN_FILES_SEEN = 256
+"""Films before the share of failed ones says anything; the end of a run counts whatever it has."""
+
+
+class Fault(StrEnum):
+    """Why a film could not be had now."""
+
+    THROTTLED = "throttled"
+    TIMED_OUT = "timed_out"
+    UNREACHABLE = "unreachable"  # no connection, or an error of the store's own
+    CORRUPT = "corrupt"  # bytes that broke off or do not have their checksum
+    DENIED = "denied"
+    MISSING = "missing"  # the bucket; a missing object is a row
+    OTHER = "other"
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether trying again within a minute may help."""
+        return self in (Fault.THROTTLED, Fault.TIMED_OUT, Fault.UNREACHABLE, Fault.CORRUPT)
+
+
+FAULT_OF: dict[type[StorageError], Fault] = {
+    StoreThrottledError: Fault.THROTTLED,
+    StoreTimeoutError: Fault.TIMED_OUT,
+    DamagedAnswerError: Fault.CORRUPT,
+    StoreUnavailableError: Fault.UNREACHABLE,
+    AccessDeniedError: Fault.DENIED,
+    NotFoundError: Fault.MISSING,
+}
+"""The class of each error; a kind comes before what it is a kind of."""
+
+
+def classify_fault(error: StorageError) -> Fault:
+    """Return the class of a store's error."""
+    kinds = (fault for kind, fault in FAULT_OF.items() if isinstance(error, kind))
+    return next(kinds, Fault.OTHER)
+
+
+@dataclass(frozen=True)
+class FailedFilm:
+    """A dead letter: one film that the store would not give."""
+
+    entry: Entry
+    fault: Fault
+    exception: str
+    """Name of the error's class."""
+    expected: str
+    found: str
+    remedy: str
+    tries: int
+    """Rounds over the shard in which the film was asked for."""
+
+    @classmethod
+    def of(cls, entry: Entry, error: StorageError, *, tries: int) -> "FailedFilm":
+        """Return the dead letter of an error."""
+        return cls(
+            entry, classify_fault(error), type(error).__name__,
+            error.expected, error.found, error.remedy, tries,
+        )  # fmt: skip
+
+    @property
+    def error(self) -> StorageError:
+        """The error again, of its own class where that is a public one."""
+        kinds = {kind.__name__: kind for kind in all_errors() if issubclass(kind, StorageError)}
+        kind = kinds.get(self.exception, StorageError)
+        return kind(self.expected, self.found, self.remedy)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the letter as JSON values."""
+        return asdict(self)
+
+
+def read_letter(fields: dict[str, Any]) -> FailedFilm:
+    """Return the letter that `as_dict` wrote."""
+    return FailedFilm(
+        **{**fields, "entry": Entry(**fields["entry"]), "fault": Fault(fields["fault"])}
+    )
+
+
+@dataclass
+class FailureWatch:
+    """Watches the share of films that failed in one submission."""
+
+    max_fraction: float
+    """Share of films that may fail."""
+    seen: int = 0
+    failed: int = 0
+    faults: Counter[Fault] = field(default_factory=Counter)
+    unpublished: dict[str, list[FailedFilm]] = field(default_factory=dict)
+    """What failed of parts that were not written, by part: their shards stay open."""
+    last: StorageError | None = None
+
+    def add(self, part: str, *, files: int, letters: Sequence[FailedFilm], published: bool) -> None:
+        """Take one part's outcome; raises its StorageError where too many films have failed."""
+        self.seen += files
+        if not letters:
+            return
+        self.failed += len(letters)
+        self.faults.update(letter.fault for letter in letters)
+        if not published:
+            self.unpublished[part] = list(letters)
+        self.last = letters[-1].error
+        if self.seen >= MIN_FILES_SEEN:
+            self.check()
+
+    def check(self) -> None:
+        """Raise the last StorageError where more than the allowed share of films failed."""
+        if self.last is not None and self.failed > self.max_fraction * self.seen:
+            raise self.last

@@ -1,0 +1,142 @@
+"""The index: an archive's films in shards, written down while the archive is listed.
+
+    index/ranges.json                                  how keys are cut into ranges
+    index/listing-0000/range-0000/00000000.json        a shard: key, size, etag of each film
+    index/listing-0000/complete.json                   what the finished listing found
+
+The first listing finds every film, a later one only those that are new or changed. A shard never
+changes once it is written, whatever happens to the archive: what is to be scored is known to the
+last file, and a listing that broke off goes on behind its last shard.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from operator import add
+
+from hipray.errors import RunBusyError, StorageError
+from hipray.scoring.ranges import KeyRange, build_ranges
+from hipray.scoring.shards import Position, Shard, parse_shard
+from hipray.storage import Store
+
+INDEX = "index"
+RANGES_KEY = f"{INDEX}/ranges.json"
+COMPLETE_NAME = "complete.json"
+READ_AHEAD = 16
+"""Shard files that are read at once."""
+
+
+@dataclass(frozen=True)
+class ListingTotals:
+    """What one listing found, or several did."""
+
+    files: int = 0
+    bytes: int = 0
+    shards: int = 0
+    replaced: int = 0
+    """Files that were known with another size or etag: their older entries do not count."""
+
+    def __add__(self, other: "ListingTotals") -> "ListingTotals":
+        sums = map(add, vars(self).values(), vars(other).values())
+        return ListingTotals(*sums)
+
+    @classmethod
+    def of(cls, shard: Shard) -> "ListingTotals":
+        """Return what one shard adds."""
+        replaced = sum(entry.replaces is not None for entry in shard.entries)
+        size = sum(entry.size for entry in shard.entries)
+        return cls(len(shard.entries), size, 1, replaced)
+
+
+class Index:
+    """The index of one output."""
+
+    def __init__(self, output: Store) -> None:
+        self._output = output
+
+    def ranges(self) -> tuple[KeyRange, ...] | None:
+        """Return the ranges of keys, or None before the first listing."""
+        if not self._output.exists(RANGES_KEY):
+            return None
+        return build_ranges(json.loads(self._output.read(RANGES_KEY)))
+
+    def choose_ranges(self, boundaries: tuple[str, ...]) -> tuple[KeyRange, ...]:
+        """Return the ranges for ever: these, or those that were chosen before."""
+        self._output.create(RANGES_KEY, json.dumps(boundaries).encode())
+        chosen = self.ranges()
+        assert chosen is not None, "it was just written"
+        return chosen
+
+    def listings(self) -> dict[int, ListingTotals | None]:
+        """Return the listings by number, with the totals of those that are complete."""
+        folders = self._output.list_folders(INDEX)
+        numbers = sorted(int(folder.rpartition("-")[2]) for folder in folders)
+        return {number: self._read_totals(number) for number in numbers}
+
+    def totals(self) -> ListingTotals:
+        """Return what all complete listings found."""
+        found = (totals for totals in self.listings().values() if totals is not None)
+        return sum(found, ListingTotals())
+
+    def is_complete(self) -> bool:
+        """Tell whether there is a listing and none broke off."""
+        listings = self.listings()
+        return bool(listings) and None not in listings.values()
+
+    def count_shards(self) -> int:
+        """Return how many shards there are, by one listing of their names."""
+        return sum(1 for info in self._output.list(INDEX) if "/range-" in info.key)
+
+    def read_range(self, listing: int, number: int) -> Iterator[Shard]:
+        """Yield the frozen shards of one listing and range in order, reading ahead.
+
+        Raises StorageError where one was altered or is lost.
+        """
+        folder = f"{_folder(listing)}/range-{number:04d}"
+        keys = (info.key for info in self._output.list(folder))
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            expected = Position(listing, number, 0)
+            while chunk := list(islice(keys, READ_AHEAD)):
+                for shard in map(parse_shard, pool.map(self._output.read, chunk)):
+                    self._check_position(shard, expected)
+                    yield shard
+                    expected = Position(listing, number, expected.number + 1)
+
+    def _check_position(self, shard: Shard, expected: Position) -> None:
+        if shard.position != expected:
+            raise StorageError(
+                self._output.uri_of(_shard_key(expected)),
+                f"shard {shard.position.text} in its place",
+                "restore it or use another output",
+            )
+
+    def freeze(self, shard: Shard) -> None:
+        """Write a shard down for ever; raises RunBusyError where another process did."""
+        if not self._output.create(_shard_key(shard.position), shard.dump().encode()):
+            raise RunBusyError(
+                f"nobody else to list into {self._output.uri}",
+                f"shard {shard.position.text} frozen by another process",
+                "submit the job again when that one has ended",
+            )
+
+    def complete(self, listing: int, totals: ListingTotals) -> None:
+        """Write down that a listing came to its end."""
+        text = json.dumps(vars(totals))
+        self._output.create(f"{_folder(listing)}/{COMPLETE_NAME}", text.encode())
+
+    def _read_totals(self, listing: int) -> ListingTotals | None:
+        key = f"{_folder(listing)}/{COMPLETE_NAME}"
+        if not self._output.exists(key):
+            return None
+        return ListingTotals(**json.loads(self._output.read(key)))
+
+
+def _folder(listing: int) -> str:
+    return f"{INDEX}/listing-{listing:04d}"
+
+
+def _shard_key(position: Position) -> str:
+    folder = f"{_folder(position.listing)}/range-{position.range:04d}"
+    return f"{folder}/{position.number:08d}.json"

@@ -1,0 +1,57 @@
+"""Films that changed since they were scored: their old rows leave the parts.
+
+A later listing finds a changed object and scores it anew. Its old row and dead letter are then
+taken out of the older part by rewriting that part, so that the parts hold each key once, as it was
+read last. Rewriting is repeatable: the same part without the same keys.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hipray.scoring.index import Index
+from hipray.scoring.parts import PartSet, dump_part
+from hipray.storage import Store
+
+FOLDER = "retracted"
+
+
+def retract_replaced(output: Store, parts: PartSet) -> int:
+    """Take replaced films out of older parts; return how many parts were rewritten."""
+    index = Index(output)
+    rewritten = 0
+    for listing, totals in index.listings().items():
+        mark = f"{FOLDER}/{parts.folder.rpartition('/')[2]}/listing-{listing:04d}.json"
+        if totals is None or not totals.replaced or output.exists(mark):
+            continue
+        replaced = _list_replaced(index, listing)
+        rewritten += sum(_retract(output, parts, *item) for item in replaced.items())
+        if all(any(parts.list_rounds(output, shard)) for shard in replaced):
+            output.create(mark, json.dumps({"shards": len(replaced)}).encode())
+    return rewritten
+
+
+def _list_replaced(index: Index, listing: int) -> dict[str, set[str]]:
+    """Return the replaced keys of each older shard."""
+    replaced: dict[str, set[str]] = defaultdict(set)
+    for key_range in index.ranges() or ():
+        for shard in index.read_range(listing, key_range.number):
+            for entry in shard.entries:
+                if entry.replaces is not None:
+                    replaced[entry.replaces].add(entry.key)
+    return replaced
+
+
+def _retract(output: Store, parts: PartSet, shard: str, keys: Collection[str]) -> int:
+    gone = pa.array(sorted(keys), pa.string())
+    rewritten = 0
+    for part in parts.read(output, parts.list_rounds(output, shard)):
+        kept = part.table.filter(pc.invert(pc.is_in(part.table["key"], value_set=gone)))
+        letters = [letter for letter in part.letters if letter.entry.key not in keys]
+        if (kept.num_rows, len(letters)) != (part.table.num_rows, len(part.letters)):
+            output.write(parts.key(part.name), dump_part(kept, letters))
+            rewritten += 1
+    return rewritten

@@ -1,0 +1,138 @@
+"""One submission of a scoring run around its pipeline: whose output it is, and how it ends."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hipray.config.jobs import ScoreRun
+from hipray.errors import ConfigError, DataError, RunBusyError
+from hipray.releases.release import Release
+from hipray.scoring.faults import FailedFilm, FailureWatch
+from hipray.scoring.index import Index
+from hipray.scoring.parts import PartSet
+from hipray.scoring.retraction import retract_replaced
+from hipray.scoring.status import DRIVER_KEY
+from hipray.scoring.summary import build_summary, write_letters, write_summary
+from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
+from hipray.storage import Lease, Store, acquire_when_silent, holder
+
+LEASE_S = 60.0
+"""Seconds without a heartbeat after which another driver may take over."""
+RUN_KEY = "run.json"
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How a submission of a scoring run ended; counts are files: listed = the other three."""
+
+    listed: int
+    scored: int
+    refused: int
+    failed: int
+    """Files that the store would not give; `retry = "failed"` takes them up again."""
+    rows: int
+    parts: int
+    seconds: float
+    output: str
+    """Address of the parts, the index and the summary."""
+
+
+def hold_output(output: Store) -> Lease:
+    """Return the lease on an output; raises RunBusyError naming a live driver."""
+    lease = acquire_when_silent(output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="hipray score")
+    if lease is None:
+        raise RunBusyError(
+            f"the output {output.uri} to be free",
+            f"a live driver: {holder(output, DRIVER_KEY)}",
+            "wait for it or choose another output",
+        )
+    return lease
+
+
+def check_lease(lease: Lease, output: Store) -> None:
+    """Raise RunBusyError where another driver took over because this one was silent."""
+    if lease.taken:
+        raise RunBusyError(
+            f"the output {output.uri} to stay this driver's",
+            "another that took over when this one was silent",
+            "let that one finish",
+        )
+
+
+def check_output(archive: Store, output: Store) -> None:
+    """Raise ConfigError for an output inside the archive: it would be listed as films."""
+    if f"{output.uri}/".startswith(f"{archive.uri}/"):
+        raise ConfigError(
+            f"an output outside of the archive {archive.uri}", output.uri, "choose another output"
+        )
+
+
+def claim_output(config: ScoreRun, output: Store) -> None:
+    """Make the output that of this selection of this archive; raise ConfigError for another's."""
+    claim = {"archive": config.images, "select": config.select.model_dump(mode="json")}
+    if output.create(RUN_KEY, json.dumps(claim).encode()):
+        return
+    known = json.loads(output.read(RUN_KEY))
+    if known != claim:
+        raise ConfigError(
+            f"an output for {_describe_claim(claim)}",
+            f"that of {_describe_claim(known)}",
+            "choose another output",
+        )
+
+
+def _describe_claim(claim: Mapping[str, object]) -> str:
+    chosen = claim.get("select")
+    narrowed = {k: v for k, v in chosen.items() if v} if isinstance(chosen, dict) else {}
+    return f"{claim['archive']}" + (f" with select {narrowed}" if narrowed else "")
+
+
+def count_open_shards(output: Store, parts: PartSet, watch: FailureWatch) -> int:
+    """Return how many shards have no part though they did not fail: work that was lost."""
+    done = sum(1 for name in parts.list_all(output) if "." not in name)
+    failed = sum(1 for name in watch.unpublished if "." not in name)
+    return Index(output).count_shards() - done - failed
+
+
+def conclude(
+    config: ScoreRun, output: Store, release: Release, parts: PartSet, watch: FailureWatch,
+    *, seconds: float,
+) -> ScoreResult:  # fmt: skip
+    """Count the parts, write the summary and return the result.
+
+    Raises DataError where nothing was listed or counts do not add up, and the store's error where
+    too many films failed in this submission.
+    """
+    totals = Index(output).totals()
+    listed = totals.files - totals.replaced
+    if not listed:
+        raise DataError(f"films in {config.images}", "none", "check the path and `select`")
+    retract_replaced(output, parts)
+    tally = Tally(probability_columns(release))
+    write_letters(output, _list_letters(output, parts, tally, watch))
+    check_counts(tally, listed=listed)
+    summary = build_summary(release, parts, tally, images=config.images, listed=listed)
+    write_summary(output, summary)
+    watch.check()
+    return ScoreResult(
+        listed=listed,
+        scored=tally.scored,
+        refused=tally.refused,
+        failed=tally.failed,
+        rows=tally.rows,
+        parts=tally.parts,
+        seconds=round(seconds, 1),
+        output=output.uri,
+    )
+
+
+def _list_letters(
+    output: Store, parts: PartSet, tally: Tally, watch: FailureWatch
+) -> Iterator[tuple[str, FailedFilm]]:
+    """Yield every dead letter: those of parts, and those of shards that were not published."""
+    yield from count_parts(parts.read(output, parts.list_all(output)), tally)
+    for part, letters in watch.unpublished.items():
+        if "." in part:
+            continue  # a retry that failed as a whole: the part it retries still says so
+        tally.faults.update(letter.fault for letter in letters)
+        yield from ((part, letter) for letter in letters)

@@ -1,0 +1,236 @@
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from hipray.config.jobs import ScoreRun
+from hipray.config.scoring import Selection
+from hipray.data.listing import is_film
+from hipray.errors import DataError, RunBusyError, StorageError
+from hipray.scoring.index import Index
+from hipray.scoring.lister import Work, list_open_work
+from hipray.scoring.parts import PartSet, write_part
+from hipray.scoring.ranges import build_ranges, choose_boundaries
+from hipray.scoring.rows import build_table
+from hipray.scoring.selection import build_filter
+from hipray.scoring.shards import Entry, group_entries, parse_shard
+from hipray.storage import Store, open_store
+from tests.conftest import S3Server
+
+FILMS = [f"films/{number:02d}.dcm" for number in range(10)]
+PARTS = PartSet("parts/scored_by=test")
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Store:
+    store = open_store(str(tmp_path / "archive"))
+    for key in FILMS:
+        store.write(key, key.encode())
+    for key in ("dxa.csv", "archive.json", "films/03.json", "films/.DS_Store"):
+        store.write(key, b"no film")
+    return store
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "scores"))
+
+
+def walk(
+    archive: Store, output: Store, *, relist: bool = True, **settings: object
+) -> Iterator[Work]:
+    config = ScoreRun.model_validate({"images": archive.uri, "shard_files": 4, **settings})
+    return list_open_work(config, archive, output, PARTS, relist=relist)
+
+
+def keys_of(work: Sequence[Work] | Iterator[Work]) -> list[list[str]]:
+    return [[entry.key for entry in part.entries] for part in work]
+
+
+def publish(output: Store, work: Work) -> None:
+    rows = [{"key": entry.key, "etag": entry.etag} for entry in work.entries]
+    write_part(output, PARTS.key(work.part), build_table(rows))
+
+
+def test_every_film_is_in_one_shard_and_tables_annotations_and_notes_in_none(
+    archive: Store, output: Store
+) -> None:
+    assert keys_of(walk(archive, output)) == [FILMS[:4], FILMS[4:8], FILMS[8:]]
+    totals = Index(output).totals()
+    assert (totals.files, totals.shards, totals.replaced) == (10, 3, 0)
+    assert Index(output).is_complete()
+
+
+def test_shards_with_a_part_are_not_listed_again_in_any_order_of_their_ends(
+    archive: Store, output: Store
+) -> None:
+    _, second, third = walk(archive, output)
+    publish(output, third)
+    assert keys_of(walk(archive, output, relist=False)) == [FILMS[:4], FILMS[4:8]]
+    publish(output, second)
+    assert keys_of(walk(archive, output)) == [FILMS[:4]]
+
+
+def test_a_second_listing_adds_what_is_new_or_changed_and_nothing_else(
+    archive: Store, output: Store
+) -> None:
+    for work in walk(archive, output):
+        publish(output, work)
+    archive.write("films/00a.dcm", b"new")
+    archive.write("films/05.dcm", b"changed")
+    archive.delete("films/07.dcm")
+    (work,) = walk(archive, output)
+    assert [entry.key for entry in work.entries] == ["films/00a.dcm", "films/05.dcm"]
+    (shard,) = Index(output).read_range(1, 0)
+    assert [entry.replaces is None for entry in shard.entries] == [True, False]
+    assert Index(output).totals().replaced == 1
+    publish(output, work)
+    assert not list(walk(archive, output))
+    assert list(Index(output).listings()) == [0, 1]  # a listing that finds nothing leaves nothing
+
+
+def test_a_listing_that_broke_off_goes_on_behind_its_last_shard(
+    archive: Store, output: Store
+) -> None:
+    index = Index(output)
+    config = {"listers": 1, "shard_files": 4}
+    started = walk(archive, output, **config)
+    first = next(started)
+    started.close()  # type: ignore[attr-defined]
+    frozen = [shard for shard in index.read_range(0, 0)]
+    for shard_file in [info.key for info in output.list("index") if "range-" in info.key][1:]:
+        output.delete(shard_file)
+    if index.is_complete():
+        output.delete("index/listing-0000/complete.json")
+    archive.write("films/00.dcm", b"replaced")
+    archive.write("films/00a.dcm", b"inserted into the frozen part")
+    again = list(walk(archive, output))
+    assert again[0] == first
+    assert frozen[0].name == first.part
+    assert keys_of(again) == [FILMS[:4], FILMS[4:8], FILMS[8:]]
+    (late,) = [work for work in walk(archive, output) if work.part.startswith("0001")]
+    assert [entry.key for entry in late.entries] == ["films/00.dcm", "films/00a.dcm"]
+
+
+def test_two_listings_at_once_cannot_both_freeze(archive: Store, output: Store) -> None:
+    index = Index(output)
+    work = list(walk(archive, output))
+    (first, *_) = index.read_range(0, 0)
+    assert work[0].part == first.name
+    with pytest.raises(RunBusyError, match="0000-0000-00000000"):
+        index.freeze(first)
+
+
+def test_an_empty_archive_freezes_nothing(tmp_path: Path, output: Store) -> None:
+    empty = open_store(str(tmp_path / "empty"))
+    empty.write("readme.csv", b"")
+    assert not list(walk(empty, output))
+    assert not Index(output).listings()
+
+
+def test_an_altered_shard_and_a_lost_one_are_noticed(archive: Store, output: Store) -> None:
+    list(walk(archive, output))
+    shard = next(Index(output).read_range(0, 0))
+    text = shard.dump()
+    assert parse_shard(text) == shard
+    for altered in (text.replace("films/00", "films/77"), "{}", "no JSON"):
+        with pytest.raises(StorageError, match="altered"):
+            parse_shard(altered)
+    output.delete("index/listing-0000/range-0000/00000001.json")
+    with pytest.raises(StorageError, match="00000001"):
+        list(walk(archive, output))
+
+
+def test_shards_of_small_and_of_large_films_cost_alike() -> None:
+    sizes = [1] * 6 + [100] * 3 + [40] * 4 + [500, 1]
+    entries = [Entry(f"{number:02d}", size, "e") for number, size in enumerate(sizes)]
+    groups = list(group_entries(entries, max_files=4, max_bytes=200))
+    assert [entry for group in groups for entry in group] == entries
+    assert [[entry.size for entry in group] for group in groups] == [
+        [1, 1, 1, 1], [1, 1, 100], [100, 100], [40, 40, 40, 40], [500], [1],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], [f"p{n:04d}" for n in range(60)]])
+def test_ranges_leave_out_no_key_and_share_none(
+    names: list[str], s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
+    archive = s3_server.new_store()
+    keys = sorted(f"site/{name}/{n}.dcm" for name in names for n in range(2))
+    for key in keys:
+        archive.write(key, b"")
+    boundaries = choose_boundaries(archive, wanted=4)
+    ranges = build_ranges(boundaries)
+    assert 3 <= len(ranges) <= 4
+    listed = [[info.key for info in key_range.list(archive)] for key_range in ranges]
+    assert [key for part in listed for key in part] == keys
+    assert all(listed)
+    archive.write("another/0.dcm", b"")  # an archive grows wherever it likes
+    archive.write("zz/0.dcm", b"")
+    assert sum(len(list(key_range.list(archive))) for key_range in ranges) == len(keys) + 2
+
+
+def test_an_archive_of_several_ranges_is_listed_like_any_other(
+    s3_server: S3Server, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
+    archive = s3_server.new_store()
+    keys = [f"{folder}/{number}.dcm" for folder in "abcdef" for number in range(5)]
+    for key in keys:
+        archive.write(key, b"x")
+    work = list(walk(archive, output, storage=s3_server.settings.model_dump(), listers=3))
+    assert sorted(key for part in keys_of(work) for key in part) == keys
+    for part in work[::2]:
+        publish(output, part)
+    open_again = list(walk(archive, output, listers=3))
+    assert sorted(p.part for p in open_again) == sorted(p.part for p in work[1::2])
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_list_of_keys_is_scored_instead_of_a_listing(
+    kind: str, archive: Store, output: Store, tmp_path: Path
+) -> None:
+    import pandas as pd
+
+    wanted = [FILMS[5], archive.uri_of(FILMS[2]), FILMS[5], "films/none.dcm"]
+    path = tmp_path / f"keys.{kind}"
+    frame = pd.DataFrame({"note": "n", "key": wanted})
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    (work,) = walk(archive, output, select=Selection(keys=str(path)).model_dump())
+    assert [entry.key for entry in work.entries] == [FILMS[2], FILMS[5], "films/none.dcm"]
+    assert [bool(entry.etag) for entry in work.entries] == [True, True, False]
+
+
+def test_a_list_of_another_archives_keys_is_refused(
+    archive: Store, output: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.csv").write_text("key\ns3://elsewhere/a.dcm\n")
+    with pytest.raises(DataError, match="elsewhere"):
+        list(walk(archive, output, select={"keys": str(tmp_path / "keys.csv")}))
+
+
+@pytest.mark.parametrize(
+    ("select", "taken"),
+    [
+        ({}, ["a/IM1", "a/b.DCM", "c.png"]),
+        ({"suffixes": [".dcm"]}, ["a/b.DCM"]),
+        ({"include": ["a/*"]}, ["a/IM1", "a/b.DCM"]),
+        ({"exclude": ["*b.DCM", "c*"]}, ["a/IM1"]),
+        ({"suffixes": [".csv"]}, ["t.csv"]),
+    ],
+)
+def test_suffixes_and_patterns_select_keys(select: dict[str, list[str]], taken: list[str]) -> None:
+    takes = build_filter(Selection.model_validate(select))
+    assert [key for key in ("a/IM1", "a/b.DCM", "c.png", "t.csv") if takes(key)] == taken
+
+
+@pytest.mark.parametrize(
+    ("key", "film"),
+    [
+        ("a/IM0001", True), ("a/b.DCM", True), ("a.png", True), ("a/b.JSON", False),
+        ("dxa.csv", False), ("x/archive.json", False), (".hidden", False), ("a/.b.dcm", False),
+    ],
+)  # fmt: skip
+def test_the_key_alone_tells_what_is_read_as_a_film(key: str, film: bool) -> None:
+    assert is_film(key) is film

@@ -1,0 +1,199 @@
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from hipray import RESEARCH_NOTICE
+from hipray.config.jobs import PlanRun, ScoreRun
+from hipray.config.scoring import Machine, PlannedJob
+from hipray.errors import AccessDeniedError, DataError
+from hipray.metrics import population_stability
+from hipray.releases.release import Release
+from hipray.scoring.drift import DriftLevel, measure_drift
+from hipray.scoring.estimate import describe_plan
+from hipray.scoring.faults import FailedFilm, FailureWatch, Fault
+from hipray.scoring.index import Index
+from hipray.scoring.lister import list_open_work
+from hipray.scoring.parts import PartSet, write_part
+from hipray.scoring.rows import build_table, probability_column
+from hipray.scoring.session import conclude
+from hipray.scoring.shards import Entry
+from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
+from hipray.scoring.tally import HEADLINE, Histogram
+from hipray.storage import Store, acquire, open_store
+from hipray.vocab import View
+from tests.small_release import publish_small_release
+
+FILMS, SHARD_FILES = 20, 5
+REFUSED = 3
+READ_S, MODEL_S = 0.2, 0.6
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    store = open_store(str(tmp_path_factory.mktemp("work")))
+    return publish_small_release(store, view=View.WHOLE, segmenters=False)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ScoreRun:
+    archive = open_store(str(tmp_path / "archive"))
+    for number in range(FILMS):
+        archive.write(f"{number:03d}.dcm", b"film")
+    return ScoreRun(
+        images=archive.uri, output=str(tmp_path / "out"), shard_files=SHARD_FILES, price_per_hour=36
+    )
+
+
+@pytest.fixture
+def output(config: ScoreRun, release: Release) -> Store:
+    """An output whose first two of four shards are scored, one film refused by the store."""
+    output = open_store(str(config.output))
+    parts = PartSet.of(release, config)
+    archive = open_store(config.images)
+    for number, work in enumerate(list_open_work(config, archive, output, parts, relist=True)):
+        if number < 2:
+            failed = work.entries[:1] if number else ()
+            _publish(output, parts, work.part, work.entries[len(failed):], failed)  # fmt: skip
+    now = time.time()
+    ProgressNote(config.images, "small", parts.folder, now - 10, now, files=10,
+                 failed={"denied": 1}, price_per_hour=36).write(output)  # fmt: skip
+    return output
+
+
+def _publish(
+    output: Store, parts: PartSet, part: str, films: tuple[Entry, ...], failed: tuple[Entry, ...]
+) -> None:
+    error = AccessDeniedError("access to a film", "403 AccessDenied", "check the policy")
+    about = {"device": "cpu", "read_seconds": READ_S, "model_seconds": MODEL_S}
+    rows = [
+        {"key": entry.key, "size": entry.size, **about, **_outcome(int(entry.key[:3]))}
+        for entry in films
+    ]
+    letters = [FailedFilm.of(entry, error, tries=1) for entry in failed]
+    write_part(output, parts.key(part), build_table(rows), letters)
+
+
+def _outcome(number: int) -> dict[str, object]:
+    if number < REFUSED:
+        return {"outcome": "refused", "refusal_code": "implant"}
+    return {"outcome": "scored", HEADLINE: number / FILMS, "headline_abnormal": number > 5}
+
+
+def finish(config: ScoreRun, release: Release, output: Store) -> None:
+    parts, archive = PartSet.of(release, config), open_store(config.images)
+    for work in list(list_open_work(config, archive, output, parts, relist=False)):
+        _publish(output, parts, work.part, work.entries, ())
+
+
+def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    finish(config, release, output)
+    result = conclude(
+        config, output, release, PartSet.of(release, config), FailureWatch(0.1), seconds=1
+    )
+    assert (result.listed, result.scored, result.refused, result.failed) == (20, 16, 3, 1)
+    summary = json.loads(output.read("summary.json"))
+    assert summary["files"] == {"listed": 20, "scored": 16, "refused": 3, "failed": 1}
+    assert summary["refusals"] == {"implant": REFUSED}
+    assert summary["failures"] == {"denied": 1}
+    assert sum(summary["distributions"][HEADLINE]["bins"]) == 16
+    (letter,) = pq.read_table(io.BytesIO(output.read("dead-letters.parquet"))).to_pylist()
+    assert (letter["key"], letter["fault"]) == ("005.dcm", Fault.DENIED)
+    assert letter["exception"] == "AccessDeniedError"
+    assert "403 AccessDenied" in letter["message"]
+
+
+def test_the_page_shows_the_counts_and_loads_nothing(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    finish(config, release, output)
+    parts = PartSet.of(release, config)
+    conclude(config, output, release, parts, FailureWatch(0.1), seconds=1)
+    page = output.read("summary.html").decode()
+    assert RESEARCH_NOTICE in page
+    assert re.search(r"implant</th><td>3<", page)
+    assert page.count("<svg") == 1 + len(release.questions)
+    assert not re.search(r"https?://|<script|<link", page)
+
+
+def test_counts_of_altered_parts_are_an_error(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    parts = PartSet.of(release, config)  # two shards have no part
+    with pytest.raises(DataError, match="20 files listed"):
+        conclude(config, output, release, parts, FailureWatch(0.1), seconds=1)
+
+
+def test_status_tells_progress_rate_time_and_cost_left(output: Store) -> None:
+    with acquire(output, DRIVER_KEY, ttl_s=60, owner_note="hipray score") as lease:
+        assert lease is not None
+        text = describe_status(output)
+    assert "listing: complete, 20 files" in text
+    assert "shards: 2 of 4 done (50 %)" in text
+    assert "rate: 1.0 files/s" in text
+    assert "time left: about 10 s; cost left: 0.10" in text
+    assert "failed: 1 denied" in text
+    assert "hipray score" in text
+    assert "none is running" in describe_status(output)
+
+
+def test_status_of_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a scoring run in"):
+        describe_status(open_store(str(tmp_path)))
+
+
+def test_a_plan_compares_machines_by_measured_rates(config: ScoreRun, output: Store) -> None:
+    plan = PlanRun(
+        job=PlannedJob.SCORE,
+        output=config.output,
+        films=3_600_000,
+        machines=(
+            Machine(name="cpu", count=10, cpus=8, price_per_hour=0.5),
+            Machine(name="gpu", cpus=4, gpus=1, price_per_hour=2, gpu_films_per_second=100),
+            Machine(name="unknown", cpus=4, gpus=1),
+        ),
+    )
+    text = describe_plan(plan, output)
+    assert "0.200 core-seconds to fetch and decode one, 0.600 core-seconds of networks" in text
+    assert "10 x cpu: 10.0 h, costs 50.06; 100.0 films/s" in text
+    assert "gpu: 2.1 days, costs 100.03; 20.0 films/s, bound by decoding" in text
+    assert "unknown: not known, no film was scored on a GPU" in text
+    assert text.endswith("fastest: cpu\ncheapest: cpu")
+
+
+def test_a_plan_without_a_number_counts_what_is_left(config: ScoreRun, output: Store) -> None:
+    text = describe_plan(PlanRun(job=PlannedJob.SCORE, output=config.output), output)
+    assert text.startswith("films: 10 left of 20 listed")
+    assert "one measured core" in text
+
+
+def test_drift_is_measured_against_the_release_s_own_scores(release: Release) -> None:
+    generator = np.random.default_rng(0)
+    own = generator.uniform(0.2, 0.6, 2000)
+    edges = np.quantile(own, np.arange(1, 10) / 10)
+    reference = {"n_hips": 2000, "distribution": {"edges": list(edges), "shares": [0.1] * 10}}
+    (region, label), *_ = release.questions
+    known = release.model_copy(
+        update={"evaluation": {**reference, "regions": {f"{region}-{label}": reference}}}
+    )
+    same, moved = Histogram(), Histogram()
+    import pandas as pd
+
+    same.add(pd.Series(generator.uniform(0.2, 0.6, 2000)))
+    moved.add(pd.Series(generator.uniform(0.5, 0.9, 2000)))
+    found = measure_drift(known, {HEADLINE: same, probability_column(label, region): moved})
+    assert [drift.level for drift in found] == [DriftLevel.LITTLE, DriftLevel.LARGE]
+    assert measure_drift(release, {HEADLINE: same}) == []
+    assert population_stability([0.5, 0.5], [10, 10]) == pytest.approx(0)
+
+
+def test_the_index_counts_what_listings_found(config: ScoreRun, output: Store) -> None:
+    totals = Index(output).totals()
+    assert (totals.files, totals.bytes, totals.shards) == (FILMS, 4 * FILMS, 4)
