@@ -1,6 +1,7 @@
 """An S3 server that keeps objects, and throttles, delays or refuses requests as told."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -28,6 +29,10 @@ class ThrottlingS3:
         self.full = ""
         """Part of paths that cannot be written for want of room."""
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self.fail_every = 0
+        """One of so many reads of films is throttled, and one not answered in time."""
+        self._reads: Counter[str] = Counter()
+        self._read_count = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._server = make_server(
@@ -44,10 +49,30 @@ class ThrottlingS3:
         self._server.shutdown()
         self._thread.join()
 
+    def count_reads(self, suffix: str) -> int:
+        """Return how many reads of objects there were whose keys end in `suffix`."""
+        with self._lock:
+            return sum(n for path, n in self._reads.items() if path.endswith(suffix))
+
+    def _count_read(self, environ: dict[str, Any]) -> int:
+        """Return the number of this read among those of films, or 1 for another request."""
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] != "GET" or not path.endswith(".dcm"):
+            return 1
+        with self._lock:
+            self._reads[path] += 1
+            self._read_count += 1
+            return self._read_count
+
     def _answer(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
+        place = self._count_read(environ)
+        if self.fail_every and place % self.fail_every == 0:
+            return _refuse(start_response, "503 Slow Down", "SlowDown")
+        if self.fail_every and place % self.fail_every == self.fail_every // 2:
+            self._closed.wait(SILENCE_S)
         if path.endswith(self.throttled):
             return _refuse(start_response, "503 Slow Down", "SlowDown")
         if path.endswith(self.silent):

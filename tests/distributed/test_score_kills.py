@@ -1,0 +1,269 @@
+"""Batch scoring killed at any moment: each key once, and parts as those of an undisturbed run."""
+
+import io
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from hipray.config.jobs import ScoreRun
+from hipray.config.storage import StorageSettings
+from hipray.data.images import read_hips
+from hipray.releases.release import read_release
+from hipray.scoring.parts import PartSet, read_part
+from hipray.storage import Store, open_store
+from hipray.vocab import RefusalCode, View
+from tests.data.film_files import encode_image
+from tests.distributed.throttling import ThrottlingS3
+from tests.small_release import draw_phantoms, publish_small_release
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
+
+FILES = int(os.environ.get("HIPRAY_KILL_FILES", "2000"))
+SHARD_FILES = max(4, FILES // 80)
+DIFFERENT_FILMS = 40
+HOSTILE_EVERY = 20
+"""5 % of the files."""
+FAULTY_EVERY = 100
+"""1 % of the requests for films are throttled and 1 % time out."""
+MOST_IN_FLIGHT = 16
+"""Shards that decoders and model actors hold at a time on these machines."""
+VARIES = ["read_seconds", "model_seconds"]
+WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
+DRIVER = """
+import sys
+from hipray.config.jobs import ScoreRun
+from hipray.distributed.score import run_score
+run_score(ScoreRun.model_validate_json(open(sys.argv[1]).read()))
+"""
+
+
+@dataclass
+class Drive:
+    """One archive on a server of its own, driven by processes of their own."""
+
+    server: ThrottlingS3
+    config: ScoreRun
+    folder: Path
+    environment: dict[str, str]
+    expected: dict[str, RefusalCode] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Store:
+        return open_store(str(self.config.output), self.config.storage)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        path = self.folder / "run.json"
+        path.write_text(self.config.model_dump_json())
+        log = (self.folder / "driver.log").open("ab")
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(path)],
+            env=self.environment, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def finish(self, driver: "subprocess.Popen[bytes]") -> None:
+        assert driver.wait(900) == 0, (self.folder / "driver.log").read_text()[-3000:]
+
+    def count_parts(self) -> int:
+        return sum(1 for _ in self.output.list("parts"))
+
+    def wait_for_parts(self, fraction: float, driver: "subprocess.Popen[bytes]") -> None:
+        until = time.monotonic() + 600
+        while self.count_parts() < fraction * FILES / SHARD_FILES:
+            assert driver.poll() is None, (self.folder / "driver.log").read_text()[-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+    def parts(self) -> dict[str, pd.DataFrame]:
+        store = open_store(self.config.workspace, self.config.storage)
+        parts = PartSet.of(read_release(store, "small"), self.config)
+        return {
+            name: read_part(self.output, parts, name).table.to_pandas().drop(columns=VARIES)
+            for name in parts.list_all(self.output)
+        }
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThrottlingS3]:
+    running = ThrottlingS3()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def archive(server: ThrottlingS3) -> Store:
+    """2,000 keys of 40 different films, every twentieth a file that no decoder likes."""
+    store = server.s3.new_store()
+    films = list(draw_phantoms(DIFFERENT_FILMS).values())
+    hostile = hostile_files(films[0])
+    for number in range(FILES):
+        place, is_hostile = divmod(number, HOSTILE_EVERY)
+        data = films[number % len(films)] if is_hostile else hostile[place % len(hostile)]
+        store.write(f"site{number % 7}/p{number:05d}.dcm", data)
+    return store
+
+
+def hostile_files(film: bytes) -> list[bytes]:
+    """Return junk, an empty file, half a film, and one whose pixels end the decoder's memory."""
+    huge = encode_image(np.zeros((7000, 7000), np.uint8))
+    return [b"junk" * 50, b"", film[: len(film) // 2], huge]
+
+
+def expected_refusals(archive: Store) -> Counter[str]:
+    by_content: dict[bytes, str] = {}
+    counts: Counter[str] = Counter()
+    for info in archive.list():
+        data = archive.read(info.key)
+        if data not in by_content:
+            by_content[data] = _expect(data)
+        counts[by_content[data]] += 1
+    return counts
+
+
+def _expect(data: bytes) -> str:
+    if data == hostile_files(b"")[3]:
+        return RefusalCode.DECODER_CRASH.value
+    refusal = read_hips(data, name="").refusal
+    return "scored" if refusal is None else refusal.code.value
+
+
+@pytest.fixture
+def drive(server: ThrottlingS3, archive: Store, tmp_path: Path) -> Drive:
+    bucket = server.s3.new_store()
+    publish_small_release(bucket, view=View.WHOLE, segmenters=False)
+    config = ScoreRun(
+        workspace=bucket.uri,
+        storage=StorageSettings(endpoint_url=server.s3.endpoint_url, read_timeout_s=5),
+        images=archive.uri,
+        release="small",
+        output=bucket.uri_of("scores"),
+        shard_files=SHARD_FILES,
+        max_decoders=2,
+        allow_phantom_release=True,
+        limits={"decode_memory_mb": 256},
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment["RAY_agent_register_timeout_ms"] = "120000"  # a busy machine starts slowly
+    return Drive(server, config, tmp_path, environment)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    server: ThrottlingS3, archive: Store, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, pd.DataFrame]:
+    build = drive.__wrapped__  # type: ignore[attr-defined]
+    calm: Drive = build(server, archive, tmp_path_factory.mktemp("calm"))
+    calm.finish(calm.start())
+    return calm.parts()
+
+
+def kill_actors(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    victims = [
+        child for child in psutil.Process(driver.pid).children(recursive=True)
+        if " ".join(child.cmdline()).startswith(WORKER_TITLE)
+    ]  # fmt: skip
+    assert victims
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
+    return driver
+
+
+def kill_driver(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    children = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.wait()
+    psutil.wait_procs(children, timeout=120)
+    return drive.start()
+
+
+Kill = Callable[[Drive, "subprocess.Popen[bytes]"], "subprocess.Popen[bytes]"]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kill", [kill_actors, kill_driver])
+def test_killed_anywhere_each_key_is_scored_once_as_in_an_undisturbed_run(
+    drive: Drive, undisturbed: dict[str, pd.DataFrame], kill: Kill, fraction: float
+) -> None:
+    before = drive.server.count_reads(".dcm")
+    driver = drive.start()
+    drive.wait_for_parts(fraction, driver)
+    done = {info.key: info.etag for info in drive.output.list("parts")}
+    drive.finish(kill(drive, driver))
+    now = {info.key: info.etag for info in drive.output.list("parts")}
+    assert done.items() <= now.items(), "a finished part was written again"
+    assert_same_parts(drive.parts(), undisturbed)
+    again = drive.server.count_reads(".dcm") - before - FILES
+    assert again <= MOST_IN_FLIGHT * SHARD_FILES
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_a_node_lost_anywhere_changes_nothing(
+    drive: Drive, undisturbed: dict[str, pd.DataFrame], fraction: float
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in token.items():
+            patch.setenv(name, value)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        try:
+            lost = cluster.add_node(num_cpus=2)
+            cluster.add_node(num_cpus=1)
+            drive.environment |= {**token, "RAY_ADDRESS": cluster.address}
+            driver = drive.start()
+            drive.wait_for_parts(fraction, driver)
+            cluster.remove_node(lost, allow_graceful=False)
+            cluster.add_node(num_cpus=2)
+            drive.finish(driver)
+        finally:
+            cluster.shutdown()
+    assert_same_parts(drive.parts(), undisturbed)
+
+
+def test_a_store_that_throttles_and_stalls_changes_no_count(
+    drive: Drive, archive: Store, undisturbed: dict[str, pd.DataFrame]
+) -> None:
+    drive.server.fail_every = FAULTY_EVERY
+    try:
+        drive.finish(drive.start())
+    finally:
+        drive.server.fail_every = 0
+    assert_same_parts(drive.parts(), undisturbed)
+    summary = json.loads(drive.output.read("summary.json"))
+    expected = expected_refusals(archive)
+    scored = expected.pop("scored")
+    assert summary["files"] == {
+        "listed": FILES, "scored": scored, "refused": FILES - scored, "failed": 0,
+    }  # fmt: skip
+    assert summary["refusals"] == dict(expected)
+    assert len(pd.read_parquet(io.BytesIO(drive.output.read("dead-letters.parquet")))) == 0
+
+
+def test_of_two_jobs_on_one_output_one_works_and_the_other_says_who(drive: Drive) -> None:
+    first, second = drive.start(), drive.start()
+    codes = sorted([first.wait(900), second.wait(900)])
+    log = (drive.folder / "driver.log").read_text()
+    assert codes[0] == 0 != codes[1], log[-3000:]
+    assert "a live driver: host" in log
+    assert sum(map(len, drive.parts().values())) >= FILES
+
+
+def assert_same_parts(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
+    assert list(found) == list(expected)
+    for name, rows in expected.items():
+        pd.testing.assert_frame_equal(found[name], rows)
+    keys = pd.concat(found.values())["key"]
+    assert keys.nunique() == FILES
