@@ -70,7 +70,7 @@ def fill(archives: list[dict[str, Any]], phantom: PhantomConfig) -> None:
     backend.create_bucket(BUCKET, "us-east-1")
     drawn = _draw(phantom)
     for archive in archives:
-        for number, is_film in enumerate(_spread(archive["films"], archive["fillers"])):
+        for number, is_film in enumerate(spread_films(archive["films"], archive["fillers"])):
             key = f"{archive['prefix']}/{number // 1000:04d}/{number:07d}.dcm"
             backend.put_object(BUCKET, key, drawn[number % len(drawn)] if is_film else FILLER)
 
@@ -80,8 +80,8 @@ def _draw(phantom: PhantomConfig) -> list[bytes]:
     return [write_study(phantom, study)[film_path(phantom, study)] for study in studies]
 
 
-def _spread(films: int, fillers: int) -> Iterator[bool]:
-    """Tell of each key whether it is a film; the first ones are, the rest are spread evenly."""
+def spread_films(films: int, fillers: int) -> Iterator[bool]:
+    """Tell of each key whether it is a film: the first is, the others follow at equal steps."""
     total = films + fillers
     for number in range(total):
         yield number * films // total != (number - 1) * films // total

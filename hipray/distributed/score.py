@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import load_pseudonyms
 from hipray.distributed.cluster import connect
 from hipray.distributed.score_pipeline import build_dataset
-from hipray.errors import DataError, HiprayError
+from hipray.errors import DataError, HiprayError, StorageError
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.scoring.faults import FailureWatch, read_letter
@@ -93,15 +93,22 @@ class _Submission:
         self._noted = 0.0
 
     def run(self) -> None:
-        """Run rounds; raises DataError where one does nothing though shards are open."""
+        """Run rounds; raises DataError where several leave shards open."""
         connect()
+        # made here, so that decoders that start at the same time do not race for it
         load_pseudonyms(open_store(self._config.workspace, self._config.storage))
         self._write_note()
+        try:
+            self._run_rounds()
+        finally:
+            with suppress(StorageError):  # the store's own error says more
+                self._write_note(ended=True)
+
+    def _run_rounds(self) -> None:
         for number in range(MOST_ROUNDS):
             self._drain(build_dataset(self._config, self._release, relist=number == 0))
             left = count_open_shards(self._output, self._parts, self._watch)
             if not left:
-                self._write_note(ended=True)
                 return
             logger.warning("score: %d shards were lost on the way and are done again", left)
         raise DataError(

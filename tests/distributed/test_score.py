@@ -74,7 +74,7 @@ class Case:
 
     @property
     def release(self) -> Release:
-        return read_release(open_store(self.config.workspace), "small")
+        return read_release(open_store(self.config.workspace, self.config.storage), "small")
 
     def parts(self) -> dict[str, Any]:
         return {info.key: (info.etag, info.modified) for info in self.output.list(FOLDER)}

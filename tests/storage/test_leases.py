@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hipray.errors import StorageError
-from hipray.storage import Store, acquire, holder
+from hipray.storage import Store, acquire, acquire_when_silent, holder, leases
 from hipray.storage.processes import current_process, has_ended
 
 HOUR_S = 3600.0
@@ -194,3 +194,18 @@ def test_acquiring_a_free_lease_costs_one_listing_and_one_create(
         )
     assert acquire(store, "runs/a", ttl_s=HOUR_S) is not None
     assert calls == ["list", "create"]
+
+
+def test_a_holder_of_another_machine_is_waited_for_until_its_lease_runs_out(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SILENCE_POLL_S", 0.02)
+    monkeypatch.setattr(leases, "is_visible", lambda _: False)
+    monkeypatch.setattr(leases, "has_ended", lambda _: False)
+    first = acquire(store, "run", ttl_s=0.3)
+    assert first is not None
+    second = acquire_when_silent(store, "run", ttl_s=8)  # the first one never beats
+    assert second is not None
+    assert second.attempt == first.attempt + 1
+    with second:  # which beats
+        assert acquire_when_silent(store, "run", ttl_s=8) is None

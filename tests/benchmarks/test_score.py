@@ -1,0 +1,40 @@
+"""The score bench, small: every measure is taken, and both sides score the same films."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hipray.benchmarks.archive_server import spread_films
+from hipray.benchmarks.run import run_bench
+from hipray.config.benchmarks import BenchRun, ScoreBench
+from hipray.config.phantom import PhantomConfig
+
+
+@pytest.mark.parametrize(("films", "fillers"), [(3, 9), (1, 0), (20, 980)])
+def test_films_are_spread_evenly_and_the_first_key_is_one(films: int, fillers: int) -> None:
+    spread = list(spread_films(films, fillers))
+    assert (len(spread), sum(spread), spread[0]) == (films + fillers, films, True)
+    gaps = [place for place, is_film in enumerate(spread) if is_film]
+    widths = {b - a for a, b in pairwise(gaps)}
+    assert not widths or max(widths) - min(widths) <= 1
+
+
+@pytest.mark.full
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.timeout(900)
+def test_every_measure_of_the_score_bench_is_taken(tmp_path: Path) -> None:
+    phantom = PhantomConfig(n_patients=8, n_second_hips=0, n_device_a=0, image_px=128,
+                            exact_prevalence=False)  # fmt: skip
+    bench = ScoreBench(
+        backbones=("resnet10t",), size_px=64, working_px=128, films=96, long_keys=400,
+        small_files=200,
+    )  # fmt: skip
+    run = BenchRun(name="score", out=str(tmp_path), phantom=phantom, score=bench)
+    lines = {line["name"]: line for line in map(json.loads, run_bench(run))}
+    assert {"score_start_up", "score_first_rows", "score_rate_vs_pipeline", "score_rate_vs_loop",
+            "score_memory_driver", "score_resume"} <= set(lines)  # fmt: skip
+    assert all(line["ours"] > 0 and line["n"] == 1 for line in lines.values())
+    assert lines["score_resume"]["films_downloaded"] == 0
