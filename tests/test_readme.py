@@ -93,7 +93,7 @@ def test_the_demonstration_leaves_what_the_readme_promises(demo: Path) -> None:
     assert list((out / "releases").glob("*.json"))
     assert list((out / "bundles").iterdir())
     assert list((out / "runs").iterdir())
-    scored = ds.dataset(list((out / "scores").glob("*.parquet"))).to_table().to_pandas()
+    scored = ds.dataset(list((out / "scores").glob("parts/*/*.parquet"))).to_table().to_pandas()
     assert scored["key"].nunique() == 6
     answer = json.loads((out / "answer.json").read_text())
     assert answer["data_source"] == "phantom"

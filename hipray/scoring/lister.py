@@ -82,19 +82,30 @@ def list_open_work(
             yield Work(part, entries)
     index = Index(output)
     walk = _Walk(config, archive, index, relist=relist, until=time.monotonic() + patience_s)
-    finished: dict[tuple[int, int], _Finished] = {}
+    finished = _FinishedParts(output, parts)
     for shard in walk.shards():
-        place = shard.position
-        names = finished.setdefault(
-            (place.listing, place.range),
-            _Finished(parts.list_names(output, place.listing, place.range)),
-        )
-        if not names.has(shard.name):
+        if not finished.has(shard):
             yield Work(shard.name, shard.entries)
 
 
-class _Finished:
-    """Finished parts of one listing and range, asked for in the order of their names."""
+class _FinishedParts:
+    """Tells of shards whether they have a part, by one listing of parts per range."""
+
+    def __init__(self, output: Store, parts: PartSet) -> None:
+        self._output = output
+        self._parts = parts
+        self._known: dict[tuple[int, int], _SortedNames] = {}
+
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard has a part; those of one listing and range must come in order."""
+        place = (shard.position.listing, shard.position.range)
+        if place not in self._known:
+            self._known[place] = _SortedNames(self._parts.list_names(self._output, *place))
+        return self._known[place].has(shard.name)
+
+
+class _SortedNames:
+    """Sorted names that are asked for in their order."""
 
     def __init__(self, names: Iterator[str]) -> None:
         self._names = names
