@@ -25,7 +25,6 @@ from hipray.errors import (
     DataError,
     RunBusyError,
     StorageError,
-    StoreFullError,
     StoreThrottledError,
 )
 from hipray.pipeline import Pipeline, load_stages
@@ -377,36 +376,4 @@ def test_a_store_that_gives_too_few_films_stops_the_run_with_its_own_error(
     assert summary["files"] == {"listed": 8, "scored": 3, "refused": 0, "failed": 5}
     throttling.throttled = ()
     result = case.run(retry=RetryScope.FAILED)
-    assert (result.scored, result.failed) == (8, 0)
-
-
-def test_a_second_submission_scores_what_is_new_or_changed_and_nothing_else(
-    open_case: Callable[..., Case], films: dict[str, bytes]
-) -> None:
-    keys = list(films)
-    case = open_case({key: films[key] for key in keys[:6]})
-    case.run(shard_files=2)
-    before = case.parts()
-    case.archive.write(keys[6], films[keys[6]])
-    case.archive.write(keys[0], films[keys[7]])
-    result = case.run(shard_files=2)
-    assert (result.listed, result.scored, result.parts) == (7, 7, 4)
-    rewritten = [key for key in before if case.parts()[key] != before[key]]
-    assert len(rewritten) == 1  # the old row of the changed film has left its part
-    rows = case.rows()
-    assert sorted(rows["key"]) == sorted(keys[:7])
-    (etag,) = rows["etag"][rows["key"] == keys[0]]
-    assert etag == next(i.etag for i in case.archive.list() if i.key == keys[0])
-
-
-def test_a_full_output_stops_the_run_and_leaves_nothing_corrupt(
-    throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
-) -> None:
-    case = throttled_case(throttling, dict(list(films.items())[:8]))
-    throttling.full = "/parts/"
-    with pytest.raises(StoreFullError, match="room for"):
-        case.run()
-    assert not case.parts()
-    throttling.full = ""
-    result = case.run()
     assert (result.scored, result.failed) == (8, 0)

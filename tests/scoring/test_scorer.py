@@ -1,23 +1,30 @@
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from hipray.config.jobs import ScoreRun
+from hipray.config.scoring import RetryScope
+from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
-from hipray.errors import BundleError, DataError, StoreThrottledError
+from hipray.errors import BundleError, DataError, StoreFullError, StoreThrottledError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.scoring.decoder import DECODED_SCHEMA, ShardDecoder, build_row, list_work_rows
-from hipray.scoring.faults import FailedFilm
+from hipray.scoring.faults import FailedFilm, FailureWatch, read_letter
 from hipray.scoring.lister import Work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retraction import retract_replaced
 from hipray.scoring.rows import Row, build_table, probability_column
 from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
+from hipray.scoring.session import ScoreResult, conclude, count_open_shards
 from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_store
 from hipray.vocab import View
+from tests.distributed.throttling import ThrottlingS3
 from tests.small_release import draw_phantoms, publish_small_release
 
 TOLERANCE = 1e-5
@@ -121,6 +128,94 @@ def test_a_changed_film_is_scored_anew_and_its_old_row_leaves_the_parts(
     (changed,) = [row for row in rows if row["key"] == key]
     assert (changed["outcome"], before[key]["outcome"]) == ("refused", "scored")
     assert all(row == before[row["key"]] for row in rows if row["key"] != key)
+
+
+@pytest.fixture
+def throttling() -> Iterator[ThrottlingS3]:
+    server = ThrottlingS3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def remote(
+    throttling: ThrottlingS3, workspace: Store, films: dict[str, bytes], tmp_path: Path
+) -> ScoreRun:
+    """Six films on a server that fails as told."""
+    archive = throttling.s3.new_store()
+    for key, data in list(films.items())[:6]:
+        archive.write(key, data)
+    settings = StorageSettings(
+        endpoint_url=throttling.s3.endpoint_url, max_attempts=1, read_timeout_s=1
+    )
+    return ScoreRun(
+        workspace=workspace.uri, images=archive.uri, storage=settings, shard_files=4,
+        output=str(tmp_path / "scores"), fetch_rounds=1, max_failed_fraction=0.5,
+    )  # fmt: skip
+
+
+def submit(config: ScoreRun, release: Release) -> ScoreResult:
+    """One submission without Ray: what is open is scored in this process."""
+    decode, score = stages(config, release)
+    watch, output = FailureWatch(config.max_failed_fraction), open_output(config)
+    payload, text = config.model_dump_json(), release.model_dump_json()
+    for work in list_work_rows(payload, text, relist=True):
+        (outcome,) = score(decode(work)).to_pylist()
+        letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+        watch.add(outcome["part"], files=outcome["files"], letters=letters,
+                  published=outcome["published"])  # fmt: skip
+    parts = PartSet.of(release, config)
+    assert count_open_shards(output, parts, watch) == 0
+    return conclude(config, output, release, parts, watch, seconds=0)
+
+
+def counts(result: ScoreResult) -> tuple[int, int, int, int]:
+    return result.listed, result.scored, result.refused, result.failed
+
+
+def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    slow, late = list(films)[1], list(films)[4]
+    throttling.throttled, throttling.silent = (slow,), (late,)
+    assert counts(submit(remote, release)) == (6, 4, 0, 2)
+    letters = pd.read_parquet(f"{remote.output}/dead-letters.parquet")
+    assert dict(zip(letters["key"], letters["fault"], strict=True)) == {
+        slow: "throttled", late: "timed_out",
+    }  # fmt: skip
+    throttling.silent = ()
+    assert counts(submit(remote, release)) == (6, 4, 0, 2)  # a plain submission leaves them
+    retry = remote.model_copy(update={"retry": RetryScope.FAILED})
+    assert counts(submit(retry, release)) == (6, 5, 0, 1)
+    throttling.throttled = ()
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+
+
+def test_a_shard_of_which_nothing_can_be_had_stays_open_and_too_many_such_are_the_store_s_error(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    throttling.throttled = tuple(list(films)[:4])
+    with pytest.raises(StoreThrottledError):
+        submit(remote, release)
+    output = open_output(remote)
+    assert json.loads(output.read("summary.json"))["files"]["failed"] == 4
+    assert len(list(output.list("parts"))) == 1
+    throttling.throttled = ()
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+
+
+def test_a_full_output_ends_the_run_and_leaves_nothing_corrupt(
+    remote: ScoreRun, release: Release, throttling: ThrottlingS3
+) -> None:
+    bucket = throttling.s3.new_store()
+    config = remote.model_copy(update={"output": bucket.uri_of("scores")})
+    throttling.full = "/parts/"
+    with pytest.raises(StoreFullError, match="room for"):
+        submit(config, release)
+    assert not list(bucket.list("scores/parts"))
+    throttling.full = ""
+    assert counts(submit(config, release)) == (6, 6, 0, 0)
 
 
 def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, release: Release) -> None:
