@@ -126,6 +126,8 @@ stop() {
 
 environment() {
   echo "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token"
+  # a driver in this shell is a part of the cluster and listens as well
+  echo "export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
   echo "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD RAY_ADDRESS=127.0.0.1:$PORT"
   echo "export RAY_DASHBOARD_ADDRESS=http://127.0.0.1:$DASHBOARD"
 }

@@ -33,18 +33,19 @@ class Command:
     """`module:function`, imported when the job runs: `hipray --help` loads no torch."""
     positional: str | None = None
     """Key that may be given without its name."""
-    dry_run: str | None = None
-    """`module:function` that prints what would be done."""
     preset: str | None = None
     """Preset taken where none is named."""
+    section: str | None = None
+    """Table of a preset or file that holds its keys; default: its own name."""
 
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(jobs.DemoRun, "hipray.demo:run_demo", preset="demo"),
     "phantom": Command(jobs.PhantomRun, "hipray.commands:phantom"),
     "ingest": Command(jobs.IngestRun, "hipray.commands:ingest"),
-    "grid": Command(jobs.GridRun, "hipray.commands:grid", dry_run="hipray.commands:plan_grid"),
-    "tune": Command(TuneRun, "hipray.commands:tune", dry_run="hipray.commands:plan_tune"),
+    "segment": Command(jobs.SegmentRun, "hipray.commands:segment", section="grid"),
+    "grid": Command(jobs.GridRun, "hipray.commands:grid"),
+    "tune": Command(TuneRun, "hipray.commands:tune"),
     "status": Command(jobs.StatusRun, "hipray.commands:status", positional="run"),
     "report": Command(jobs.ReportRun, "hipray.commands:report", positional="run"),
     "release": Command(jobs.ReleaseRun, "hipray.commands:release"),
@@ -57,6 +58,9 @@ COMMANDS: dict[str, Command] = {
 }
 """Every job by its name."""
 
+DRY_RUN = "hipray.commands:dry_run"
+"""What `--dry-run` calls instead, with any job's configuration."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one job and return its exit code; a user's mistake is one sentence on stderr."""
@@ -67,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = COMMANDS[options.job]
     try:
         config = _read_config(command, options)
-        call = command.dry_run if getattr(options, "dry_run", False) else command.call
-        assert call is not None, "the parser offers --dry-run only where there is one"
-        _load(call)(config)
+        _load(DRY_RUN if options.dry_run else command.call)(config)
     except HiprayError as error:
         print(f"hipray {options.job}: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -101,8 +103,10 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
         help="override one key, for example scaling.lanes=4",
     )  # fmt: skip
     parser.add_argument("--log-level", default="warning", help="debug, info, warning or error")
-    if command.dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="print the plan and check it")
+    parser.add_argument(
+        "--dry-run", action="store_true",
+        help="print the plan and check it: inputs, store, resources, token, versions",
+    )  # fmt: skip
     for key, field in command.config.model_fields.items():
         if _is_section(field.annotation):
             continue
@@ -130,7 +134,7 @@ def _read_config(command: Command, options: argparse.Namespace) -> Config:
         preset=options.preset or command.preset,
         path=options.config,
         overrides=[*options.overrides, *named],
-        section=options.job,
+        section=command.section or options.job,
     )
 
 

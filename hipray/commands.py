@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from hipray import RESEARCH_NOTICE
+from hipray.config.base import Config
 from hipray.config.benchmarks import BenchRun
 from hipray.config.jobs import (
     GridRun,
@@ -14,6 +15,7 @@ from hipray.config.jobs import (
     ReleaseRun,
     ReportRun,
     ScoreRun,
+    SegmentRun,
     ServeRun,
     StatusRun,
 )
@@ -26,6 +28,14 @@ from hipray.storage import open_store
 def tell(text: str) -> None:
     """Print one line for the person at the terminal."""
     print(text, flush=True)  # noqa: T201
+
+
+def dry_run(config: Config) -> None:
+    """Print what a job would do and check whether it could; nothing is done."""
+    from hipray.dry_run import rehearse
+
+    for line in rehearse(config):
+        tell(line)
 
 
 def phantom(config: PhantomRun) -> None:
@@ -58,11 +68,16 @@ def grid(config: GridRun) -> None:
     )
 
 
-def plan_grid(config: GridRun) -> None:
-    """Print what a grid would do."""
-    from hipray.training.estimate import describe_plan
+def segment(config: SegmentRun) -> None:
+    """Train the segmenters of a grid."""
+    from hipray.distributed.segment import run_segment
 
-    tell(describe_plan(open_store(config.workspace, config.storage), config))
+    result = run_segment(config)
+    tell(
+        f"run {result.run}: {result.done} of {result.fits} segmenters done, {result.trained_now} "
+        f"trained now, {result.seconds:.0f} s; next: hipray grid --run {config.run} "
+        f"--workspace {config.workspace}"
+    )
 
 
 def tune(config: TuneRun) -> None:
@@ -81,13 +96,6 @@ def tune(config: TuneRun) -> None:
         f"settings: {settings}; next: hipray grid --config {local} "
         f"--workspace {config.workspace} --test-folds '[{config.fold}]'"
     )
-
-
-def plan_tune(config: TuneRun) -> None:
-    """Print what a search would do."""
-    from hipray.training.search_estimate import describe_search
-
-    tell(describe_search(open_store(config.workspace, config.storage), config))
 
 
 def status(config: StatusRun) -> None:

@@ -102,19 +102,14 @@ def ray_session(aws_environment: None) -> Iterator[None]:
     """One private Ray for all tests marked `ray`; workers inherit the environment set here."""
     import ray
 
+    from hipray.distributed.cluster import QUIET, start_here
+    from hipray.distributed.loopback import SWITCH
+
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("NO_ALBUMENTATIONS_UPDATE", "1")
-        patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        patch.setenv("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="error",
-        )
+        for name, value in {**QUIET, SWITCH: "0"}.items():
+            patch.setenv(name, value)
+        start_here(cpus=4)
         yield
         ray.shutdown()
 

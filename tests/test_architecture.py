@@ -18,7 +18,7 @@ FLOORS: dict[str, int] = {
     "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "answers": 4,
     "predict": 4, "scoring": 4, "explanation": 4, "overlay": 4,
     "distributed": 5, "serving": 5,
-    "commands": 6, "cli": 6, "demo": 6, "skill": 6, "benchmarks": 6,
+    "commands": 6, "cli": 6, "dry_run": 6, "demo": 6, "skill": 6, "benchmarks": 6,
 }  # fmt: skip
 """Each room's floor; imports go down or stay on their floor."""
 

@@ -23,10 +23,13 @@ def run_bench(config: BenchRun) -> Iterator[str]:
 
     Raises ConfigError naming the benches where there is none of that name.
     """
-    if config.name not in BENCHES:
-        raise ConfigError(
-            f"one of the benches {', '.join(BENCHES)}", f"'{config.name}'", "name one of them"
-        )
+    check_name(config.name)
     machine = describe_machine()
     for measure in BENCHES[config.name](config):
         yield json.dumps(measure.as_line() | {"machine": machine, "notice": RESEARCH_NOTICE})
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError naming the benches where there is none of that name."""
+    if name not in BENCHES:
+        raise ConfigError(f"one of the benches {', '.join(BENCHES)}", f"'{name}'", "name one")

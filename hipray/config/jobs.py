@@ -132,6 +132,10 @@ class GridRun(Job):
     """The scientific settings."""
 
 
+class SegmentRun(GridRun):
+    """Train only the segmenters of a grid; the grid then takes them as they are."""
+
+
 class ReportRun(Job):
     """Write the report of a run."""
 

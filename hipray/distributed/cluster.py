@@ -4,8 +4,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+
+from hipray.distributed.loopback import WORKER_HOOK, choose_loopback, is_on_loopback
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report leaves a hospital's network
@@ -30,17 +33,31 @@ class NodeSize:
 
 
 def connect() -> None:
-    """Connect to the cluster of RAY_ADDRESS, else start Ray here; do nothing when connected.
-
-    A private Ray listens on loopback only and opens no dashboard.
-    """
+    """Connect to the cluster of RAY_ADDRESS, else start Ray here; do nothing when connected."""
     if ray.is_initialized():
         return
+    address = _cluster_address()
+    if address is None:
+        start_here()
+    else:
+        _init(address=address)
+
+
+def start_here(*, cpus: int | None = None) -> None:
+    """Start a private Ray, which listens on loopback only and has no dashboard.
+
+    `cpus` is what it offers; None: what this machine has.
+    """
+    choose_loopback()
+    _init(address="local", include_dashboard=False, num_cpus=cpus)
+
+
+def _init(**options: Any) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    options = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    if is_on_loopback():
+        options["runtime_env"] = {"worker_process_setup_hook": WORKER_HOOK}
     ray.init(
-        address=os.environ.get("RAY_ADDRESS"),
         log_to_driver=bool(os.environ.get("HIPRAY_RAY_LOGS")),
         logging_level=logging.ERROR,
         configure_logging=False,
@@ -50,7 +67,13 @@ def connect() -> None:
 
 def may_grow() -> bool:
     """Whether nodes may join: a private Ray on this machine stays as it is."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+    return _cluster_address() is not None
+
+
+def _cluster_address() -> str | None:
+    """The cluster a job was submitted to; None where Ray is to start here."""
+    address = os.environ.get("RAY_ADDRESS")
+    return address if address and address != "local" else None
 
 
 def read_nodes() -> list[NodeSize]:

@@ -14,7 +14,8 @@ from typing import Any
 import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.backend import Backend
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hipray.config.jobs import GridRun
@@ -36,6 +37,15 @@ from hipray.training.results import read_plan
 from hipray.training.tracking import track_fit
 
 logger = logging.getLogger(__name__)
+
+
+class AloneConfig(TorchConfig):  # type: ignore[misc]
+    """A lane of one worker needs no process group, whose store would open a port to everyone."""
+
+    @property
+    def backend_cls(self) -> Any:
+        """The backend that sets nothing up."""
+        return Backend
 
 
 def start_lane(
@@ -64,6 +74,7 @@ def host_lane(payload: dict[str, Any], submission: str, lane: str) -> dict[str, 
     trainer = TorchTrainer(
         _lane_loop,
         train_loop_config={"payload": payload, "submission": submission, "lane": lane},
+        torch_config=AloneConfig() if scaling.workers_per_fit == 1 else TorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=0 if scaling.local_lanes else scaling.workers_per_fit,
             use_gpu=scaling.gpus_per_lane > 0,

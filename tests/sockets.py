@@ -1,0 +1,42 @@
+"""What processes listen on, read from /proc as `ss -ltnp` does."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+"""127.0.0.1, the same in IPv6, and ::1, as /proc/net/tcp and tcp6 write them."""
+LISTENS = "0A"
+
+
+def listening_addresses(processes: Iterable[int]) -> set[str]:
+    """Return the addresses, as /proc writes them, on which the processes accept connections."""
+    inodes = {inode for process in processes for inode in _sockets(process)}
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text("utf-8").splitlines()[1:]
+    ]
+    return {row[1].partition(":")[0] for row in rows if row[3] == LISTENS and row[9] in inodes}
+
+
+def _sockets(process: int) -> set[str]:
+    try:
+        targets = [str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir()]
+    except OSError:  # it has ended, or one of its files was closed
+        return set()
+    return {target[8:-1] for target in targets if target.startswith("socket:[")}
+
+
+def descendants(process: int) -> set[int]:
+    """Return a process and all that it started, directly or not."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text("utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    own = {process}
+    while more := {p for p, parent in parents.items() if parent in own and p not in own}:
+        own |= more
+    return own
