@@ -109,13 +109,13 @@ start() {
 
 # The list is made once, before its first process ends: orphans cannot be told from others.
 stop() {
-  local list signal tries
+  local list signal
   list=$( (own_processes; still_there 2>/dev/null < "$STATE/processes" || true) 2>/dev/null | sort -un)
   if [ -z "$list" ]; then echo "not running"; rm -f "$STATE/processes"; return; fi
   for signal in TERM KILL; do
     # shellcheck disable=SC2046
     kill -s "$signal" $(still_there <<< "$list" | cut -d' ' -f1) 2>/dev/null || true
-    for tries in $(seq 40); do
+    for _ in $(seq 40); do
       if [ -z "$(still_there <<< "$list")" ]; then break 2; fi
       sleep 0.25
     done
