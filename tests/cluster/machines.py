@@ -8,17 +8,25 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from hipray.distributed.loopback import SWITCH
+from tests.processes import descendants, kill_all
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MACHINE = {"num_cpus": 2, "num_gpus": 1}
 """What each worker offers; the GPU is a number only."""
+
+HEAD_ID = "f" * 56
+"""The node that Ray's test autoscaler takes for the head."""
+START_S = 240.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,12 @@ class Machines:
     @property
     def token(self) -> str:
         return Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text("utf-8").strip()
+
+    def count_nodes(self) -> int:
+        """Return how many nodes live, the head among them."""
+        known = {"Authorization": f"Bearer {self.token}"}
+        answer = httpx.get(f"{self.dashboard}/api/v0/nodes", headers=known, timeout=60).json()
+        return sum(node["state"] == "ALIVE" for node in answer["data"]["result"]["result"])
 
     def submit(self, *words: str, timeout_s: float = 400) -> "subprocess.CompletedProcess[str]":
         """Run cluster/submit.py and return how it ended."""
@@ -72,10 +86,83 @@ def running_machines(folder: Path, workers: int) -> Iterator[Machines]:
         dashboard = f"http://{address['dashboard']}"
         yield Machines(process, dashboard, {**environment, "RAY_API_SERVER_ADDRESS": dashboard})
     finally:
-        try:
-            process.communicate("", timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        own = descendants(process.pid)
+        with suppress(subprocess.TimeoutExpired, BrokenPipeError):
+            process.communicate("", timeout=90)
+        kill_all(own)  # drivers of jobs outlive a cluster that is ended under them
+
+
+@contextmanager
+def running_autoscaler(folder: Path, *, most_workers: int) -> Iterator[Machines]:
+    """Run a head whose autoscaler starts and ends workers on this machine, and end them all."""
+    port, dashboard = free_port(), free_port()
+    config = folder / "autoscaler.json"
+    config.write_text(json.dumps(_autoscaler_config(port, most_workers)), "utf-8")
+    environment = private_environment(folder) | {
+        "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": HEAD_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    }  # fmt: skip
+    with (folder / "head.log").open("w") as log:
+        process = subprocess.Popen(
+            ["ray", "start", "--head", "--block", "--num-cpus=0", f"--port={port}",
+             f"--autoscaling-config={config}", f"--temp-dir={folder}", "--disable-usage-stats",
+             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+             f"--dashboard-agent-listen-port={free_port()}"],
+            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{dashboard}"
+    machines = Machines(process, url, {**environment, "RAY_API_SERVER_ADDRESS": url})
+    try:
+        _wait_for_head(machines, folder / "head.log")
+        yield machines
+    finally:
+        _end(process)
+
+
+def _autoscaler_config(port: int, most_workers: int) -> dict[str, Any]:
+    return {
+        "cluster_name": "machines", "max_workers": most_workers, "idle_timeout_minutes": 0.1,
+        "upscaling_speed": 1.0, "auth": {}, "docker": {}, "file_mounts": {},
+        "provider": {
+            "type": "external", "launch_multiple": True, "head_node_id": HEAD_ID,
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": f"127.0.0.1:{port}",
+        },
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "gpu": {
+                "resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0,
+                "max_workers": most_workers,
+            },
+        },
+        "head_node_type": "head", "head_start_ray_commands": [], "worker_start_ray_commands": [],
+        "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
+        "worker_setup_commands": [], "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+    }  # fmt: skip
+
+
+def _wait_for_head(machines: Machines, log: Path) -> None:
+    until = time.monotonic() + START_S
+    while True:
+        with suppress(httpx.HTTPError, KeyError, TypeError, ValueError):
+            if machines.count_nodes() == 1:
+                return
+        said = log.read_text("utf-8")[-3000:]
+        assert machines.process.poll() is None, said
+        assert time.monotonic() < until, said
+        time.sleep(1)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a process and all that it started; none of them is anyone else's."""
+    own = descendants(process.pid)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=60)
+    kill_all(own)
+    process.wait()
 
 
 def free_port() -> int:

@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.processes import LOOPBACK, listening_addresses
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PORT = 26390
-LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-"""127.0.0.1, the same in IPv6, and ::1, as /proc/net/tcp and tcp6 write them."""
-LISTENS = "0A"
 GUARDED = ("jobs/", "version", "nodes?view=summary", "serve/applications/")
 FILMS = ("n_patients=5", "n_second_hips=1", "n_device_a=3", "image_px=128", "decoys=0")
 
@@ -41,24 +40,9 @@ def _local(word: str, environment: dict[str, str]) -> str:
     return ended.stdout + ended.stderr
 
 
-def _processes(environment: dict[str, str]) -> list[str]:
+def _processes(environment: dict[str, str]) -> list[int]:
     lines = Path(environment["HIPRAY_LOCAL"], "processes").read_text("utf-8").splitlines()
-    return [line.split()[0] for line in lines]
-
-
-def _listening_addresses(processes: list[str]) -> set[str]:
-    inodes = set()
-    for process in processes:
-        for link in Path(f"/proc/{process}/fd").iterdir():
-            target = str(link.readlink()) if link.is_symlink() else ""
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    rows = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text("utf-8").splitlines()[1:]
-    ]
-    return {row[1].partition(":")[0] for row in rows if row[3] == LISTENS and row[9] in inodes}
+    return [int(line.split()[0]) for line in lines]
 
 
 @pytest.mark.full
@@ -74,7 +58,7 @@ def test_the_local_head_asks_for_its_token_listens_on_loopback_and_runs_a_job(
         assert httpx.get(f"{api}/{path}", timeout=30).status_code == 401
     known = {"Authorization": f"Bearer {token.read_text().strip()}"}
     assert httpx.get(f"{api}/jobs/", headers=known, timeout=30).status_code == 200
-    addresses = _listening_addresses(_processes(head))
+    addresses = listening_addresses(_processes(head))
     assert addresses
     assert addresses <= LOOPBACK
     assert "already running" in _local("start", head)

@@ -13,7 +13,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from hipray.distributed.lanes import AloneConfig
-from tests.sockets import LOOPBACK, descendants, listening_addresses
+from tests.processes import LOOPBACK, descendants, listening_addresses
 
 pytestmark = [
     pytest.mark.ray,

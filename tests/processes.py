@@ -1,6 +1,9 @@
-"""What processes listen on, read from /proc as `ss -ltnp` does."""
+"""Processes and what they listen on, read from /proc as `ss -ltnp` does."""
 
-from collections.abc import Iterable
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -27,16 +30,31 @@ def _sockets(process: int) -> set[str]:
     return {target[8:-1] for target in targets if target.startswith("socket:[")}
 
 
-def descendants(process: int) -> set[int]:
-    """Return a process and all that it started, directly or not."""
-    parents = {}
+def descendants(process: int) -> dict[int, str]:
+    """Return a process and all that it started, directly or not, with their times of start."""
+    known = _read_processes()
+    own = {process}
+    while more := {p for p, (parent, _) in known.items() if parent in own and p not in own}:
+        own |= more
+    return {p: known[p][1] for p in own if p in known}
+
+
+def kill_all(processes: Mapping[int, str]) -> None:
+    """End what is left of processes; a number that is another's by now is left alone."""
+    known = _read_processes()
+    for process, born in processes.items():
+        if process in known and known[process][1] == born:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+
+def _read_processes() -> dict[int, tuple[int, str]]:
+    """Return each process's parent and time of start."""
+    known = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text("utf-8").rpartition(")")[2].split()
-        except OSError:
+        except OSError:  # it has ended
             continue
-        parents[int(folder.name)] = int(fields[1])
-    own = {process}
-    while more := {p for p, parent in parents.items() if parent in own and p not in own}:
-        own |= more
-    return own
+        known[int(folder.name)] = (int(fields[1]), fields[19])
+    return known
