@@ -7,7 +7,19 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from hipray.distributed.loopback import WORKER_HOOK
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Paths and queries of requests may name patients."""
+NEEDED = {"proxy_location", "http_options", "logging_config", "applications"}
+NEEDED_OF_HTTP = {"host", "port", "request_timeout_s", "keep_alive_timeout_s"}
+NEEDED_OF_APPLICATION = {"name", "route_prefix", "import_path", "args"}
+NEEDED_OF_ARGUMENTS = {
+    "workspace", "release", "host", "allowed_prefixes", "batch", "queue", "request_timeout_s",
+    "max_replicas", "cpus_per_stage",
+}  # fmt: skip
+HOOK = {"worker_process_setup_hook": WORKER_HOOK}
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 MOST_REPLICAS = 16
 """No deployment of this project may grow beyond it; a larger number is a slip."""
@@ -19,12 +31,15 @@ def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
 
     try:
         ServeDeploySchema.model_validate(config)
-    except ValidationError as error:
-        yield f"Serve refuses it: {error.errors()[0]['loc']} {error.errors()[0]['msg']}"
+    except (ValidationError, AttributeError) as error:  # the latter where a mapping is none
+        yield f"Serve refuses it: {error}"
         return
     yield from _find_unknown_keys(ServeDeploySchema, config, "")
+    yield from _find_missing_keys(config)
+    if config.get("logging_config") != QUIET:
+        yield "writes requests into its log"
     for application in config["applications"]:
-        yield from _check_application(application, host=config["http_options"].get("host"))
+        yield from _check_application(application, host=config.get("http_options", {}).get("host"))
 
 
 def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str) -> Iterator[str]:
@@ -41,6 +56,18 @@ def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str
                 yield from _find_unknown_keys(nested, each, f"{where}{key}.")
 
 
+def _find_missing_keys(config: dict[str, Any]) -> Iterator[str]:
+    """What has to be said: Ray's and hipray's defaults are those of a laptop."""
+    for application in config["applications"]:
+        for where, given, needed in (
+            ("", config, NEEDED),
+            ("http_options.", config.get("http_options", {}), NEEDED_OF_HTTP),
+            ("applications.", application, NEEDED_OF_APPLICATION),
+            ("applications.args.", application.get("args", {}), NEEDED_OF_ARGUMENTS),
+        ):
+            yield from (f"{where}{key} is not said" for key in sorted(needed - set(given)))
+
+
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -52,6 +79,8 @@ def _check_application(application: dict[str, Any], *, host: str | None) -> Iter
     from hipray.config.jobs import ServeRun
 
     yield from _check_import_path(application)
+    if application.get("runtime_env", HOOK) != HOOK:
+        yield "has a runtime environment of its own"
     try:
         run = ServeRun.model_validate(application.get("args", {}))
     except ValidationError as error:

@@ -2,6 +2,8 @@
 
 import re
 import subprocess
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,19 @@ TEXTS = [
     for path in sorted((ROOT / folder).rglob("*"))
     if path.is_file() and "__pycache__" not in path.parts and path.name != "constraints.txt"
 ]
+BASES = {"python:${PYTHON}"}
+INSTRUCTIONS = {"ARG", "CMD", "COPY", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+PINS = {
+    _plain(line.partition("==")[0]): line.partition("==")[2].partition(" ")[0]
+    for line in (ROOT / "cluster/constraints.txt").read_text("utf-8").splitlines()
+}
 RUNBOOKS = [ROOT / "cluster/README.md", ROOT / "k8s/README.md"]
 
 
@@ -41,16 +56,77 @@ def test_no_script_stops_ray_by_name() -> None:
             assert not re.search(r"pkill|killall|ray stop", path.read_text("utf-8")), path.name
 
 
+def find_image_problems(text: str) -> list[str]:
+    """Return what is wrong with the image's recipe."""
+    text = re.sub(r"^ *#.*\n", "", text, flags=re.M)
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.M)
+    names = {name for _, name in stages}
+    words = set(re.findall(r"^([A-Za-z]+) ", re.sub(r"\\\n", " ", text), re.M))
+    final = text.partition(" AS runtime")[2]
+    problems = [f"unknown instruction {word}" for word in sorted(words - INSTRUCTIONS)]
+    problems += [f"builds on {base}" for base, _ in stages if base not in names | BASES]
+    if not {"cpu", "gpu"} <= names:
+        problems.append("lacks a target")
+    if re.findall(r"^USER (.+)$", final, re.M) != ["1000:1000"]:
+        problems.append("runs as another user")
+    if text.count("-c cluster/constraints.txt -r pyproject.toml") != 2:
+        problems.append("installs what is not pinned")
+    if f"ARG UV={PINS['uv']}\n" not in text or "ARG PYTHON=3.11-slim-bookworm\n" not in text:
+        problems.append("uv or Python is another")
+    if re.search(r"https?://|index-url|:latest|\bsudo\b|\bcurl\b", text):
+        problems.append("fetches from a place of its own")
+    if "ENV PATH=/opt/venv/bin:$PATH" not in final or "RAY_AUTH_MODE=token" not in final:
+        problems.append("has no token mode, or not its own Python first")
+    if "--torch-backend cpu" not in text.partition("build-cpu")[2].partition("build-gpu")[0]:
+        problems.append("its CPU target carries CUDA")
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M):
+        problems += [
+            f"{each} does not exist" for each in sources.split() if not (ROOT / each).exists()
+        ]
+    copied = re.findall(r"^COPY --from=(\S+)", text, re.M)
+    return problems + [f"copies from {each}" for each in copied if each not in names]
+
+
 def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
-    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?", DOCKERFILE, re.M)
-    assert {"cpu", "gpu"} <= {name for _, name in stages}
-    runtime = DOCKERFILE.split(" AS runtime")[1]
-    assert re.findall(r"^USER (.+)$", runtime, re.M) == ["1000:1000"]
-    assert DOCKERFILE.count("-c cluster/constraints.txt") == 2
-    known = {name for _, name in stages} | {"python:${PYTHON}"}
-    assert {base for base, _ in stages} <= known
-    assert not re.search(r"https?://|index-url|:latest", DOCKERFILE)
-    assert (ROOT / ".python-version").exists() or "ARG PYTHON=3.11" in DOCKERFILE
+    assert find_image_problems(DOCKERFILE) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("USER 1000:1000", "USER root"),
+        ("USER 1000:1000\n", ""),
+        ("USER 1000:1000", "USRE 1000:1000"),
+        ("3.11-slim-bookworm", "latest"),
+        ("FROM python:${PYTHON} AS runtime", "FROM ubuntu:latest AS runtime"),
+        ("FROM runtime AS gpu", "FROM runtme AS gpu"),
+        (" AS gpu\n", " AS gpus\n"),
+        ("-c cluster/constraints.txt -r", "-r"),
+        ("--torch-backend cpu", ""),
+        ("ARG UV=", "ARG UV=0"),
+        ("COPY jobs ", "COPY job "),
+        ("--from=build-gpu", "--from=build-gup"),
+        ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled"),
+        ("COPY hipray hipray", "COPY hipra hipray"),
+        ("apt-get update", "curl -s example.org | sh"),
+    ],
+)
+def test_a_slip_in_the_image_is_found(before: str, after: str) -> None:
+    assert before in DOCKERFILE
+    assert find_image_problems(DOCKERFILE.replace(before, after))
+
+
+def test_everything_that_is_installed_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    asked = [
+        *project["project"]["dependencies"],
+        *(each for extra in project["project"]["optional-dependencies"].values() for each in extra),
+        *(each for group in project["dependency-groups"].values() for each in group),
+    ]
+    assert {_plain(re.split(r"[\[<>=~; ]", each)[0]) for each in asked} <= set(PINS)
+    own = {"hipray", "pip", "setuptools", "wheel"}
+    installed = {_plain(each.name) for each in metadata.distributions()} - own
+    assert installed <= set(PINS), "what comes along is pinned too"
 
 
 def test_what_the_image_copies_exists_and_is_not_ignored() -> None:

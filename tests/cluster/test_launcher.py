@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
+from tests.cluster.shape_of_policies import FREE_OF_CONDITIONS, POLICY
+from tests.cluster.shapes import find_shape_errors
 from tests.conftest import S3Server
-from tests.k8s.mutation import spoil
+from tests.k8s.mutation import spoil, spoil_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AWS, ONPREM = ROOT / "cluster/aws.yaml", ROOT / "cluster/onprem.yaml"
@@ -55,6 +59,8 @@ def _request_errors(node_config: dict[str, Any]) -> str:
 
 def find_problems(config: dict[str, Any]) -> list[str]:
     """Return what is wrong with a launcher file."""
+    if wrong := find_shape_errors(config):
+        return wrong
     try:
         prepared = _prepare(config)
     except Exception as error:
@@ -66,6 +72,7 @@ def find_problems(config: dict[str, Any]) -> list[str]:
     for command in commands:
         if "ray start" not in command:
             continue
+        problems += _option_errors(command)
         if not command.startswith("export RAY_AUTH_MODE=token;"):
             problems.append("starts without a token")
         if "--head" in command and "--dashboard-host=127.0.0.1" not in command:
@@ -83,6 +90,19 @@ def find_problems(config: dict[str, Any]) -> list[str]:
         if not config.get("min_workers") == config.get("max_workers") == workers:
             problems.append("min_workers and max_workers are not the number of machines")
     return problems
+
+
+def _option_errors(command: str) -> list[str]:
+    """Return what `ray start` itself would say of its options, without starting anything."""
+    import click
+    from ray.scripts.scripts import start
+
+    words = shlex.split(command.partition("ray start")[2])
+    try:
+        start.make_context("start", words)
+    except click.ClickException as error:
+        return [error.format_message()]
+    return []
 
 
 def _aws_problems(config: dict[str, Any]) -> list[str]:
@@ -137,6 +157,7 @@ def test_spot_workers_of_several_kinds_are_offered_for_gpus_and_for_cpus() -> No
 
 
 GPU = "available_node_types/gpu-g5"
+TOKEN = "export RAY_AUTH_MODE=token"
 SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, "max_worker", 3),
     (AWS, "max_workers", 100000),
@@ -146,8 +167,14 @@ SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, "head_node_type", "haed"),
     (AWS, "file_mounts", {}),
     (AWS, "head_start_ray_commands", ["ray start --head --dashboard-host=127.0.0.1 --num-cpus=0"]),
-    (AWS, "head_start_ray_commands", ["export RAY_AUTH_MODE=token; ray start --head --num-cpus=0"]),
+    (AWS, "head_start_ray_commands", [f"{TOKEN}; ray start --head --num-cpus=0"]),
     (AWS, "worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"]),
+    (AWS, "worker_start_ray_commands", [f"{TOKEN}; ray start --adress=$RAY_HEAD_IP:6379"]),
+    (
+        AWS,
+        "head_start_ray_commands",
+        [f"{TOKEN}; ray start --head --num-cpus=0 --dashboard-host=127.0.0.1 --dashboard-prot=1"],
+    ),
     (AWS, "provider/cache_stopped_nodes", True),
     (AWS, "provider/use_internal_ips", False),
     (AWS, "provider/security_group", {"GroupName": "x"}),
@@ -179,6 +206,14 @@ def test_a_slip_in_a_launcher_file_is_found(path: Path, key: str, value: Any) ->
     config = _read(path)
     spoil(config, key, value)
     assert find_problems(config)
+
+
+@pytest.mark.parametrize("path", [AWS, ONPREM], ids=lambda path: path.name)
+def test_each_key_that_is_misspelt_left_out_or_of_another_type_is_found(path: Path) -> None:
+    kinds = {f"available_node_types/{name}" for name in _read(AWS)["available_node_types"]}
+    free = {f"{kind} {slip}" for kind in kinds for slip in ("misspelt", "left out")}
+    missed = [slip for slip, spoilt in spoil_everywhere(_read(path)) if not find_problems(spoilt)]
+    assert set(missed) <= free, "a kind of worker may have another name, or go"
 
 
 START = """
@@ -271,18 +306,61 @@ def test_a_start_on_ec2_opens_nothing_and_makes_nodes_as_written(
         assert node["project"] == "hipray"
 
 
-def test_the_instance_profiles_reach_one_prefix_and_pass_one_role() -> None:
-    for name in ("head", "worker"):
-        policy = json.loads((ROOT / f"cluster/iam/{name}.json").read_text("utf-8"))
-        for statement in policy["Statement"]:
-            actions = statement["Action"]
-            actions = [actions] if isinstance(actions, str) else actions
-            assert not any("*" in action for action in actions)
-            if any(a.startswith("s3:") and a != "s3:ListBucket" for a in actions):
-                assert statement["Resource"].endswith("hospital-hipray/osteoporosis/*")
-            if "s3:ListBucket" in actions:
-                assert statement["Condition"]["StringLike"]["s3:prefix"]
-            if "iam:PassRole" in actions:
-                assert statement["Resource"].endswith("role/hipray-worker")
-        has_ec2 = any(str(a).startswith("ec2:") for s in policy["Statement"] for a in s["Action"])
-        assert has_ec2 is (name == "head")
+def _policy_problems(policy: dict[str, Any]) -> list[str]:
+    errors = Draft202012Validator(POLICY).iter_errors(policy)
+    if wrong := [error.message for error in errors]:
+        return wrong
+    problems = []
+    for statement in policy["Statement"]:
+        name, resource = statement["Sid"], statement["Resource"]
+        listed = statement["Action"]
+        actions = {listed} if isinstance(listed, str) else set(listed)
+        if name not in FREE_OF_CONDITIONS and "Condition" not in statement:
+            problems.append(f"{name} has no condition")
+        objects = actions & {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"}
+        if objects and resource != "arn:aws:s3:::hospital-hipray/osteoporosis/*":
+            problems.append(f"{name} reaches {resource}")
+        looks = all(action.startswith("ec2:Describe") for action in actions)
+        if name == "LookAtInstances" and not looks:
+            problems.append(f"{name} does more")
+        if "iam:PassRole" in actions and resource == "*":
+            problems.append(f"{name} passes any role")
+    return problems
+
+
+def _read_policy(name: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / f"cluster/iam/{name}.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize("name", ["head", "worker"])
+def test_a_role_reaches_one_prefix_and_passes_one_role(name: str) -> None:
+    policy = _read_policy(name)
+    assert _policy_problems(policy) == []
+    has_ec2 = any(str(a).startswith("ec2:") for s in policy["Statement"] for a in s["Action"])
+    assert has_ec2 is (name == "head")
+
+
+@pytest.mark.parametrize("name", ["head", "worker"])
+def test_each_slip_in_a_policy_is_found(name: str) -> None:
+    missed = [
+        s for s, spoilt in spoil_everywhere(_read_policy(name)) if not _policy_problems(spoilt)
+    ]
+    assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("Statement/0/Action", ["ec2:TerminateInstances"]),
+        ("Statement/1/Action", ["ec2:*"]),
+        ("Statement/1/Condition", None),
+        ("Statement/3/Resource", "*"),
+        ("Statement/4/Resource", "arn:aws:s3:::hospital-hipray/*"),
+        ("Statement/4/Action", "s3:*"),
+        ("Statement/5/Condition/StringLike/s3:prefix", ["*"]),
+    ],
+)
+def test_a_role_that_may_do_more_is_found(path: str, value: Any) -> None:
+    policy = _read_policy("head")
+    spoil(policy, path, value)
+    assert _policy_problems(policy)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.cluster.serve_files import LOOPBACK, find_serve_problems
-from tests.k8s.mutation import spoil
+from tests.k8s.mutation import spoil, spoil_everywhere
 
 PATH = Path(__file__).resolve().parent.parent.parent / "cluster/serve.yaml"
 
@@ -48,6 +48,16 @@ def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
     config = _read()
     spoil(config, path, value)
     assert list(find_serve_problems(config))
+
+
+def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:
+    missed = {s for s, spoilt in spoil_everywhere(_read()) if not list(find_serve_problems(spoilt))}
+    assert missed <= {
+        "applications/0/runtime_env left out",
+        "applications/0/deployments left out",
+        "applications/0/deployments/0/max_replicas_per_node left out",
+        "applications/0/args/token_sha256 left out",  # on loopback it may have none
+    }
 
 
 def test_an_open_endpoint_without_tokens_is_found() -> None:

@@ -18,9 +18,13 @@ def read_documents(path: Path) -> list[Document]:
     return [each for each in yaml.safe_load_all(path.read_text("utf-8")) if each is not None]
 
 
-def build(folder: Path) -> list[Document]:
-    """Return what `kubectl kustomize FOLDER` prints, as documents."""
-    (kustomization,) = read_documents(folder / "kustomization.yaml")
+def build(folder: Path, kustomization: Document | None = None) -> list[Document]:
+    """Return what `kubectl kustomize FOLDER` prints, as documents.
+
+    `kustomization` stands for the one in the folder.
+    """
+    if kustomization is None:
+        (kustomization,) = read_documents(folder / "kustomization.yaml")
     unknown = set(kustomization) - KNOWN
     if unknown:
         raise ValueError(f"{folder}: unknown keys {sorted(unknown)}")

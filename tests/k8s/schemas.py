@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 
 Schema = dict[str, Any]
@@ -115,6 +116,25 @@ CORE: dict[tuple[str, str], Schema] = {
         )))),
     )},
 }  # fmt: skip
+IMAGE = {**closed(("name",), name={"const": "hipray"}, newName=TEXT, newTag=TEXT),
+         "minProperties": 2}  # fmt: skip
+OPERATION = closed(
+    ("op", "path"), op=one_of("add", "replace", "remove"), path=TEXT,
+    value={},
+)  # fmt: skip
+TARGET = closed(("kind", "name"), kind=TEXT, name=TEXT)
+PATCH: Schema = {"anyOf": [
+    closed(("path",), path=TEXT), closed(("target", "patch"), target=TARGET, patch=TEXT),
+]}  # fmt: skip
+PLAIN_KUSTOMIZATION = closed(
+    ("apiVersion", "kind", "resources"), kind={"const": "Kustomization"}, resources=array(TEXT),
+    apiVersion={"const": "kustomize.config.k8s.io/v1beta1"}, namespace=TEXT,
+    images=array(IMAGE), patches=array(PATCH),
+)  # fmt: skip
+OVERLAY = {
+    **PLAIN_KUSTOMIZATION,
+    "required": [*PLAIN_KUSTOMIZATION["required"], "namespace", "images"],
+}
 OPERATORS = {
     "RayCluster": "ray.io/v1",
     "RayJob": "ray.io/v1",
@@ -155,3 +175,15 @@ def find_schema_errors(document: dict[str, Any]) -> list[str]:
         f"{kind}/{'/'.join(map(str, error.absolute_path))}: {error.message[:200]}"
         for error in validator.iter_errors(document)
     ]
+
+
+def find_kustomization_errors(kustomization: dict[str, Any], *, overlay: bool) -> list[str]:
+    """Return where a kustomization.yaml differs from what is used here; overlays name more."""
+    shape = Draft202012Validator(OVERLAY if overlay else PLAIN_KUSTOMIZATION)
+    errors = [error.message[:200] for error in shape.iter_errors(kustomization)]
+    operations = Draft202012Validator(array(OPERATION))
+    for entry in [] if errors else kustomization.get("patches", []):
+        patch = yaml.safe_load(entry.get("patch", "[]"))
+        if patch:
+            errors += [error.message[:200] for error in operations.iter_errors(patch)]
+    return errors

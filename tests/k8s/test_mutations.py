@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.kustomize import Document, read_documents
-from tests.k8s.mutation import spoil
+from tests.k8s.kustomize import Document, build, read_documents
+from tests.k8s.mutation import spoil, spoil_everywhere
 from tests.k8s.rules import ROOT, find_problems
-from tests.k8s.schemas import find_schema_errors
+from tests.k8s.schemas import find_kustomization_errors, find_schema_errors
 
 BASE, JOBS = ROOT / "k8s/base", ROOT / "k8s/jobs"
 FREE = {"labels", "annotations", "data", "matchLabels", "rayStartParams", "requests", "limits"}
@@ -212,3 +212,44 @@ def test_every_folder_of_manifests_is_spoilt() -> None:
     spoilt = {name.partition(":")[0] for name, _ in DOCUMENTS}
     written = {path.name for path in Path(ROOT / "k8s").rglob("*.yaml")}
     assert written - spoilt == {"kustomization.yaml", "settings.patch.yaml"}
+
+
+KUSTOMIZATIONS = sorted((ROOT / "k8s").rglob("kustomization.yaml"))
+
+
+def _place(path: Path) -> str:
+    return str(path.parent.relative_to(ROOT / "k8s"))
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=_place)
+def test_a_kustomization_has_known_keys_and_each_slip_in_it_is_found(path: Path) -> None:
+    (kustomization,) = read_documents(path)
+    overlay = "overlays" in path.parts
+    assert find_kustomization_errors(kustomization, overlay=overlay) == []
+    free = {"namespace left out", "images left out", "patches left out"}
+    for slip, spoilt in spoil_everywhere(kustomization):
+        found = find_kustomization_errors(spoilt, overlay=overlay)
+        assert found or _fails(path.parent, spoilt) or slip in free - _needed(overlay), slip
+
+
+def _needed(overlay: bool) -> set[str]:
+    return {"namespace left out", "images left out"} if overlay else set()
+
+
+def _fails(folder: Path, kustomization: Document) -> bool:
+    """Whether kustomize itself, or what it makes, would be refused."""
+    try:
+        documents = build(folder, kustomization)
+    except (ValueError, KeyError, TypeError, OSError):
+        return True
+    return any(_complaints(document) for document in documents)
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_an_overlay_sets_only_settings_that_exist(overlay: str) -> None:
+    (base,) = read_documents(BASE / "settings.yaml")
+    (patch,) = read_documents(ROOT / f"k8s/overlays/{overlay}/settings.patch.yaml")
+    assert patch["metadata"]["name"] == base["metadata"]["name"]
+    endpoint = {"AWS_ENDPOINT_URL"}  # a store of one's own; without it AWS
+    assert set(patch["data"]) <= set(base["data"]) | endpoint
+    assert all(isinstance(value, str) for value in patch["data"].values())

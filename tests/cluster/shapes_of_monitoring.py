@@ -1,0 +1,55 @@
+"""The closed shapes of Prometheus' configuration, the alerts and the Grafana dashboard."""
+
+from tests.cluster.shapes import const, exact, words
+from tests.k8s.schemas import COUNT, TEXT, Schema, array, closed, one_of
+
+DURATION = words(r"^\d+[smh]$")
+
+PROMETHEUS = exact(
+    **{"global": exact(scrape_interval=DURATION, evaluation_interval=DURATION)},
+    rule_files=const(["alerts.yaml"]),
+    scrape_configs=array(
+        exact(
+            job_name=TEXT,
+            file_sd_configs=array(
+                exact(files=array(words(r"^/.*prom_metrics_service_discovery\.json$")))
+            ),
+        )
+    ),
+)
+RULE = exact(
+    alert=words("^Hipray[A-Z]"), expr=TEXT, labels=exact(severity=one_of("warning", "critical")),
+    annotations=exact(summary=TEXT, runbook=TEXT), **{"for": DURATION},
+)  # fmt: skip
+ALERTS = exact(groups=array(exact(name=words("^hipray-"), rules=array(RULE))))
+
+SOURCE = exact(type=const("prometheus"), uid=const("${datasource}"))
+VARIABLES: Schema = {
+    "type": "array",
+    "prefixItems": [
+        exact(name=const("datasource"), type=const("datasource"), query=TEXT, label=TEXT),
+        exact(
+            name=const("run"), type=const("query"), label=TEXT, datasource=SOURCE, query=TEXT,
+            includeAll=const(True), allValue=const(".*"), multi=const(True), refresh=const(2),
+        ),
+    ],
+    "minItems": 2, "maxItems": 2,
+}  # fmt: skip
+PANEL = exact(
+    id=COUNT, type=const("timeseries"), title=TEXT, description=TEXT, datasource=SOURCE,
+    gridPos=exact(x={"enum": [0, 12]}, y=COUNT, w=COUNT, h=COUNT),
+    fieldConfig=exact(
+        defaults=closed(("unit",), unit=TEXT, min=COUNT, max=COUNT), overrides=const([])
+    ),
+    options=exact(
+        legend=exact(displayMode=const("list"), placement=const("bottom")),
+        tooltip=exact(mode=const("multi")),
+    ),
+    targets=array(exact(refId=words("^[A-Z]$"), expr=TEXT, legendFormat=TEXT)),
+)  # fmt: skip
+DASHBOARD = exact(
+    uid=const("hipray"), title=const("hipray"), description=words("not a medical device"),
+    tags=array(TEXT), schemaVersion=const(39), version=COUNT, editable=const(True),
+    refresh=DURATION, time=exact(**{"from": words("^now-"), "to": const("now")}),
+    timezone=const("browser"), templating=exact(list=VARIABLES), panels=array(PANEL),
+)  # fmt: skip
