@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -125,7 +126,8 @@ def test_everything_that_is_installed_is_pinned() -> None:
     ]
     assert {_plain(re.split(r"[\[<>=~; ]", each)[0]) for each in asked} <= set(PINS)
     own = {"hipray", "pip", "setuptools", "wheel"}
-    installed = {_plain(each.name) for each in metadata.distributions()} - own
+    here = [sysconfig.get_path("purelib")]  # not what libraries carry inside themselves
+    installed = {_plain(each.name) for each in metadata.distributions(path=here)} - own
     assert installed <= set(PINS), "what comes along is pinned too"
 
 
@@ -152,3 +154,10 @@ def test_a_runbook_has_a_place_for_every_emergency(path: Path) -> None:
     for word in ("first deployment", "upgrade", "rollback", "head dies", "preempted", "throttles",
                  "bad bundle", "air-gapped"):  # fmt: skip
         assert word in text, word
+
+
+def test_the_runbook_explains_every_exit_code() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "hipray").rglob("*.py"))
+    codes = set(re.findall(r"^    exit_code = (\d+)", sources, re.M))
+    rows = re.findall(r"^\| ([\d, ]+) \|", RUNBOOKS[0].read_text("utf-8"), re.M)
+    assert codes <= {code for row in rows for code in row.split(", ")}

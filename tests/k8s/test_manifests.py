@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.k8s.kustomize import Document, build, read_documents
-from tests.k8s.rules import ROOT, cluster_of, find_problems, list_pods
+from tests.k8s.rules import ROOT, check_entrypoint, cluster_of, find_problems, list_pods
 from tests.k8s.schemas import find_schema_errors
 
 K8S = ROOT / "k8s"
@@ -171,6 +171,15 @@ def test_redis_keeps_what_the_heads_must_remember_on_a_volume() -> None:
     for kind in ("RayCluster", "RayService"):
         (each,) = [e for e in build(K8S / "overlays/prod") if e["kind"] == kind]
         assert cluster_of(each)["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]
+
+
+ARGUMENTS = {"score": "--images $HIPRAY_ARCHIVE", "predict": "film.dcm", "bench": "grid"}
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.stem)
+def test_every_entry_runs_as_a_ray_job(script: Path) -> None:
+    words = f"python /opt/hipray/jobs/{script.name} {ARGUMENTS.get(script.stem, '')} --dry-run"
+    assert list(check_entrypoint(words)) == []
 
 
 def test_minio_is_for_dev_only() -> None:
