@@ -17,6 +17,7 @@ from tests.small_release import draw_phantoms, publish_small_release
 from tests.small_workspace import SmallWorkspace, grid_config, write_files
 
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.cluster,
     pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads sockets from /proc"),
 ]
@@ -51,7 +52,6 @@ def test_two_workers_are_asked_before_a_job_and_strangers_are_not_answered(
     assert addresses <= LOOPBACK
 
 
-@pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_grid_score_and_serve_run_on_several_nodes(
     machines: Machines, small_workspace: SmallWorkspace, tmp_path: Path
@@ -92,7 +92,6 @@ def _grid(store: Store, *, run: str, gpus: float) -> list[str]:
     return [*words, *(word for pair in pairs for word in ("--set", pair))]
 
 
-@pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_nodes_come_for_a_grid_and_go_after_it(
     small_workspace: SmallWorkspace, tmp_path_factory: pytest.TempPathFactory

@@ -121,7 +121,7 @@ def test_each_file_has_its_keys_and_each_slip_is_found(name: str) -> None:
     validator = Draft202012Validator(SHAPED[name])
     assert [error.message for error in validator.iter_errors(_read(name))] == []
     for slip, spoilt in spoil_everywhere(_read(name)):
-        assert list(validator.iter_errors(spoilt)) or slip in MAY_GO, slip
+        assert not validator.is_valid(spoilt) or slip in MAY_GO, slip
 
 
 MAY_GO = {
