@@ -17,6 +17,7 @@ from hipray.config.jobs import (
     IngestRun,
     Job,
     PhantomRun,
+    PlanRun,
     PredictRun,
     ReleaseRun,
     ReportRun,
@@ -156,7 +157,7 @@ def _(config: IngestRun) -> list[Place]:
 
 
 @list_places.register
-def _(config: PredictRun | ServeRun | StatusRun) -> list[Place]:
+def _(config: PlanRun | PredictRun | ServeRun | StatusRun) -> list[Place]:
     return _workspace_place(config, written=False)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hipray import __version__
+from hipray.distributed.loopback import SWITCH
 from tests.k8s.rules import ray_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -29,10 +30,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-PINS = {
-    _plain(line.partition("==")[0]): line.partition("==")[2].partition(" ")[0]
-    for line in (ROOT / "cluster/constraints.txt").read_text("utf-8").splitlines()
+PINNED = {
+    (_plain(name), version)
+    for name, version in re.findall(
+        r"^(\S+)==(\S+)", (ROOT / "cluster/constraints.txt").read_text("utf-8"), re.M
+    )
 }
+PINS = dict(PINNED)
 RUNBOOKS = [ROOT / "cluster/README.md", ROOT / "k8s/README.md"]
 
 
@@ -49,6 +53,47 @@ def test_ray_and_hipray_have_one_version_everywhere(path: Path) -> None:
     versions = set(re.findall(r"(?:rayVersion: |ray==|[Rr]ay )(\d+\.\d+\.\d+)", text))
     assert versions <= {ray_version()}
     assert set(re.findall(r"hipray:(\d[\w.]*)-[cg]pu", text)) <= {__version__}
+
+
+LOCAL = (ROOT / "cluster/local.sh").read_text("utf-8")
+CLOSED = (
+    "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token\n",
+    f"export {SWITCH}=0\n", "umask 077\n", 'chmod 700 "$STATE"\n',
+    "--node-ip-address=127.0.0.1 ", "--dashboard-host=127.0.0.1 ", "--disable-usage-stats ",
+    f'echo "export {SWITCH}=0"\n',
+)  # fmt: skip
+
+
+def find_local_problems(text: str) -> list[str]:
+    """Return what would open the local head to others, and options that `ray start` lacks."""
+    from ray.scripts.scripts import start
+
+    problems = [f"lacks {line.strip()}" for line in CLOSED if line not in text]
+    command = re.search(r"ray start (--head.*?) > ", text.replace("\\\n", " "))
+    words = re.findall(r"(--[a-z-]+)", command[1]) if command else []
+    known = {option for each in start.params for option in each.opts}
+    return problems + [f"ray start has no {word}" for word in words or ["--"] if word not in known]
+
+
+def test_the_local_head_is_closed_as_written() -> None:
+    assert find_local_problems(LOCAL) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled"),
+        ("--node-ip-address=127.0.0.1", ""),
+        ("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0"),
+        (f"export {SWITCH}=0", f"export {SWITCH}=1"),
+        ("umask 077", "umask 022"),
+        ("--metrics-export-port", "--metric-export-port"),
+        ("ray start --head", "ray strat --head"),
+    ],
+)
+def test_a_slip_in_the_local_head_is_found(before: str, after: str) -> None:
+    assert before in LOCAL
+    assert find_local_problems(LOCAL.replace(before, after))
 
 
 def test_no_script_stops_ray_by_name() -> None:
@@ -127,16 +172,21 @@ def test_everything_that_is_installed_is_pinned() -> None:
     assert {_plain(re.split(r"[\[<>=~; ]", each)[0]) for each in asked} <= set(PINS)
     own = {"hipray", "pip", "setuptools", "wheel"}
     here = [sysconfig.get_path("purelib")]  # not what libraries carry inside themselves
-    installed = {_plain(each.name) for each in metadata.distributions(path=here)} - own
-    assert installed <= set(PINS), "what comes along is pinned too"
+    installed = {
+        (_plain(each.name), each.version.partition("+")[0])
+        for each in metadata.distributions(path=here)
+        if _plain(each.name) not in own
+    }
+    assert installed <= PINNED, "what comes along is pinned too, and to what is tested"
 
 
-def test_what_the_image_copies_exists_and_is_not_ignored() -> None:
-    ignored = (ROOT / "cluster/Dockerfile.dockerignore").read_text("utf-8")
-    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M):
-        for source in sources.split():
-            assert (ROOT / source).exists(), source
-            assert f"!{source}" in ignored, source
+def test_the_build_sees_what_the_image_copies_and_nothing_else() -> None:
+    rules = (ROOT / "cluster/Dockerfile.dockerignore").read_text("utf-8").splitlines()
+    rules = [line for line in rules if line and not line.startswith("#")]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M)
+    assert rules[0] == "*", "no films, tokens or keys of a checkout get in"
+    assert set(rules[1:-1]) == {f"!{each}" for sources in copied for each in sources.split()}
+    assert rules[-1] == "**/__pycache__"
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda p: p.parent.name)

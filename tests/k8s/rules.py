@@ -18,6 +18,8 @@ MOST_WORKERS = 64
 """No group of this project may grow beyond it; a larger number is a slip."""
 ALPHA_FIELDS = ("networkPolicy", "tlsOptions", "historyServerOptions")
 """Behind feature gates that are off by default."""
+RESOURCES = {"cpu", "memory", "nvidia.com/gpu"}
+"""What a container asks for; another name is a node's that there is none of."""
 METADATA_SERVICE = "169.254.0.0/16"
 NEVER_HELPS = {2, 3, 4, 6}
 """hipray's exit codes that a second try does not change (hipray/errors.py)."""
@@ -107,6 +109,9 @@ def _check_container(container: Document) -> Iterator[str]:
     limits = container.get("resources", {}).get("limits", {})
     if not {"cpu", "memory"} <= set(limits):
         yield "has no limits"
+    asked = {*limits, *container.get("resources", {}).get("requests", {})}
+    if not asked <= RESOURCES:
+        yield f"asks for {sorted(asked - RESOURCES)}"
     if container["name"].startswith("ray-") and container["name"] != "ray-job-submitter":
         yield from _check_ray_container(container)
 
@@ -163,6 +168,8 @@ def _check_group(group: Document) -> Iterator[str]:
         asks = "nvidia.com/gpu" in container.get("resources", {}).get("limits", {})
         if asks and container["image"].endswith("-cpu"):
             yield f"group {name} asks for a GPU with the CPU image"
+        if not asks and container["image"].endswith("-gpu"):
+            yield f"group {name} has the GPU image and asks for no GPU"
 
 
 def _check_job(spec: Document) -> Iterator[str]:

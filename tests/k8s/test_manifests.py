@@ -133,6 +133,65 @@ def test_each_service_monitor_budget_and_policy_selects_pods_that_exist(overlay:
         assert own <= known, each["metadata"]["name"]
 
 
+RAY_LABELS = {
+    ("ray.io/is-ray-node", "yes"), ("ray.io/node-type", "head"), ("ray.io/node-type", "worker"),
+    ("ray.io/node-type", "redis-cleanup"),
+}  # fmt: skip
+"""What the operator itself puts on pods."""
+NEIGHBOURS = {"kube-system", "kuberay-operator", "ingress-nginx", "monitoring"}
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_policies_name_pods_and_namespaces_that_exist(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay) + build(K8S / "overlays" / overlay / "jobs")
+    pods = [pod["metadata"]["labels"] for each in documents for _, pod in list_pods(each)]
+    known = {pair for labels in pods for pair in labels.items()} | RAY_LABELS
+    for each in documents:
+        if each["kind"] != "NetworkPolicy":
+            continue
+        spec, rules = each["spec"], []
+        assert set(spec["podSelector"].get("matchLabels", {}).items()) <= known
+        for rule in spec.get("ingress", []):
+            rules += rule["from"]
+        for rule in spec.get("egress", []):
+            rules += rule["to"]
+        for peer in rules:
+            names = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            assert set(names.values()) <= NEIGHBOURS
+            assert set(names) <= {"kubernetes.io/metadata.name"}
+            if not names:
+                labels = peer.get("podSelector", {}).get("matchLabels", {})
+                assert set(labels.items()) <= known, each["metadata"]["name"]
+
+
+FIXED_SETTINGS = {
+    "AWS_DEFAULT_REGION", "RAY_USAGE_STATS_ENABLED", "NO_ALBUMENTATIONS_UPDATE", "HIPRAY_CACHE",
+}  # fmt: skip
+
+
+def test_the_settings_are_those_that_entries_and_libraries_read() -> None:
+    (settings,) = read_documents(K8S / "base/settings.yaml")
+    text = "".join(path.read_text("utf-8") for path in K8S.rglob("*.yaml"))
+    used = set(re.findall(r"\$(HIPRAY_[A-Z]+)", text))
+    assert set(settings["data"]) == used | FIXED_SETTINGS
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "hipray").rglob("*.py"))
+    assert '"HIPRAY_CACHE"' in source
+    assert settings["data"]["HIPRAY_CACHE"].startswith("/tmp/"), "a volume of the pod"
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_only_head_and_workers_have_a_role_and_only_where_there_is_a_cloud(overlay: str) -> None:
+    roles = {
+        each["metadata"]["name"]: each["metadata"].get("annotations")
+        for each in build(K8S / "overlays" / overlay)
+        if each["kind"] == "ServiceAccount"
+    }
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/hipray-worker"}
+    expected = role if overlay == "prod" else None
+    assert roles["hipray-head"] == roles["hipray-worker"] == expected
+    assert roles["hipray-submit"] is roles["hipray-redis"] is None
+
+
 def test_settings_of_kuberay_clusters_do_not_drift_apart() -> None:
     shared = ("rayVersion", "authOptions", "autoscalerOptions")
     clusters = [
@@ -173,7 +232,9 @@ def test_redis_keeps_what_the_heads_must_remember_on_a_volume() -> None:
         assert cluster_of(each)["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]
 
 
-ARGUMENTS = {"score": "--images $HIPRAY_ARCHIVE", "predict": "film.dcm", "bench": "grid"}
+ARGUMENTS = {
+    "score": "--images $HIPRAY_ARCHIVE", "predict": "film.dcm", "bench": "grid", "plan": "score",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.stem)

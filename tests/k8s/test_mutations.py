@@ -114,6 +114,7 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{CONTAINER}/image", "hipray"),
     (f"{CONTAINER}/resources/limits", None),
     (f"{CONTAINER}/resources/requests/cpu", "1"),
+    (f"{CONTAINER}/resources/limits/amd.com~gpu", "1"),
     (f"{CONTAINER}/readinessProbe", {"tcpSocket": {"port": 1}}),
     (f"{CONTAINER}/env", [{"name": "REDIS_PASSWORD", "value": "x"}]),
     (f"{CONTAINER}/securityContext/allowPrivilegeEscalation", True),
