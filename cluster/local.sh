@@ -94,7 +94,7 @@ start() {
     ${HIPRAY_LOCAL_CPUS:+--num-cpus="$HIPRAY_LOCAL_CPUS"} \
     ${HIPRAY_LOCAL_GPUS:+--num-gpus="$HIPRAY_LOCAL_GPUS"} \
     --temp-dir="$STATE/ray" --disable-usage-stats > "$STATE/start.log" 2>&1 \
-    || { cat "$STATE/start.log" >&2; exit 1; }
+    || { cat "$STATE/start.log" >&2; stop > /dev/null; exit 75; }  # what came up goes down again
   own_processes > "$STATE/processes"
   for _ in $(seq 60); do
     if answers; then

@@ -163,7 +163,7 @@ def _(config: PlanRun | PredictRun | ServeRun | StatusRun) -> list[Place]:
 
 @list_places.register
 def _(config: ScoreRun) -> list[Place]:
-    from hipray.scoring.decoder import open_output
+    from hipray.scoring.outputs import open_output
 
     return [
         Place("archive", open_store(config.images, config.storage), written=False),
