@@ -32,6 +32,7 @@ from hipray.scoring.session import (
     conclude,
     count_open_shards,
     hold_output,
+    record_letters,
 )
 from hipray.scoring.status import ProgressNote
 from hipray.storage import Lease, Store, check_store, open_store
@@ -63,9 +64,19 @@ def run_score(config: ScoreRun) -> ScoreResult:
         if not _has_nothing_new(config, archive, output, parts):
             check_store(output)
             _check_archive(config, archive, output)
-            _Submission(config, release, parts, watch, lease).run()
+            _run_or_record(_Submission(config, release, parts, watch, lease))
         seconds = time.monotonic() - started
         return conclude(config, output, release, parts, watch, seconds=seconds)
+
+
+def _run_or_record(submission: "_Submission") -> None:
+    """Run a submission; one that the store stops leaves the reasons behind."""
+    try:
+        submission.run()
+    except StorageError:
+        with suppress(StorageError):  # the first error says more
+            submission.record_letters()
+        raise
 
 
 class _Submission:
@@ -103,6 +114,10 @@ class _Submission:
         finally:
             with suppress(StorageError):  # the store's own error says more
                 self._write_note(ended=True)
+
+    def record_letters(self) -> None:
+        """Write the dead letters so far."""
+        record_letters(self._output, self._release, self._parts, self._watch)
 
     def _run_rounds(self) -> None:
         for number in range(MOST_ROUNDS):

@@ -126,6 +126,12 @@ def conclude(
     )
 
 
+def record_letters(output: Store, release: Release, parts: PartSet, watch: FailureWatch) -> None:
+    """Write the dead letters of a submission that was stopped before its end."""
+    tally = Tally(probability_columns(release))
+    write_letters(output, _list_letters(output, parts, tally, watch))
+
+
 def _list_letters(
     output: Store, parts: PartSet, tally: Tally, watch: FailureWatch
 ) -> Iterator[tuple[str, FailedFilm]]:
