@@ -21,7 +21,7 @@ from hipray.scoring.index import Index
 from hipray.scoring.lister import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table, probability_column
-from hipray.scoring.session import conclude
+from hipray.scoring.session import conclude, record_letters
 from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
 from hipray.scoring.tally import HEADLINE, Histogram
@@ -108,6 +108,18 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
     assert (letter["key"], letter["fault"]) == ("005.dcm", Fault.DENIED)
     assert letter["exception"] == "AccessDeniedError"
     assert "403 AccessDenied" in letter["message"]
+
+
+def test_a_stopped_run_leaves_its_dead_letters(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    watch = FailureWatch(0.1)
+    error = AccessDeniedError("access to a film", "403 AccessDenied", "check the policy")
+    letter = FailedFilm.of(Entry("019.dcm", 4, "e"), error, tries=1)
+    watch.add("0000-0000-00000003-x", files=5, letters=[letter], published=False)
+    record_letters(output, release, PartSet.of(release, config), watch)
+    letters = pq.read_table(io.BytesIO(output.read("dead-letters.parquet"))).to_pylist()
+    assert [row["key"] for row in letters] == ["005.dcm", "019.dcm"]
 
 
 def test_the_page_shows_the_counts_and_loads_nothing(
