@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 
 from hipray.config.jobs import ScoreRun
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
+from hipray.distributed.score import run_score  # noqa: F401 - it loads Ray, which brings psutil
 from hipray.releases.release import read_release
 from hipray.scoring.parts import PartSet, read_part
 from hipray.storage import Store, open_store
@@ -170,6 +170,8 @@ def undisturbed(
 
 
 def kill_actors(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    import psutil  # Ray brings it
+
     victims = [
         child for child in psutil.Process(driver.pid).children(recursive=True)
         if " ".join(child.cmdline()).startswith(WORKER_TITLE)
@@ -181,6 +183,8 @@ def kill_actors(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.
 
 
 def kill_driver(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
+    import psutil  # Ray brings it
+
     children = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
