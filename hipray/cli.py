@@ -135,6 +135,7 @@ def _read_config(command: Command, options: argparse.Namespace) -> Config:
         path=options.config,
         overrides=[*options.overrides, *named],
         section=command.section or options.job,
+        sections={*COMMANDS, *jobs.DemoRun.model_fields, *jobs.SkillRun.model_fields},
     )
 
 

@@ -144,7 +144,7 @@ def predict(config: PredictRun) -> None:
     tell(json.dumps(prediction.answer, indent=1))
     if prediction.overlay is not None:
         target = Path(config.overlay or f"{Path(config.file).stem}.overlay.png")
-        target.write_bytes(prediction.overlay)
+        open_store(str(target.parent)).write(target.name, prediction.overlay)
 
 
 def serve(config: ServeRun) -> None:

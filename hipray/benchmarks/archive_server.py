@@ -7,7 +7,6 @@ until its standard input is closed.
 """
 
 import json
-import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +31,6 @@ def main(job_path: str) -> None:
     )
     from werkzeug.serving import make_server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request costs time
     job = json.loads(open(job_path).read())  # noqa: PTH123, SIM115 - a small file, once
     app = _Counting(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)

@@ -5,7 +5,7 @@ Unknown keys are refused with the nearest known one. The text under a field is i
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -19,7 +19,9 @@ from hipray.errors import ConfigError
 class Config(BaseModel):
     """A frozen section of configuration; unknown keys are an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -46,17 +48,19 @@ def load_config(
     path: str | None = None,
     overrides: Sequence[str] = (),
     section: str | None = None,
+    sections: Collection[str] = (),
 ) -> ConfigT:
     """Build `model` from a preset, then a TOML file, then `a.b=c` overrides; later wins.
 
     A preset or file may serve several jobs: then a top-level table named `section` holds this
-    job's keys. Raises ConfigError naming the key, what it takes and what was given.
+    job's keys, and nothing may stand beside it but tables of the jobs in `sections`. Raises
+    ConfigError naming the key, what it takes and what was given.
     """
     values: dict[str, Any] = {}
     if preset is not None:
-        values = _own_section(read_preset(preset), section)
+        values = _own_section(read_preset(preset), section, ())
     if path is not None:
-        values = _merge(values, _own_section(_read_toml(Path(path)), section))
+        values = _merge(values, _own_section(_read_toml(Path(path)), section, sections))
     for override in overrides:
         values = _merge(values, _parse_override(override))
     return build_config(model, values)
@@ -73,12 +77,21 @@ def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         ) from None
 
 
-def _own_section(values: dict[str, Any], section: str | None) -> dict[str, Any]:
+def _own_section(
+    values: dict[str, Any], section: str | None, sections: Collection[str]
+) -> dict[str, Any]:
     if section is None or section not in values:
         return values
     own = values[section]
     if not isinstance(own, dict):
         raise ConfigError(f"a table [{section}]", f"{own!r}", "write its keys below a header")
+    strange = [key for key in values if sections and key not in sections]
+    if strange:
+        raise ConfigError(
+            f"only tables of jobs beside [{section}]",
+            ", ".join(f"'{key}'" for key in strange),
+            f"move it below [{section}] or correct its name",
+        )
     return own
 
 
@@ -94,14 +107,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    key, _, text = override.partition("=")
+    try:
+        path = tomllib.loads(f"{key} = 0")  # a name with dots stands in quotes, as in a file
+    except tomllib.TOMLDecodeError:
+        path = {}
+    if not path or "=" not in override:
         raise ConfigError("--set key.path=value", f"'{override}'", "write it so")
-    value = _parse_value(text.strip())
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    assert isinstance(value, dict)
-    return value
+    return _fill(path, _parse_value(text.strip()))
+
+
+def _fill(path: dict[str, Any], value: Any) -> dict[str, Any]:
+    """Put `value` at the end of a chain of single keys."""
+    ((key, rest),) = path.items()
+    return {key: _fill(rest, value) if isinstance(rest, dict) else value}
 
 
 def _parse_value(text: str) -> Any:

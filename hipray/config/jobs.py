@@ -3,9 +3,9 @@
 Every job names a workspace, the folder or `s3://` prefix that holds its inputs and results.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hipray.config.base import Config
 from hipray.config.evaluation import EvaluationConfig
@@ -17,6 +17,16 @@ from hipray.config.scoring import Machine, PlannedJob, RetryScope, Selection
 from hipray.config.storage import StorageSettings
 from hipray.config.tracking import Tracking
 from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
+
+ChoiceT = TypeVar("ChoiceT")
+
+
+def _once(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(given))
+
+
+Each = Annotated[tuple[ChoiceT, ...], Field(min_length=1), AfterValidator(_once)]
+"""At least one choice, each counted once."""
 
 PAPER_BACKBONES = tuple(backbone.value for backbone in Backbone)
 
@@ -114,15 +124,15 @@ class GridRun(Job):
     """Name of the run below runs/."""
     manifest: str = "manifest.parquet"
     """Manifest in the workspace; another one trains on other labels of the same hips."""
-    regions: tuple[Region, ...] = tuple(Region)
+    regions: Each[Region] = tuple(Region)
     """Regions of the grid."""
-    label_types: tuple[LabelType, ...] = tuple(LabelType)
+    label_types: Each[LabelType] = tuple(LabelType)
     """Labels of the grid."""
-    backbones: tuple[str, ...] = PAPER_BACKBONES
+    backbones: Each[str] = PAPER_BACKBONES
     """Networks of the grid: any timm names."""
-    variants: tuple[Variant, ...] = tuple(Variant)
+    variants: Each[Variant] = tuple(Variant)
     """Data variants of the grid."""
-    test_folds: tuple[int, ...] | None = None
+    test_folds: Each[int] | None = None
     """Folds that are tested; default all. `[0]` of five folds is the paper's 8:2 hold-out."""
     scaling: Scaling = Scaling()
     """How the work is spread."""

@@ -232,15 +232,9 @@ class TuneRun(Job):
         factor = Axis(low=0.0, high=2.0)
         if self.variant is Variant.ORIGINAL:
             factor = Axis(choices=(1.0,))
-        return {
-            "lr": space.lr,
-            "weight_decay": space.weight_decay,
-            "dropout": space.dropout,
-            "size_px": space.size_px,
-            "augmentation": space.augmentation or factor,
-            "freeze": space.freeze or ways,
-            "class_weighting": space.class_weighting,
-        }
+        defaults: dict[str, Axis | tuple[Value, ...]] = {"augmentation": factor, "freeze": ways}
+        axes = ((name, getattr(space, name)) for name in SearchSpace.model_fields)
+        return {name: defaults[name] if axis is None else axis for name, axis in axes}
 
 
 AUGMENTATION = ("rotation_degrees", "shift_px_at_224", "batch_scale")

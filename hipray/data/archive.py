@@ -148,7 +148,7 @@ def _read_film(
     if sidecar in listing.annotations and result.film_info is not None:
         shape = result.film_info
         annotation = read_labelme(
-            archive.read(sidecar), width=shape.width, height=shape.height, name=sidecar
+            archive.read(sidecar), width=shape.width, height=shape.height, name="annotation"
         )
     return FilmFile(key, digest_bytes(data), result, annotation)
 

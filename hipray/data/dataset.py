@@ -18,7 +18,7 @@ from PIL import Image
 
 from hipray.data.framing import Frame, Mask, Pixels
 from hipray.data.manifest import mask_column
-from hipray.digests import digest_of
+from hipray.digests import digest_of, source_digest
 from hipray.errors import DataError
 from hipray.storage import Store
 from hipray.vocab import REGIONS
@@ -74,17 +74,29 @@ def load_arrays(
     store: Store, manifest: pd.DataFrame, *, side: int, cache_dir: Path | None = None
 ) -> HipArrays:
     """Return the framed hips of `manifest`, decoding them unless this node did so before."""
-    cache_dir = cache_dir or default_cache_dir()
-    films_only = manifest[["hip_id", "pixel_sha256", *(mask_column(r) for r in REGIONS)]]
-    digest = digest_of([_digest_frame(films_only), side])[:20]
-    has_mask = manifest[[mask_column(r) for r in REGIONS]].notna().to_numpy()
-    films = _load_or_make(
-        cache_dir / f"{digest}-films.npy", lambda: _decode_films(store, manifest, side)
-    )
+    columns = [mask_column(region) for region in REGIONS]
+    films = load_films(store, manifest, side=side, cache_dir=cache_dir)
     masks = _load_or_make(
-        cache_dir / f"{digest}-masks.npy", lambda: _decode_masks(store, manifest, side)
+        _cache_path(manifest[["hip_id", *columns]], side, "masks", cache_dir),
+        lambda: _decode_masks(store, manifest, side),
     )
-    return HipArrays(films, np.asarray(masks, np.bool_), has_mask)
+    return HipArrays(films, np.asarray(masks, np.bool_), manifest[columns].notna().to_numpy())
+
+
+def load_films(
+    store: Store, manifest: pd.DataFrame, *, side: int, cache_dir: Path | None = None
+) -> Pixels:
+    """Return the framed films (N, `side`, `side`) of `manifest`, without their masks."""
+    return _load_or_make(
+        _cache_path(manifest[["hip_id", "pixel_sha256"]], side, "films", cache_dir),
+        lambda: _decode_films(store, manifest, side),
+    )
+
+
+def _cache_path(identity: pd.DataFrame, side: int, kind: str, cache_dir: Path | None) -> Path:
+    source = source_digest("data/dataset", "data/framing")
+    digest = digest_of([_digest_frame(identity), side, source])[:20]
+    return (cache_dir or default_cache_dir()) / f"{digest}-{kind}.npy"
 
 
 def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:

@@ -10,7 +10,7 @@ images/**               films; labelme JSON of the same name beside them
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -39,7 +39,7 @@ from hipray.data.manifest import MANIFEST_KEY, build_manifest, missing_column, w
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.data.rows import FilmFacts, build_row, mask_keys
+from hipray.data.rows import NO_RECORD, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import RunBusyError
 from hipray.progress import track
@@ -144,6 +144,7 @@ def _read_archive(
             rows.add(film)
             update(done)
     rows.finish()
+    flow.problems += _unmatched(table.records, flow)
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
 
@@ -232,7 +233,9 @@ class _Rows:
         )  # fmt: skip
 
     def _note(self, film: FilmFile, **outcome: Any) -> None:
-        self._files.append({"file": film.key, **outcome})
+        # a name that is no text is shown by its bytes
+        name = film.key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self._files.append({"file": name, **outcome})
 
 
 def _unsided_contours(film: FilmFile, masks: dict[Region, Any]) -> list[str]:
@@ -275,6 +278,18 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
 def read_preprocessing(workspace: Store) -> Preprocessing:
     """Return the settings that the workspace's films were ingested with."""
     return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
+
+
+def _unmatched(records: Sequence[DxaRecord], flow: Flow) -> list[str]:
+    """A table of which no record met a film is a mistake in names, not an archive without DXA."""
+    dropped = (flow.dropped[region][label].get(NO_RECORD, 0) for region in REGIONS
+               for label in LabelType)  # fmt: skip
+    if not records or not flow.hips or min(dropped) < flow.hips:
+        return []
+    return [
+        f"none of the table's {len(records)} records names one of the films or its patient: "
+        "compare its image or patient column with the file names"
+    ]
 
 
 def _count_given(

@@ -16,6 +16,9 @@ from hipray.data.framing import Pixels
 from hipray.data.near_duplicates import find_near_duplicates
 from hipray.errors import LeakageError
 
+GUARD_PX = 256
+"""Side of the frames that are compared, whatever the networks see: at 64 px the grain is gone."""
+
 
 class LeakKind(StrEnum):
     """Why two hips may not be on both sides."""
@@ -43,12 +46,17 @@ class LeakReport:
     leaks: tuple[Leak, ...]
     allowed: bool
 
+    @property
+    def overridden(self) -> bool:
+        """Whether the configuration lets through what the guard found."""
+        return self.allowed and bool(self.leaks)
+
     def counts(self) -> dict[str, int]:
         """Return the number of leaking pairs of each kind."""
         return {kind.value: sum(leak.kind is kind for leak in self.leaks) for kind in LeakKind}
 
 
-def check_split(
+def find_leaks(
     manifest: pd.DataFrame,
     split: pd.DataFrame,
     films: Pixels,
@@ -56,22 +64,29 @@ def check_split(
     settings: LeakageSettings,
     test_folds: tuple[int, ...] | None = None,
 ) -> LeakReport:
-    """Return the leaks of `split`; raise LeakageError listing them unless they are allowed.
+    """Return the leaks of `split`; only folds that are tested count.
 
-    `films` are framed hips (N, S, S) in manifest order. Only folds that are tested count.
+    `films` are hips framed at GUARD_PX (N, S, S) in manifest order.
     """
     pairs = dict(_related_pairs(manifest))
     for pair in find_near_duplicates(films, least_correlation=settings.near_duplicate_correlation):
         pairs.setdefault(pair, LeakKind.NEAR_DUPLICATE)
-    report = LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), settings.allow)
-    if report.leaks and not settings.allow:
+    return LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), settings.allow)
+
+
+def refuse_leaks(report: LeakReport, *, listed_at: str) -> None:
+    """Raise LeakageError naming the pairs unless there are none or they are allowed.
+
+    `listed_at` is where all pairs are written.
+    """
+    if report.leaks and not report.allowed:
         raise LeakageError(
             "no patient, film or copy of a film on both sides of a fold",
-            f"{len(report.leaks)} pairs: {_listing(report.leaks)}",
+            f"{len(report.leaks)} pairs: {_listing(report.leaks)}; all are in {listed_at}, and "
+            "ingest/files.parquet says which hip is which file",
             "split by patient and remove the copies, or set leakage.allow = true, which every "
             "report and card will say",
         )
-    return report
 
 
 def check_mask_origins(

@@ -4,6 +4,8 @@ from pathlib import PurePosixPath
 
 ANNOTATION_SUFFIX = ".json"
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
+FILM_SUFFIXES = (".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""Endings that are no part of a film's name; a DICOM UID has dots of its own."""
 ARCHIVE_NOTE = "archive.json"
 """File of an archive that says what it is; phantom archives carry it."""
 
@@ -28,5 +30,7 @@ def is_aside(key: str) -> bool:
 
 
 def stem(key: str) -> str:
-    """Return `key` without its suffix: what a film and its annotation share."""
-    return str(PurePosixPath(key).with_suffix(""))
+    """Return `key` without a film's or a table's suffix: what a film and its annotation share."""
+    path = PurePosixPath(key)
+    known = path.suffix.lower() in (*FILM_SUFFIXES, *TABLE_SUFFIXES)
+    return str(path.with_suffix("")) if known else key

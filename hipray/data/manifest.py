@@ -138,6 +138,21 @@ def read_manifest(store: Store, key: str = MANIFEST_KEY) -> pd.DataFrame:
     if table.num_rows == 0:
         raise DataError(f"at least one hip in {where}", "none", "see the refusals of ingest")
     frame: pd.DataFrame = table.select(MANIFEST_SCHEMA.names).cast(MANIFEST_SCHEMA).to_pandas()
+    _check_ids(frame, where)
     labels = [label_column(kind, region) for kind in LabelType for region in REGIONS]
     typed: pd.DataFrame = frame.astype(dict.fromkeys(labels, "boolean"))
     return typed
+
+
+def _check_ids(frame: pd.DataFrame, where: str) -> None:
+    for column in ("hip_id", "patient_id"):
+        missing = int(frame[column].isna().sum())
+        if missing:
+            raise DataError(
+                f"a {column} in every row of {where}", f"{missing} rows without", "ingest again"
+            )
+    repeated = frame["hip_id"][frame["hip_id"].duplicated()]
+    if len(repeated):
+        raise DataError(
+            f"each hip once in {where}", f"{repeated.iloc[0]} twice", "run `hipray ingest` again"
+        )

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import PurePosixPath
 
 from hipray.data.dxa import DxaRecord
+from hipray.data.listing import stem
 from hipray.vocab import Side
 
 Folder = tuple[str, ...]
@@ -105,7 +106,7 @@ def _pick_examination(records: list[DxaRecord], taken: date | None) -> DxaRecord
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(_plain(name)).name.rsplit(".", 1)[0].strip()
+    return PurePosixPath(stem(_plain(name))).name.strip()
 
 
 def _folder(name: str) -> Folder:

@@ -6,6 +6,7 @@ The key stays in the workspace; without it a pseudonym cannot be traced by tryin
 import hashlib
 import hmac
 import secrets
+from pathlib import Path
 
 from hipray.storage import Store
 
@@ -35,4 +36,12 @@ def load_pseudonyms(store: Store) -> Pseudonyms:
     """Return the workspace's pseudonyms; its key is made by the first who asks."""
     if not store.exists(KEY_FILE):
         store.create(KEY_FILE, secrets.token_bytes(KEY_BYTES))
+        _keep_private(store.local_path(KEY_FILE))
     return Pseudonyms(store.read(KEY_FILE))
+
+
+def _keep_private(path: Path | None) -> None:
+    """Let only the owner read the key: with it every id can be tried."""
+    if path is not None:
+        path.chmod(0o600)
+        path.parent.chmod(0o700)

@@ -30,6 +30,10 @@ CHROMA_PERCENTILE = 95.0
 MIN_TINT_VARIANCE = 0.995
 """Share of the colour variance on one axis: tinted films have > 0.998, photographs < 0.99."""
 MAX_SAMPLED_PIXELS = 100_000
+PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
+"""PhotometricInterpretation of TIFF 6.0."""
+SAMPLE_FORMAT_TAG, UNSIGNED = 339, 1
+FULL_SCALE = 65535.0
 OPAQUE_ALPHA = 128
 
 
@@ -39,7 +43,7 @@ def is_raster(data: bytes) -> bool:
 
 
 def read_raster(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessing) -> Film:
-    """Decode a PNG, JPEG or TIFF file into a film, in the polarity in which it is stored.
+    """Decode a PNG, JPEG or TIFF file into a film, in the polarity that its header states.
 
     Raises FilmRefused for what is too large, too small, bilevel, in colour or of several pages;
     Pillow raises errors of its own for damaged files.
@@ -50,6 +54,8 @@ def read_raster(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessin
         raise refuse(RefusalCode.NOT_A_RADIOGRAPH, detector="bilevel", evidence="1 bit per pixel")
     padding = _find_transparent(image)
     pixels = _read_grey(image, preprocessing)
+    if _is_white_zero(opened):
+        pixels = pixels.max() - pixels
     return Film(pixels, _build_info(opened, pixels), padding)
 
 
@@ -86,13 +92,30 @@ def _find_transparent(image: Image.Image) -> NDArray[np.bool_] | None:
 
 def _read_grey(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.float32]:
     if image.mode in (*WIDE_MODES, "L"):
-        return np.ascontiguousarray(np.asarray(image), dtype=np.float32)
+        return _read_wide(image)
     if image.mode in ("LA", "La"):
         return np.asarray(image.getchannel(0), dtype=np.float32)
     colours = np.asarray(image.convert("RGB"))
     if not preprocessing.force_colour:
         _check_colours(colours)
     return np.asarray(colours.mean(axis=2, dtype=np.float32))
+
+
+def _read_wide(image: Image.Image) -> NDArray[np.float32]:
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if values.dtype == np.int32 and tags.get(SAMPLE_FORMAT_TAG, (1,))[0] == UNSIGNED:
+        values = values.view(np.uint32)  # Pillow reads unsigned words as signed ones
+    pixels = np.ascontiguousarray(values, dtype=np.float32)
+    if values.dtype.kind == "f" and pixels.min() >= 0 and pixels.max() <= 1:
+        return pixels * FULL_SCALE  # grey values as shares of white
+    return pixels
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Whether a TIFF of more than 8 bits stores white as 0; Pillow turns the others itself."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode in WIDE_MODES and tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO
 
 
 def _check_colours(colours: NDArray[np.uint8]) -> None:

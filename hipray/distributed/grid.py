@@ -16,7 +16,7 @@ from hipray.storage import Lease, Store, acquire, check_store, holder
 from hipray.training.costs import count_films
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
-from hipray.training.preparation import Preparation, prepare, write_plan
+from hipray.training.preparation import Preparation, prepare, refuse_idle_settings, write_plan
 
 __all__ = ["GridResult", "host_lane", "run_grid"]
 
@@ -60,6 +60,7 @@ def run_grid(config: GridRun) -> GridResult:
 
 def _prepare(store: Store, config: GridRun) -> Preparation:
     """The grid's plan with the films of this archive counted, so that the longest come first."""
+    refuse_idle_settings(config)
     preparation = prepare(store, config)
     films = count_films(preparation.inputs.manifest)
     plan = order_fits(preparation.plan, config.experiment, films)

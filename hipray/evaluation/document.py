@@ -215,7 +215,7 @@ def _list_protocol(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[s
     )
     yield (
         "Threshold and calibration",
-        "chosen on the inner hips of each fit, never on test hips",
+        "never chosen on test hips: on the inner hips of each fit, or fixed by configuration",
     )
 
 
@@ -223,10 +223,13 @@ def _describe_release(release: Any, source: DataSource) -> Section:
     missing, folds = release["n_without_t_score"], release["n_folds_without_threshold"]
     sentences = (
         f"Endpoint: {release['endpoint']}. {release['n_hips']} hips of {release['n_patients']} "
-        f"patients, {release['n_positives']} positive, out of fold in {release['n_folds']} folds; "
+        f"patients, {release['n_positives']} positive, out of fold in {release['n_folds']} "
+        "(repeat, fold) pairs, each by its own ensemble: a release of several folds averages them; "
         f"{len(release['members'])} members combined by {release['combine']}: "
         f"{', '.join(release['members'])}.",
-        f"{missing} scored hips lack a T-score and are left out." if missing else "",
+        f"{missing} scored hips lack the T-score that would decide and are left out."
+        if missing
+        else "",
         f"{folds} folds had inner hips of one class and use a threshold of .5." if folds else "",
     )
     return Section(

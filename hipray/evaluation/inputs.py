@@ -23,6 +23,7 @@ class ProtocolItem(StrEnum):
     CLASSIFIER = "Classifier"
     CLASS_WEIGHTS = "Class weights"
     START_WEIGHTS = "Start weights"
+    COVARIATES = "Covariates"
     SELECTION = "Chosen on inner validation"
     FITS = "Fits"
 

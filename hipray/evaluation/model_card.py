@@ -80,10 +80,11 @@ def _answer_fixed(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
         f"{regions}",
         Topic.GOAL: "Development with internal evaluation, exploratory",
         Topic.PREDICTORS: "The pixels of one hip radiograph, in the segmented variant those inside "
-        "a predicted or given mask; no other covariate",
+        "a predicted or given mask. Covariates: "
+        + inputs.protocol.get(ProtocolItem.COVARIATES, NOT_PROVIDED),
         Topic.SOFTWARE: f"hipray {__version__}",
-        Topic.OUTPUT: "A probability per region and label; the threshold is chosen on the inner "
-        "hips of each fit",
+        Topic.OUTPUT: "A probability per region and label, and a decision; chosen on inner "
+        f"hips, never on test hips: {inputs.protocol.get(ProtocolItem.SELECTION, NOT_PROVIDED)}",
         Topic.METRICS: "Sensitivity, specificity, F1, accuracy, balanced accuracy, AUROC, Brier "
         "score, calibration slope and intercept, expected calibration error, net benefit",
         Topic.INTERNAL: "Out of fold: every hip is scored by fits that did not train on it",

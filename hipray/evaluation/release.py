@@ -211,8 +211,8 @@ def _score_worst_site(
 def _label_worst_site(manifest: pd.DataFrame, regions: Sequence[Region]) -> pd.DataFrame:
     """Return hip_id and whether min(T) <= -2.5.
 
-    Where a region's T is not reported, its own label decides: abnormal is at or below -2.5. The
-    label is missing unless every region has one or the other.
+    Where a region's T is not reported, its own label decides: abnormal is at or below -2.5. One
+    abnormal region decides; the label is missing where none is and a region has neither.
     """
     abnormal = [
         (manifest[score_column("t", region)].astype(float) <= OSTEOPOROSIS_T)
@@ -221,7 +221,8 @@ def _label_worst_site(manifest: pd.DataFrame, regions: Sequence[Region]) -> pd.D
         .fillna(manifest[label_column(LabelType.T_SCORE, region)].astype(float))
         for region in regions
     ]
-    label = pd.concat(abnormal, axis=1).max(axis=1, skipna=False)
+    sites = pd.concat(abnormal, axis=1)
+    label = sites.max(axis=1).where(sites.eq(1).any(axis=1) | sites.notna().all(axis=1))
     return pd.DataFrame({"hip_id": manifest["hip_id"], "label": label})
 
 

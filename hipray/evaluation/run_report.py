@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from hipray.config.experiment import Experiment, SplitUnit, ThresholdRule
 from hipray.config.jobs import ReportRun
 from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
@@ -20,9 +20,9 @@ from hipray.evaluation.report import build_report
 from hipray.storage import Store, open_store
 from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
 from hipray.training.plan import read_fit
-from hipray.training.preparation import read_inputs
+from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import REGIONS, Cell, Fit, Region
+from hipray.vocab import REGIONS, Cell, Fit, MaskSource, Region, Variant
 
 REPORT_FOLDER = "report"
 
@@ -36,6 +36,7 @@ def run_report(config: ReportRun) -> str:
             f"finished classifier fits in run '{config.run}'", "none", "finish the grid first"
         )
     inputs = read_inputs(store, results.config)
+    require_same_data(inputs, results.plan)
     report = build_report(
         ReportInputs(
             predictions=results.predictions,
@@ -59,13 +60,22 @@ def run_report(config: ReportRun) -> str:
 
 
 def read_flow(store: Store) -> FlowCounts:
-    """Return the counts of ingest, reasons summed over labels."""
+    """Return the counts of ingest; a reason that two labels do not share names its label."""
     flow = json.loads(store.read(FLOW_KEY))
-    dropped = {
-        region: dict(pd.DataFrame(labels).max(axis=1).astype(int)) if any(labels.values()) else {}
-        for region, labels in flow["dropped"].items()
-    }
+    dropped = {region: _list_reasons(labels) for region, labels in flow["dropped"].items()}
     return FlowCounts.from_mapping(flow | {"dropped": dropped})
+
+
+def _list_reasons(labels: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    reasons = dict.fromkeys(reason for counts in labels.values() for reason in counts)
+    listed: dict[str, int] = {}
+    for reason in reasons:
+        counts = {label: found.get(reason, 0) for label, found in labels.items()}
+        if len(set(counts.values())) == 1:
+            listed[reason] = next(iter(counts.values()))
+        else:
+            listed |= {f"{reason} ({label} label)": n for label, n in counts.items() if n}
+    return listed
 
 
 def _leak_check(results: RunResults) -> LeakCheck:
@@ -104,11 +114,7 @@ def _protocol(results: RunResults) -> dict[str, str]:
     return {
         ProtocolItem.SPLIT: f"{experiment.split.folds} folds by {experiment.split.unit}, "
         f"{experiment.split.repeats} repeats, folds tested: {tested}",
-        ProtocolItem.SEGMENTER: f"{', '.join(experiment.segmenter.archs)} with "
-        f"{experiment.segmenter.encoder}, {experiment.segmenter.size_px} px, "
-        f"weights {experiment.segmenter.weights}",
-        ProtocolItem.MASKS: f"{experiment.matting.mask}, each from a segmenter that never saw the "
-        "patient",
+        **(_describe_matting(experiment) if Variant.SEGMENTED in config.variants else {}),
         ProtocolItem.CLASSIFIER: f"{experiment.classifier.size_px} px, lr "
         f"{experiment.classifier.lr:g}, at most {experiment.classifier.epochs} epochs, "
         f"{experiment.classifier.budget}",
@@ -118,11 +124,37 @@ def _protocol(results: RunResults) -> dict[str, str]:
         },
         ProtocolItem.CLASS_WEIGHTS: f"{experiment.classifier.class_weighting}",
         ProtocolItem.START_WEIGHTS: f"{experiment.classifier.weights}",
-        ProtocolItem.SELECTION: f"epoch, threshold ({experiment.classifier.threshold}), "
-        "calibration",
+        ProtocolItem.COVARIATES: ", ".join(experiment.classifier.covariates) or "none",
+        ProtocolItem.SELECTION: _describe_selection(experiment),
         ProtocolItem.FITS: f"{len(results.fits)} classifiers, {len(results.segmenters)} segmenters "
         f"done, {results.open_fits} open",
     }
+
+
+def _describe_matting(experiment: Experiment) -> dict[str, str]:
+    settings = experiment.segmenter
+    return {
+        ProtocolItem.SEGMENTER: f"{', '.join(settings.archs)} with {settings.encoder}, "
+        f"{settings.size_px} px, weights {settings.weights}",
+        ProtocolItem.MASKS: _describe_masks(experiment),
+    }
+
+
+def _describe_masks(experiment: Experiment) -> str:
+    if experiment.matting.mask is MaskSource.TRUE:
+        return "annotated masks, in training and in test"
+    unseen = (
+        "patient" if experiment.split.unit is SplitUnit.PATIENT and not experiment.leakage.allow
+        else "film; another film of the patient may have trained it"
+    )  # fmt: skip
+    return f"{experiment.matting.mask}, each from a segmenter that never saw the {unseen}"
+
+
+def _describe_selection(experiment: Experiment) -> str:
+    rule = experiment.classifier.threshold
+    if rule is ThresholdRule.HALF:
+        return "epoch, calibration; the threshold is fixed at one half"
+    return f"epoch, threshold ({rule}), calibration"
 
 
 def _list_settings(settings: Mapping[str, Any]) -> str:

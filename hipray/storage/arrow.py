@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from hipray.config.storage import StorageSettings
+from hipray.errors import ConfigError
 
 
 def arrow_filesystem(uri: str, settings: StorageSettings) -> tuple[fs.FileSystem, str]:
@@ -15,6 +16,9 @@ def arrow_filesystem(uri: str, settings: StorageSettings) -> tuple[fs.FileSystem
     Credentials come by the usual AWS chain; AWS_ENDPOINT_URL counts where no endpoint is set.
     """
     parts = urlsplit(uri)
+    if parts.scheme not in ("", "file", "s3"):
+        raise ConfigError("a local path, file:///path or s3://bucket/prefix", f"'{uri}'",
+                          "correct the address")  # fmt: skip
     if parts.scheme != "s3":
         return fs.LocalFileSystem(), str(Path(parts.path if parts.scheme else uri).resolve())
     endpoint = settings.endpoint_url or os.environ.get("AWS_ENDPOINT_URL")

@@ -93,7 +93,12 @@ class LocalStore(Store):
     def _describe_listed(self, key: str) -> ObjectInfo | None:
         path = self._root / key
         with explained(path), suppress(FileNotFoundError):  # deleted since, or a dangling link
-            status = path.stat()
+            try:
+                status = path.stat()
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # a link that leads to itself
+                    return None
+                raise
             return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
         return None
 
@@ -165,10 +170,17 @@ def _scan_folder(path: Path) -> tuple[FolderId, tuple[str, ...]]:
     try:
         status = path.stat()
         with os.scandir(path) as entries:
-            names = [e.name + "/" * e.is_dir() for e in entries if not is_partial(e.name)]
+            names = [e.name + "/" * _is_folder(e) for e in entries if not is_partial(e.name)]
     except (FileNotFoundError, NotADirectoryError):
         return (0, 0), ()
     return (status.st_dev, status.st_ino), tuple(sorted(names))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _holds_file(folder: Path) -> bool:

@@ -101,7 +101,7 @@ class ClassifierTask:
             self.optimizer.zero_grad(set_to_none=True)
             loss = crew.weigh(
                 self._loss(self._shared, films, self._people[own], self._wanted[own]),
-                own=self._weigh(own), total=self._weigh(rows),
+                own=self._weigh(self._wanted[own]), total=self._weigh(self._wanted[rows]),
             )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -111,13 +111,15 @@ class ClassifierTask:
     def validate(self) -> float:
         """Return the mean loss on inner validation."""
         wanted = self._targets(self._inner)
-        total = 0.0
+        total = weights = 0.0
         for start in range(0, len(wanted), VALIDATION_BATCH):
             rows = slice(start, start + VALIDATION_BATCH)
             films = torch.from_numpy(self._inner.films[rows].copy())[:, None].float() / 255
             people = torch.from_numpy(self._inner.people[rows])
-            total += self._loss(self.module, films, people, wanted[rows]).item() * len(films)
-        return total / len(wanted)
+            weight = self._weigh(wanted[rows])
+            total += self._loss(self.module, films, people, wanted[rows]).item() * weight
+            weights += weight
+        return total / weights
 
     def _targets(self, views: LabelledViews) -> torch.Tensor:
         """Labels (n,), or standardised scores (n,)."""
@@ -126,13 +128,13 @@ class ClassifierTask:
             return torch.from_numpy(views.labels.copy())
         return torch.from_numpy((views.scores - scale.centre) / scale.spread).float()
 
-    def _weigh(self, rows: npt.NDArray[np.int64]) -> float:
-        """The sum of these films' weights in the loss."""
+    def _weigh(self, wanted: torch.Tensor) -> float:
+        """The sum of the weights in the loss of films with these targets (n,)."""
         if self.odds.score is not None:
-            return float(len(rows))
+            return float(len(wanted))
         normal, abnormal = self.odds.class_weights
-        positive = float(self._wanted[rows].sum())
-        return normal * (len(rows) - positive) + abnormal * positive
+        positive = float(wanted.sum())
+        return normal * (len(wanted) - positive) + abnormal * positive
 
     def _loss(
         self,

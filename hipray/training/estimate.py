@@ -23,7 +23,7 @@ from hipray.training.costs import (
 )
 from hipray.training.memory import GIB, find_largest
 from hipray.training.plan import PlannedFit, build_cells, plan_fits
-from hipray.training.preparation import chosen_folds
+from hipray.training.preparation import chosen_folds, refuse_idle_settings
 from hipray.vocab import Fit, Region
 
 __all__ = [
@@ -54,6 +54,7 @@ def describe_plan(store: Store, config: GridRun) -> str:
 
     Without a manifest in the workspace the paper's archive is planned for.
     """
+    refuse_idle_settings(config)
     archive = _read_archive(store, config.manifest)
     cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
     plan = plan_fits(

@@ -4,8 +4,9 @@ A fit's digest covers the settings, data, split and source that shape its result
 of the segmenters whose masks it uses. Equal digests are the same work, whoever does it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from hipray.config.experiment import Experiment
@@ -25,9 +26,11 @@ from hipray.vocab import (
     View,
 )
 
+NO_STARTS: Mapping[str, str] = MappingProxyType({})
+
 COMMON_SOURCE = (
-    "data/augment", "data/framing", "data/intensity", "data/splits", "training/crew",
-    "training/loop", "training/schedules", "metrics",
+    "data/augment", "data/dataset", "data/framing", "data/intensity", "data/splits",
+    "training/crew", "training/fits", "training/loop", "training/schedules", "metrics",
 )  # fmt: skip
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (
@@ -76,15 +79,17 @@ def plan_fits(
     test_folds: Sequence[int],
     has_masks: bool = True,
     films: FilmCounts = PAPER_FILMS,
+    starts: Mapping[str, str] = NO_STARTS,
 ) -> list[PlannedFit]:
     """Return all fits of a grid in the order of work, see `order_fits`.
 
-    Where the archive has no annotated mask (`has_masks`) no segmenter is planned.
+    Where the archive has no annotated mask (`has_masks`) no segmenter is planned. `starts` are
+    the digests of files of start weights.
     """
     segmenters = plan_segmenters(experiment, data=data) if has_masks else []
     mask_makers = _mask_makers(segmenters, experiment)
     classifiers = [
-        _plan_classifier(Fit(cell, repeat, fold), experiment, data, mask_makers)
+        _plan_classifier(Fit(cell, repeat, fold), experiment, data, mask_makers, starts)
         for cell in cells
         for repeat in range(experiment.split.repeats)
         for fold in test_folds
@@ -152,14 +157,17 @@ def _plan_classifier(
     experiment: Experiment,
     data: DataIdentity,
     mask_makers: dict[int, tuple[str, ...]],
+    starts: Mapping[str, str],
 ) -> PlannedFit:
+    settings = experiment.classifier_of(fit.cell.backbone)
     matted = fit.cell.variant.view is View.MATTED
     predicted = matted and experiment.matting.mask is not MaskSource.TRUE
     needs = mask_makers.get(fit.repeat, ()) if predicted else ()
     digest = digest_of(
         [
             describe_fit(fit),
-            experiment.classifier_of(fit.cell.backbone),
+            settings,
+            starts.get(settings.weights),
             experiment.matting if matted else None,
             experiment.data,
             experiment.split,

@@ -1,18 +1,28 @@
 """Everything a grid settles before a fit is trained: data, split, leak check and plan."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from hipray.classification.model import check_backbone
+from hipray.config.experiment import IMAGENET_WEIGHTS, NO_WEIGHTS
 from hipray.config.jobs import GridRun
-from hipray.data.dataset import DataIdentity, identify_data
-from hipray.data.leakage import Leak, LeakKind, LeakReport, check_split
-from hipray.data.manifest import read_manifest, read_table, write_table
+from hipray.data.dataset import DataIdentity, identify_data, load_films
+from hipray.data.leakage import (
+    GUARD_PX,
+    Leak,
+    LeakKind,
+    LeakReport,
+    find_leaks,
+    refuse_leaks,
+)
+from hipray.data.manifest import label_column, read_manifest, read_table, write_table
 from hipray.data.splits import deal_split, split_name
-from hipray.digests import digest_of, source_digest
+from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.fits import FitInputs
@@ -48,6 +58,7 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     check_tracking(config.tracking)
     manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
+    check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
     leaks = _check_leaks(store, inputs, config, data)
     return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
@@ -60,7 +71,7 @@ def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
         "data": asdict(preparation.data),
         "split_key": preparation.split_key,
         "leaks": preparation.leaks.counts(),
-        "leaks_allowed": preparation.leaks.allowed,
+        "leaks_allowed": preparation.leaks.overridden,
         "optimistic": explain_optimism(config, preparation.data),
         "source": shaping_digest(),
         "fits": dump_plan(preparation.plan),
@@ -95,11 +106,48 @@ def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
     )
 
 
+def check_labels(manifest: pd.DataFrame, config: GridRun) -> None:
+    """Raise DataError for a region and label of the grid that no network could learn."""
+    for region in config.regions:
+        for label_type in config.label_types:
+            labels = manifest[label_column(label_type, region)].dropna()
+            if labels.nunique() < 2:
+                raise DataError(
+                    f"normal and abnormal hips for {region} {label_type}",
+                    f"{int(labels.sum())} abnormal of {len(labels)} labelled hips",
+                    "leave that region or label out, or see ingest's flow for what is missing",
+                )
+
+
+def refuse_idle_settings(config: GridRun) -> None:
+    """Raise ConfigError for settings of a network that the grid does not train.
+
+    A tuned experiment may hold more networks than one grid tests.
+    """
+    idle = sorted(set(config.experiment.backbones) - set(config.backbones))
+    if idle and config.experiment.tuning is None:
+        raise ConfigError(
+            f"experiment.backbones only of the networks of the grid: {', '.join(config.backbones)}",
+            ", ".join(idle),
+            "add it to backbones or leave its settings out",
+        )
+
+
 def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = None) -> FitInputs:
     """Return the data of a grid; the split is dealt once and then read from its file."""
     manifest = read_manifest(store, config.manifest) if manifest is None else manifest
     split = _read_or_deal_split(store, config, manifest)
     return FitInputs(store, manifest, split, config.experiment)
+
+
+def require_same_data(inputs: FitInputs, plan: Mapping[str, Any]) -> None:
+    """Raise DataError where the workspace no longer holds what the run of `plan` learned from."""
+    if asdict(identify_data(inputs.manifest, inputs.split)) != plan["data"]:
+        raise DataError(
+            "the manifest and split that the run was trained on",
+            "others: the archive was ingested again since",
+            "submit the grid again; fits whose data did not change are kept",
+        )
 
 
 def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[PlannedFit]:
@@ -121,7 +169,15 @@ def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[Pl
         data=data,
         test_folds=chosen_folds(config),
         has_masks=has_masks,
+        starts=_digest_starts(config, inputs.store),
     )
+
+
+def _digest_starts(config: GridRun, store: Store) -> dict[str, str]:
+    """The content digest of each file of start weights: replaced weights are other fits."""
+    wanted = {config.experiment.classifier_of(backbone).weights for backbone in config.backbones}
+    files = wanted - {NO_WEIGHTS, IMAGENET_WEIGHTS}
+    return {key: digest_bytes(store.read(key)) for key in sorted(files)}
 
 
 def chosen_folds(config: GridRun) -> tuple[int, ...]:
@@ -156,11 +212,16 @@ def _read_or_deal_split(store: Store, config: GridRun, manifest: pd.DataFrame) -
     key = split_key(config)
     if store.exists(key):
         split: pd.DataFrame = read_table(store, key).to_pandas()
-        if set(split["hip_id"]) == set(manifest["hip_id"]):
+        if _list_hips(split) == _list_hips(manifest):
             return split
     split = deal_split(manifest, config.experiment.split)
     write_table(store, key, pa.Table.from_pandas(split, preserve_index=False))
     return split
+
+
+def _list_hips(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """Every hip with its patient: a hip that changed its patient needs another split."""
+    return set(zip(table["hip_id"], table["patient_id"], strict=True))
 
 
 def _check_leaks(
@@ -182,9 +243,12 @@ def _check_leaks(
     if store.exists(key):
         known = json.loads(store.read(key))
         leaks = [Leak(**(leak | {"kind": LeakKind(leak["kind"])})) for leak in known["leaks"]]
-        return LeakReport(tuple(leaks), known["allowed"])
-    report = check_split(
-        inputs.manifest, inputs.split, inputs.arrays.films, settings=settings, test_folds=folds
-    )
-    store.write(key, json.dumps(asdict(report)).encode())
+        report = LeakReport(tuple(leaks), known["allowed"])
+    else:
+        films = load_films(store, inputs.manifest, side=GUARD_PX)
+        report = find_leaks(
+            inputs.manifest, inputs.split, films, settings=settings, test_folds=folds
+        )
+        store.write(key, json.dumps(asdict(report), indent=1).encode())
+    refuse_leaks(report, listed_at=store.uri_of(key))
     return report

@@ -116,3 +116,27 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
     assert config.experiment.leakage.allow
     assert config.test_folds == (0,)
     assert config.experiment.split.folds == 5
+
+
+def test_a_key_with_dots_in_it_is_set_in_quotes():
+    key = 'experiment.backbones."efficientnet_b3.ra2_in1k".lr=1e-5'
+    config = load_config(GridRun, overrides=[key])
+    assert config.experiment.backbones == {"efficientnet_b3.ra2_in1k": {"lr": 1e-5}}
+
+
+def test_a_file_with_a_jobs_table_holds_nothing_that_no_job_reads(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('workspace = "out/mine"\n[gird.experiment]\n[grid]\nrun = "a"\n[report]\n')
+    with pytest.raises(ConfigError, match="found 'workspace', 'gird'"):
+        load_config(GridRun, path=str(file), section="grid", sections=("grid", "report"))
+
+
+@pytest.mark.parametrize("override", ["backbones=[]", "regions=[]", "test_folds=[]"])
+def test_a_grid_without_a_cell_is_refused(override):
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        load_config(GridRun, overrides=[override])
+
+
+def test_a_network_named_twice_is_trained_once():
+    config = load_config(GridRun, overrides=['backbones=["vgg16", "vgg16"]'])
+    assert config.backbones == ("vgg16",)

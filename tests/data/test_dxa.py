@@ -367,11 +367,14 @@ def test_osteopenia_decides_nothing_for_the_bmd_label():
     ("row", "problem"),
     [
         ("a,L,F,70,neck,-25", "row 2, column 't': expected femoral_neck t_score of -8.00 to 8.00"),
-        ("a,L,F,70,neck,abc", "row 2, column 't': expected a number, found 'abc'"),
+        ("a,L,F,70,neck,abc", "row 2, column 't': expected a number, found 3 characters of text"),
         ("a,L,1,70,neck,-1", "row 2, column 'sex': expected F or M"),
         ("a,L,F,700,neck,-1", "row 2, column 'age': expected an age of 0 to 120 years"),
         ("a,both,F,70,neck,-1", "row 2, column 'side': expected left or right"),
-        ("a,L,F,70,knee,-1", "row 2, column 'region': expected a hip region, found 'knee'"),
+        (
+            "a,L,F,70,knee,-1",
+            "row 2, column 'region': expected a hip region, found 4 characters of text",
+        ),
         ("a,L,F,70,L1-L4,-1", "row 2: a lumbar spine region"),
     ],
 )

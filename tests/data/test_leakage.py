@@ -6,7 +6,7 @@ import pytest
 
 from hipray.config.experiment import LeakageSettings, SplitSettings, SplitUnit
 from hipray.data.dataset import load_arrays
-from hipray.data.leakage import LeakKind, check_mask_origins, check_split
+from hipray.data.leakage import LeakKind, check_mask_origins, find_leaks, refuse_leaks
 from hipray.data.manifest import read_manifest
 from hipray.data.splits import deal_split
 from hipray.errors import LeakageError
@@ -15,6 +15,12 @@ from tests.data.manifests import make_manifest, make_row, make_study
 
 GUARD = LeakageSettings()
 OVERRIDE = LeakageSettings(allow=True)
+
+
+def check_split(*data, **how):
+    report = find_leaks(*data, **how)
+    refuse_leaks(report, listed_at="leaks.json")
+    return report
 
 
 @pytest.fixture(scope="module")

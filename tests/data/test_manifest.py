@@ -65,3 +65,12 @@ def test_bytes_that_are_no_parquet_are_a_data_error(store):
     store.write(MANIFEST_KEY, b"PAR1 but nothing more")
     with pytest.raises(DataError, match=r"expected a Parquet file"):
         read_table(store, MANIFEST_KEY)
+
+
+def test_a_hip_that_is_listed_twice_or_without_a_patient_is_named(store):
+    write(store, build_manifest([make_row(0, "p0"), make_row(0, "p1")]))
+    with pytest.raises(DataError, match=r"each hip once .* found h0 twice"):
+        read_manifest(store)
+    write(store, build_manifest([make_row(0, "p0"), make_row(1, None)]))
+    with pytest.raises(DataError, match=r"a patient_id in every row .* found 1 rows without"):
+        read_manifest(store)

@@ -88,3 +88,10 @@ def test_of_several_examinations_the_one_nearest_to_the_film_counts():
     assert pick_record([old, new], Side.LEFT, only_hip=True, taken=date(2020, 12, 1)) is new
     assert pick_record([old, new], Side.LEFT, only_hip=True) is None
     assert pick_record([old, LEFT], Side.LEFT, only_hip=True, taken=date(2020, 12, 1)) is None
+
+
+def test_a_name_with_dots_is_whole_but_for_a_films_ending():
+    first, second = (DxaRecord(image=f"1.2.840.{n}") for n in (1, 2))
+    index = RecordIndex([first, second], ["1.2.840.1", "1.2.840.2.png"])
+    assert index.of_film("1.2.840.1") == [first]
+    assert index.of_film("1.2.840.2.png") == [second]

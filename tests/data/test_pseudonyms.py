@@ -34,3 +34,9 @@ def test_a_workspace_makes_its_key_once_and_two_workspaces_have_different_ones(t
     assert first == again
     assert first[0] != first[1]
     assert len(stores[0].read(KEY_FILE)) == 32
+
+
+def test_only_its_owner_may_read_the_key(tmp_path):
+    load_pseudonyms(open_store(str(tmp_path)))
+    assert (tmp_path / KEY_FILE).stat().st_mode & 0o077 == 0
+    assert (tmp_path / KEY_FILE).parent.stat().st_mode & 0o077 == 0

@@ -138,3 +138,22 @@ def test_a_film_of_floats_with_holes_is_unreadable() -> None:
     holed = GREY.astype(np.float32)
     holed[5, 5] = np.nan
     assert refusal_of(encode_image(holed, "TIFF")).code is RefusalCode.UNREADABLE
+
+
+def test_a_tiff_of_sixteen_bits_that_stores_white_as_zero_is_turned() -> None:
+    wide = GREY.astype(np.uint16) * 250
+    buffer = io.BytesIO()
+    Image.fromarray(wide.max() - wide).save(buffer, "TIFF", tiffinfo={262: 0})
+    assert np.array_equal(read(buffer.getvalue()).pixels, wide)
+
+
+def test_unsigned_words_of_32_bits_keep_their_sign() -> None:
+    words = GREY.astype(np.uint32) * 2**24
+    buffer = io.BytesIO()
+    Image.fromarray(words.view(np.int32)).save(buffer, "TIFF", tiffinfo={339: 1})
+    assert np.corrcoef(read(buffer.getvalue()).pixels.ravel(), GREY.ravel())[0, 1] > 0.999
+
+
+def test_grey_values_between_nought_and_one_are_shares_of_white() -> None:
+    film = read(encode_image((GREY / 255).astype(np.float32), "TIFF"))
+    assert np.corrcoef(film.pixels.ravel(), GREY.ravel())[0, 1] > 0.999

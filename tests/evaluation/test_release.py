@@ -120,9 +120,18 @@ def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
 
 def test_hips_without_a_figure_of_both_sites_are_counted_and_left_out(manifest, predictions):
     manifest.loc[[2, 5], ["t_total_hip", "label_t_score_total_hip"]] = None
+    manifest.loc[[2, 5], "t_femoral_neck"] = -1.0
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     assert found.n_without_t == 2
     assert not {"h002", "h005"} & set(found.hips["hip_id"])
+
+
+def test_one_abnormal_site_decides_where_the_other_has_no_figure(manifest, predictions):
+    manifest.loc[2, ["t_total_hip", "label_t_score_total_hip"]] = None
+    manifest.loc[2, "t_femoral_neck"] = -3.1
+    found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
+    assert found.n_without_t == 0
+    assert found.hips.set_index("hip_id").loc["h002", "label"] == 1
 
 
 def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(manifest, predictions):

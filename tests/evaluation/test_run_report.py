@@ -6,13 +6,22 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hipray.config.experiment import Experiment
+from hipray.config.experiment import Experiment, MattingSettings, SplitSettings, SplitUnit
 from hipray.config.jobs import GridRun
 from hipray.evaluation.members import choose_members
-from hipray.evaluation.run_report import _choose_members, _protocol
+from hipray.evaluation.run_report import _choose_members, _list_reasons, _protocol
 from hipray.training.plan import describe_fit
 from hipray.training.results import RunResults
-from hipray.vocab import HEADLINE_REGIONS, Backbone, Cell, Fit, LabelType, Region, Variant
+from hipray.vocab import (
+    HEADLINE_REGIONS,
+    Backbone,
+    Cell,
+    Fit,
+    LabelType,
+    MaskSource,
+    Region,
+    Variant,
+)
 
 BACKBONES = (Backbone.VGG16, Backbone.RESNET50)
 
@@ -92,3 +101,23 @@ def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest():
     results = Planned([], ()).finish([])
     results = replace(results, config=GridRun(experiment=experiment))
     assert _protocol(results)["Classifier, vgg16"] == "lr = 1e-05, size_px = 96"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "said"),
+    [
+        (Experiment(), "never saw the patient"),
+        (Experiment(split=SplitSettings(unit=SplitUnit.IMAGE)), "never saw the film;"),
+        (Experiment(matting=MattingSettings(mask=MaskSource.TRUE)), "annotated masks"),
+    ],
+)
+def test_the_protocol_promises_no_more_of_masks_than_was_kept(experiment, said):
+    results = replace(Planned([], ()).finish([]), config=GridRun(experiment=experiment))
+    assert said in _protocol(results)["Masks"]
+
+
+def test_a_reason_that_two_labels_share_is_counted_once_and_others_name_their_label():
+    labels = {"t_score": {"no record": 3, "no T": 2}, "bmd": {"no record": 3, "no T": 1}}
+    assert _list_reasons(labels) == {
+        "no record": 3, "no T (t_score label)": 2, "no T (bmd label)": 1,
+    }  # fmt: skip

@@ -166,3 +166,12 @@ def test_a_plan_survives_its_file():
 )
 def test_a_segmenter_fit_survives_as_plain_data(fit):
     assert read_fit(describe_fit(fit)) == fit
+
+
+def test_replaced_start_weights_are_other_fits():
+    own = change("classifier", weights="start.safetensors")
+    first, same, other = (
+        classifiers(plan(own, starts={"start.safetensors": digest})) for digest in "aab"
+    )
+    assert first == same
+    assert not set(first.values()) & set(other.values())

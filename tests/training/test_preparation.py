@@ -1,5 +1,7 @@
 """What a grid settles before anything is trained."""
 
+from dataclasses import asdict, replace
+
 import pyarrow as pa
 import pytest
 
@@ -13,7 +15,13 @@ from hipray.config.experiment import (
 )
 from hipray.data.manifest import MANIFEST_SCHEMA, mask_column, read_manifest, write_table
 from hipray.errors import ConfigError, DataError, LeakageError
-from hipray.training.preparation import chosen_folds, explain_optimism, prepare
+from hipray.training.preparation import (
+    chosen_folds,
+    explain_optimism,
+    prepare,
+    refuse_idle_settings,
+    require_same_data,
+)
 from hipray.vocab import REGIONS, MaskSource, Variant
 from tests.small_workspace import EXPERIMENT, grid_config
 
@@ -119,3 +127,35 @@ def test_an_own_setting_of_an_unknown_network_is_refused(small_workspace):
     own = experiment(backbones={"vgg_16": {"lr": 1e-3}})
     with pytest.raises(ConfigError, match="backbone 'vgg_16'"):
         prepare(store, configure(store, experiment=own))
+
+
+def test_settings_of_a_network_that_is_not_trained_are_refused_unless_they_were_tuned(
+    small_workspace,
+):
+    idle = experiment(backbones={"vgg16": {"lr": 1e-5}})
+    with pytest.raises(ConfigError, match="vgg16; add it to backbones"):
+        refuse_idle_settings(configure(small_workspace.store, experiment=idle))
+    origin = TuningOrigin(run="search", split="s", repeat=0, fold=0)
+    tuned = idle.model_copy(update={"tuning": origin})
+    refuse_idle_settings(configure(small_workspace.store, experiment=tuned))
+
+
+def test_a_run_is_not_judged_by_a_manifest_that_it_did_not_learn_from(small_workspace):
+    preparation = prepare(small_workspace.store, configure(small_workspace.store))
+    plan = {"data": asdict(preparation.data)}
+    require_same_data(preparation.inputs, plan)
+    changed = replace(preparation.inputs, manifest=preparation.inputs.manifest.assign(age=50.0))
+    with pytest.raises(DataError, match="ingested again since"):
+        require_same_data(changed, plan)
+
+
+def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace):
+    store, config = small_workspace.store, configure(small_workspace.store)
+    before = prepare(store, config)
+    moved = read_manifest(store)
+    moved.loc[0, "patient_id"] = moved.loc[5, "patient_id"]
+    write_manifest(store, moved, "moved.parquet")
+    other = configure(store, manifest="moved.parquet")
+    split = prepare(store, other).inputs.split
+    assert split["patient_id"].nunique() < before.inputs.split["patient_id"].nunique()
+    prepare(store, config)  # the next tests find the split they expect

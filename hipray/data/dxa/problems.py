@@ -4,8 +4,8 @@ from collections import Counter
 
 MAX_EXAMPLES = 10
 """Lines kept per kind of problem; the rest is counted."""
-MAX_SHOWN = 24
-"""Characters shown of a cell, so that a shifted column does not print a record."""
+MAX_SHOWN = 8
+"""Most characters of a cell that is shown; letters never are: a shifted column holds names."""
 
 
 class ProblemLog:
@@ -24,8 +24,9 @@ class ProblemLog:
 
     def add_cell(self, row: int, column: str, *, expected: str, found: str) -> None:
         """Note a cell that was dropped because it is not what its column holds."""
-        shown = found if len(found) <= MAX_SHOWN else found[:MAX_SHOWN] + "..."
-        line = f"row {row}, column '{column}': expected {expected}, found '{shown}'; not used"
+        plain = len(found) <= MAX_SHOWN and not any(map(str.isalpha, found))
+        shown = f"'{found}'" if plain else f"{len(found)} characters of text"
+        line = f"row {row}, column '{column}': expected {expected}, found {shown}; not used"
         self.add(f"{column}: {expected}", line)
 
     def lines(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The figures and given labels of a row: parsed, brought to g/cm², held against the possible."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -64,12 +65,11 @@ class ResultReader:
         """Leave out label columns whose digits are more than 0 and 1: 1 may mean osteopenia."""
         for column in [c for c in self._columns if c.field in LABELS]:
             words = {row[column.index].strip() for row in rows if len(row) > column.index}
-            codes = {word for word in words if word.isdecimal()} - {"0", "1"}
+            codes = {code for word in words if (code := _read_code(word)) not in (None, 0, 1)}
             if codes:
                 self._columns.remove(column)
-                line = (
-                    f"column '{column.name}': expected 0 and 1, found also {min(codes)}; not used"
-                )
+                found = min(code for code in codes if code is not None)
+                line = f"column '{column.name}': expected 0 and 1, found also {found:g}; not used"
                 self._problems.add(f"codes {column.name}", line)
 
     def read(
@@ -133,3 +133,8 @@ def numeric_cells(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> l
     places = [c.index for c in columns if c.field in numeric]
     cells = [row[at] for row in rows for at in places if at < len(row)]
     return cells if any("," in cell for cell in cells) else []
+
+
+def _read_code(word: str) -> float | None:
+    """The number of a class code such as 2 or 2.0, or None for a word."""
+    return float(word) if re.fullmatch(r"\d+(\.0*)?", word) else None
