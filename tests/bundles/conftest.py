@@ -24,6 +24,7 @@ from hipray.bundles.golden import (
 )
 from hipray.classification.model import build_network
 from hipray.config.experiment import ClassifierSettings
+from hipray.data.images import PREPROCESSING_VERSION
 from hipray.storage import Store, open_store
 from hipray.vocab import DataSource
 from tests.small_workspace import BACKBONE
@@ -54,7 +55,7 @@ def published(tmp_path: Path) -> Published:
             "working_px": 128,
         },
         summary={"n_train": 20},
-        preprocessing_version="1",
+        preprocessing_version=PREPROCESSING_VERSION,
         data_source=DataSource.PHANTOM,
         software={"python": "3.11"},
     )

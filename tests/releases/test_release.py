@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hipray.config.experiment import MattingSettings
+from hipray.data.images import PREPROCESSING_VERSION
 from hipray.errors import BundleError, ConfigError
 from hipray.releases.release import (
     Member,
@@ -23,7 +24,8 @@ MEMBER = Member(
 )  # fmt: skip
 RELEASE = Release(
     name="small", run="grid", data_source=DataSource.PHANTOM, leaks_allowed=False,
-    preprocessing_version="1", working_px=256, segmenters=("1" * 64,), view=View.MATTED,
+    preprocessing_version=PREPROCESSING_VERSION, working_px=256, segmenters=("1" * 64,),
+    view=View.MATTED,
     matting=MattingSettings(), members=(MEMBER,), headline_threshold=0.4,
     evaluation={},
 )  # fmt: skip
