@@ -99,8 +99,8 @@ def submit_once(client: JobSubmissionClient, name: str, request: dict[str, Any])
 
 def follow(client: JobSubmissionClient, submission_id: str) -> int:
     """Show a job's output until it ends and return its exit code."""
-    heard = time.monotonic()
     asyncio.run(_show_output(client, submission_id))
+    heard = time.monotonic()  # after the output, which may last for days
     while time.monotonic() - heard < PATIENCE_S:
         try:
             info = client.get_job_info(submission_id)

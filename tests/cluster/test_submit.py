@@ -76,6 +76,23 @@ def test_the_package_travels_with_the_job_unless_the_image_has_it(submit: Module
     assert installed["entrypoint"].startswith("python /opt/hipray/jobs/grid.py")
 
 
+def test_a_job_that_runs_for_days_ends_with_its_own_code(
+    submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def get_job_info(self, submission_id: str) -> JobDetails:
+            done = _known(submission_id, JobStatus.SUCCEEDED)
+            return done.model_copy(update={"driver_exit_code": 0})
+
+    async def last_for_days(client: Client, submission_id: str) -> None:
+        clock[0] += 3 * 86400
+
+    clock = [0.0]
+    monkeypatch.setattr(submit, "_show_output", last_for_days)
+    monkeypatch.setattr(submit.time, "monotonic", lambda: clock[0])
+    assert submit.follow(Client(), "hipray-grid-abc-1") == 0
+
+
 def test_a_cluster_out_of_reach_is_worth_another_try(
     submit: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
