@@ -58,10 +58,6 @@ class FitInputs:
         """The framed hips and masks in manifest order."""
         return load_arrays(self.store, self.manifest, side=self.experiment.data.working_px)
 
-    def load(self) -> None:
-        """Decode the films now, unless this process has them already."""
-        _ = self.arrays
-
     def fold(self, fit: Fit | SegmenterFit) -> FoldIndices:
         """Return the manifest rows that train and test `fit`."""
         return fold_indices(self.manifest, self.split, repeat=fit.repeat, fold=fit.fold)

@@ -261,7 +261,6 @@ def _try_fit(planned: PlannedFit, lease: Lease, lane: _Lane) -> Ending:
     if lane.notes is not None:
         lane.notes.begin(planned.name)
     try:
-        lane.inputs.load()  # the first fit's time limit does not pay for decoding the archive
         with _guard(planned, lease, lane):
             _run_and_commit(planned, lease, lane)
     except (StoreUnavailableError, StoreFullError, AccessDeniedError):

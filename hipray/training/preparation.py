@@ -176,8 +176,15 @@ def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[Pl
 def _digest_starts(config: GridRun, store: Store) -> dict[str, str]:
     """The content digest of each file of start weights: replaced weights are other fits."""
     wanted = {config.experiment.classifier_of(backbone).weights for backbone in config.backbones}
-    files = wanted - {NO_WEIGHTS, IMAGENET_WEIGHTS}
-    return {key: digest_bytes(store.read(key)) for key in sorted(files)}
+    files = sorted(wanted - {NO_WEIGHTS, IMAGENET_WEIGHTS})
+    for key in files:
+        if not store.exists(key):
+            raise ConfigError(
+                f"weights = '{NO_WEIGHTS}', '{IMAGENET_WEIGHTS}' or a file of the workspace",
+                f"no file {store.uri_of(key)}",
+                "correct the name or put the file there",
+            )
+    return {key: digest_bytes(store.read(key)) for key in files}
 
 
 def chosen_folds(config: GridRun) -> tuple[int, ...]:

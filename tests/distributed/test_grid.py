@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import ray
+import safetensors.torch
+import torch
 
 from hipray.config.jobs import GridRun, Scaling
 from hipray.distributed.grid import GridResult, run_grid
@@ -93,11 +95,13 @@ def test_a_failing_fit_stops_no_other_and_is_named_with_its_reason(store: Store)
     broken = config.experiment.model_copy(
         update={
             "classifier": config.experiment.classifier.model_copy(
-                update={"weights": "missing/weights.safetensors"}
+                update={"weights": "weights/other.safetensors"}
             )
         }
     )
-    with pytest.raises(FitsFailedError, match=r"missing/weights\.safetensors"):
+    other_network = safetensors.torch.save({"layer.weight": torch.zeros(1)})
+    store.write("weights/other.safetensors", other_network)
+    with pytest.raises(FitsFailedError, match=r"loading state_dict"):
         run_grid(config.model_copy(update={"experiment": broken}))
     done = list(store.list("fits/done/"))
     assert len(done) == config.experiment.split.folds, "the segmenters were finished"

@@ -52,7 +52,7 @@ class Planned:
         empty = pd.DataFrame()
         return RunResults(
             plan=plan,
-            config=GridRun(backbones=BACKBONES, variants=self.variants),
+            config=GridRun(backbones=BACKBONES, variants=self.variants or tuple(Variant)),
             classifiers=[(fit, None) for fit in done],
             segmenters=[],
             predictions=empty,

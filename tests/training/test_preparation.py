@@ -159,3 +159,10 @@ def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace):
     split = prepare(store, other).inputs.split
     assert split["patient_id"].nunique() < before.inputs.split["patient_id"].nunique()
     prepare(store, config)  # the next tests find the split they expect
+
+
+def test_start_weights_that_are_not_there_are_refused_before_anything_is_trained(small_workspace):
+    settings = EXPERIMENT.classifier.model_copy(update={"weights": "gone.safetensors"})
+    config = configure(small_workspace.store, experiment=experiment(classifier=settings))
+    with pytest.raises(ConfigError, match=r"no file .*gone.safetensors"):
+        prepare(small_workspace.store, config)

@@ -193,7 +193,7 @@ def test_one_class_in_the_archive_is_refused_before_ray_is_asked(
     write_table(
         store, "ones.parquet", table.set_column(table.column_names.index(column), column, ones)
     )
-    with pytest.raises(DataError, match="normal and abnormal hips in the training part of inner"):
+    with pytest.raises(DataError, match="normal and abnormal hips for total_hip t_score"):
         prepare_search(store, _config(small_workspace, manifest="ones.parquet"))
 
 
