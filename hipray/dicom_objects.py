@@ -1,0 +1,222 @@
+"""An answer as DICOM objects of the film's own study: a structured report and a segmentation.
+
+They are filed beside the film, so they carry the identifiers that the film carries, and go only to
+the caller who sent it. Needs the package `highdicom` (`pip install 'hipray[dicomweb]'`).
+Sources: DICOM PS3.16 TID 1500 (measurement report), PS3.3 A.51 (segmentation).
+"""
+
+import io
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import generate_uid
+
+from hipray import RESEARCH_NOTICE, __version__
+from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
+from hipray.data.framing import Mask
+from hipray.data.images import ReadResult
+from hipray.pipeline import lift_masks
+from hipray.vocab import REGIONS, LabelType, Region, Side
+
+SCHEME = "99HIPRAY"
+"""Private coding scheme: regions as DXA reports cut them have no standard code."""
+
+MAKER = "hipray"
+SERIAL_NUMBER = "none"
+REPORT_SERIES, SEGMENTATION_SERIES = 9001, 9002
+"""Series numbers above those that modalities give."""
+
+LATERALITY = {Side.LEFT: ("7771000", "Left"), Side.RIGHT: ("24028007", "Right")}
+"""SNOMED CT codes of the sides."""
+
+FLAT_MM = 0.0
+"""Thickness of a projection: it has none, and a segmentation must state one."""
+
+MEANINGS = {
+    LabelType.T_SCORE: "Probability of being abnormal by T-score",
+    LabelType.BMD: "Probability of being abnormal by bone mineral density",
+}
+
+STUDY_DEFAULTS = {
+    "PatientName": "", "PatientID": "", "PatientBirthDate": "", "PatientSex": "", "StudyDate": "",
+    "StudyTime": "", "StudyID": "", "AccessionNumber": "", "ReferringPhysicianName": "",
+}  # fmt: skip
+"""Attributes that every object of a study has, known or not (type 2)."""
+
+
+def can_write() -> bool:
+    """Whether the package that writes DICOM objects is installed."""
+    return find_spec("highdicom") is not None
+
+
+def read_header(film: bytes) -> Dataset | None:
+    """Return what a DICOM film says of its study; None for another kind of file.
+
+    Give it only what the isolated reader has read: this parses in the own process.
+    """
+    try:
+        header = pydicom.dcmread(io.BytesIO(film), stop_before_pixels=True)
+    except InvalidDicomError:
+        return None
+    for name, unknown in STUDY_DEFAULTS.items():
+        if name not in header:
+            setattr(header, name, unknown)
+    for name in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if name not in header:
+            setattr(header, name, generate_uid(entropy_srcs=[header.SOPInstanceUID, name]))
+    return header
+
+
+def write_report(header: Dataset, answer: StudyAnswer) -> bytes | None:
+    """Return a structured report of each region's probability; None without any."""
+    import highdicom as hd
+
+    groups = [
+        _describe_region(header, answer, hip, region)
+        for hip in answer.hips
+        for region in hip.regions
+    ]
+    if not groups:
+        return None
+    observer = hd.sr.ObserverContext(
+        observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"),
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
+            uid=hd.UID(), manufacturer_name=MAKER, model_name=f"release {answer.release}"
+        ),
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=hd.sr.CodedConcept("DX", "DCM", "Digital Radiography"),
+        imaging_measurements=groups,
+    )
+    report = hd.sr.EnhancedSR(
+        evidence=[header],
+        content=content,
+        series_number=REPORT_SERIES,
+        series_description=RESEARCH_NOTICE[:64],
+        is_complete=False,
+        is_final=False,
+        is_verified=False,
+        institution_name=None,
+        **_made_by(),
+    )
+    return _save(report)
+
+
+def _describe_region(
+    header: Dataset, answer: StudyAnswer, hip: HipAnswer, region: RegionAnswer
+) -> Any:
+    import highdicom as hd
+
+    side = LATERALITY.get(Side(hip.side))
+    laterality = None if side is None else hd.sr.CodedConcept(side[0], "SCT", side[1])
+    site = _code(hd, region.region, region.region.display_name)
+    probability = hd.sr.Measurement(
+        name=_code(hd, f"p-{region.label_type}", MEANINGS[region.label_type]),
+        value=region.probability,
+        unit=hd.sr.CodedConcept("1", "UCUM", "no units"),
+        algorithm_id=hd.sr.AlgorithmIdentification(
+            name=f"{MAKER} {answer.release_digest[:12]}", version=__version__
+        ),
+    )
+    return hd.sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(
+            uid=hd.UID(), identifier=f"hip {hip.index} {region.region} {region.label_type}"
+        ),
+        finding_type=_code(hd, "research-only", RESEARCH_NOTICE[:64]),
+        finding_sites=[hd.sr.FindingSite(anatomic_location=site, laterality=laterality)],
+        measurements=[probability],
+        source_images=[hd.sr.SourceImageForMeasurementGroup.from_source_image(header)],
+    )
+
+
+def write_segmentation(
+    header: Dataset, result: ReadResult, masks: Mask, working_px: int
+) -> bytes | None:
+    """Return the masks (N, R, S, S) of a film's hips as a segmentation on the film's own pixels.
+
+    None where the header does not state the size of a pixel, or another size than the image has.
+    """
+    import highdicom as hd
+
+    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+    if spacing is None:
+        return None
+
+    planes = np.stack([*_lift_planes(result, masks, working_px)], axis=-1)
+    if planes.shape[:2] != (header.Rows, header.Columns):
+        return None
+    segments = [
+        _describe_segment(number, region, hip.side)
+        for number, (hip, region) in enumerate(
+            ((hip, region) for hip in result.hips for region in REGIONS), 1
+        )
+    ]
+    segmentation = hd.seg.Segmentation(
+        source_images=[header],
+        pixel_array=planes[None],
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        pixel_measures=hd.PixelMeasuresSequence(
+            pixel_spacing=[float(mm) for mm in spacing],
+            slice_thickness=FLAT_MM,
+        ),
+        series_number=SEGMENTATION_SERIES,
+        series_description=RESEARCH_NOTICE[:64],
+        software_versions=__version__,
+        device_serial_number=SERIAL_NUMBER,
+        **_made_by(),
+    )
+    return _save(segmentation)
+
+
+def _lift_planes(
+    result: ReadResult, masks: Mask, working_px: int
+) -> Iterator[npt.NDArray[np.uint8]]:
+    for index, hip in enumerate(result.hips):
+        lifted = lift_masks(hip, masks[index], working_px)
+        for region in REGIONS:
+            yield hip.geometry.unwarp_mask(lifted[region]).astype(np.uint8)
+
+
+def _describe_segment(number: int, region: Region, side: Side) -> Any:
+    import highdicom as hd
+
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=f"{side} {region.display_name}"[:64],
+        segmented_property_category=hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure"),
+        segmented_property_type=_code(hd, region, region.display_name),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=MAKER,
+            version=__version__,
+            family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
+        ),
+    )
+
+
+def _code(hd: Any, value: str, meaning: str) -> Any:
+    return hd.sr.CodedConcept(str(value)[:16], SCHEME, meaning)
+
+
+def _made_by() -> dict[str, Any]:
+    return {
+        "series_instance_uid": generate_uid(),
+        "sop_instance_uid": generate_uid(),
+        "instance_number": 1,
+        "manufacturer": MAKER,
+        "manufacturer_model_name": MAKER,
+    }
+
+
+def _save(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
