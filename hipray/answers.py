@@ -19,6 +19,18 @@ LOW_CONFIDENCE = 0.7
 
 
 @dataclass(frozen=True)
+class MemberAnswer:
+    """One network of the ensemble that answered."""
+
+    bundle: str
+    """Digest of its bundle."""
+    backbone: str
+    repeat: int
+    fold: int
+    weight: float
+
+
+@dataclass(frozen=True)
 class RegionAnswer:
     """What the release says of one region and label."""
 
@@ -31,6 +43,8 @@ class RegionAnswer:
     research_only: bool
     mask_area_fraction: float | None
     mask_confidence: float | None
+    ensemble: tuple[MemberAnswer, ...] = ()
+    """The networks that were asked."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class StudyAnswer:
     hips: tuple[HipAnswer, ...] = ()
     refusal: Refusal | None = None
     research_notice: str = RESEARCH_NOTICE
+    segmenters: tuple[str, ...] = ()
+    """Digests of the bundles that drew the masks."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -
         release_digest=release.digest,
         data_source=release.data_source.value,
         preprocessing_version=release.preprocessing_version,
+        segmenters=release.segmenters,
         hips=hips,
         refusal=result.refusal,
     )
@@ -136,6 +153,9 @@ def _answer_region(
         probability=row.probabilities[question],
         calibration="platt, fitted on inner validation",
         members=len(members),
+        ensemble=tuple(
+            MemberAnswer(m.bundle, m.backbone, m.repeat, m.fold, m.weight) for m in members
+        ),
         research_only=region.research_only,
         mask_area_fraction=row.areas[region] if row.areas else None,
         mask_confidence=row.confidence[region] if row.confidence else None,

@@ -149,6 +149,9 @@ def predict(config: PredictRun) -> None:
 
 def serve(config: ServeRun) -> None:
     """Serve a release."""
+    from hipray.serving.running import join_endpoint
+
+    join_endpoint(config)  # before Ray is imported
     from hipray.serving.serve import run_serve
 
     run_serve(config, announce=lambda where: tell(f"{where}. {RESEARCH_NOTICE}"))

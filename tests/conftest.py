@@ -104,10 +104,11 @@ def ray_session(aws_environment: None) -> Iterator[None]:
 
     from hipray.distributed.cluster import QUIET, start_here
     from hipray.distributed.loopback import SWITCH
+    from hipray.serving.running import ENVIRONMENT
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        for name, value in {**QUIET, SWITCH: "0"}.items():
+        for name, value in {**QUIET, **ENVIRONMENT, SWITCH: "0"}.items():
             patch.setenv(name, value)
         start_here(cpus=4)
         yield

@@ -14,6 +14,7 @@ from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.scoring import Machine, PlannedJob, RetryScope, Selection
+from hipray.config.serving import EndpointScaling, Pacs
 from hipray.config.storage import StorageSettings
 from hipray.config.tracking import Tracking
 from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
@@ -216,6 +217,8 @@ class ServeRun(Job):
     """Run all stages in one deployment instead of one each."""
     allowed_prefixes: tuple[str, ...] = ()
     """s3:// prefixes below which callers may name films; none by default."""
+    pacs: tuple[Pacs, ...] = ()
+    """DICOMweb archives whose films callers may name; none by default."""
     allow_phantom_release: bool = False
     """Serve a release that was trained on phantoms."""
     token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
@@ -229,7 +232,11 @@ class ServeRun(Job):
     batch_wait_s: float = Field(0.01, ge=0)
     """Longest wait for a batch to fill."""
     max_replicas: int = Field(1, ge=1)
-    """Replicas of each model stage that autoscaling may reach."""
+    """Replicas of each deployment that autoscaling may reach."""
+    scaling: EndpointScaling = EndpointScaling()
+    """Bounds of single deployments, and how fast they grow and shrink."""
+    rollout_timeout_s: float = Field(600, gt=0)
+    """Seconds that a release may take to load and answer before it is given up."""
     queue: int = Field(64, ge=1)
     """Requests that may wait before callers are told to come later."""
     request_timeout_s: float = Field(60, gt=0)

@@ -32,13 +32,16 @@ class NodeSize:
     """Empty where the node has no GPU."""
 
 
-def connect() -> None:
-    """Connect to the cluster of RAY_ADDRESS, else start Ray here; do nothing when connected."""
+def connect(*, min_cpus: int = 0) -> None:
+    """Connect to the cluster of RAY_ADDRESS, else start Ray here; do nothing when connected.
+
+    A Ray that is started says that it has `min_cpus` CPUs where the machine has fewer.
+    """
     if ray.is_initialized():
         return
     address = _cluster_address()
     if address is None:
-        start_here()
+        start_here(cpus=max(os.cpu_count() or 1, min_cpus) if min_cpus else None)
     else:
         _init(address=address)
 

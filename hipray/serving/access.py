@@ -62,12 +62,17 @@ class TokenCheck:
                 "a token_file with one sha256 of a token per line", "none", "write it first"
             )
 
+    @property
+    def is_set(self) -> bool:
+        """Whether a token is asked for at all."""
+        return self._file is not None or bool(self._fixed)
+
     def __call__(self, authorization: str | None) -> None:
         """Raise ProblemError (401) unless the header presents an accepted token.
 
         Where neither tokens nor a token file are set, all pass.
         """
-        if self._file is None and not self._fixed:
+        if not self.is_set:
             return
         added = () if self._file is None else self._file.read()
         check_token(authorization, (*self._fixed, *added))

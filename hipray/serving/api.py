@@ -3,6 +3,7 @@
     POST /v1/score        JSON {"uri": "s3://bucket/key"} or multipart field `file` -> answer
     POST /v1/score:batch  JSON {"films": [{"uri": ...}, ...]} -> one answer or problem each
     GET  /v1/models       what is served
+    GET  /metrics         Ray's Prometheus page of this node
     GET  /healthz         the process lives
     GET  /readyz          all stages have answered once
     GET  /                a page for a person; it holds nothing and asks the paths above
@@ -20,7 +21,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.serving.access import TokenCheck
@@ -29,7 +30,8 @@ from hipray.serving.audit import AuditLine
 from hipray.serving.body import read_batch, read_extras, read_request
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem
-from hipray.serving.interface import BATCH, SCORE
+from hipray.serving.interface import OPERATIONS, describe_api
+from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.patience import while_connected
 from hipray.serving.problems import Problem
@@ -65,7 +67,7 @@ class Endpoint:
                 film, request_id=line.request_id, clock=clock, extras=extras
             )
             answer = await while_connected(request, scoring)
-        line.note_answer(answer)
+        self._note(line, answer)
         return JSONResponse(answer)
 
     async def score_batch(self, request: Request) -> JSONResponse:
@@ -81,21 +83,31 @@ class Endpoint:
             answer = await while_connected(request, scoring)
         for result in answer["results"]:
             if "answer" in result:
-                line.note_answer(result["answer"])
+                self._note(line, result["answer"])
         return JSONResponse(answer)
+
+    def _note(self, line: AuditLine, answer: dict[str, Any]) -> None:
+        line.note_answer(answer)
+        request_metrics().observe_answer(answer)
 
     async def models(self) -> JSONResponse:
         """Say what is served."""
         return JSONResponse(self._service.describe())
+
+    async def metrics(self) -> PlainTextResponse:
+        """Show what Ray and hipray count on this node."""
+        return PlainTextResponse(await asyncio.to_thread(read_node_metrics))
 
     async def healthz(self) -> JSONResponse:
         """Say that the process lives."""
         return JSONResponse({"status": "live", "research_notice": RESEARCH_NOTICE})
 
     async def readyz(self) -> JSONResponse:
-        """Say whether all stages have answered; the first call makes them."""
+        """Say with which release all stages have answered."""
         await self._service.warm_up()
-        return JSONResponse({"status": "ready", "research_notice": RESEARCH_NOTICE})
+        release = self._service.release
+        told = {"release": release.name, "release_digest": release.digest}
+        return JSONResponse({"status": "ready", **told, "research_notice": RESEARCH_NOTICE})
 
     async def page(self) -> HTMLResponse:
         """Return the page for a person."""
@@ -115,7 +127,8 @@ def build_api(
         check_token(request.headers.get("authorization"))
 
     @asynccontextmanager
-    async def close_at_end(_: FastAPI) -> AsyncIterator[None]:
+    async def warm_and_close(_: FastAPI) -> AsyncIterator[None]:
+        await service.warm_up()  # a replica gets requests once it has answered one itself
         yield
         service.close()
 
@@ -125,30 +138,29 @@ def build_api(
         description=RESEARCH_NOTICE,
         docs_url=None,  # the page would load scripts from elsewhere
         redoc_url=None,
-        lifespan=close_at_end,
+        lifespan=warm_and_close,
     )
     page = build_page()
     endpoint = Endpoint(service, admission, page, max_file_bytes=max_file_bytes)
-    _add_routes(api, endpoint, {"dependencies": [Depends(require_token)]})
+    for path, described in OPERATIONS.items():
+        api.add_api_route(
+            path,
+            getattr(endpoint, described.name),
+            methods=[described.method],
+            operation_id=described.name,
+            openapi_extra=described.document(guarded=check_token.is_set),
+            dependencies=[Depends(require_token)] if described.guarded else [],
+        )
+    api.add_api_route("/", endpoint.page, methods=["GET"], include_in_schema=False)
     api.add_exception_handler(HTTPException, _answer_unrouted)
     api.add_middleware(AnswerGuard, release_digest=service.release.digest)
+    describe_api(api, guarded=check_token.is_set)
     return api
-
-
-def _add_routes(api: FastAPI, endpoint: Endpoint, guarded: dict[str, Any]) -> None:
-    for path, answer, described in (
-        ("/v1/score", endpoint.score, SCORE),
-        ("/v1/score:batch", endpoint.score_batch, BATCH),
-    ):
-        api.add_api_route(path, answer, methods=["POST"], openapi_extra=described, **guarded)
-    api.add_api_route("/v1/models", endpoint.models, methods=["GET"], **guarded)
-    api.add_api_route("/healthz", endpoint.healthz, methods=["GET"])
-    api.add_api_route("/readyz", endpoint.readyz, methods=["GET"])
-    api.add_api_route("/", endpoint.page, methods=["GET"], include_in_schema=False)
 
 
 async def _answer_unrouted(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     problem = Problem(status, UNROUTED.get(status, status.phrase), error.headers or {})
+    request.state.audit.problem = problem.code.value
     return answer_problem(problem, request.state.request_id)

@@ -1,5 +1,7 @@
 """The application: which deployments a release needs, and how each of them scales."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ray import serve
@@ -7,6 +9,8 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from hipray.config.jobs import ServeRun
+from hipray.config.serving import ReplicaBounds
+from hipray.digests import digest_of
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
@@ -29,11 +33,20 @@ and health checks pass while the queue is full."""
 CONSTRUCTOR_RETRIES = 1
 """A stage that cannot load its bundles will not load them by trying again."""
 
-UPSCALE_DELAY_S = 5.0
-"""Overload lasting this long starts a replica."""
+SURGE_PERCENT = 100
+"""New replicas start before old ones end: a changed application answers all the while, and one
+that does not start leaves the old one alone."""
 
-DOWNSCALE_DELAY_S = 120.0
-"""Idleness lasting this long ends a replica; loading models again is dear."""
+APPLICATION = "hipray"
+"""The Serve application that answers."""
+
+STAGES_PREFIX = f"{APPLICATION}-stages-"
+"""The Serve applications that hold the model stages of one release each."""
+
+INGRESS = "ingress"
+
+DRAIN_SLACK_S = 10.0
+"""Seconds above its time limit that a request of a replica that ends may take."""
 
 
 def build_app(config: ServeRun) -> Application:
@@ -42,26 +55,57 @@ def build_app(config: ServeRun) -> Application:
     There host and port are those of the file's `http_options`; give the same host here, so that
     an open service without tokens is refused. Raises ConfigError and BundleError.
     """
-    return build_application(config, read_servable(config))
+    release = read_servable(config)
+    return _bind_ingress(config, release, bind_stages(config, release))
 
 
 def read_servable(config: ServeRun) -> Release:
     """Return the release of a configuration after every check that needs no Ray."""
     check_exposure(config.host, guarded=bool(config.token_sha256 or config.token_file))
-    FilmSource(config.allowed_prefixes, config.storage, max_bytes=config.limits.max_file_bytes)
+    FilmSource(
+        config.allowed_prefixes,
+        config.storage,
+        max_bytes=config.limits.max_file_bytes,
+        archives=config.pacs,
+    )
     release = read_release(open_store(config.workspace, config.storage), config.release)
     check_servable(release, allow_phantom=config.allow_phantom_release)
     check_preprocessing(release)
     return release
 
 
-def build_application(config: ServeRun, release: Release) -> Application:
-    """Return the Serve application of a release; nothing is deployed yet.
+def name_stages(config: ServeRun, release: Release) -> str:
+    """Return the application that holds these stages: other settings are other stages."""
+    setup = describe_setup(config, release)
+    told = {"release": release.digest, "fused": config.fused, "scaling": config.scaling}
+    told |= {"batch": setup.batch, "wait_s": setup.batch_wait_s, "cpus": setup.cpus}
+    told |= {"gpus": setup.gpus, "most": config.max_replicas, "queue": config.queue}
+    return STAGES_PREFIX + digest_of(told)[:12]
+
+
+def build_stages(config: ServeRun, release: Release) -> Application:
+    """Return an application of the model stages alone; it has no route.
 
     The release is pinned: every deployment gets its text and none reads its name again.
     """
+    stages = bind_stages(config, release)
+    return stages[_root_of(stages)]
+
+
+def build_door(config: ServeRun, release: Release) -> Application:
+    """Return an application of the ingress over stages that are deployed already.
+
+    A replica of the ingress knows one release for its whole life, so that no request meets two.
+    """
+    names = {key: stage.name for key, stage in _list_stages(config, release).items()}
+    home = name_stages(config, release)
+    handles = {key: serve.get_deployment_handle(name, home) for key, name in names.items()}
+    return _bind_ingress(config, release, handles)
+
+
+def _bind_ingress(config: ServeRun, release: Release, stages: Mapping[str, Any]) -> Application:
     ingress = serve.deployment(serve.ingress()(Ingress)).options(**_ingress_options(config))
-    return ingress.bind(config, describe_setup(config, release), **bind_stages(config, release))
+    return ingress.bind(config, describe_setup(config, release), **stages)
 
 
 def describe_setup(config: ServeRun, release: Release) -> StageSetup:
@@ -77,57 +121,91 @@ def describe_setup(config: ServeRun, release: Release) -> StageSetup:
     )
 
 
-def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
-    """Return the model stages that a release needs, by the names the ingress takes them."""
-    setup = describe_setup(config, release)
-    model = _stage_options(config, gpus=config.gpus_per_stage)
+@dataclass(frozen=True)
+class _StagePlan:
+    """One model stage that a release needs."""
+
+    kind: type
+    name: str
+    bounds: ReplicaBounds
+    gpus: float
+
+
+def _list_stages(config: ServeRun, release: Release) -> dict[str, _StagePlan]:
+    """The model stages by the names that the ingress takes them; the last one is asked last."""
+    gpus, scaling = config.gpus_per_stage, config.scaling
     if config.fused:
-        return {"fused": _bind(FusedStage, "pipeline", setup, model)}
-    stages = {"classify": _bind(EnsembleStage, "ensemble", setup, model)}
+        return {"fused": _StagePlan(FusedStage, "pipeline", scaling.pipeline, gpus)}
+    stages = {}
     if release.segmenters:
-        stages["segment"] = _bind(SegmenterStage, "segmenter", setup, model)
+        stages["segment"] = _StagePlan(SegmenterStage, "segmenter", scaling.segmenter, gpus)
         if release.view is View.MATTED:
-            plain = _stage_options(config, gpus=0)
-            stages["matte"] = _bind(MattingStage, "matting", setup, plain)
+            stages["matte"] = _StagePlan(MattingStage, "matting", scaling.matting, 0)
+    stages["classify"] = _StagePlan(EnsembleStage, "ensemble", scaling.ensemble, gpus)
     return stages
 
 
-def _bind(stage: type, name: str, setup: StageSetup, options: dict[str, Any]) -> Application:
-    return serve.deployment(stage).options(name=name, **options).bind(setup)
+def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
+    """Return the model stages that a release needs, by the names the ingress takes them."""
+    setup = describe_setup(config, release)
+    bound: dict[str, Application] = {}
+    plans = _list_stages(config, release)
+    for key, plan in plans.items():
+        deployment = serve.deployment(plan.kind).options(**_stage_options(config, plan))
+        # Serve deploys what the root of an application names
+        named = {"beside": tuple(bound.values())} if key == _root_of(plans) and bound else {}
+        bound[key] = deployment.bind(setup, **named)
+    return bound
 
 
-def _stage_options(config: ServeRun, *, gpus: float) -> dict[str, Any]:
+def _root_of(stages: Mapping[str, Any]) -> str:
+    return [*stages][-1]
+
+
+def _stage_options(config: ServeRun, plan: _StagePlan) -> dict[str, Any]:
     return {
-        "ray_actor_options": {"num_cpus": config.cpus_per_stage, "num_gpus": gpus},
+        "name": plan.name,
+        "ray_actor_options": {"num_cpus": config.cpus_per_stage, "num_gpus": plan.gpus},
         "max_ongoing_requests": 2 * config.batch,
         "max_queued_requests": config.queue,
-        "max_constructor_retry_count": CONSTRUCTOR_RETRIES,
-        **_scale(config, target=config.batch),
+        **_live(config),
+        **_scale(config, plan.bounds, target=config.batch),
     }
 
 
 def _ingress_options(config: ServeRun) -> dict[str, Any]:
     running = count_running(config)
     return {
-        "name": "ingress",
+        "name": INGRESS,
         "ray_actor_options": {"num_cpus": config.cpus_per_stage},
         "max_ongoing_requests": running + config.queue + DOOR_SLACK,
         "max_queued_requests": config.queue,
-        "max_constructor_retry_count": CONSTRUCTOR_RETRIES,
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
-        **_scale(config, target=running),
+        **_live(config),
+        **_scale(config, config.scaling.ingress, target=running),
     }
 
 
-def _scale(config: ServeRun, *, target: int) -> dict[str, Any]:
-    if config.max_replicas == 1:
-        return {"num_replicas": 1}
+def _live(config: ServeRun) -> dict[str, Any]:
+    """How replicas begin and end."""
+    return {
+        "max_constructor_retry_count": CONSTRUCTOR_RETRIES,
+        "max_surge_percent": SURGE_PERCENT,
+        "graceful_shutdown_timeout_s": config.request_timeout_s + DRAIN_SLACK_S,
+    }
+
+
+def _scale(config: ServeRun, bounds: ReplicaBounds, *, target: int) -> dict[str, Any]:
+    least, most = bounds.limit(config.max_replicas)
+    if least == most:
+        return {"num_replicas": least}
     return {
         "autoscaling_config": AutoscalingConfig(
-            min_replicas=1,
-            max_replicas=config.max_replicas,
+            min_replicas=least,
+            max_replicas=most,
             target_ongoing_requests=target,
-            upscale_delay_s=UPSCALE_DELAY_S,
-            downscale_delay_s=DOWNSCALE_DELAY_S,
+            look_back_period_s=config.scaling.look_back_s,
+            upscale_delay_s=config.scaling.upscale_delay_s,
+            downscale_delay_s=config.scaling.downscale_delay_s,
         )
     }

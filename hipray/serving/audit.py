@@ -3,13 +3,13 @@
 A line never has a key, path, address or file name: they may name a patient.
 """
 
-import json
 import logging
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from hipray.serving.logs import TOLD
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +28,14 @@ class AuditLine:
 
     request_id: str
     release_digest: str
+    route: str = "none"
+    """Name of the operation; none where the path has none."""
     status: int = 0
     outcome: Outcome = Outcome.PROBLEM
     codes: list[str] = field(default_factory=list)
     """Reason codes of refused films and hips."""
+    problem: str | None = None
+    """Reason code where there is no answer."""
     films: int = 0
     """Films that the answer is about."""
     milliseconds: float = 0.0
@@ -52,15 +56,4 @@ class AuditLine:
         if 0 < self.status < 400:
             self.outcome = Outcome.REFUSED if self.codes else Outcome.ACCEPTED
         told = {k: v for k, v in asdict(self).items() if k != "started_s"}
-        logger.info("%s", json.dumps({"event": "request", **told}))
-
-
-def open_audit_log() -> None:
-    """Send the lines of this process to stderr, where Ray keeps them with the replica's log."""
-    if logger.handlers:
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+        logger.info("request", extra={TOLD: told})

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
 from hipray.data.person import Person
+from hipray.dicom_objects import can_write
 from hipray.serving.messages import Extras
 from hipray.serving.problems import ProblemError, reject
 from hipray.vocab import Sex, Side
@@ -38,10 +39,17 @@ MAX_BATCH_JSON_BYTES = MAX_BATCH_FILMS * 4096
 """Bytes of a batch's JSON body: twice the longest uri and what may be stated for each film."""
 
 SWITCH = {"true": True, "false": False}
-"""The values of `overlay` and `explain`."""
+"""The values of `overlay`, `explain` and `dicom`."""
 
 FORM_OVERHEAD_BYTES = 65_536
 """Bytes that a form may have beside its file: boundaries and part headers."""
+
+
+URI_PATTERN = (
+    r"^(s3://[^/\x00-\x1f\x7f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)+"
+    r"|dicomweb://[a-z0-9-]+(/(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){0,20}){3})$"
+)
+"""What a client may check before it asks; the service finds more."""
 
 
 class Stated(Config):
@@ -67,8 +75,9 @@ class Stated(Config):
 class ScoreRequest(Stated):
     """The JSON body of a score request."""
 
-    uri: str = Field(min_length=1, max_length=2048)
-    """s3:// address of a film below an allowed prefix."""
+    uri: str = Field(min_length=1, max_length=2048, json_schema_extra={"pattern": URI_PATTERN})
+    """s3://bucket/key below an allowed prefix, or dicomweb://NAME/STUDY/SERIES/INSTANCE of an
+    allowed archive."""
 
 
 class BatchRequest(Config):
@@ -114,26 +123,26 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
 def read_extras(query: Mapping[str, str]) -> Extras:
     """Return what a request's query asks for beside the numbers; raises ProblemError (400)."""
     try:
-        return Extras(
-            overlay=SWITCH[query.get("overlay", "false")],
-            explain=SWITCH[query.get("explain", "false")],
-        )
+        asked = {name: SWITCH[query.get(name, "false")] for name in ("overlay", "explain", "dicom")}
     except KeyError:
         raise reject(
-            HTTPStatus.BAD_REQUEST, "'overlay' and 'explain' are either 'true' or 'false'"
+            HTTPStatus.BAD_REQUEST, "'overlay', 'explain' and 'dicom' are either 'true' or 'false'"
         ) from None
+    if asked["dicom"] and not can_write():
+        raise reject(HTTPStatus.BAD_REQUEST, "this service is installed without hipray[dicomweb]")
+    return Extras(**asked)
 
 
 async def _read_json(request: Request) -> ScoreRequest:
     chunks = [chunk async for chunk in limit_body(request, MAX_JSON_BYTES)]
     with _explain_film():
-        return ScoreRequest.model_validate_json(b"".join(chunks))
+        return ScoreRequest.model_validate_json(b"".join(chunks), strict=True)
 
 
 def parse_film(fields: Mapping[str, Any]) -> ScoreRequest:
     """Return one film of a batch; raises ProblemError (400)."""
     with _explain_film():
-        return ScoreRequest.model_validate_json(json.dumps(fields))
+        return ScoreRequest.model_validate_json(json.dumps(fields), strict=True)
 
 
 @contextmanager

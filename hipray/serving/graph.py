@@ -29,6 +29,7 @@ from hipray.serving.messages import (
     SegmentedFrames,
     check_message,
 )
+from hipray.serving.retries import ask_until
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -55,9 +56,12 @@ class Graph(Protocol):
 async def call_stage(
     stage: StageCall[Asked, Answered], message: Message[Asked], clock: StepClock, step: Step
 ) -> Message[Answered]:
-    """Return a stage's answer after checking that it belongs to the message's release."""
+    """Return a stage's answer after checking that it belongs to the message's release.
+
+    A replica that dies on it costs time and not the request: another one is asked.
+    """
     with clock.measure(step):
-        answer = await stage(message)
+        answer = await ask_until(lambda: stage(message), message.deadline_s)
     check_message(answer, message.release_digest)
     return answer
 

@@ -10,6 +10,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.audit import AuditLine
+from hipray.serving.logs import TOLD
+from hipray.serving.metrics import request_metrics
 from hipray.serving.problems import DEFECT, PROBLEM_TYPE, Problem, explain
 
 CSP_HEADER = "content-security-policy"
@@ -52,7 +54,9 @@ class AnswerGuard:
         try:
             await self._answer(scope, _count_received(receive, line), _guard(send, line, added))
         finally:
+            line.route = getattr(scope.get("endpoint"), "__name__", line.route)
             line.write()
+            request_metrics().observe_request(line)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         line: AuditLine = scope["state"]["audit"]
@@ -61,7 +65,9 @@ class AnswerGuard:
         except Exception as error:
             if line.status:
                 raise
-            response = answer_problem(explain_and_log(error, line.request_id), line.request_id)
+            problem = explain_and_log(error, line.request_id)
+            line.problem = problem.code.value
+            response = answer_problem(problem, line.request_id)
             await response(scope, receive, send)
 
 
@@ -92,9 +98,10 @@ def explain_and_log(error: Exception, request_id: str) -> Problem:
     """Return what a failure means to the caller; a defect goes to the log with its traceback."""
     problem = explain(error)
     if problem is DEFECT:
-        logger.error("request %s failed", request_id, exc_info=error)
+        logger.error("request failed", exc_info=error, extra={TOLD: {"request_id": request_id}})
     elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("request %s: %s", request_id, type(error).__name__)
+        told = {"request_id": request_id, "code": problem.code, "kind": type(error).__name__}
+        logger.warning("request not answered", extra={TOLD: told})
     return problem
 
 

@@ -1,26 +1,39 @@
 """The ingress deployment: validates, fetches and decodes, and asks the model stages."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from hipray.config.jobs import ServeRun
-from hipray.releases.release import Release
+from hipray.releases.release import Release, parse_release
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
-from hipray.serving.audit import open_audit_log
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
+from hipray.serving.logs import open_logs
 from hipray.serving.readers import ReaderPool
 from hipray.serving.service import ScoringService, ServiceLimits
-from hipray.serving.source import FilmSource
+from hipray.serving.source import FilmSource, hasten
 from hipray.serving.stages import StageSetup
 
 
 def count_running(config: ServeRun) -> int:
     """Return how many requests one ingress replica works on: two batches keep a model busy."""
     return 2 * config.batch
+
+
+@dataclass(frozen=True)
+class DoorPlan:
+    """What an ingress was deployed with, so that it can be deployed again."""
+
+    config: ServeRun
+    release_text: str
+
+    def read_release(self) -> Release:
+        """Return the release it answers with."""
+        return parse_release(self.release_text.encode(), "the deployed release")
 
 
 class Ingress:
@@ -49,9 +62,10 @@ class Ingress:
                 explain=by_value(classify, "explain"),
             )
         self._config = config
+        self._plan = DoorPlan(config, setup.release_text)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
         self._service = build_service(config, release, graph)
-        open_audit_log()
+        open_logs()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that this replica runs."""
@@ -63,14 +77,24 @@ class Ingress:
             check_token=self._check_token,
         )
 
+    async def tell_plan(self) -> DoorPlan:
+        """Say what this replica was deployed with."""
+        return self._plan
+
 
 def build_service(config: ServeRun, release: Release, graph: Graph) -> ScoringService:
     """Return the service of one release over its stages; raises ConfigError."""
     limits = config.limits
+    storage = hasten(config.storage, config.request_timeout_s)
     return ScoringService(
         release,
         graph,
-        source=FilmSource(config.allowed_prefixes, config.storage, max_bytes=limits.max_file_bytes),
+        source=FilmSource(
+            config.allowed_prefixes,
+            storage,
+            max_bytes=limits.max_file_bytes,
+            archives=config.pacs,
+        ),
         readers=ReaderPool(limits, release.preprocessing, readers=config.readers),
         limits=ServiceLimits(
             timeout_s=config.request_timeout_s,

@@ -1,9 +1,14 @@
-"""What the OpenAPI document says of the bodies and parameters of the interface."""
+"""What the OpenAPI document says: each operation with its bodies, answers and problems."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, TypeAdapter
 
+from hipray.answers import StudyAnswer
+from hipray.releases.release import Release
 from hipray.serving.body import (
     FILE_FIELD,
     FORM_TYPE,
@@ -12,32 +17,132 @@ from hipray.serving.body import (
     ScoreRequest,
     Stated,
 )
+from hipray.serving.clock import Step
+from hipray.serving.problems import PROBLEM_TYPE, ProblemCode
+
+Schema = dict[str, Any]
+
+BEARER = "bearer"
+
+FILE: Schema = {"type": "string", "format": "binary"}
+BASE64: Schema = {"type": ["string", "null"], "contentEncoding": "base64"}
+TIMINGS: Schema = {
+    "type": "object",
+    "description": "Milliseconds of each step; which there are depends on the graph.",
+    "properties": {step.value: {"type": "number", "minimum": 0} for step in Step},
+    "required": [Step.TOTAL.value],
+    "additionalProperties": False,
+}
+PROBLEM_MEMBERS: Schema = {
+    "title": {"type": "string"},
+    "status": {"type": "integer"},
+    "detail": {"type": "string"},
+    "code": {"enum": [code.value for code in ProblemCode]},
+}
 
 
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a model with its definitions in place: OpenAPI has them elsewhere."""
-    schema = model.model_json_schema()
+def _object(required: Schema, **optional: Schema) -> Schema:
+    members = {**required, **optional}
+    return {"type": "object", "properties": members, "required": [*required]}
+
+
+def _inline(schema: Schema) -> Schema:
+    """A JSON schema with its definitions in place: OpenAPI has them elsewhere."""
     known = {f"#/$defs/{name}": body for name, body in schema.pop("$defs", {}).items()}
 
     def fill(node: Any) -> Any:
         if isinstance(node, dict):
             target = known.get(node.get("$ref", ""), {})
-            return {k: fill(v) for k, v in (target | node).items() if k != "$ref"}
+            merged = {k: fill(v) for k, v in (target | node).items() if k != "$ref"}
+            if "prefixItems" in merged:  # tuples of one kind; many readers know lists only
+                merged["items"] = merged.pop("prefixItems")[0]
+            return merged
         return [fill(item) for item in node] if isinstance(node, list) else node
 
-    filled: dict[str, Any] = fill(schema)
+    filled: Schema = fill(schema)
     return filled
 
 
-def _switch(name: str, description: str) -> dict[str, Any]:
+def _schema_of(model: type[BaseModel]) -> Schema:
+    return _inline(model.model_json_schema())
+
+
+def _form_fields() -> Schema:
+    """What a form may state: a field is left out instead of being null."""
+    fields: Schema = {}
+    for name, told in _schema_of(Stated)["properties"].items():
+        choices = [each for each in told.get("anyOf", [told]) if each.get("type") != "null"]
+        fields[name] = {**choices[0], "description": told.get("description", "")}
+    return fields
+
+
+def _answer_schema() -> Schema:
+    study = _inline(TypeAdapter(StudyAnswer).json_schema(mode="serialization"))
+    region = study["properties"]["hips"]["items"]["properties"]["regions"]["items"]
+    region["properties"] |= {
+        "explanation": {
+            "type": ["object", "null"],
+            "properties": {
+                "png": {"type": "string", "contentEncoding": "base64"},
+                "method": {"type": "string"},
+                "members": {"type": "integer"},
+            },
+        },
+        "explanation_reason": {"type": ["string", "null"]},
+    }
+    return study
+
+
+ANSWER = _answer_schema()
+REQUEST_ID: Schema = {"type": "string", "format": "uuid"}
+FILM_ANSWER: Schema = {
+    **ANSWER,
+    "properties": {
+        **ANSWER["properties"],
+        "request_id": REQUEST_ID,
+        "timings_ms": TIMINGS,
+        "overlay_png": BASE64,
+        "dicom_sr": BASE64,
+        "dicom_seg": BASE64,
+    },
+    "required": [*ANSWER["properties"], "request_id", "timings_ms"],
+}
+FILM_RESULT: Schema = {
+    "oneOf": [
+        _object({"answer": {**ANSWER, "required": [*ANSWER["properties"]]}}),
+        _object({"problem": _object(PROBLEM_MEMBERS)}),
+    ]
+}
+PROBLEM: Schema = _object(
+    {
+        "type": {"type": "string"},
+        **PROBLEM_MEMBERS,
+        "request_id": REQUEST_ID,
+        "research_notice": {"type": "string"},
+    }
+)
+STATE: Schema = _object({"status": {"type": "string"}, "research_notice": {"type": "string"}})
+READY: Schema = _object(
+    {
+        **STATE["properties"],
+        "release": {"type": "string"},
+        "release_digest": {"type": "string"},
+    }
+)
+MODELS: Schema = _schema_of(Release)
+MODELS["properties"]["digest"] = {"type": "string"}
+
+
+def _switch(name: str, description: str) -> Schema:
     schema = {"type": "boolean", "default": False}
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-SCORE = {
+SCORE: Schema = {
     "parameters": [
         _switch("overlay", "Add the hips with their contours as PNG, base64."),
         _switch("explain", "Add a Grad-CAM heat map of each region as PNG, base64."),
+        _switch("dicom", "Add a structured report and a segmentation as DICOM, base64."),
     ],
     "requestBody": {
         "required": True,
@@ -45,37 +150,114 @@ SCORE = {
             JSON_TYPE: {"schema": _schema_of(ScoreRequest)},
             FORM_TYPE: {
                 "schema": {
-                    "type": "object",
-                    "properties": {
-                        FILE_FIELD: {"type": "string", "format": "binary"},
-                        **_schema_of(Stated)["properties"],
-                    },
-                    "required": [FILE_FIELD],
+                    **_object(
+                        {FILE_FIELD: {"type": "string", "format": "binary"}}, **_form_fields()
+                    ),
+                    "additionalProperties": False,
                 }
             },
         },
     },
 }
 
-BATCH = {
+BATCH: Schema = {
     "requestBody": {
         "required": True,
         "content": {
             JSON_TYPE: {
                 "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["films"],
-                    "properties": {
-                        "films": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": MAX_BATCH_FILMS,
-                            "items": _schema_of(ScoreRequest),
+                    **_object(
+                        {
+                            "films": {
+                                "type": "array",
+                                "minItems": 1,
+                                "maxItems": MAX_BATCH_FILMS,
+                                "items": {
+                                    "type": "object",
+                                    "description": "As the body of a score request; one that is "
+                                    "not is a problem of that film alone.",
+                                },
+                            }
                         }
-                    },
+                    ),
+                    "additionalProperties": False,
+                    "example": {"films": [{"uri": "s3://bucket/key", "side": "left"}]},
                 }
             }
         },
     }
 }
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One path: the method of `Endpoint` that answers, and what the document says of it."""
+
+    name: str
+    answer: Schema | None
+    """Schema of its JSON; None for plain text."""
+    method: str = "GET"
+    guarded: bool = False
+    request: Schema = field(default_factory=dict)
+    problems: tuple[int, ...] = (500, 503)
+
+    def document(self, *, guarded: bool) -> Schema:
+        """Return the operation object; `guarded` tells whether the service has tokens."""
+        kind = "text/plain" if self.answer is None else JSON_TYPE
+        body = {"schema": self.answer or {"type": "string"}}
+        statuses = [*self.problems, *([401] if guarded and self.guarded else [])]
+        told = {
+            **self.request,
+            "responses": {
+                "200": {"description": "The answer.", "content": {kind: body}},
+                **{str(status): PROBLEM_RESPONSE for status in sorted(statuses)},
+            },
+        }
+        return {**told, "security": [{BEARER: []}]} if guarded and self.guarded else told
+
+
+PROBLEM_RESPONSE: Schema = {
+    "description": "A problem (RFC 9457).",
+    "content": {PROBLEM_TYPE: {"schema": PROBLEM}},
+}
+
+FILM_PROBLEMS = (400, 403, 404, 413, 415, 500, 502, 503)
+BATCH_ANSWER = _object(
+    {
+        "request_id": REQUEST_ID,
+        "release_digest": {"type": "string"},
+        "results": {"type": "array", "items": FILM_RESULT},
+        "timings_ms": TIMINGS,
+    }
+)
+
+OPERATIONS = {
+    "/v1/score": Operation("score", FILM_ANSWER, "POST", True, SCORE, FILM_PROBLEMS),
+    "/v1/score:batch": Operation(
+        "score_batch", BATCH_ANSWER, "POST", True, BATCH, (400, 413, 415, 500, 503)
+    ),
+    "/v1/models": Operation("models", MODELS, guarded=True),
+    "/metrics": Operation("metrics", None, guarded=True),
+    "/healthz": Operation("healthz", STATE),
+    "/readyz": Operation("readyz", READY),
+}
+
+
+def describe_api(api: FastAPI, *, guarded: bool) -> None:
+    """Make the document say how callers identify themselves, and what FastAPI adds by itself."""
+
+    def build() -> Schema:
+        if api.openapi_schema is None:
+            document = get_openapi(
+                title=api.title,
+                version=api.version,
+                description=api.description,
+                routes=api.routes,
+            )
+            if guarded:
+                scheme = {"type": "http", "scheme": "bearer"}
+                document.setdefault("components", {})["securitySchemes"] = {BEARER: scheme}
+            api.openapi_schema = document
+        return api.openapi_schema
+
+    api.openapi = build  # type: ignore[method-assign]

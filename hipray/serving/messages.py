@@ -12,24 +12,12 @@ import numpy.typing as npt
 
 from hipray.answers import HipRow
 from hipray.data.framing import Mask
-from hipray.errors import HiprayError
 from hipray.pipeline import Explanations, FramedHips, Views
 from hipray.segmentation.segmenter import Segmentation
+from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 
 Body = TypeVar("Body")
 NewBody = TypeVar("NewBody")
-
-
-class ForeignReleaseError(HiprayError):
-    """A message belongs to another release: two releases never mix in one answer."""
-
-
-class DeadlinePassedError(HiprayError):
-    """Nobody waits for this answer any more."""
-
-
-class MalformedMessageError(HiprayError):
-    """A message does not have the shape that its stage takes."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +90,13 @@ class Extras:
     """The hips with the contours of their regions."""
     explain: bool = False
     """A heat map on each region's view."""
+    dicom: bool = False
+    """A structured report and a segmentation of the film's own study."""
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the masks must come along."""
+        return self.overlay or self.dicom
 
 
 NUMBERS_ONLY = Extras()

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from hipray.serving.problems import Problem, ProblemError
+from hipray.serving.problems import Problem, ProblemCode, ProblemError
 
 Result = TypeVar("Result")
 
-GONE = Problem(HTTPStatus.BAD_REQUEST, "the caller hung up before the answer")
+GONE = Problem(
+    HTTPStatus.BAD_REQUEST, "the caller hung up before the answer", {}, ProblemCode.CALLER_GONE
+)
 """For the audit line; nobody reads it."""
 
 

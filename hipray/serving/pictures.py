@@ -1,9 +1,12 @@
-"""The pictures of an answer: contours per film, heat per region, as base64 of PNG (RFC 4648)."""
+"""What a caller may ask for beside the numbers, as base64 (RFC 4648): contours and heat as PNG, and
+DICOM objects."""
 
 from base64 import b64encode
 from typing import Any
 
+from hipray.answers import StudyAnswer
 from hipray.data.images import ReadResult
+from hipray.dicom_objects import read_header, write_report, write_segmentation
 from hipray.explanation import HeatMap
 from hipray.overlay import draw_heat, draw_overlay
 from hipray.pipeline import Explanations
@@ -31,6 +34,26 @@ def add_pictures(
                 region.update(_explain(film.explanations, hip["index"], region))
 
 
+def add_objects(
+    answer: dict[str, Any],
+    *,
+    film: bytes,
+    study: StudyAnswer,
+    result: ReadResult,
+    scored: ScoredFilm | None,
+    working_px: int,
+) -> None:
+    """Add the answer as DICOM objects; null where the film is no DICOM or has no numbers."""
+    header = read_header(film) if scored is not None else None
+    packed = scored.segmentation if scored is not None else None
+    report = segmentation = None
+    if header is not None:
+        report = write_report(header, study)
+        if packed is not None:
+            segmentation = write_segmentation(header, result, packed.unpack().masks, working_px)
+    answer["dicom_sr"], answer["dicom_seg"] = _encode(report), _encode(segmentation)
+
+
 def _explain(explanations: Explanations, hip: int, region: dict[str, Any]) -> dict[str, Any]:
     question = Region(region["region"]), LabelType(region["label_type"])
     found = explanations[question][hip]
@@ -44,5 +67,5 @@ def _draw(found: HeatMap) -> dict[str, Any] | None:
     return {"png": picture, "method": METHOD, "members": found.members}
 
 
-def _encode(picture: bytes | None) -> str | None:
-    return None if picture is None else b64encode(picture).decode("ascii")
+def _encode(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode("ascii")

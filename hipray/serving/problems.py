@@ -6,15 +6,11 @@ carry the request id instead.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    ReplicaUnavailableError,
-)
+from ray.serve.exceptions import BackPressureError
 
 from hipray import RESEARCH_NOTICE
 from hipray.errors import (
@@ -24,13 +20,52 @@ from hipray.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hipray.serving.messages import DeadlinePassedError, ForeignReleaseError
+from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError
+from hipray.serving.retries import REPLICA_LOST
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
 
 PROBLEM_TYPE = "application/problem+json"
 
 RETRY_AFTER_S = 2
 """Seconds after which a caller who was told to come later may try again."""
+
+
+class ProblemCode(StrEnum):
+    """Why a request has no answer, for programs; details are for people."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN_URI = "forbidden_uri"
+    NO_SUCH_PATH = "no_such_path"
+    NO_SUCH_METHOD = "no_such_method"
+    MISSING_OBJECT = "missing_object"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_TYPE = "unsupported_type"
+    OVERLOADED = "overloaded"
+    TOO_SLOW = "too_slow"
+    REPLICA_LOST = "replica_lost"
+    RELEASE_CHANGES = "release_changes"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_DENIES = "store_denies"
+    STORE_FAILS = "store_fails"
+    NO_DECODER = "no_decoder"
+    NO_METRICS = "no_metrics"
+    CALLER_GONE = "caller_gone"
+    DEFECT = "defect"
+
+
+CODE_OF_STATUS = {
+    HTTPStatus.BAD_REQUEST: ProblemCode.INVALID_REQUEST,
+    HTTPStatus.UNAUTHORIZED: ProblemCode.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN: ProblemCode.FORBIDDEN_URI,
+    HTTPStatus.NOT_FOUND: ProblemCode.NO_SUCH_PATH,
+    HTTPStatus.METHOD_NOT_ALLOWED: ProblemCode.NO_SUCH_METHOD,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ProblemCode.TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ProblemCode.UNSUPPORTED_TYPE,
+    HTTPStatus.SERVICE_UNAVAILABLE: ProblemCode.OVERLOADED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: ProblemCode.DEFECT,
+}
+"""What a status means where nothing more is known."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +75,12 @@ class Problem:
     status: HTTPStatus
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    named: ProblemCode | None = None
+
+    @property
+    def code(self) -> ProblemCode:
+        """The code of this problem, or that of its status."""
+        return self.named or CODE_OF_STATUS.get(self.status, ProblemCode.INVALID_REQUEST)
 
     def as_dict(self, request_id: str) -> dict[str, Any]:
         """Return the members of the problem document (RFC 9457, section 3.1)."""
@@ -47,6 +88,7 @@ class Problem:
             "type": "about:blank",
             "title": self.status.phrase,
             "status": self.status.value,
+            "code": self.code.value,
             "detail": self.detail,
             "request_id": request_id,
             "research_notice": RESEARCH_NOTICE,
@@ -66,12 +108,18 @@ def reject(status: HTTPStatus, detail: str) -> ProblemError:
     return ProblemError(Problem(status, detail))
 
 
-def come_later(detail: str) -> Problem:
+def come_later(detail: str, code: ProblemCode = ProblemCode.OVERLOADED) -> Problem:
     """Return a 503 that says when to try again."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_S)})
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers, code)
 
 
-TOO_SLOW = Problem(HTTPStatus.GATEWAY_TIMEOUT, "no answer within the time limit of this service")
+def blame_store(detail: str, code: ProblemCode) -> Problem:
+    """Return a 502: neither the caller nor waiting can help."""
+    return Problem(HTTPStatus.BAD_GATEWAY, detail, {}, code)
+
+
+TOO_SLOW = come_later("no answer within the time limit of this service", ProblemCode.TOO_SLOW)
 DEFECT = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of this service; report the request id"
 )
@@ -85,24 +133,37 @@ PROBLEMS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Pro
         ObjectTooLargeError,
         Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the object exceeds the size limit"),
     ),
-    (NotFoundError, Problem(HTTPStatus.NOT_FOUND, "there is no object at this uri")),
-    (StoreUnavailableError, come_later("the store throttles or is out of reach")),
+    (
+        NotFoundError,
+        Problem(
+            HTTPStatus.NOT_FOUND, "there is no object at this uri", {}, ProblemCode.MISSING_OBJECT
+        ),
+    ),
+    (
+        StoreUnavailableError,
+        come_later("the store throttles or is out of reach", ProblemCode.STORE_UNAVAILABLE),
+    ),
     (
         AccessDeniedError,
-        Problem(HTTPStatus.BAD_GATEWAY, "the store denies this service access; tell its operator"),
+        blame_store(
+            "the store denies this service access; tell its operator", ProblemCode.STORE_DENIES
+        ),
     ),
     (
         StorageError,
-        Problem(HTTPStatus.BAD_GATEWAY, "the store could not answer; tell the operator"),
+        blame_store("the store could not answer; tell the operator", ProblemCode.STORE_FAILS),
     ),
-    (DataError, come_later("no decoder process can be started; tell the operator")),
-    ((DeadlinePassedError, TimeoutError), TOO_SLOW),
-    (ForeignReleaseError, come_later("another release is being deployed")),
-    (BackPressureError, come_later("a model stage is at its limit")),
     (
-        (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError),
-        come_later("a model stage is being restarted"),
+        DataError,
+        come_later("no decoder process can be started; tell the operator", ProblemCode.NO_DECODER),
     ),
+    ((DeadlinePassedError, TimeoutError), TOO_SLOW),
+    (
+        ForeignReleaseError,
+        come_later("another release is being deployed", ProblemCode.RELEASE_CHANGES),
+    ),
+    (BackPressureError, come_later("a model stage is at its limit")),
+    (REPLICA_LOST, come_later("a model stage is being restarted", ProblemCode.REPLICA_LOST)),
 )
 """What each failure means to a caller; the first line that fits counts."""
 

@@ -2,7 +2,8 @@
 
 import ipaddress
 import logging
-import re
+import math
+import os
 import signal
 import socket
 import threading
@@ -16,11 +17,13 @@ from ray import serve
 
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import connect
-from hipray.errors import HiprayError
 from hipray.releases.release import Release
-from hipray.serving.app import build_application, read_servable
-
-APPLICATION = "hipray"
+from hipray.serving.access import check_exposure
+from hipray.serving.app import APPLICATION, read_servable
+from hipray.serving.ingress import DoorPlan
+from hipray.serving.rollout import QUIET, ServingError, deploy, end_stages, read_running
+from hipray.serving.running import ENVIRONMENT, RunningEndpoint, forget_endpoint, note_endpoint
+from hipray.storage import Store, open_store
 
 READY_S = 120.0
 """Seconds that a deployed application may take to answer on its port."""
@@ -33,16 +36,7 @@ TIMEOUT_SLACK_S = 5.0
 STOP = (signal.SIGINT, signal.SIGTERM)
 """What a terminal and a container's runtime end a service with."""
 
-QUIET = {"log_level": "WARNING", "enable_access_log": False}
-"""Serve's access log has paths and queries; hipray logs request ids instead."""
-
 logger = logging.getLogger(__name__)
-
-
-class ServingError(HiprayError):
-    """The endpoint did not start."""
-
-    exit_code = 9
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,18 @@ class ServedEndpoint:
     release: str
     release_digest: str
     owns_ray: bool
-    """Whether Ray was started for this endpoint and ends with it."""
+    """Whether this process connected to Ray for this endpoint and leaves it with it."""
+    note: tuple[Store, int] | None = None
+    """The workspace and port under which the endpoint is noted."""
 
     def shutdown(self) -> None:
         """Stop answering, and end what was started for it; other Serve applications stay."""
         if not ray.is_initialized():
             return
+        if self.owns_ray and self.note is not None:
+            forget_endpoint(*self.note)
         serve.delete(APPLICATION)
+        end_stages()
         if not serve.status().applications:
             serve.shutdown()
         if self.owns_ray:
@@ -84,55 +83,85 @@ class ServedEndpoint:
 def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info) -> ServedEndpoint:
     """Serve a release over HTTP; `announce` is told the address once every stage has answered.
 
-    Blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
-    would be open to other machines or not servable, BundleError and ServingError.
+    Where an endpoint answers already, the release takes its place and the call returns; else it
+    blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
+    would be open to other machines or not servable, BundleError, ServingError and RolloutError.
     """
     release = read_servable(config)
+    store = open_store(config.workspace, config.storage)
     owns_ray = not ray.is_initialized()
-    connect()
-    host, port = config.host, config.port or _find_free_port(config.host)
-    endpoint = ServedEndpoint(_url_of(host, port), release.name, release.digest, owns_ray)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    connect(min_cpus=_count_cpus(config))
+    before = read_running()
+    if before is not None:
+        return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
+    port = config.port or _find_free_port(config.host)
+    config = config.model_copy(update={"port": port})
+    url = _url_of(config.host, port)
+    endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
     try:
-        _start_serve(config, host=host, port=port)
+        _start_serve(config)
         deploy(config, release)
         _wait_until_ready(endpoint)
     except BaseException:
         endpoint.shutdown()
         raise
+    if owns_ray:
+        address = ray.get_runtime_context().gcs_address
+        note_endpoint(store, RunningEndpoint(url=url, ray_address=address), port)
     announce(f"release {release.name} ({release.digest[:12]}) answers at {endpoint.url}/v1/score")
     if config.block:
         endpoint.wait()
     return endpoint
 
 
-def _start_serve(config: ServeRun, *, host: str, port: int) -> None:
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
-    http = {"host": host, "port": port, "request_timeout_s": timeout_s}
-    serve.start(http_options=http, logging_config=QUIET)
-
-
-def deploy(
-    config: ServeRun, release: Release, *, name: str = APPLICATION, route_prefix: str = "/"
-) -> None:
-    """Deploy a release on the running Serve; raises ServingError with a stage's own reason."""
-    application = build_application(config, release)
+def _replace(
+    config: ServeRun,
+    release: Release,
+    before: DoorPlan,
+    *,
+    owns_ray: bool,
+    announce: Callable[[str], None],
+) -> ServedEndpoint:
+    """Put a release in the place of the one that answers; the process that serves it serves on."""
+    place, old = before.config, before.read_release()
+    url = _url_of(place.host, place.port)
+    if "port" in config.model_fields_set and config.port not in (0, place.port):
+        raise ServingError(
+            f"an endpoint on port {config.port}", f"one at {url}", "name that port or end it"
+        )
+    config = config.model_copy(update={"host": place.host, "port": place.port})
+    check_exposure(config.host, guarded=bool(config.token_sha256 or config.token_file))
+    endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray)
     try:
-        serve.run(application, name=name, route_prefix=route_prefix, logging_config=QUIET)
-    except RuntimeError as error:
-        reason = _find_reason(name) or str(error)
-        raise ServingError(f"release '{release.name}' to start", reason, "correct that") from None
+        deploy(config, release, before=before)
+        _wait_until_ready(endpoint)
+    finally:
+        if owns_ray:
+            ray.shutdown()
+    announce(
+        f"release {release.name} ({release.digest[:12]}) answers at {url}/v1/score "
+        f"in place of {old.name} ({old.digest[:12]})"
+    )
+    return endpoint
 
 
-def _find_reason(name: str) -> str | None:
-    """Return the hipray error that a stage of a failed application reports, if it does."""
-    application = serve.status().applications.get(name)
-    stages = application.deployments.values() if application else ()
-    for stage in stages:
-        sentences = re.findall(r"hipray\.\S+Error: (.+)", stage.message)
-        if sentences:
-            return str(sentences[-1]).strip()
-    return None
+def _count_cpus(config: ServeRun) -> int:
+    """Return how many CPUs a Ray of the endpoint's own must say it has: room for two releases.
+
+    A new release starts before the old one ends. These are Ray's shares, not cores: without load
+    a replica takes none.
+    """
+    replicas = sum(bounds.min_replicas for bounds in config.scaling.all_bounds())
+    return math.ceil(2 * replicas * config.cpus_per_stage)
+
+
+def _start_serve(config: ServeRun) -> None:
+    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
+    http = {"host": config.host, "port": config.port, "request_timeout_s": timeout_s}
+    serve.start(http_options=http, logging_config=QUIET)
 
 
 def _wait_until_ready(endpoint: ServedEndpoint) -> None:
@@ -140,9 +169,12 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     while time.monotonic() < until:
         try:
             answer = httpx.get(f"{endpoint.url}/readyz", timeout=READY_S)
-            if answer.status_code == httpx.codes.OK:
+            if answer.status_code != httpx.codes.OK:
+                found = f"status {answer.status_code}"
+            elif answer.json()["release_digest"] != endpoint.release_digest:
+                found = "another release"
+            else:
                 return
-            found = f"status {answer.status_code}"
         except httpx.HTTPError as error:
             found = type(error).__name__
         time.sleep(POLL_S)

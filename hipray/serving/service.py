@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from hipray.answers import answer_as_dict, build_answer
+from hipray.bundles.golden import draw_golden_film
+from hipray.data.person import NOBODY
+from hipray.errors import DataError
 from hipray.releases.release import Release
 from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm, parse_film
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
 from hipray.serving.guard import explain_and_log
 from hipray.serving.messages import NUMBERS_ONLY, Extras
-from hipray.serving.pictures import add_pictures
+from hipray.serving.pictures import add_objects, add_pictures
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
-from hipray.serving.stages import blank_hips
 
-WARM_UP_S = 60.0
-"""Seconds that the first pass through all stages may take."""
+WARM_UP_S = 600.0
+"""Seconds that the first pass may take; it waits for stages that still load."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,20 @@ class ScoringService:
         self._warm = False
 
     async def warm_up(self) -> None:
-        """Start the decoders and send a black frame through all stages, once."""
+        """Start the decoders and send a phantom film through them and all stages, once.
+
+        Raises DataError where this machine does not decode it.
+        """
         if self._warm:
             return
         await self._readers.start()
-        await self._graph(blank_hips(self.release), timeout_s=WARM_UP_S, clock=StepClock())
+        film = await asyncio.to_thread(draw_golden_film)
+        result, hips = await self._readers.read(
+            film, name="warm-up", side=None, person=NOBODY, working_px=self.release.working_px
+        )
+        if hips is None:
+            raise DataError("a phantom film that decodes", f"{result.refusal}", "repair decoders")
+        await self._graph(hips, timeout_s=WARM_UP_S, clock=StepClock())
         self._warm = True
 
     async def score(
@@ -96,7 +107,7 @@ class ScoringService:
                     answer = await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
             except Exception as error:
                 problem = explain_and_log(error, request_id).as_dict(request_id)
-                told = ("status", "title", "detail")
+                told = ("status", "title", "detail", "code")
                 return {"problem": {name: problem[name] for name in told}}
             return {"answer": {**answer, "timings_ms": own.timings_ms()}}
 
@@ -137,6 +148,11 @@ class ScoringService:
                     add_pictures, answer, extras,
                     result=result, film=scored, working_px=self.release.working_px,
                 )  # fmt: skip
+                if extras.dicom:
+                    await asyncio.to_thread(
+                        add_objects, answer, film=film.data, study=built,
+                        result=result, scored=scored, working_px=self.release.working_px,
+                    )  # fmt: skip
         return answer
 
     def _time_left(self, clock: StepClock) -> float:

@@ -1,12 +1,15 @@
-"""Films that callers name by address: objects below allow-listed s3:// prefixes, nothing else."""
+"""Films that callers name: below allow-listed s3:// prefixes or in allow-listed archives."""
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from hipray.config.serving import Pacs
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
+from hipray.serving.pacs import SCHEME as DICOMWEB
+from hipray.serving.pacs import PacsSource
 from hipray.serving.problems import reject
 from hipray.storage import S3_SCHEME, Store, open_store
 
@@ -36,29 +39,58 @@ class ByteBudget:
             return fits
 
 
+READS_PER_REQUEST = 3
+"""Attempts at one object within the time of one request."""
+
+
+def hasten(settings: StorageSettings, timeout_s: float) -> StorageSettings:
+    """Return settings by which an object is given up in the time of a request.
+
+    A thread that waits for a store cannot be ended: it must not outlive its caller for long.
+    """
+    return settings.model_copy(
+        update={
+            "connect_timeout_s": min(settings.connect_timeout_s, timeout_s / READS_PER_REQUEST),
+            "read_timeout_s": min(settings.read_timeout_s, timeout_s / READS_PER_REQUEST),
+            "max_attempts": min(settings.max_attempts, READS_PER_REQUEST),
+        }
+    )
+
+
 class FilmSource:
     """Reads the objects that callers may name."""
 
     def __init__(
-        self, allowed_prefixes: Sequence[str], settings: StorageSettings, *, max_bytes: int
+        self,
+        allowed_prefixes: Sequence[str],
+        settings: StorageSettings,
+        *,
+        max_bytes: int,
+        archives: Sequence[Pacs] = (),
     ) -> None:
         """Raises ConfigError for a prefix that is no s3:// address."""
+        self._pacs = PacsSource(archives, max_bytes=max_bytes)
         self._allowed = [_open_prefix(prefix, settings) for prefix in allowed_prefixes]
         self._max_bytes = max_bytes
 
     def read(self, uri: str, budget: "ByteBudget | None" = None) -> bytes:
-        """Return the bytes of one object, whose size is checked before its body is downloaded.
+        """Return the bytes of one film, never more than the limit.
 
-        Raises ProblemError where `uri` is no s3:// address, not allowed or beyond what `budget`
-        has left, and StorageError.
+        Raises ProblemError where `uri` is no address of a film, not allowed or beyond what
+        `budget` has left, and StorageError.
         """
-        store, key = self.find(uri)
         if budget is not None and not budget.left:
             raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
-        data = store.read_object(key, max_bytes=self._max_bytes)[0]
+        data = self._fetch(uri)
         if budget is not None and not budget.take(len(data)):
             raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
         return data
+
+    def _fetch(self, uri: str) -> bytes:
+        if uri.startswith(DICOMWEB):
+            return self._pacs.read(uri)
+        store, key = self.find(uri)
+        return store.read_object(key, max_bytes=self._max_bytes)[0]
 
     def find(self, uri: str) -> tuple[Store, str]:
         """Return the allowed store of `uri` and the key in it; raises ProblemError.

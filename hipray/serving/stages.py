@@ -6,12 +6,14 @@ accepting messages and answering health checks.
 """
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from hipray.answers import HipRow
 from hipray.config.storage import StorageSettings
@@ -48,6 +50,7 @@ from hipray.serving.messages import (
     check_hips,
     check_message,
 )
+from hipray.serving.metrics import batch_metrics
 from hipray.storage import Store, open_store
 
 
@@ -111,6 +114,7 @@ class SegmenterStage:
         return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[FramedHips]) -> list[PackedSegmentation]:
+        batch_metrics().observe("segmenter", len(films))
         hips, places = join_films(films)
         parts = split_segmentation(self._segmenter(hips.frames), places)
         return [PackedSegmentation.pack(part) for part in parts]
@@ -153,9 +157,12 @@ class ExplainingThread:
 
 
 class EnsembleStage:
-    """Views -> calibrated probabilities."""
+    """Views -> calibrated probabilities.
 
-    def __init__(self, setup: StageSetup) -> None:
+    `beside` are the other stages of the release, for Serve to deploy with this one, its root.
+    """
+
+    def __init__(self, setup: StageSetup, *, beside: Sequence[DeploymentHandle] = ()) -> None:
         release, device = setup.read_release(), setup.claim_device()
         self._ensemble = load_ensemble(setup.open_store(), release, device=device)
         self._digest = release.digest
@@ -179,6 +186,7 @@ class EnsembleStage:
         return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[Views]) -> list[Probabilities]:
+        batch_metrics().observe("ensemble", len(films))
         views, places = join_views(films)
         return split_probabilities(self._ensemble(views), places)
 
@@ -212,6 +220,7 @@ class FusedStage:
         return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[AskedFilm]) -> list[ScoredFilm]:
+        batch_metrics().observe("pipeline", len(films))
         hips, places = join_films([film.hips for film in films])
         scored = run_stages(self._stages, hips)
         views = split_views(scored.views, places)
@@ -228,7 +237,7 @@ def _keep_asked(
     film: AskedFilm, rows: list[HipRow], views: Views, masks: Segmentation | None
 ) -> ScoredFilm:
     """The numbers of one film, with masks and views only where somebody will look at them."""
-    packed = PackedSegmentation.pack(masks) if masks and film.extras.overlay else None
+    packed = PackedSegmentation.pack(masks) if masks and film.extras.needs_masks else None
     return ScoredFilm(rows, packed, views if film.extras.explain else None)
 
 

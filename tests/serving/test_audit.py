@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from hipray.config.storage import StorageSettings
-from hipray.serving import audit
-from hipray.serving.audit import AuditLine, Outcome, open_audit_log
+from hipray.serving.audit import Outcome
 from hipray.serving.graph import SplitGraph
+from hipray.serving.logs import JsonFormatter
 from tests.serving.conftest import LocalApi
 
 MakeApi = Callable[..., LocalApi]
@@ -25,7 +25,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]
 
     def read() -> list[dict[str, Any]]:
         found = [r for r in caplog.records if r.name == "hipray.serving.audit"]
-        return [json.loads(record.getMessage()) for record in found]
+        return [json.loads(JsonFormatter().format(record)) for record in found]
 
     return read
 
@@ -43,6 +43,7 @@ def test_a_scored_film_leaves_one_line(
     assert (line["status"], line["outcome"], line["codes"]) == (200, Outcome.ACCEPTED, [])
     assert (line["films"], line["bytes_sent"]) == (1, len(answer.content))
     assert line["bytes_received"] > len(films[0])
+    assert (line["event"], line["route"], line["problem"]) == ("request", "score", None)
     assert line["milliseconds"] > 0
 
 
@@ -54,23 +55,13 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
     api.post(json={"uri": "s3://bucket/in/Doe^Jane.dcm"})
     api.get("/Doe^Jane?name=Doe")
     api.post("/v1/score:batch", json={"films": [{"uri": "s3://bucket/in/Doe^Jane.dcm"}]})
-    told = [(line["status"], line["outcome"], line["codes"]) for line in lines()]
+    requests = [line for line in lines() if line["event"] == "request"]
+    told = [(line["status"], line["outcome"], line["codes"], line["problem"]) for line in requests]
     assert told == [
-        (200, "refused", ["unreadable"]),
-        (503, "problem", []),
-        (404, "problem", []),
-        (200, "accepted", []),
+        (200, "refused", ["unreadable"], None),
+        (503, "problem", [], "store_unavailable"),
+        (404, "problem", [], "no_such_path"),
+        (200, "accepted", [], None),
     ]
     assert "Doe" not in json.dumps(lines())
     assert "bucket" not in json.dumps(lines())
-
-
-def test_the_log_is_opened_once_and_writes_bare_lines(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(audit, "logger", logging.getLogger("test.audit"))
-    open_audit_log()
-    open_audit_log()
-    AuditLine("id", "digest", status=200).write()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["outcome"] == "accepted"

@@ -74,7 +74,7 @@ def test_a_films_failure_is_its_own_and_never_the_batchs(
     assert results[6]["answer"]["refusal"]["code"] == "unreadable"
     for result in results:
         if "problem" in result:
-            assert result["problem"].keys() == {"status", "title", "detail"}
+            assert result["problem"].keys() == {"status", "title", "detail", "code"}
             assert "missing.dcm" not in str(result)
 
 
@@ -150,7 +150,7 @@ def test_films_that_are_not_done_in_time_leave_the_others_answers(
     api = open_api(make_api, stored, s3_server, graph=graph, batch_at_once=1, request_timeout_s=4)
     results = results_of(api.post(PATH, json={"films": [{"uri": f"{stored.uri}/in/0.dcm"}] * 3}))
     assert "answer" in results[0]
-    assert [r["problem"]["status"] for r in results[1:]] == [504, 504]
+    assert [r["problem"]["status"] for r in results[1:]] == [503, 503]
     assert graph.running == 0
 
 

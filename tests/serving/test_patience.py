@@ -15,6 +15,7 @@ from hipray.answers import HipRow
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.person import NOBODY
 from hipray.pipeline import FramedHips
+from hipray.serving.logs import JsonFormatter
 from hipray.serving.messages import ScoredFilm
 from hipray.serving.readers import ReaderPool, StoppableReader
 from tests.data.film_files import encode_image
@@ -105,7 +106,7 @@ def test_a_request_past_its_time_ends_the_decoder(make_api: MakeApi, slow_film: 
     api = make_api(limits=ImageLimits(max_pixels=200_000_000), request_timeout_s=0.5)
     assert api.get("/readyz").status_code == 200
     child = child_of(api.service._readers)
-    assert api.upload(slow_film).status_code == 504
+    assert api.upload(slow_film).status_code == 503
     child.wait(10)  # it would otherwise live as long as the service
 
 
@@ -153,7 +154,8 @@ def test_a_caller_who_hangs_up_frees_the_place_and_ends_the_stages(
             assert graph.ended == turn
 
     run(leave_twice())
-    lines = [json.loads(r.getMessage()) for r in caplog.records if "request" in r.getMessage()]
+    lines = [json.loads(JsonFormatter().format(r)) for r in caplog.records]
+    lines = [line for line in lines if line["event"] == "request"]
     assert [line["outcome"] for line in lines] == ["problem", "problem"]
 
 

@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -114,3 +115,17 @@ def test_where_a_network_has_no_map_the_answer_says_why(
     )
     assert [r["explanation"] for r in regions] == [None] * len(regions)
     assert {r["explanation_reason"] for r in regions} == {"it shows none"}
+
+
+def test_an_answer_comes_as_dicom_of_the_films_own_study_where_it_is_asked_for(
+    make_api: MakeApi, graph: SplitGraph | FusedGraph, films: list[bytes]
+) -> None:
+    pytest.importorskip("highdicom")
+    api = make_api(graph=graph)
+    answer = api.upload(films[0], params={"dicom": "true"}).json()
+    study = pydicom.dcmread(BytesIO(films[0])).StudyInstanceUID
+    for name, modality in (("dicom_sr", "SR"), ("dicom_seg", "SEG")):
+        found = pydicom.dcmread(BytesIO(b64decode(answer[name], validate=True)))
+        assert (found.Modality, found.StudyInstanceUID) == (modality, study)
+    refused = api.upload(b"no film", params={"dicom": "true"}).json()
+    assert (refused["dicom_sr"], refused["dicom_seg"]) == (None, None)

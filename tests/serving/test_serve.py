@@ -1,5 +1,6 @@
 """The endpoint as it is deployed: Ray Serve, its proxy and real HTTP."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,10 +19,16 @@ from hipray.config.jobs import ServeRun
 from hipray.errors import BundleError, ConfigError
 from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
-from hipray.serving.app import bind_stages, build_app, read_servable
-from hipray.serving.messages import ForeignReleaseError, Message
+from hipray.serving.app import (
+    STAGES_PREFIX,
+    bind_stages,
+    build_app,
+    read_servable,
+)
+from hipray.serving.faults import ForeignReleaseError
+from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
-from hipray.serving.serve import ServedEndpoint, ServingError, deploy, run_serve
+from hipray.serving.serve import ServedEndpoint, run_serve
 from hipray.serving.stages import blank_hips
 from hipray.storage import Store
 from tests.conftest import S3Server
@@ -56,17 +63,21 @@ def serve_config(workspace: Store, **changes: Any) -> ServeRun:
     return build_config(ServeRun, {**fields, **changes})
 
 
+def stages_application() -> str:
+    """Return the application of the model stages."""
+    (name,) = [name for name in serve.status().applications if name.startswith(STAGES_PREFIX)]
+    return name
+
+
 @pytest.fixture(scope="module")
-def deployed(
-    ray_session: None, workspace: Store, matted: Release, s3_server: S3Server
-) -> Iterator[Deployed]:
+def deployed(ray_session: None, workspace: Store, s3_server: S3Server) -> Iterator[Deployed]:
     allowed = s3_server.new_store()
     config = serve_config(
         workspace, allowed_prefixes=[f"{allowed.uri}/in"], storage=s3_server.settings
     )
     endpoint = run_serve(config)
     fused = config.model_copy(update={"fused": True})
-    deploy(fused, matted, name="fused", route_prefix="/fused")
+    serve.run(build_app(fused), name="fused", route_prefix="/fused")
     yield Deployed(endpoint, allowed)
     serve.delete("fused")
     endpoint.shutdown()
@@ -155,7 +166,8 @@ def test_a_missing_key_is_the_callers_problem(deployed: Deployed) -> None:
 def test_a_deployed_stage_refuses_another_release_by_name(
     deployed: Deployed, matted: Release
 ) -> None:
-    handle = serve.get_deployment_handle("segmenter", "hipray").options(_by_reference=False)
+    handle = serve.get_deployment_handle("segmenter", stages_application())
+    handle = handle.options(_by_reference=False)
     foreign = Message("0" * 64, 1e12, blank_hips(matted))
     with pytest.raises(ForeignReleaseError) as caught:
         handle.remote(foreign).result(timeout_s=60)
@@ -166,22 +178,10 @@ def test_a_deployed_stage_refuses_another_release_by_name(
 def test_liveness_readiness_and_models_answer(deployed: Deployed) -> None:
     url = deployed.endpoint.url
     assert httpx.get(f"{url}/healthz").json()["status"] == "live"
-    assert httpx.get(f"{url}/readyz").json()["status"] == "ready"
+    ready = httpx.get(f"{url}/readyz").json()
+    assert ready["status"] == "ready"
+    assert ready["release_digest"] == deployed.endpoint.release_digest
     assert httpx.get(f"{url}/v1/models").json()["digest"] == deployed.endpoint.release_digest
-
-
-@pytest.mark.ray
-def test_a_release_that_does_not_load_is_one_sentence_and_leaves_others_alone(
-    deployed: Deployed, workspace: Store
-) -> None:
-    whole = read_release(workspace, "whole")
-    lost = whole.members[0].model_copy(update={"bundle": "0" * 64})
-    write_release(workspace, whole.model_copy(update={"name": "broken", "members": (lost,)}))
-    config, broken = serve_config(workspace, fused=True), read_release(workspace, "broken")
-    with pytest.raises(ServingError, match="expected bundle 000000000000, found nothing"):
-        deploy(config, broken, name="broken", route_prefix="/broken")
-    serve.delete("broken")
-    assert httpx.get(f"{deployed.endpoint.url}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,9 @@ def test_a_serve_config_file_can_name_the_application(workspace: Store) -> None:
 @pytest.mark.ray
 def test_each_graph_has_its_own_deployments(deployed: Deployed) -> None:
     applications = serve.status().applications
-    split, fused = applications["hipray"].deployments, applications["fused"].deployments
-    assert set(split) == {"ingress", "segmenter", "matting", "ensemble"}
+    split, fused = applications[stages_application()].deployments, applications["fused"].deployments
+    assert set(applications["hipray"].deployments) == {"ingress"}
+    assert set(split) == {"segmenter", "matting", "ensemble"}
     assert set(fused) == {"ingress", "pipeline"}
 
 
@@ -238,3 +239,20 @@ def test_a_release_of_another_preprocessing_version_is_not_served(
     write_release(workspace, old)
     with pytest.raises(BundleError, match="preprocessing"):
         read_servable(serve_config(workspace, release="old"))
+
+
+@pytest.mark.ray
+def test_ray_shows_what_hipray_counts(deployed: Deployed, films: list[bytes]) -> None:
+    deployed.post("split", files={"file": ("x", films[0])})
+    deployed.post("split", files={"file": ("x", b"no film")})
+    names = "requests_total", "refusals_total", "step_seconds_bucket", "probability_bucket"
+    wanted = [f"ray_hipray_{name}" for name in (*names, "batch_films_bucket", "running_requests")]
+    until = time.monotonic() + 60  # processes report every few seconds
+    while True:
+        shown = httpx.get(f"{deployed.endpoint.url}/metrics", timeout=30).text
+        missing = [name for name in wanted if f"{name}{{" not in shown]
+        if not missing:
+            break
+        assert time.monotonic() < until, missing
+        time.sleep(0.5)
+    assert 'code="unreadable"' in shown

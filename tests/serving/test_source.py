@@ -3,7 +3,7 @@ import pytest
 from hipray.config.storage import DEFAULT_STORAGE
 from hipray.errors import ConfigError, NotFoundError
 from hipray.serving.problems import ProblemError
-from hipray.serving.source import FilmSource
+from hipray.serving.source import FilmSource, hasten
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
 from tests.conftest import S3Server
 
@@ -91,3 +91,11 @@ def test_objects_are_read_within_the_size_limit(s3_server: S3Server) -> None:
         films.read(f"{store.uri}/in/large")
     with pytest.raises(NotFoundError):
         films.read(f"{store.uri}/in/missing")
+
+
+def test_a_store_is_given_up_within_the_time_of_a_request() -> None:
+    hastened = hasten(DEFAULT_STORAGE, 30)
+    assert hastened.read_timeout_s * hastened.max_attempts <= 30
+    assert hastened.endpoint_url == DEFAULT_STORAGE.endpoint_url
+    patient = hasten(DEFAULT_STORAGE, 600)
+    assert patient.read_timeout_s == DEFAULT_STORAGE.read_timeout_s

@@ -15,18 +15,10 @@ from hipray.pipeline import FramedHips, Pipeline, Views, frame_hips, run_stages,
 from hipray.releases.release import Release, read_release
 from hipray.serving.batches import join_films, split_segmentation
 from hipray.serving.clock import StepClock
+from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
-from hipray.serving.messages import (
-    DeadlinePassedError,
-    Extras,
-    ForeignReleaseError,
-    MalformedMessageError,
-    Message,
-    PackedSegmentation,
-    ScoredFilm,
-    SegmentedFrames,
-)
+from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
 from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage, blank_views
 from hipray.storage import Store
 from tests.serving.answers import TOLERANCE

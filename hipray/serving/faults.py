@@ -1,0 +1,15 @@
+"""What goes wrong between the stages; this module loads no networks, so that the proxy may."""
+
+from hipray.errors import HiprayError
+
+
+class ForeignReleaseError(HiprayError):
+    """A message belongs to another release: two releases never mix in one answer."""
+
+
+class DeadlinePassedError(HiprayError):
+    """Nobody waits for this answer any more."""
+
+
+class MalformedMessageError(HiprayError):
+    """A message does not have the shape that its stage takes."""

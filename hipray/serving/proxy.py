@@ -1,0 +1,69 @@
+"""What Serve's own proxy says when the ingress cannot, as the problems that callers know.
+
+A proxy whose replica died ends a request without an answer, which the server turns into a bare
+500; its own refusals are plain text. RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names
+`list_middlewares` to the proxies of a Ray that is started for the endpoint.
+"""
+
+import uuid
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem
+from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
+
+LOST = come_later("the replica at work on this request was lost", ProblemCode.REPLICA_LOST)
+
+REFUSALS: dict[int, Problem] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: come_later("too many requests are waiting"),
+    HTTPStatus.REQUEST_TIMEOUT: TOO_SLOW,
+}
+"""What the proxy refuses by itself, in plain text."""
+
+
+def list_middlewares() -> list[Middleware]:
+    """Return what goes round the proxy."""
+    return [Middleware(ProxyGuard)]
+
+
+class ProxyGuard:
+    """Answers with a problem where the proxy has none, or one in words of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = MutableHeaders(scope=scope)
+        request_id = headers.setdefault(ID_HEADER, str(uuid.uuid4()))
+        watched = _WatchedSend(send)
+        await self._app(scope, receive, watched)
+        problem = watched.refused or (None if watched.started else LOST)
+        if problem is not None:
+            response = answer_problem(problem, request_id)
+            response.headers.update({**HEADERS, ID_HEADER: request_id})
+            await response(scope, receive, send)
+
+
+class _WatchedSend:
+    """Hands on an answer, and keeps one back that the proxy refuses with."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.refused: Problem | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            kind = Headers(raw=message.get("headers", [])).get("content-type", "")
+            if kind.startswith("text/plain"):
+                self.refused = REFUSALS.get(message["status"])
+        if self.refused is None:
+            await self._send(message)

@@ -1,0 +1,198 @@
+"""Putting a release in the place of another without losing a request or mixing the two.
+
+The new stages load and pass their golden checks in an application of their own. Then new replicas
+of the ingress start on them, send a film through, and take over; the old ones end what they have
+begun, and only then the old stages end. Whatever fails before leaves the old release answering.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.schema import ApplicationStatus, ServeStatus
+
+from hipray.config.jobs import ServeRun
+from hipray.errors import HiprayError
+from hipray.releases.release import Release
+from hipray.serving.app import (
+    APPLICATION,
+    DRAIN_SLACK_S,
+    INGRESS,
+    STAGES_PREFIX,
+    build_door,
+    build_stages,
+    name_stages,
+)
+from hipray.serving.ingress import DoorPlan
+
+POLL_S = 0.2
+
+ASK_S = 30.0
+"""Seconds that the running ingress may take to say what it serves."""
+
+QUIET = {"log_level": "WARNING", "enable_access_log": False}
+"""Serve's access log has paths and queries; hipray logs request ids instead."""
+
+STOPPED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+
+logger = logging.getLogger(__name__)
+
+
+class ServingError(HiprayError):
+    """The endpoint did not start."""
+
+    exit_code = 9
+
+
+class RolloutError(ServingError):
+    """A release was not put in place; the one before answers on."""
+
+    exit_code = 10
+
+
+def read_running() -> DoorPlan | None:
+    """Return what the application of this Serve was deployed with; None where there is none.
+
+    Raises ServingError where it does not say, or was deployed from a Serve config file.
+    """
+    application = serve.status().applications.get(APPLICATION)
+    if application is None or application.status == ApplicationStatus.DELETING:
+        return None
+    if set(application.deployments) != {INGRESS}:
+        raise ServingError(
+            "an application that `hipray serve` deployed",
+            "one from a Serve config file, whose stages end with its ingress",
+            "change the file and deploy it again",
+        )
+    try:
+        asked = serve.get_app_handle(APPLICATION).tell_plan.remote()
+        plan: DoorPlan = asked.result(timeout_s=ASK_S)
+    except Exception as error:
+        found = f"none within {ASK_S:.0f} s ({type(error).__name__})"
+        raise ServingError(
+            "an ingress that says what it serves", found, "see its log, or delete the application"
+        ) from error
+    return plan
+
+
+def deploy(config: ServeRun, release: Release, *, before: DoorPlan | None = None) -> None:
+    """Deploy a release in place of the one before, if any.
+
+    Raises ServingError with a stage's own reason; RolloutError where the one before answers on.
+    """
+    try:
+        _deploy_stages(config, release)
+        _run(build_door(config, release), APPLICATION, "/", config.rollout_timeout_s)
+    except _NotRunningError as failure:
+        raise _undo(failure, config, release, before) from None
+    _wait_for_old_replicas(config)
+    end_stages(but=name_stages(config, release))
+
+
+def _deploy_stages(config: ServeRun, release: Release) -> None:
+    home = name_stages(config, release)
+    there = serve.status().applications.get(home)
+    if there is None or there.status != ApplicationStatus.RUNNING:
+        _run(build_stages(config, release), home, None, config.rollout_timeout_s)
+
+
+def end_stages(*, but: str | None = None) -> None:
+    """End the stages of all releases but one."""
+    for name in [*serve.status().applications]:
+        if name.startswith(STAGES_PREFIX) and name != but:
+            serve.delete(name)
+
+
+class _NotRunningError(Exception):
+    """An application that was deployed does not run, for the reason that is the text."""
+
+
+def _run(application: Application, name: str, route: str | None, timeout_s: float) -> None:
+    """Deploy an application and wait until each of its deployments has what it asks for."""
+    target = serve.RunTarget(application, name, route, QUIET)
+    serve.run_many(
+        [target],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+
+    def is_settled(status: ServeStatus) -> bool:
+        found = status.applications[name].status
+        return found == ApplicationStatus.RUNNING or found in STOPPED
+
+    settled = _wait_until(is_settled, timeout_s)
+    if settled is None:
+        raise _NotRunningError(f"no answer of its stages within {timeout_s:.0f} s")
+    if settled.applications[name].status != ApplicationStatus.RUNNING:
+        raise _NotRunningError(_find_reason(settled, name))
+
+
+def _wait_until(holds: Callable[[ServeStatus], bool], timeout_s: float) -> ServeStatus | None:
+    """Return the first state of Serve for which something holds; None where the time is over."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        status = serve.status()
+        if holds(status):
+            return status
+        time.sleep(POLL_S)
+    return None
+
+
+def _find_reason(status: ServeStatus, name: str) -> str:
+    """The hipray error that a stage of a failed application reports, else what Serve says."""
+    application = status.applications[name]
+    messages = [stage.message for stage in application.deployments.values()]
+    for message in messages:
+        sentences = re.findall(r"hipray\.\S+Error: (.+)", message)
+        if sentences:
+            return str(sentences[-1]).strip()
+    return next((last_line(text) for text in messages if text), application.message)
+
+
+def last_line(text: str) -> str:
+    """Return the last line that says something."""
+    return ([line.strip() for line in text.splitlines() if line.strip()] or [""])[-1]
+
+
+def _undo(
+    failure: _NotRunningError, config: ServeRun, release: Release, before: DoorPlan | None
+) -> ServingError:
+    """Leave things as they were, and return what to tell."""
+    home = name_stages(config, release)
+    if before is None:
+        return ServingError(f"release '{release.name}' to start", str(failure), "correct that")
+    kept = before.read_release()
+    if name_stages(before.config, kept) != home:
+        _restore_door(before)
+        serve.delete(home)
+    return RolloutError(
+        f"release '{release.name}' to start",
+        str(failure),
+        f"correct that; release '{kept.name}' answers on",
+    )
+
+
+def _restore_door(before: DoorPlan) -> None:
+    """Make Serve want the old ingress again; its replicas never ended."""
+    application = serve.status().applications[APPLICATION]
+    if application.status == ApplicationStatus.RUNNING:
+        return
+    release = before.read_release()
+    try:
+        _run(build_door(before.config, release), APPLICATION, "/", before.config.rollout_timeout_s)
+    except _NotRunningError as failure:
+        logger.error("the old ingress answers and cannot be deployed anew: %s", failure)
+
+
+def _wait_for_old_replicas(config: ServeRun) -> None:
+    """Wait until only new replicas of the ingress are left: nobody then asks the old stages."""
+
+    def are_gone(status: ServeStatus) -> bool:
+        return set(status.applications[APPLICATION].deployments[INGRESS].replica_states) <= {
+            "RUNNING"
+        }
+
+    _wait_until(are_gone, config.request_timeout_s + 2 * DRAIN_SLACK_S)

@@ -1,0 +1,62 @@
+"""Hostile files end as refusals with a reason; the process and the next film do not notice."""
+
+import resource
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hipray.config.images import ImageLimits
+from hipray.vocab import RefusalCode
+from tests.serving.conftest import LocalApi
+from tests.serving.hostile_files import MUTATIONS, hostile_files
+
+MakeApi = Callable[..., LocalApi]
+LIMITS = ImageLimits(decode_seconds=10, decode_memory_mb=1024, max_file_bytes=20_000_000)
+MOST_GROWTH_KIB = 400_000
+"""Memory that the process around the decoders may gain; a bomb inflates to gigabytes."""
+
+
+def check_all(api: LocalApi, files: list[bytes], film: bytes) -> Counter[str]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    codes: Counter[str] = Counter()
+    for data in files:
+        answer = api.upload(data)
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        refusals = [body["refusal"], *(hip["refusal"] for hip in body["hips"])]
+        told = [RefusalCode(refusal["code"]) for refusal in refusals if refusal]
+        assert told or body["hips"], "neither numbers nor a reason"
+        codes.update(told or ["answered"])
+    assert api.upload(film).json()["refusal"] is None
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < MOST_GROWTH_KIB
+    return codes
+
+
+def test_hostile_files_are_refused_with_a_reason(make_api: MakeApi, films: list[bytes]) -> None:
+    files = [*hostile_files(4 * len(MUTATIONS))]
+    codes = check_all(make_api(limits=LIMITS), files, films[0])
+    assert {"unreadable", "too_large"} <= set(codes)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_five_hundred_hostile_files_are_refused_with_a_reason(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    codes = check_all(make_api(limits=LIMITS), [*hostile_files(500, seed=1)], films[0])
+    assert codes["answered"] < 250  # flipped bits in pixels still leave a film
+
+
+def test_any_bytes_at_all_are_refused(make_api: MakeApi) -> None:
+    api = make_api(limits=LIMITS)
+
+    @settings(max_examples=20, deadline=None, derandomize=True)
+    @given(data=st.binary(max_size=4096))
+    def check(data: bytes) -> None:
+        assert api.upload(data).json()["refusal"] is not None
+
+    check()

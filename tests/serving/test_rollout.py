@@ -1,0 +1,234 @@
+"""Changes and faults while callers do not stop asking."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import ray
+from ray import serve
+
+from hipray.config.base import build_config
+from hipray.config.jobs import ServeRun
+from hipray.config.storage import StorageSettings
+from hipray.errors import StoreUnavailableError
+from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.release import Release, read_release, write_release
+from hipray.serving.app import APPLICATION, INGRESS, STAGES_PREFIX
+from hipray.serving.rollout import RolloutError, last_line
+from hipray.serving.serve import ServedEndpoint, run_serve
+from hipray.storage import Store, open_store
+from tests.conftest import S3Server
+from tests.serving.answers import TOLERANCE
+from tests.serving.faulty_network import FaultyWay
+from tests.serving.steady_load import SteadyLoad, assert_nobody_was_lost, is_answered
+from tests.small_release import publish_small_release
+
+STALL_S = 15.0
+RECOVER_S = 240.0
+"""Allowed for a replica that starts anew, on a busy machine."""
+
+
+@dataclass
+class Served:
+    """An endpoint whose films and bundles come over a way that can fail."""
+
+    endpoint: ServedEndpoint
+    store: Store
+    way: FaultyWay
+    films: list[bytes]
+
+    def config(self, release: str, **changes: Any) -> ServeRun:
+        return serve_config(self.store, release, **changes)
+
+    def load(self, *, by_uri: bool = False, callers: int = 2) -> SteadyLoad:
+        if by_uri:
+            names = [f"{self.store.uri}/films/{n}.dcm" for n in range(len(self.films))]
+            requests: list[dict[str, Any]] = [{"json": {"uri": name}} for name in names]
+        else:
+            requests = [{"files": {"file": ("film", film)}} for film in self.films]
+        return SteadyLoad(self.endpoint.url, requests, callers)
+
+    def served_digest(self) -> str:
+        return str(httpx.get(f"{self.endpoint.url}/readyz").json()["release_digest"])
+
+
+def serve_config(store: Store, release: str, **changes: Any) -> ServeRun:
+    fields = {
+        "workspace": store.uri,
+        "storage": store.settings,
+        "release": release,
+        "port": 0,
+        "fused": True,
+        "allow_phantom_release": True,
+        "allowed_prefixes": [f"{store.uri}/films"],
+        "cpus_per_stage": 0.1,
+        "readers": 1,
+        "block": False,
+        "scaling": {"look_back_s": 2, "upscale_delay_s": 1, "downscale_delay_s": 3},
+    }
+    return build_config(ServeRun, {**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def served(ray_session: None, s3_server: S3Server, films: list[bytes]) -> Iterator[Served]:
+    way = FaultyWay(int(s3_server.endpoint_url.rpartition(":")[2]))
+    settings = StorageSettings(
+        endpoint_url=f"http://127.0.0.1:{way.port}", max_attempts=2, connect_timeout_s=2
+    )
+    store = open_store(f"s3://{s3_server.new_bucket()}/work", settings)
+    first = publish_small_release(store, name="first")
+    shifted = first.members[0].model_copy(update={"platt_intercept": 1.0})
+    second = first.model_copy(update={"name": "second", "members": (shifted, *first.members[1:])})
+    lost = first.members[0].model_copy(update={"bundle": "0" * 64})
+    broken = first.model_copy(update={"name": "broken", "members": (lost, *first.members[1:])})
+    for release in (second, broken):
+        write_release(store, release)
+    for number, film in enumerate(films):
+        store.write(f"films/{number}.dcm", film)
+    yield Served(run_serve(serve_config(store, "first")), store, way, films)
+    serve.delete(APPLICATION)
+    for name in [*serve.status().applications]:
+        if name.startswith(STAGES_PREFIX):
+            serve.delete(name)
+    way.close()
+
+
+def assert_answers_of_one_release_each(load: SteadyLoad, served: Served, *names: str) -> None:
+    """Every answer has the very numbers of the release that it names."""
+    releases = [read_release(served.store, name) for name in names]
+    wanted = {release.digest: probabilities(served, release) for release in releases}
+    for told in filter(is_answered, load.told):
+        expected = wanted[told.body["release_digest"]][told.number]
+        assert list_probabilities(told.body["hips"]) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def probabilities(served: Served, release: Release) -> list[list[float]]:
+    pipeline = Pipeline(load_stages(served.store, release, verify=False))
+    return [
+        [region.probability for hip in pipeline(film).hips for region in hip.regions]
+        for film in served.films
+    ]
+
+
+def list_probabilities(hips: list[dict[str, Any]]) -> list[float]:
+    return [region["probability"] for hip in hips for region in hip["regions"]]
+
+
+@pytest.mark.ray
+def test_a_release_takes_the_place_of_another_and_no_request_is_lost(served: Served) -> None:
+    first, second = (read_release(served.store, name) for name in ("first", "second"))
+    assert served.served_digest() == first.digest
+    told: list[str] = []
+    with served.load() as load:
+        load.wait_for(is_answered, timeout_s=60)
+        endpoint = run_serve(served.config("second"), announce=told.append)
+        load.wait_for(is_answered, count=4, timeout_s=60)
+    assert load.lost == []
+    assert set(load.statuses) == {200}
+    assert endpoint.url == served.endpoint.url
+    assert {t.body["release_digest"] for t in load.told} == {first.digest, second.digest}
+    assert {t.body["release_digest"] for t in load.told[-2:]} == {second.digest}
+    assert_answers_of_one_release_each(load, served, "first", "second")
+    assert "in place of first" in told[0]
+    applications = [name for name in serve.status().applications if name.startswith(STAGES_PREFIX)]
+    assert len(applications) == 1
+
+
+@pytest.mark.ray
+def test_a_release_that_does_not_load_leaves_the_one_before_answering(served: Served) -> None:
+    before, applications = served.served_digest(), set(serve.status().applications)
+    with served.load() as load, pytest.raises(RolloutError, match="answers on") as caught:
+        run_serve(served.config("broken"))
+    assert caught.value.exit_code == 10
+    assert "bundle 000000000000" in str(caught.value)
+    assert load.lost == []
+    assert set(load.statuses) == {200}
+    assert served.served_digest() == before
+    assert set(serve.status().applications) == applications
+
+
+def kill_replica(part: str) -> None:
+    """End one replica of a deployment as the kernel would."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    (name, *_) = [a["name"] for a in named if part in a["name"] and "REPLICA" in a["name"]]
+    ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
+
+
+@pytest.mark.ray
+def test_a_stage_that_dies_costs_time_and_no_request(served: Served) -> None:
+    with served.load() as load:
+        load.wait_for(is_answered, timeout_s=60)
+        kill_replica("#pipeline#")
+        load.wait_for(is_answered, count=4, timeout_s=RECOVER_S)
+    assert_nobody_was_lost(load)
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_an_ingress_that_dies_is_told_by_problems_until_another_is_there(served: Served) -> None:
+    with served.load() as load:
+        load.wait_for(is_answered, timeout_s=60)
+        kill_replica(f"{APPLICATION}#{INGRESS}#")
+        load.wait_for(is_answered, count=4, timeout_s=RECOVER_S)
+    assert_nobody_was_lost(load)
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_a_store_that_stalls_makes_callers_wait_and_loses_none(served: Served) -> None:
+    with served.load(by_uri=True) as load:
+        load.wait_for(is_answered, timeout_s=60)
+        with served.way.stalled():
+            time.sleep(STALL_S)
+        load.wait_for(is_answered, count=4, timeout_s=60)
+    assert_nobody_was_lost(load)
+    assert max(told.seconds for told in load.told) > STALL_S - 5
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_a_bundle_store_out_of_reach_stops_no_release_that_is_loaded(served: Served) -> None:
+    before = served.served_digest()
+    with served.load() as load:
+        load.wait_for(is_answered, timeout_s=60)
+        with served.way.cut():
+            with pytest.raises(StoreUnavailableError):
+                run_serve(served.config("first"))
+            load.wait_for(is_answered, count=10, timeout_s=60)
+            kill_replica("#pipeline#")
+            time.sleep(STALL_S)
+        load.wait_for(is_answered, count=4, timeout_s=RECOVER_S)
+    assert_nobody_was_lost(load)
+    assert served.served_digest() == before
+
+
+def count_replicas() -> int:
+    applications = serve.status().applications
+    (home,) = [name for name in applications if name.startswith(STAGES_PREFIX)]
+    return applications[home].deployments["pipeline"].replica_states.get("RUNNING", 0)
+
+
+def wait_for_replicas(count: int, timeout_s: float) -> None:
+    until = time.monotonic() + timeout_s
+    while count_replicas() != count:
+        assert time.monotonic() < until, f"{count_replicas()} replicas"
+        time.sleep(0.2)
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_load_starts_a_replica_and_idleness_ends_it(served: Served) -> None:
+    run_serve(served.config("second", batch=1, max_replicas=2))
+    with served.load(callers=12) as load:
+        wait_for_replicas(2, RECOVER_S)
+        load.wait_for(is_answered, count=4, timeout_s=60)
+    assert_nobody_was_lost(load)
+    wait_for_replicas(1, RECOVER_S)
+
+
+def test_the_last_line_of_a_message_is_the_one_that_says_something() -> None:
+    assert last_line("Traceback\n  File\nValueError: no\n\n") == "ValueError: no"
+    assert last_line("") == ""
