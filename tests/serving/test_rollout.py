@@ -118,6 +118,7 @@ def list_probabilities(hips: list[dict[str, Any]]) -> list[float]:
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_release_takes_the_place_of_another_and_no_request_is_lost(served: Served) -> None:
     first, second = (read_release(served.store, name) for name in ("first", "second"))
     assert served.served_digest() == first.digest
@@ -138,6 +139,7 @@ def test_a_release_takes_the_place_of_another_and_no_request_is_lost(served: Ser
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_release_that_does_not_load_leaves_the_one_before_answering(served: Served) -> None:
     before, applications = served.served_digest(), set(serve.status().applications)
     with served.load() as load, pytest.raises(RolloutError, match="answers on") as caught:
@@ -158,6 +160,7 @@ def kill_replica(part: str) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_a_stage_that_dies_costs_time_and_no_request(served: Served) -> None:
     with served.load() as load:
         load.wait_for(is_answered, timeout_s=60)
