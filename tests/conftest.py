@@ -29,6 +29,7 @@ SHARED = frozenset({"ray_session", "small_archive", "small_workspace", "small_gr
 """Fixtures that are dear to make: all tests that need them run in one process."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests for two processes: those with shared fixtures, and each other module."""
     for item in items:
