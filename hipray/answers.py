@@ -12,7 +12,16 @@ from hipray.data.hips import Hip
 from hipray.data.images import ReadResult
 from hipray.data.refusals import Refusal
 from hipray.releases.release import Release
-from hipray.vocab import HEADLINE_REGIONS, Finding, LabelType, Region
+from hipray.runtime.engine import Engine
+from hipray.vocab import (
+    HEADLINE_REGIONS,
+    Device,
+    Finding,
+    LabelType,
+    Precision,
+    Region,
+    Runtime,
+)
 
 LOW_CONFIDENCE = 0.7
 """Mean probability inside a mask below which its confidence is called low."""
@@ -78,6 +87,10 @@ class StudyAnswer:
     release_digest: str
     data_source: str
     preprocessing_version: str
+    runtime: Runtime
+    """What computed the networks' answers, on what and in what numbers."""
+    device: Device
+    precision: Precision
     hips: tuple[HipAnswer, ...] = ()
     refusal: Refusal | None = None
     research_notice: str = RESEARCH_NOTICE
@@ -97,18 +110,20 @@ class HipRow:
 
 
 def distribute(
-    release: Release, results: Sequence[ReadResult], rows: Sequence[HipRow]
+    release: Release, engine: Engine, results: Sequence[ReadResult], rows: Sequence[HipRow]
 ) -> list[StudyAnswer]:
     """Hand a batch's rows back to the files their hips came from."""
     answers, start = [], 0
     for result in results:
         stop = start + len(result.hips)
-        answers.append(build_answer(release, result, rows[start:stop]))
+        answers.append(build_answer(release, engine, result, rows[start:stop]))
         start = stop
     return answers
 
 
-def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -> StudyAnswer:
+def build_answer(
+    release: Release, engine: Engine, result: ReadResult, rows: Sequence[HipRow]
+) -> StudyAnswer:
     """Return the answer for one file from the numbers of its hips."""
     hips = tuple(
         _answer_hip(release, index, hip, row)
@@ -120,6 +135,9 @@ def build_answer(release: Release, result: ReadResult, rows: Sequence[HipRow]) -
         data_source=release.data_source.value,
         preprocessing_version=release.preprocessing_version,
         segmenters=release.segmenters,
+        runtime=engine.runtime,
+        device=engine.device,
+        precision=engine.precision,
         hips=hips,
         refusal=result.refusal,
     )

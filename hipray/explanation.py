@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from hipray.classification.classifier import Classifier
 from hipray.data.framing import Pixels, resize_square
 from hipray.data.person import People
 
@@ -72,12 +71,14 @@ class _Recorder(nn.Module):
 
 
 class Explainer:
-    """Explains the answers of one classifier, whose own modules stay as they are."""
+    """Explains the answers of one torch network, whose own modules stay as they are."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        # read from outside: `classification` is part of the identity of finished fits
-        self._network, self._device = classifier._module, classifier._device
-        self._size_px = classifier._size_px
+    def __init__(
+        self, network: nn.Module, *, size_px: int, device: torch.device | None = None
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        self._network = network.eval().to(self._device)
+        self._size_px = size_px
 
     def __call__(self, views: Pixels, people: People) -> HeatValues | Unexplained:
         """Return heat (N, P, P) within 0..1 on views (N, P, P) uint8 of people (N, C)."""

@@ -17,12 +17,10 @@ from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hipray.answers import HipRow, StudyAnswer, build_answer, distribute
-from hipray.bundles.bundle import Bundle, load_bundle
-from hipray.bundles.golden import check_golden
-from hipray.bundles.networks import build_classifier, build_segmenter_part
+from hipray.bundles.loading import Loading, load_model
+from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
 from hipray.config.evaluation import Combine
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
@@ -32,9 +30,10 @@ from hipray.data.person import NOBODY, People, Person, encode_people
 from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
-from hipray.releases.release import Question, Release, ViewSize, check_preprocessing
+from hipray.releases.release import Member, Question, Release, ViewSize, check_preprocessing
+from hipray.runtime.engine import Engine
 from hipray.segmentation.plausibility import check_geometry
-from hipray.segmentation.segmenter import Segmentation, Segmenter
+from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
 from hipray.storage import Store
 from hipray.vocab import REGIONS, Region, View
 
@@ -90,27 +89,25 @@ class Cutter:
 
 
 @dataclass(frozen=True)
-class _Voter:
+class Voter:
+    """One loaded member."""
+
     classifier: Classifier
     calibrator: PlattScaling
     weight: float
-    explainer: Explainer
     size_px: int
+    explainer: Explainer | None
+    """None where nobody will ask for an explanation: it needs torch and the weights."""
 
 
 class Ensemble:
     """Combines the calibrated probabilities of a release's members."""
 
-    def __init__(self, release: Release, bundles: Sequence[Bundle], device: torch.device) -> None:
+    def __init__(self, release: Release, voters: Sequence[Voter]) -> None:
         self._questions = release.questions
         self._combine = release.combine
-        self._voters: dict[Question, list[_Voter]] = {}
-        for member, bundle in zip(release.members, bundles, strict=True):
-            calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
-            classifier = build_classifier(bundle, device)
-            voter = _Voter(
-                classifier, calibrator, member.weight, Explainer(classifier), member.size_px
-            )
+        self._voters: dict[Question, list[Voter]] = {}
+        for member, voter in zip(release.members, voters, strict=True):
             self._voters.setdefault((member.region, member.label_type), []).append(voter)
 
     def __call__(self, views: Views) -> Probabilities:
@@ -128,12 +125,13 @@ class Ensemble:
         region, voters = question[0], self._voters[question]
         seen = [views.films[region, voter.size_px] for voter in voters]
         found = [
-            voter.explainer(films, views.people) for voter, films in zip(voters, seen, strict=True)
+            _explainer_of(voter)(films, views.people)
+            for voter, films in zip(voters, seen, strict=True)
         ]
         return merge_maps(found, views=max(seen, key=lambda films: films.shape[1]))
 
     def _poll(
-        self, voters: Sequence[_Voter], views: Views, region: Region
+        self, voters: Sequence[Voter], views: Views, region: Region
     ) -> npt.NDArray[np.float64]:
         looks = [
             voter.classifier(views.films[region, voter.size_px], views.people) for voter in voters
@@ -144,6 +142,11 @@ class Ensemble:
         ]
         weights = [voter.weight for voter in voters]
         return combine_votes(np.asarray(votes), weights, self._combine)
+
+
+def _explainer_of(voter: Voter) -> Explainer:
+    assert voter.explainer is not None, "stages that explain are loaded with `explaining`"
+    return voter.explainer
 
 
 def combine_votes(
@@ -164,46 +167,52 @@ class Stages:
     """The model stages of one release, loaded and checked."""
 
     release: Release
+    engine: Engine
     segmenter: Segmenter | None
     cutter: Cutter
     ensemble: Ensemble
 
 
-def load_stages(
-    store: Store, release: Release, *, device: torch.device | None = None, verify: bool = True
-) -> Stages:
-    """Load a release's bundles and check their golden answers; raises BundleError."""
+def load_stages(store: Store, release: Release, loading: Loading | None = None) -> Stages:
+    """Load a release's bundles and check their golden answers; by default on torch and CPUs.
+
+    Raises BundleError, and MemoryLimitError where they do not fit.
+    """
     check_preprocessing(release)
-    device = device or torch.device("cpu")
-    segmenter = load_segmenter(store, release, device=device, verify=verify)
-    ensemble = load_ensemble(store, release, device=device, verify=verify)
-    return Stages(release, segmenter, Cutter(release), ensemble)
+    loading = loading or Loading()
+    segmenter = load_segmenter(store, release, loading)
+    ensemble = load_ensemble(store, release, loading)
+    return Stages(release, loading.engine, segmenter, Cutter(release), ensemble)
 
 
-def load_segmenter(
-    store: Store, release: Release, *, device: torch.device, verify: bool = True
-) -> Segmenter | None:
+def load_segmenter(store: Store, release: Release, loading: Loading) -> Segmenter | None:
     """Load the release's segmenters, or None where it has none."""
-    bundles = _load_bundles(store, release.segmenters, verify=verify)
-    if not bundles:
+    models = [load_model(store, digest, loading).model for digest in release.segmenters]
+    networks = [model for model in models if isinstance(model, SegmenterNetwork)]
+    if not networks:
         return None
-    return Segmenter([build_segmenter_part(bundle) for bundle in bundles], device=device)
+    return Segmenter(networks, batch=FILMS_AT_ONCE[loading.engine.device])
 
 
-def load_ensemble(
-    store: Store, release: Release, *, device: torch.device, verify: bool = True
-) -> Ensemble:
+def load_ensemble(store: Store, release: Release, loading: Loading) -> Ensemble:
     """Load the release's classifiers."""
-    digests = [member.bundle for member in release.members]
-    return Ensemble(release, _load_bundles(store, digests, verify=verify), device)
+    return Ensemble(release, [_load_voter(store, member, loading) for member in release.members])
 
 
-def _load_bundles(store: Store, digests: Sequence[str], *, verify: bool) -> list[Bundle]:
-    bundles = [load_bundle(store, digest) for digest in digests]
-    if verify:
-        for bundle in bundles:
-            check_golden(bundle)
-    return bundles
+def _load_voter(store: Store, member: Member, loading: Loading) -> Voter:
+    loaded = load_model(store, member.bundle, loading)
+    assert isinstance(loaded.model, Classifier), "members are classifiers"
+    explainer = None
+    if loaded.module is not None and loading.explaining:
+        device = loading.engine.torch_device
+        explainer = Explainer(loaded.module, size_px=member.size_px, device=device)
+    return Voter(
+        loaded.model,
+        PlattScaling(member.platt_slope, member.platt_intercept),
+        member.weight,
+        member.size_px,
+        explainer,
+    )
 
 
 def frame_hips(result: ReadResult, working_px: int, *, stated: Person) -> FramedHips:
@@ -254,17 +263,17 @@ class Pipeline:
 
         `stated` is what the caller's records say of the person on each film; none says nothing.
         """
-        release = self.stages.release
+        release, engine = self.stages.release, self.stages.engine
         people = stated or [NOBODY] * len(results)
         if not any(result.hips for result in results):
-            return [build_answer(release, result, []) for result in results], None
+            return [build_answer(release, engine, result, []) for result in results], None
         films = [
             frame_hips(result, release.working_px, stated=person)
             for result, person in zip(results, people, strict=True)
         ]
         hips = join_hips(films)
         rows, masks = score_hips(self.stages, hips)
-        return distribute(release, results, rows), masks
+        return distribute(release, engine, results, rows), masks
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from hipray.config.jobs import PredictRun
 from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person
 from hipray.errors import NotFoundError
+from hipray.inference import start_pipeline
 from hipray.overlay import draw_overlay
-from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.engines import choose_engine
 from hipray.releases.release import check_servable, read_release
+from hipray.runtime.engine import find_device
 from hipray.storage import open_store
 
 
@@ -29,7 +31,8 @@ def run_predict(config: PredictRun) -> Prediction:
     release = read_release(store, config.release)
     check_servable(release, allow_phantom=config.allow_phantom_release)
     data = _read_file(config)
-    pipeline = Pipeline(load_stages(store, release))
+    engine = choose_engine(store, release, config, device=find_device(config.runtime))
+    pipeline = start_pipeline(store, release, engine, memory_gib=config.memory_gib)
     with IsolatedReader(config.limits, release.preprocessing) as reader:
         result = reader.read_hips(data, name=Path(config.file).name, side=config.side)
     stated = Person(config.sex, config.age, config.weight_kg, config.height_cm)

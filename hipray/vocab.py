@@ -153,6 +153,35 @@ class Part(StrEnum):
     TEST = "test"
 
 
+class Runtime(StrEnum):
+    """What computes a network's answers."""
+
+    TORCH = "torch"
+    ONNX = "onnx"  # ONNX Runtime
+
+
+class RuntimeChoice(StrEnum):
+    """What a configuration asks for."""
+
+    AUTO = "auto"  # torch on GPUs; on CPUs ONNX Runtime where every network is exported
+    TORCH = "torch"
+    ONNX = "onnx"
+
+
+class Device(StrEnum):
+    """Where a network's answers are computed, as torch names it."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """In what numbers a network's answers are computed."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class DataSource(StrEnum):
     """Whether a number comes from generated phantoms or from films of people."""
 

@@ -10,22 +10,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from hipray.bundles.bundle import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    Bundle,
-    BundleDescription,
-    BundleKind,
-    publish_bundle,
-)
-from hipray.bundles.card import write_card
-from hipray.bundles.golden import (
-    GOLDEN_ANSWERS,
-    GOLDEN_FILM,
-    answer_golden,
-    draw_golden_film,
-    dump_answers,
-)
+from hipray.bundles.assembly import publish_model
+from hipray.bundles.bundle import BundleDescription, BundleKind
 from hipray.classification.model import build_network as build_classifier_network
 from hipray.config.experiment import (
     ClassifierSettings,
@@ -214,11 +200,7 @@ def _publish(
         data_source=DataSource.PHANTOM,
         software={},
     )
-    film = draw_golden_film()
-    files = {WEIGHTS_FILE: weights, GOLDEN_FILM: film}
-    files[GOLDEN_ANSWERS] = dump_answers(answer_golden(Bundle("", description, files), film))
-    files[CARD_FILE] = write_card(description).encode()
-    return publish_bundle(store, description, files)
+    return publish_model(store, description, weights)
 
 
 def _dump(module: torch.nn.Module) -> bytes:

@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     "segmentation": 3, "matting": 3, "classification": 3,
     "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "answers": 4,
     "predict": 4, "scoring": 4, "explanation": 4, "overlay": 4,
+    "runtime": 3, "inference": 4,
     "distributed": 5, "serving": 5,
     "commands": 6, "cli": 6, "dry_run": 6, "demo": 6, "skill": 6, "benchmarks": 6,
 }  # fmt: skip
@@ -28,6 +29,7 @@ SINGLE_IMPORTERS = {
     "timm": "hipray/classification/model.py",
     "segmentation_models_pytorch": "hipray/segmentation/model.py",
     "boto3": "hipray/storage/s3.py",
+    "onnxruntime": "hipray/runtime/onnx_network.py",
 }
 MODEL_ROOMS = ("segmentation", "matting", "classification")
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}

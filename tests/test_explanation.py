@@ -15,6 +15,7 @@ from hipray.config.experiment import ClassifierSettings, Target
 from hipray.data.person import NOBODY, encode_people
 from hipray.explanation import Explainer, HeatMap, Unexplained, merge_maps, watch
 from hipray.overlay import draw_heat
+from hipray.runtime.network import TorchNetwork
 from hipray.vocab import Backbone
 
 SIDE = 64
@@ -83,9 +84,8 @@ class TwoLogits(nn.Module):
 
 
 def explain(network: nn.Module, *, size_px: int = SIDE) -> np.ndarray | Unexplained:
-    classifier = Classifier(network, settings=ClassifierSettings(size_px=size_px))
     views = np.random.default_rng(0).integers(100, 255, (2, SIDE, SIDE), np.uint8)
-    return Explainer(classifier)(views, encode_people([NOBODY] * 2))
+    return Explainer(network, size_px=size_px)(views, encode_people([NOBODY] * 2))
 
 
 def blockwise(heat: np.ndarray) -> np.ndarray:
@@ -169,13 +169,13 @@ def test_explaining_works_inside_inference_mode() -> None:
 
 def test_scores_are_the_same_while_another_thread_explains() -> None:
     network = build_network("resnet10t", ClassifierSettings(size_px=SIDE))
-    classifier = Classifier(network, settings=ClassifierSettings(size_px=SIDE))
+    classifier = Classifier(TorchNetwork(network), settings=ClassifierSettings(size_px=SIDE))
     views, people = np.full((2, SIDE, SIDE), 90, np.uint8), encode_people([NOBODY] * 2)
     alone = classifier(views, people)
 
     def explain_again() -> None:
         for _ in range(5):
-            Explainer(classifier)(views, people)
+            Explainer(network, size_px=SIDE)(views, people)
 
     explaining = threading.Thread(target=explain_again)
     explaining.start()

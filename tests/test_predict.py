@@ -14,8 +14,9 @@ from hipray.data.images import read_hips
 from hipray.errors import ConfigError, NotFoundError
 from hipray.overlay import draw_overlay
 from hipray.predict import run_predict
+from hipray.runtime.memory import MemoryLimitError
 from hipray.storage import ObjectTooLargeError, open_store
-from hipray.vocab import Region, View
+from hipray.vocab import Region, RuntimeChoice, View
 from tests.data.film_files import draw_pelvis, encode_dicom
 from tests.small_release import WORKING_PX, draw_phantoms, publish_small_release
 
@@ -119,3 +120,19 @@ def test_a_film_beyond_the_size_limit_is_not_read(workspace):
 
     with pytest.raises(ObjectTooLargeError, match=r"at most 1000 bytes"):
         predict(workspace, limits=ImageLimits(max_file_bytes=1000))
+
+
+def test_the_answer_names_what_computed_it_and_both_runtimes_agree(workspace):
+    onnx, torch = (predict(workspace, runtime=runtime).answer for runtime in
+                   (RuntimeChoice.AUTO, RuntimeChoice.TORCH))  # fmt: skip
+    assert (onnx["runtime"], onnx["device"], onnx["precision"]) == ("onnx", "cpu", "float32")
+    assert torch["runtime"] == "torch"
+    for one, other in zip(onnx["hips"][0]["regions"], torch["hips"][0]["regions"], strict=True):
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+def test_networks_that_do_not_fit_are_refused_with_their_sum(workspace):
+    with pytest.raises(
+        MemoryLimitError, match=r"fit into 0\.01 GiB, set by memory_gib, found a need"
+    ):
+        predict(workspace, memory_gib=0.01)

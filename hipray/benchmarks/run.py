@@ -8,12 +8,14 @@ from hipray.benchmarks.grid import measure_grid
 from hipray.benchmarks.machine import describe_machine
 from hipray.benchmarks.measure import Measure
 from hipray.benchmarks.score import measure_score
+from hipray.benchmarks.serve import measure_serve
 from hipray.config.benchmarks import BenchRun
 from hipray.errors import ConfigError
 
 BENCHES: dict[str, Callable[[BenchRun], Iterator[Measure]]] = {
     "grid": measure_grid,
     "score": measure_score,
+    "serve": measure_serve,
 }
 """Every bench by its name."""
 

@@ -22,6 +22,7 @@ from hipray.benchmarks.footprint import MemoryWatch
 from hipray.benchmarks.machine import pin_cores, use_threads
 from hipray.benchmarks.measure import Measure, Pair, compare_rates, hold_below
 from hipray.benchmarks.untrained import NAME, publish_untrained
+from hipray.bundles.loading import Loading
 from hipray.config.benchmarks import BenchRun, ScoreBench, ScoreMeasure
 from hipray.config.experiment import ClassifierSettings
 from hipray.config.jobs import ScoreRun
@@ -32,13 +33,13 @@ from hipray.distributed.cluster import connect
 from hipray.distributed.score import run_score
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release
 from hipray.scoring.films import FilmReader
-from hipray.scoring.parts import Runtime
-from hipray.scoring.rows import CPU_DEVICE, Origin
-from hipray.scoring.scorer import score_films
+from hipray.scoring.scorer import describe_origin, score_films
 from hipray.scoring.shards import Entry, group_entries
 from hipray.storage import Store, open_store
+from hipray.vocab import Device
 
 PEER = "hipray.benchmarks.peers.score_loop"
 PIPELINE_TARGET = 0.95
@@ -212,8 +213,13 @@ def _rate_pipeline(bench: Bench) -> float:
     entries = [Entry(info.key, info.size, info.etag) for info in archive.list()]
     pseudonyms = load_pseudonyms(open_store(str(bench.folder)))
     with use_threads(bench.settings.cores), IsolatedReader() as reader:
-        pipeline = Pipeline(load_stages(open_store(str(bench.folder)), bench.release))
-        origin = Origin(bench.release, Runtime.TORCH.value, CPU_DEVICE, bench.settings.cores)
+        run = bench.run("rates", "direct").model_copy(
+            update={"cpus_per_actor": bench.settings.cores}
+        )
+        store = open_store(str(bench.folder))
+        engine = choose_engine(store, bench.release, run, device=Device.CPU)
+        pipeline = Pipeline(load_stages(store, bench.release, Loading(engine)))
+        origin = describe_origin(run, pipeline)
         films = FilmReader(archive, reader, pseudonyms)
         first, count = 0.0, 0
         for group in group_entries(entries, max_files=SHARD_FILES, max_bytes=1 << 40):

@@ -1,36 +1,51 @@
-"""A release of untrained networks: what a bench of speed needs of a release, in seconds.
+"""A release of untrained networks: what a bench of speed needs of a release.
 
-Its answers mean nothing, and it says phantom. It has no segmenter: every region is the whole film.
+Its answers mean nothing, and it says phantom. Without a segmenter every region is the whole film.
 """
+
+from typing import Any
 
 import safetensors.torch
 import torch
+from torch import nn
 
-from hipray.bundles.bundle import WEIGHTS_FILE, Bundle, BundleDescription, publish_bundle
-from hipray.bundles.golden import (
-    GOLDEN_ANSWERS,
-    GOLDEN_FILM,
-    answer_golden,
-    draw_golden_film,
-    dump_answers,
-)
-from hipray.classification.model import build_network
-from hipray.config.experiment import ClassifierSettings, MattingSettings
+from hipray.bundles.assembly import publish_model
+from hipray.bundles.bundle import BundleDescription, BundleKind
+from hipray.classification.model import build_network as build_classifier
+from hipray.config.experiment import ClassifierSettings, MattingSettings, SegmenterSettings
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.releases.release import Member, Release, write_release
+from hipray.segmentation.model import build_network as build_segmenter
 from hipray.storage import Store
-from hipray.vocab import HEADLINE_REGIONS, DataSource, LabelType, Region, View
+from hipray.vocab import (
+    HEADLINE_REGIONS,
+    REGIONS,
+    DataSource,
+    LabelType,
+    Region,
+    SegmenterArch,
+    View,
+)
 
 NAME = "untrained"
 
 
 def publish_untrained(
-    store: Store, backbones: tuple[str, ...], settings: ClassifierSettings, *, working_px: int
+    store: Store,
+    backbones: tuple[str, ...],
+    settings: ClassifierSettings,
+    *,
+    working_px: int,
+    regions: tuple[Region, ...] = HEADLINE_REGIONS,
+    segmenter: SegmenterSettings | None = None,
 ) -> Release:
-    """Publish one member per backbone and headline region, and return the release."""
+    """Publish one member per backbone and region, with a U-Net before them where one is asked for.
+
+    Returns the release.
+    """
     members = tuple(
         _publish_member(store, region, backbone, settings, working_px)
-        for region in HEADLINE_REGIONS
+        for region in regions
         for backbone in backbones
     )
     release = Release(
@@ -40,8 +55,8 @@ def publish_untrained(
         leaks_allowed=False,
         preprocessing_version=PREPROCESSING_VERSION,
         working_px=working_px,
-        segmenters=(),
-        view=View.WHOLE,
+        segmenters=(_publish_segmenter(store, segmenter, working_px),) if segmenter else (),
+        view=View.MATTED if segmenter else View.WHOLE,
         matting=MattingSettings(),
         members=members,
         headline_threshold=0.5,
@@ -51,32 +66,32 @@ def publish_untrained(
     return release
 
 
+def _publish_segmenter(store: Store, settings: SegmenterSettings, working_px: int) -> str:
+    torch.manual_seed(0)
+    module = build_segmenter(SegmenterArch.UNET, settings, outputs=len(REGIONS))
+    model = {
+        "arch": SegmenterArch.UNET,
+        "regions": REGIONS,
+        "settings": settings.model_dump(mode="json"),
+        "working_px": working_px,
+    }
+    return _publish(store, "segmenter", "unet", model, module)
+
+
 def _publish_member(
     store: Store, region: Region, backbone: str, settings: ClassifierSettings, working_px: int
 ) -> Member:
     torch.manual_seed(0)
-    module = build_network(backbone, settings)
-    description = BundleDescription(
-        kind="classifier",
-        name=f"{region}-{backbone}",
-        model={
-            "cell": {"region": region, "label_type": LabelType.T_SCORE, "backbone": backbone,
-                     "variant": NAME},
-            "settings": settings.model_dump(mode="json"),
-            "odds": {"class_weights": (1.0, 1.0), "score": None},
-            "working_px": working_px,
-        },
-        summary={},
-        preprocessing_version=PREPROCESSING_VERSION,
-        data_source=DataSource.PHANTOM,
-        software={},
-    )  # fmt: skip
-    weights = {name: value.contiguous() for name, value in module.state_dict().items()}
-    film = draw_golden_film()
-    files = {WEIGHTS_FILE: safetensors.torch.save(weights), GOLDEN_FILM: film}
-    files[GOLDEN_ANSWERS] = dump_answers(answer_golden(Bundle("", description, files), film))
+    module = build_classifier(backbone, settings)
+    model = {
+        "cell": {"region": region, "label_type": LabelType.T_SCORE, "backbone": backbone,
+                 "variant": NAME},
+        "settings": settings.model_dump(mode="json"),
+        "odds": {"class_weights": (1.0, 1.0), "score": None},
+        "working_px": working_px,
+    }  # fmt: skip
     return Member(
-        bundle=publish_bundle(store, description, files),
+        bundle=_publish(store, "classifier", f"{region}-{backbone}", model, module),
         region=region,
         label_type=LabelType.T_SCORE,
         backbone=backbone,
@@ -87,3 +102,19 @@ def _publish_member(
         threshold=0.5,
         size_px=settings.size_px,
     )
+
+
+def _publish(
+    store: Store, kind: BundleKind, name: str, model: dict[str, Any], module: nn.Module
+) -> str:
+    description = BundleDescription(
+        kind=kind,
+        name=name,
+        model=model,
+        summary={},
+        preprocessing_version=PREPROCESSING_VERSION,
+        data_source=DataSource.PHANTOM,
+        software={},
+    )
+    weights = {key: tensor.contiguous() for key, tensor in module.state_dict().items()}
+    return publish_model(store, description, safetensors.torch.save(weights))

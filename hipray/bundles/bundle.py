@@ -2,6 +2,7 @@
 
     bundles/<digest>/bundle.json          what it is, trained on what, and the sha256 of the rest
                      weights.safetensors
+                     model.onnx           the same network for ONNX Runtime, where it can be had
                      golden-film.dcm      a phantom film, and golden.npz: what this model must
                      golden.npz           answer to it, pixels first
                      card.md
@@ -11,6 +12,7 @@ unpickled, and nothing in it names a patient or a path.
 """
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,9 +29,19 @@ from hipray.vocab import DataSource
 FORMAT = 1
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
+ONNX_FILE = "model.onnx"
 CARD_FILE = "card.md"
 
 BundleKind = Literal["segmenter", "classifier"]
+
+
+class OnnxNote(Config):
+    """How the exported network compares with torch's, or why there is none."""
+
+    difference: float | None = None
+    """Largest difference of an answer on the films that both were asked about."""
+    reason: str = "it was published before networks were exported"
+    """Why there is no export; empty where there is one."""
 
 
 class BundleDescription(Config):
@@ -53,6 +65,10 @@ class BundleDescription(Config):
     """Whether the leakage guard was overridden."""
     software: dict[str, str]
     """Versions that trained it."""
+    onnx: OnnxNote = OnnxNote()
+    """The network's export to ONNX."""
+    bfloat16_difference: float | None = None
+    """Largest change of an answer in bfloat16, on the same films; None where it is not known."""
     files: dict[str, str] = Field(default_factory=dict)
     """sha256 of every other file."""
     research_notice: str = RESEARCH_NOTICE
@@ -86,8 +102,8 @@ def publish_bundle(store: Store, description: BundleDescription, files: dict[str
     return digest
 
 
-def load_bundle(store: Store, digest: str) -> Bundle:
-    """Return a bundle after checking every file's sha256; raises BundleError."""
+def read_description(store: Store, digest: str) -> BundleDescription:
+    """Return what a bundle says of itself, checked against its digest; raises BundleError."""
     folder = store.child(f"bundles/{digest}")
     if not folder.exists(BUNDLE_FILE):
         raise BundleError(
@@ -97,17 +113,34 @@ def load_bundle(store: Store, digest: str) -> Bundle:
     if digest_bytes(text) != digest:
         raise _altered(folder, BUNDLE_FILE)
     try:
-        description = build_config(BundleDescription, json.loads(text))
+        return build_config(BundleDescription, json.loads(text))
     except ConfigError as error:
         raise BundleError(
             f"a bundle of format {FORMAT}", error.found, "use the hipray that wrote it"
         ) from None
+
+
+def load_bundle(store: Store, digest: str, *, leave_out: Container[str] = ()) -> Bundle:
+    """Return a bundle after checking the sha256 of every file but those left out.
+
+    Raises BundleError.
+    """
+    description = read_description(store, digest)
+    folder = store.child(f"bundles/{digest}")
     files = {}
     for name, expected in description.files.items():
+        if name in leave_out:
+            continue
         files[name] = folder.read(name)
         if digest_bytes(files[name]) != expected:
             raise _altered(folder, name)
     return Bundle(digest, description, files)
+
+
+def measure_files(store: Store, digest: str, *, leave_out: Container[str] = ()) -> int:
+    """Return the bytes of a bundle's files but those left out."""
+    files = store.child(f"bundles/{digest}").list()
+    return sum(info.size for info in files if info.key not in leave_out)
 
 
 def _altered(folder: Store, name: str) -> BundleError:

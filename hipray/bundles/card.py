@@ -30,9 +30,23 @@ A {description.kind} of hip radiographs. {SOURCE_SENTENCE[description.data_sourc
 
 - Preprocessing version: {description.preprocessing_version}
 - Software: {software}
+- {_describe_export(description)}
+- {_describe_bfloat16(description)}
 - Intended use: research on opportunistic screening for osteoporosis
 - Intended population: NOT PROVIDED
 - External validation: NOT PROVIDED
 - Ethics approval: NOT PROVIDED
 - Known limits: one film format each time; no fractures, implants or children were studied
 """
+
+
+def _describe_export(description: BundleDescription) -> str:
+    note = description.onnx
+    if note.reason:
+        return f"Runtime: torch only, because {note.reason}"
+    return f"Runtimes: torch, and ONNX Runtime, whose answers differ by {note.difference} at most"
+
+
+def _describe_bfloat16(description: BundleDescription) -> str:
+    change = description.bfloat16_difference
+    return f"bfloat16 (off by default) changes an answer by up to {change or 'NOT PROVIDED'}"

@@ -5,13 +5,14 @@ found before a patient's film meets it. No film of a person is in a bundle.
 """
 
 import io
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hipray.bundles.bundle import Bundle
-from hipray.bundles.networks import build_classifier, build_segmenter_part
+from hipray.bundles.networks import Model, build_model
+from hipray.classification.classifier import Classifier
 from hipray.config.phantom import PhantomConfig
 from hipray.data.framing import Pixels, frame_hip
 from hipray.data.images import read_hips
@@ -19,7 +20,7 @@ from hipray.data.person import Person, encode_people
 from hipray.data.phantom import film_path, plan_archive, write_study
 from hipray.errors import BundleError
 from hipray.segmentation.segmenter import Segmenter
-from hipray.vocab import Sex
+from hipray.vocab import Precision, Sex
 
 GOLDEN_FILM = "golden-film.dcm"
 GOLDEN_ANSWERS = "golden.npz"
@@ -27,6 +28,9 @@ GREY_LEVELS = 1
 """Largest difference of a decoded pixel: codecs may round differently."""
 TOLERANCE = 1e-3
 """Largest difference of log odds or confidence: other processors sum in other orders."""
+BFLOAT16_SLACK = 4
+"""Times the change that bfloat16 made when it was measured: log odds are a difference of two
+answers, and this film is another one."""
 
 GOLDEN_PERSON = Person(Sex.FEMALE, age=70.0, weight_kg=60.0, height_cm=160.0)
 """Who a network with covariates is told the golden film shows."""
@@ -34,6 +38,7 @@ GOLDEN_PERSON = Person(Sex.FEMALE, age=70.0, weight_kg=60.0, height_cm=160.0)
 Answers = dict[str, npt.NDArray[np.generic]]
 
 
+@cache
 def draw_golden_film() -> bytes:
     """Return the phantom film of every bundle, as DICOM."""
     config = PhantomConfig(
@@ -53,14 +58,14 @@ def read_golden_hip(film: bytes) -> Pixels:
     return result.hips[0].pixels
 
 
-def answer_golden(bundle: Bundle, film: bytes) -> Answers:
-    """Return what the bundle's model says of the golden film."""
+def answer_golden(bundle: Bundle, film: bytes, model: Model | None = None) -> Answers:
+    """Return what the bundle's model says of the golden film; by default torch's, on CPUs."""
+    model = model or build_model(bundle)
     pixels = read_golden_hip(film)
     frame = frame_hip(pixels, bundle.description.model["working_px"])[None]
-    if bundle.description.kind == "classifier":
-        people = encode_people([GOLDEN_PERSON])
-        return {"pixels": pixels, "log_odds": build_classifier(bundle)(frame, people)}
-    segmentation = Segmenter([build_segmenter_part(bundle)])(frame)
+    if isinstance(model, Classifier):
+        return {"pixels": pixels, "log_odds": model(frame, encode_people([GOLDEN_PERSON]))}
+    segmentation = Segmenter([model])(frame)
     return {
         "pixels": pixels,
         "confidence": segmentation.confidence,
@@ -75,14 +80,19 @@ def dump_answers(answers: Answers) -> bytes:
     return buffer.getvalue()
 
 
-@torch.inference_mode()
-def check_golden(bundle: Bundle) -> None:
-    """Raise BundleError unless this machine decodes and answers the golden film as published."""
+def check_golden(
+    bundle: Bundle, model: Model | None = None, *, precision: Precision = Precision.FLOAT32
+) -> None:
+    """Raise BundleError unless this machine decodes and answers the golden film as published.
+
+    `model` is the bundle's as it will be used; by default torch's, on CPUs.
+    """
     with np.load(io.BytesIO(bundle.files[GOLDEN_ANSWERS]), allow_pickle=False) as archive:
         expected = {name: archive[name] for name in archive.files}
-    found = answer_golden(bundle, bundle.files[GOLDEN_FILM])
+    found = answer_golden(bundle, bundle.files[GOLDEN_FILM], model)
+    tolerance = _tolerance(bundle, precision)
     for name, wanted in expected.items():
-        allowed = GREY_LEVELS if name == "pixels" else TOLERANCE
+        allowed = GREY_LEVELS if name == "pixels" else tolerance
         difference = _largest_difference(found[name], wanted)
         if difference > allowed:
             raise BundleError(
@@ -90,6 +100,13 @@ def check_golden(bundle: Bundle) -> None:
                 f"a difference of {difference:.4g}",
                 "use the software versions of its bundle.json, or train and publish it again",
             )
+
+
+def _tolerance(bundle: Bundle, precision: Precision) -> float:
+    known = bundle.description.bfloat16_difference
+    if precision is Precision.FLOAT32 or known is None:
+        return TOLERANCE
+    return max(TOLERANCE, BFLOAT16_SLACK * known)
 
 
 def _largest_difference(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:

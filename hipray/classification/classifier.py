@@ -5,14 +5,13 @@ Legend of shapes: N hips, P side of the view in pixels, C numbers that tell a pe
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from hipray.classification.odds import OddsScale
 from hipray.config.experiment import ClassifierSettings
 from hipray.data.augment import Move, move_film, paper_moves
 from hipray.data.framing import Pixels, resize_square
 from hipray.data.person import People
+from hipray.runtime.network import Answers, Network
 
 
 class Classifier:
@@ -20,15 +19,13 @@ class Classifier:
 
     def __init__(
         self,
-        module: nn.Module,
+        network: Network,
         *,
         settings: ClassifierSettings,
         odds: OddsScale | None = None,
-        device: torch.device | None = None,
         batch: int = 32,
     ) -> None:
-        self._device = device or torch.device("cpu")
-        self._module = module.eval().to(self._device)
+        self._network = network
         self._size_px = settings.size_px
         self._moves = paper_moves(settings) if settings.test_time_augmentation else (Move(),)
         self.odds = odds or OddsScale()
@@ -44,20 +41,17 @@ class Classifier:
         scale = self.odds.score
         if scale is None:
             return np.full(len(views), np.nan)
-        answers = [answer[:, 0].double().cpu().numpy() for answer in self._ask(views, people)]
+        answers = [answer[:, 0].astype(np.float64) for answer in self._ask(views, people)]
         return scale.scores(np.mean(answers, axis=0))
 
-    @torch.inference_mode()
-    def _ask(self, views: Pixels, people: People) -> list[torch.Tensor]:
+    def _ask(self, views: Pixels, people: People) -> list[Answers]:
         """The network's answers, once for each move of the films."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self._moves]
+        parts: list[list[Answers]] = [[] for _ in self._moves]
         for start in range(0, len(views), self._batch):
             rows = slice(start, start + self._batch)
             films = resize_square(views[rows], self._size_px)
-            told = torch.from_numpy(np.ascontiguousarray(people[rows])).to(self._device)
             for part, move in zip(parts, self._moves, strict=True):
                 moved = np.ascontiguousarray([move_film(film, move) for film in films])
-                batch = torch.from_numpy(moved).to(self._device)
-                part.append(self._module(batch[:, None].float() / 255, told))
-        empty = torch.zeros(0, 2)
-        return [torch.cat(part) if part else empty for part in parts]
+                part.append(self._network(moved, people[rows]))
+        empty = np.zeros((0, 2), np.float32)
+        return [np.concatenate(part) if part else empty for part in parts]

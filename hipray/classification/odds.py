@@ -10,7 +10,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from hipray.classification.losses import unweight_logit
 
@@ -52,9 +51,9 @@ class OddsScale:
     score: ScoreScale | None = None
     """Set where the network answers with a score."""
 
-    def log_odds(self, answers: torch.Tensor) -> Floats:
+    def log_odds(self, answers: npt.NDArray[np.float32]) -> Floats:
         """Return log odds (B,) of answers (B, 2) or (B, 1)."""
-        values = answers.double().cpu().numpy()
+        values = answers.astype(np.float64)
         if self.score is not None:
             return self.score.log_odds(values[:, 0])
         return unweight_logit(values[:, 1] - values[:, 0], self.class_weights)

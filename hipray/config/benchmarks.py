@@ -7,7 +7,7 @@ from pydantic import Field
 from hipray.config.base import Config
 from hipray.config.jobs import PAPER_BACKBONES
 from hipray.config.phantom import PhantomConfig
-from hipray.vocab import Region, Variant
+from hipray.vocab import HEADLINE_REGIONS, Region, Variant
 
 
 class ScoreMeasure(StrEnum):
@@ -96,11 +96,48 @@ class ScoreBench(Config):
     """What is measured."""
 
 
+class ServeBench(Config):
+    """The serve bench: an endpoint of a release with random weights, on this machine."""
+
+    regions: tuple[Region, ...] = HEADLINE_REGIONS
+    """Regions that the release answers for."""
+    backbones: tuple[str, ...] = PAPER_BACKBONES
+    """Members for each region."""
+    size_px: int = Field(224, ge=32, le=1024)
+    """Input side of the members in pixels."""
+    segmenter_px: int = Field(256, ge=32, le=1024, multiple_of=32)
+    """Input side of the U-Net in pixels."""
+    working_px: int = Field(256, ge=32, le=2048)
+    """Side in pixels of the frame that regions are cut from."""
+    films: int = Field(8, ge=1, le=256)
+    """Different films that are sent."""
+    film_px: int = Field(512, ge=64, le=2048)
+    """Side in pixels of these films."""
+    cores: int = Field(2, ge=1)
+    """CPU cores that all sides share, and threads of each side's networks."""
+    fused: bool = True
+    """Whether the endpoint runs its stages in one deployment."""
+    batch: int = Field(8, ge=1, le=256)
+    """Most films in one forward pass of the endpoint and of the pipeline in process."""
+    queue: int = Field(16, ge=1)
+    """Requests that may wait at the endpoint's door."""
+    rounds: int = Field(3, ge=1)
+    """How often all sides are measured, in turn."""
+    single_requests: int = Field(8, ge=1)
+    """Films of one caller in each round, on every side."""
+    requests_per_caller: int = Field(2, ge=1)
+    """Films of each of several callers in each round."""
+    overload_factor: float = Field(3.0, gt=1)
+    """Requests sent under overload, as a multiple of the highest rate that was answered."""
+    overload_s: float = Field(60, gt=0)
+    """Seconds of overload."""
+
+
 class BenchRun(Config):
     """Measure hipray against what a user would otherwise run, both sides on this machine."""
 
     name: str
-    """Name of the bench: grid or score."""
+    """Name of the bench: grid, score or serve."""
     out: str = "out/bench"
     """Local folder of the measured workspaces."""
     workspace: str | None = None
@@ -112,3 +149,5 @@ class BenchRun(Config):
     """Sizes of the grid bench."""
     score: ScoreBench = ScoreBench()
     """Sizes of the score bench."""
+    serve: ServeBench = ServeBench()
+    """Sizes of the serve bench; it draws its own films."""

@@ -17,7 +17,17 @@ from hipray.config.scoring import Machine, PlannedJob, RetryScope, Selection
 from hipray.config.serving import EndpointScaling, Pacs
 from hipray.config.storage import StorageSettings
 from hipray.config.tracking import Tracking
-from hipray.vocab import Backbone, DataSource, LabelType, Region, Sex, Side, Variant
+from hipray.vocab import (
+    Backbone,
+    DataSource,
+    LabelType,
+    Precision,
+    Region,
+    RuntimeChoice,
+    Sex,
+    Side,
+    Variant,
+)
 
 ChoiceT = TypeVar("ChoiceT")
 
@@ -179,13 +189,28 @@ class ReleaseRun(Job):
     """How members are combined, the headline's threshold, and intervals of the release's result."""
 
 
-class PredictRun(Job):
+class InferenceJob(Job):
+    """What jobs that answer films with a release have."""
+
+    release: str = "default"
+    """Name of a release of the workspace; for predict and score also the path of its JSON."""
+    allow_phantom_release: bool = False
+    """Answer with a release that was trained on phantoms."""
+    runtime: RuntimeChoice = RuntimeChoice.AUTO
+    """torch, onnx (ONNX Runtime, on CPUs), or auto: torch on GPUs, else onnx where all bundles
+    of the release have an export."""
+    precision: Precision = Precision.FLOAT32
+    """float32, or bfloat16 for torch: faster on GPUs; each bundle's card says what it changes."""
+    memory_gib: float | None = Field(None, gt=0)
+    """GiB that the networks of one process may take with one batch, on the GPU where there is
+    one; it does not start where they take more. Default: what the machine or container has left."""
+
+
+class PredictRun(InferenceJob):
     """Score one file in this process."""
 
     file: str
     """Path or s3:// address of a film."""
-    release: str = "default"
-    """Name of a release of the workspace, or the path of its JSON."""
     side: Side | None = None
     """left or right by your own records, for a film that does not state it."""
     sex: Sex = Sex.UNKNOWN
@@ -198,17 +223,13 @@ class PredictRun(Job):
     """Body height, likewise."""
     overlay: str | None = None
     """PNG to write; default: beside the working directory, named after the file."""
-    allow_phantom_release: bool = False
-    """Answer with a release that was trained on phantoms."""
     limits: ImageLimits = ImageLimits()
     """Size and time limits of decoding."""
 
 
-class ServeRun(Job):
+class ServeRun(InferenceJob):
     """Serve a release over HTTP."""
 
-    release: str = "default"
-    """Name of a release of the workspace."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
@@ -219,8 +240,6 @@ class ServeRun(Job):
     """s3:// prefixes below which callers may name films; none by default."""
     pacs: tuple[Pacs, ...] = ()
     """DICOMweb archives whose films callers may name; none by default."""
-    allow_phantom_release: bool = False
-    """Serve a release that was trained on phantoms."""
     token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """sha256 digests of accepted bearer tokens; without these and without `token_file`, every
     caller of a loopback host is accepted."""
@@ -248,7 +267,9 @@ class ServeRun(Job):
     readers: int = Field(2, ge=1, le=64)
     """Isolated decoder processes of one ingress replica."""
     cpus_per_stage: float = Field(0.5, ge=0)
-    """CPUs that one replica of a stage reserves."""
+    """CPUs that one replica of a stage reserves, and threads of its networks: one at least."""
+    cpus_per_ingress: float = Field(0.1, ge=0)
+    """CPUs that one replica of the ingress reserves; its decoders run beside it."""
     gpus_per_stage: float = Field(0, ge=0)
     """GPUs that one replica of a model stage reserves."""
     limits: ImageLimits = ImageLimits()
@@ -257,13 +278,11 @@ class ServeRun(Job):
     """Keep the process until it is interrupted."""
 
 
-class ScoreRun(Job):
+class ScoreRun(InferenceJob):
     """Score an archive into Parquet."""
 
     images: str
     """Folder or s3:// prefix of the archive."""
-    release: str = "default"
-    """Name of a release of the workspace."""
     output: str | None = None
     """Folder or s3:// prefix of the index and the Parquet parts, one archive each; default:
     scores/ of the workspace."""
@@ -298,8 +317,6 @@ class ScoreRun(Job):
     """Share of files that may fail for the store's sake before the run stops."""
     price_per_hour: float | None = Field(None, ge=0)
     """What all machines of the run cost in an hour, in any currency, for `hipray status`."""
-    allow_phantom_release: bool = False
-    """Score with a release that was trained on phantoms."""
     limits: ImageLimits = ImageLimits()
     """Size and time limits of decoding."""
 

@@ -22,7 +22,8 @@ def remove_background(films: torch.Tensor, fraction: float) -> torch.Tensor:
     The local mean is a Gaussian's of `fraction` of the side as its SD. What is left is texture and
     edges; exposure, soft tissue and a maker's windowing go with the mean.
     """
-    kernel = _gaussian(fraction * films.shape[-1]).to(films)
+    # an exporter traces shapes as tensors; the side of a network's films never changes
+    kernel = _gaussian(fraction * int(films.shape[-1])).to(films)
     reach = len(kernel) // 2
     across = F.pad(films, (reach, reach, 0, 0), mode="replicate")
     across = F.conv2d(across, kernel[None, None, None, :])

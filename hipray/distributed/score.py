@@ -17,6 +17,7 @@ from hipray.distributed.cluster import connect
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.errors import DataError, HiprayError, StorageError
 from hipray.progress import LOG_INTERVAL_S
+from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.scoring.faults import FailureWatch, read_letter
 from hipray.scoring.index import Index
@@ -36,6 +37,7 @@ from hipray.scoring.session import (
 )
 from hipray.scoring.status import ProgressNote
 from hipray.storage import Lease, Store, check_store, open_store
+from hipray.vocab import Device, RuntimeChoice
 
 MOST_ROUNDS = 5
 """Rounds of the pipeline in one submission: a further one takes up what a lost node took along."""
@@ -55,6 +57,7 @@ def run_score(config: ScoreRun) -> ScoreResult:
     started = time.monotonic()
     config = _with_addresses(config)
     release = _read_release(config)
+    config = _with_runtime(config, release)
     archive, output = open_store(config.images, config.storage), open_output(config)
     check_output(archive, output)
     with hold_output(output) as lease:
@@ -178,6 +181,14 @@ def _with_addresses(config: ScoreRun) -> ScoreRun:
         keys = open_store(config.select.keys, config.storage).uri
         addresses["select"] = config.select.model_copy(update={"keys": keys})
     return config.model_copy(update=addresses)
+
+
+def _with_runtime(config: ScoreRun, release: Release) -> ScoreRun:
+    """Return the run with the runtime that was chosen: all actors and all parts have one."""
+    workspace = open_store(config.workspace, config.storage)
+    device = Device.CUDA if config.gpus_per_actor else Device.CPU
+    engine = choose_engine(workspace, release, config, device=device)
+    return config.model_copy(update={"runtime": RuntimeChoice(engine.runtime.value)})
 
 
 def _read_release(config: ScoreRun) -> Release:

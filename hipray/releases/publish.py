@@ -7,22 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from hipray.bundles.bundle import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    Bundle,
-    BundleDescription,
-    BundleKind,
-    publish_bundle,
-)
-from hipray.bundles.card import write_card
-from hipray.bundles.golden import (
-    GOLDEN_ANSWERS,
-    GOLDEN_FILM,
-    answer_golden,
-    draw_golden_film,
-    dump_answers,
-)
+from hipray.bundles.assembly import publish_model
+from hipray.bundles.bundle import WEIGHTS_FILE, BundleDescription, BundleKind
 from hipray.config.evaluation import Combine
 from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
@@ -42,7 +28,16 @@ from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit, View
 
-SOFTWARE = ("hipray", "torch", "timm", "segmentation-models-pytorch", "pydicom", "numpy")
+SOFTWARE = (
+    "hipray",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "timm",
+    "segmentation-models-pytorch",
+    "pydicom",
+    "numpy",
+)
 
 
 def run_release(config: ReleaseRun) -> Release:
@@ -101,7 +96,6 @@ class _Publisher:
         self._ledger = ledger
         self._leaks_allowed: bool = results.plan["leaks_allowed"]
         self._source = source
-        self._film = draw_golden_film()
 
     def model(self, done: DoneFit) -> dict[str, Any]:
         """Return what rebuilds the network of a fit."""
@@ -120,11 +114,7 @@ class _Publisher:
             leaks_allowed=self._leaks_allowed,
             software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
         )
-        files = {WEIGHTS_FILE: self._ledger.read_file(done, WEIGHTS_FILE), GOLDEN_FILM: self._film}
-        answers = answer_golden(Bundle("", description, files), self._film)
-        files[GOLDEN_ANSWERS] = dump_answers(answers)
-        files[CARD_FILE] = write_card(description).encode()
-        return publish_bundle(self._store, description, files)
+        return publish_model(self._store, description, self._ledger.read_file(done, WEIGHTS_FILE))
 
     def member(self, fit: Fit, done: DoneFit, *, weight: float) -> Member:
         """Publish a classifier fit and return it as a member."""

@@ -97,6 +97,11 @@ class Release(Config):
         return digest_of(self)
 
     @property
+    def bundles(self) -> tuple[str, ...]:
+        """The digests of all bundles, segmenters first."""
+        return (*self.segmenters, *(member.bundle for member in self.members))
+
+    @property
     def questions(self) -> tuple[Question, ...]:
         """The regions and labels that are answered, in reading order."""
         asked = {(member.region, member.label_type) for member in self.members}

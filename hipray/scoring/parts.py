@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import groupby, islice
 
 import pyarrow as pa
@@ -37,12 +36,6 @@ READ_AHEAD = 16
 """Parts that are read at once."""
 
 
-class Runtime(StrEnum):
-    """What computes the networks; it moves probabilities in their last digits."""
-
-    TORCH = "torch"
-
-
 @dataclass(frozen=True)
 class Part:
     """A part as it was read."""
@@ -60,10 +53,11 @@ class PartSet:
     folder: str
 
     @classmethod
-    def of(cls, release: Release, config: ScoreRun, runtime: Runtime = Runtime.TORCH) -> "PartSet":
-        """Return the parts of a release, the settings that shape rows, and a runtime."""
-        settings = [config.limits, PREPROCESSING_VERSION, SCHEMA_VERSION]
-        made_by = f"{release.digest[:12]}-{digest_of(settings)[:8]}-{runtime}"
+    def of(cls, release: Release, config: ScoreRun) -> "PartSet":
+        """Return the parts of a release, the settings that shape rows, and the runtime."""
+        on_gpu = config.gpus_per_actor > 0
+        settings = [config.limits, PREPROCESSING_VERSION, SCHEMA_VERSION, on_gpu, config.precision]
+        made_by = f"{release.digest[:12]}-{digest_of(settings)[:8]}-{config.runtime}"
         return cls(f"{FOLDER}/scored_by={made_by}")
 
     @property

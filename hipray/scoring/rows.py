@@ -42,6 +42,7 @@ class Origin:
     runtime: str
     device: str
     """cpu, or the name of the GPU."""
+    precision: str
     units: float
     """Cores, or GPUs and fractions of one, that compute at the same time."""
 
@@ -54,6 +55,7 @@ class Origin:
             "bundle_digests": [*release.segmenters, *(member.bundle for member in release.members)],
             "runtime": self.runtime,
             "device": self.device,
+            "precision": self.precision,
             "preprocessing_version": release.preprocessing_version,
             "data_source": release.data_source.value,
             "headline_threshold": release.headline_threshold,
@@ -126,8 +128,9 @@ SCORE_SCHEMA = pa.schema(
         _field("release", pa.string(), "name of the release"),
         _field("release_digest", pa.string(), "sha256 of the release"),
         _field("bundle_digests", pa.list_(pa.string()), "sha256 of its segmenters and members"),
-        _field("runtime", pa.string(), "what computed the networks"),
+        _field("runtime", pa.string(), "what computed the networks: torch or onnx"),
         _field("device", pa.string(), "cpu, or the GPU that computed them"),
+        _field("precision", pa.string(), "float32 or bfloat16: in what numbers they computed"),
         _field("preprocessing_version", pa.string(), "version of the decoding and framing"),
         _field("data_source", pa.string(), "phantom or real: what the release learned from"),
         _field("read_seconds", pa.float64(), "seconds of fetching and decoding the file"),

@@ -9,8 +9,11 @@ import torch
 
 from hipray.config.jobs import ScoreRun
 from hipray.errors import DataError, HiprayError, StoreUnavailableError
-from hipray.pipeline import Pipeline, load_stages
+from hipray.inference import start_pipeline
+from hipray.pipeline import Pipeline
+from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
+from hipray.runtime.engine import Engine
 from hipray.scoring.decoder import build_row
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, read_letter
@@ -18,9 +21,17 @@ from hipray.scoring.films import ReadFilm
 from hipray.scoring.lister import Work, parse_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import unpack_films
-from hipray.scoring.parts import PartSet, Runtime, write_part
-from hipray.scoring.rows import Origin, Row, build_file_columns, build_hip_columns, build_table
+from hipray.scoring.parts import PartSet, write_part
+from hipray.scoring.rows import (
+    CPU_DEVICE,
+    Origin,
+    Row,
+    build_file_columns,
+    build_hip_columns,
+    build_table,
+)
 from hipray.storage import open_store
+from hipray.vocab import Device
 
 BATCH_FILMS = 16
 """Films in one forward pass: it bounds the memory of a shard, and numbers do not depend on it."""
@@ -42,12 +53,10 @@ class ShardScorer:
     def __init__(self, payload: str, release_text: str) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = parse_release(release_text.encode(), "the release of the run")
-        device = torch.device("cuda" if config.gpus_per_actor else "cpu")
-        units = config.gpus_per_actor or _count_threads(config)
         self._output = open_output(config)
         self._parts = PartSet.of(release, config)
-        self._pipeline = _load_pipeline(config, release, device)
-        self._origin = Origin(release, Runtime.TORCH.value, _name_device(device), units)
+        self._config = config
+        self._pipeline = _load_pipeline(config, release)
         known = KnownAnswers(self._output, self._parts.folder) if config.deduplicate else None
         self._known = known
 
@@ -94,19 +103,34 @@ class ShardScorer:
         return []
 
     @property
+    def _origin(self) -> Origin:
+        return describe_origin(self._config, self._pipeline_ready)
+
+    @property
     def _pipeline_ready(self) -> Pipeline:
         assert isinstance(self._pipeline, Pipeline), "its error was raised before"
         return self._pipeline
 
 
-def _load_pipeline(
-    config: ScoreRun, release: Release, device: torch.device
-) -> Pipeline | HiprayError:
+def describe_origin(config: ScoreRun, pipeline: Pipeline) -> Origin:
+    """Return what rows say of the pipeline that computed them."""
+    engine = pipeline.stages.engine
+    units = config.gpus_per_actor or _count_threads(config)
+    return Origin(
+        pipeline.stages.release, engine.runtime.value, _name_device(engine),
+        engine.precision.value, units,
+    )  # fmt: skip
+
+
+def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError:
     """Load the networks, or return why not: raised in a constructor, Ray hides an error's type."""
-    torch.set_num_threads(_count_threads(config))
     workspace = open_store(config.workspace, config.storage)
+    device = Device.CUDA if config.gpus_per_actor else Device.CPU
     try:
-        return Pipeline(load_stages(workspace, release, device=device))
+        return start_pipeline(
+            workspace, release, choose_engine(workspace, release, config, device=device),
+            cpus=config.cpus_per_actor, memory_gib=config.memory_gib, batch=BATCH_FILMS,
+        )  # fmt: skip
     except HiprayError as error:
         return error
 
@@ -115,8 +139,9 @@ def _count_threads(config: ScoreRun) -> int:
     return max(1, int(config.cpus_per_actor))
 
 
-def _name_device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _name_device(engine: Engine) -> str:
+    on_gpu = engine.device is Device.CUDA
+    return torch.cuda.get_device_name(engine.torch_device) if on_gpu else CPU_DEVICE
 
 
 def score_films(

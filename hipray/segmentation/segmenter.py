@@ -10,19 +10,32 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from hipray.data.framing import Mask, Pixels, resize_square
 from hipray.data.intensity import centre
+from hipray.runtime.network import Answers, Network
 from hipray.vocab import REGIONS, Region
+
+
+class MaskNetwork(nn.Module):
+    """A network of logits as one of grey values in 0..1 that answers with probabilities."""
+
+    def __init__(self, logits: nn.Module) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, films: torch.Tensor) -> torch.Tensor:
+        """Return the probability (B, R, S, S) of each region, of films (B, 1, S, S)."""
+        return torch.sigmoid(self.logits(centre(films)).float())
 
 
 @dataclass(frozen=True)
 class SegmenterNetwork:
     """One trained network and the regions its output channels mean."""
 
-    module: nn.Module
+    network: Network
+    """Answers with probabilities (B, R, S, S), as a `MaskNetwork` does."""
     regions: tuple[Region, ...]
     size_px: int
 
@@ -44,17 +57,11 @@ class Segmenter:
         self,
         networks: Sequence[SegmenterNetwork],
         *,
-        device: torch.device | None = None,
         batch: int = 16,
     ) -> None:
-        self._device = device or torch.device("cpu")
         self._batch = batch
-        self._networks = [
-            SegmenterNetwork(n.module.eval().to(self._device), n.regions, n.size_px)
-            for n in networks
-        ]
+        self._networks = tuple(networks)
 
-    @torch.inference_mode()
     def __call__(self, frames: Pixels) -> Segmentation:
         """Return the masks of framed hips (N, S, S) uint8, at the frames' own resolution."""
         parts = [self._segment(chunk) for chunk in _chunks(frames, self._batch)]
@@ -78,23 +85,26 @@ class Segmenter:
                 confidence[hip, region] = probability[hip, region][mask].mean()
         return Segmentation(masks, confidence)
 
-    def _probabilities(self, frames: Pixels) -> npt.NDArray[np.float32]:
+    def _probabilities(self, frames: Pixels) -> Answers:
         side = frames.shape[1]
-        total = torch.zeros(len(frames), len(REGIONS), side, side, device=self._device)
-        votes = torch.zeros(len(REGIONS), device=self._device)
+        total = np.zeros((len(frames), len(REGIONS), side, side), np.float32)
+        votes = np.zeros(len(REGIONS), np.float32)
         for network in self._networks:
-            small = torch.from_numpy(resize_square(frames, network.size_px)).to(self._device)
-            logits = network.module(centre(small[:, None].float() / 255))
-            grown = F.interpolate(
-                torch.sigmoid(logits.float()), (side, side), mode="bilinear", align_corners=False
-            )
+            answers = network.network(resize_square(frames, network.size_px))
             channels = [REGIONS.index(region) for region in network.regions]
-            total[:, channels] += grown
+            for own, channel in enumerate(channels):
+                total[:, channel] += [_grow(answer, side) for answer in answers[:, own]]
             votes[channels] += 1
-        mean: npt.NDArray[np.float32] = (
-            (total / votes.clamp(min=1)[None, :, None, None]).cpu().numpy()
-        )
-        return mean
+        total /= np.maximum(votes, 1)[None, :, None, None]
+        return total
+
+
+def _grow(probability: Answers, side: int) -> Answers:
+    """A probability map (S, S) at another side, by the pixels' centres."""
+    if len(probability) == side:
+        return probability
+    grown = cv2.resize(probability, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(grown, np.float32)
 
 
 def keep_largest_piece(mask: Mask) -> Mask:

@@ -1,7 +1,7 @@
 """The application: which deployments a release needs, and how each of them scales."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray import serve
@@ -11,6 +11,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from hipray.config.jobs import ServeRun
 from hipray.config.serving import ReplicaBounds
 from hipray.digests import digest_of
+from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
@@ -24,7 +25,7 @@ from hipray.serving.stages import (
     StageSetup,
 )
 from hipray.storage import open_store
-from hipray.vocab import View
+from hipray.vocab import Device, View
 
 DOOR_SLACK = 32
 """Requests above the queue that reach the ingress, so that it can answer them with a 503 itself
@@ -79,7 +80,8 @@ def name_stages(config: ServeRun, release: Release) -> str:
     setup = describe_setup(config, release)
     told = {"release": release.digest, "fused": config.fused, "scaling": config.scaling}
     told |= {"batch": setup.batch, "wait_s": setup.batch_wait_s, "cpus": setup.cpus}
-    told |= {"gpus": setup.gpus, "most": config.max_replicas, "queue": config.queue}
+    told |= {"gpus": config.gpus_per_stage, "most": config.max_replicas, "queue": config.queue}
+    told |= {"engine": asdict(setup.engine), "memory_gib": setup.memory_gib}
     return STAGES_PREFIX + digest_of(told)[:12]
 
 
@@ -110,14 +112,17 @@ def _bind_ingress(config: ServeRun, release: Release, stages: Mapping[str, Any])
 
 def describe_setup(config: ServeRun, release: Release) -> StageSetup:
     """Return what each deployment of a release is built from."""
+    store = open_store(config.workspace, config.storage)
+    device = Device.CUDA if config.gpus_per_stage else Device.CPU
     return StageSetup(
-        workspace=open_store(config.workspace, config.storage).uri,
+        workspace=store.uri,
         storage=config.storage,
         release_text=release.model_dump_json(),
         batch=config.batch,
         batch_wait_s=config.batch_wait_s,
         cpus=config.cpus_per_stage,
-        gpus=config.gpus_per_stage,
+        engine=choose_engine(store, release, config, device=device),
+        memory_gib=config.memory_gib,
     )
 
 
@@ -177,7 +182,7 @@ def _ingress_options(config: ServeRun) -> dict[str, Any]:
     running = count_running(config)
     return {
         "name": INGRESS,
-        "ray_actor_options": {"num_cpus": config.cpus_per_stage},
+        "ray_actor_options": {"num_cpus": config.cpus_per_ingress},
         "max_ongoing_requests": running + config.queue + DOOR_SLACK,
         "max_queued_requests": config.queue,
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),

@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from hipray.config.jobs import ServeRun
 from hipray.releases.release import Release, parse_release
+from hipray.runtime.engine import Engine
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
@@ -64,7 +65,7 @@ class Ingress:
         self._config = config
         self._plan = DoorPlan(config, setup.release_text)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
-        self._service = build_service(config, release, graph)
+        self._service = build_service(config, release, setup.engine, graph)
         open_logs()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -82,13 +83,16 @@ class Ingress:
         return self._plan
 
 
-def build_service(config: ServeRun, release: Release, graph: Graph) -> ScoringService:
+def build_service(
+    config: ServeRun, release: Release, engine: Engine, graph: Graph
+) -> ScoringService:
     """Return the service of one release over its stages; raises ConfigError."""
     limits = config.limits
     storage = hasten(config.storage, config.request_timeout_s)
     return ScoringService(
         release,
         graph,
+        engine=engine,
         source=FilmSource(
             config.allowed_prefixes,
             storage,

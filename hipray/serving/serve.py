@@ -97,7 +97,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     before = read_running()
     if before is not None:
         return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
-    port = config.port or _find_free_port(config.host)
+    port = config.port or find_free_port(config.host)
     config = config.model_copy(update={"port": port})
     url = _url_of(config.host, port)
     endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
@@ -185,7 +185,8 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     )
 
 
-def _find_free_port(host: str) -> int:
+def find_free_port(host: str) -> int:
+    """Return a port of `host` that nobody listens on now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.bind((host, 0))

@@ -11,6 +11,7 @@ from hipray.bundles.golden import draw_golden_film
 from hipray.data.person import NOBODY
 from hipray.errors import DataError
 from hipray.releases.release import Release
+from hipray.runtime.engine import Engine
 from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm, parse_film
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
@@ -45,11 +46,13 @@ class ScoringService:
         release: Release,
         graph: Graph,
         *,
+        engine: Engine,
         source: FilmSource,
         readers: ReaderPool,
         limits: ServiceLimits,
     ) -> None:
         self.release = release
+        self.engine = engine
         self.limits = limits
         self._graph = graph
         self._source = source
@@ -140,7 +143,7 @@ class ScoringService:
         if hips is not None:
             left = self._time_left(clock)
             scored = await self._graph(hips, timeout_s=left, clock=clock, extras=extras)
-        built = build_answer(self.release, result, scored.rows if scored else [])
+        built = build_answer(self.release, self.engine, result, scored.rows if scored else [])
         answer = answer_as_dict(built)
         if extras != NUMBERS_ONLY:
             with clock.measure(Step.DRAW):

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from hipray.answers import HipRow
+from hipray.bundles.loading import Loading
 from hipray.config.storage import StorageSettings
-from hipray.data.person import NOBODY, encode_people
 from hipray.errors import ConfigError
+from hipray.inference import blank_hips, blank_views, open_gauge, start_stages
 from hipray.pipeline import (
     Cutter,
     Ensemble,
@@ -29,10 +29,10 @@ from hipray.pipeline import (
     Views,
     load_ensemble,
     load_segmenter,
-    load_stages,
     run_stages,
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
+from hipray.runtime.engine import Engine
 from hipray.segmentation.segmenter import Segmentation
 from hipray.serving.batches import (
     join_films,
@@ -52,6 +52,7 @@ from hipray.serving.messages import (
 )
 from hipray.serving.metrics import batch_metrics
 from hipray.storage import Store, open_store
+from hipray.vocab import Device
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ class StageSetup:
     """Most films in one forward pass."""
     batch_wait_s: float
     cpus: float
-    gpus: float
+    engine: Engine
+    """What computes the networks; pinned like the release."""
+    memory_gib: float | None
 
     def read_release(self) -> Release:
         """Return the pinned release; raises BundleError where this hipray cannot serve it."""
@@ -77,29 +80,29 @@ class StageSetup:
         """Return the workspace."""
         return open_store(self.workspace, self.storage)
 
-    def claim_device(self) -> torch.device:
+    def claim(self) -> Loading:
         """Take the assigned CPUs or GPU; raises ConfigError where torch sees no GPU."""
-        torch.set_num_threads(max(1, int(self.cpus)))
-        if not self.gpus:
-            return torch.device("cpu")
-        if not torch.cuda.is_available():
+        if self.engine.device is Device.CUDA and not torch.cuda.is_available():
             raise ConfigError(
                 "a GPU that torch can use", "none", "set gpus_per_stage = 0 or repair the driver"
             )
-        return torch.device("cuda")
+        self.engine.claim(self.cpus)
+        gauge = open_gauge(self.engine, self.memory_gib)
+        return Loading(self.engine, explaining=True, gauge=gauge)
 
 
 class SegmenterStage:
     """Frames -> masks; absent where the release has no segmenter."""
 
     def __init__(self, setup: StageSetup) -> None:
-        release, device = setup.read_release(), setup.claim_device()
-        segmenter = load_segmenter(setup.open_store(), release, device=device)
+        release, loading = setup.read_release(), setup.claim()
+        segmenter = load_segmenter(setup.open_store(), release, loading)
         assert segmenter is not None, "this stage is deployed for releases with segmenters"
         self._segmenter = segmenter
         self._digest = release.digest
         self._side = release.working_px
-        self._segmenter(blank_hips(release).frames)
+        frames = blank_hips(release, setup.batch).frames
+        loading.gauge.try_batch(lambda: segmenter(frames))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._segment_films)
@@ -163,11 +166,12 @@ class EnsembleStage:
     """
 
     def __init__(self, setup: StageSetup, *, beside: Sequence[DeploymentHandle] = ()) -> None:
-        release, device = setup.read_release(), setup.claim_device()
-        self._ensemble = load_ensemble(setup.open_store(), release, device=device)
+        release, loading = setup.read_release(), setup.claim()
+        self._ensemble = load_ensemble(setup.open_store(), release, loading)
         self._digest = release.digest
         self._explaining = ExplainingThread(self._ensemble)
-        self._ensemble(blank_views(release))
+        views = blank_views(release, setup.batch)
+        loading.gauge.try_batch(lambda: self._ensemble(views))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._classify_films)
@@ -195,12 +199,11 @@ class FusedStage:
     """Frames -> the numbers of each hip: all model stages in one replica."""
 
     def __init__(self, setup: StageSetup) -> None:
-        release, device = setup.read_release(), setup.claim_device()
-        self._stages: Stages = load_stages(setup.open_store(), release, device=device)
+        release, loading = setup.read_release(), setup.claim()
+        self._stages: Stages = start_stages(setup.open_store(), release, loading, batch=setup.batch)
         self._digest = release.digest
         self._side = release.working_px
         self._explaining = ExplainingThread(self._stages.ensemble)
-        run_stages(self._stages, blank_hips(release))
         self._batched = serve.batch(
             max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
         )(self._score_films)
@@ -239,21 +242,3 @@ def _keep_asked(
     """The numbers of one film, with masks and views only where somebody will look at them."""
     packed = PackedSegmentation.pack(masks) if masks and film.extras.needs_masks else None
     return ScoredFilm(rows, packed, views if film.extras.explain else None)
-
-
-def blank_hips(release: Release) -> FramedHips:
-    """Return one black frame of nobody, to warm a model up."""
-    frame = np.zeros((1, release.working_px, release.working_px), np.uint8)
-    return FramedHips(frame, encode_people([NOBODY]))
-
-
-def blank_views(release: Release) -> Views:
-    """Return the views of one black frame in which no region was found."""
-    return Views(
-        encode_people([NOBODY]),
-        {
-            (region, side): np.zeros((1, side, side), np.uint8)
-            for region, side in release.view_sizes
-        },
-        {region: np.zeros(1, np.bool_) for region in release.regions},
-    )

@@ -21,6 +21,7 @@ from hipray.data.augment import scale_batch
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
+from hipray.runtime.network import TorchNetwork
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
@@ -266,13 +267,14 @@ def build_answering(
     task: ClassifierTask, settings: ClassifierSettings, inner: LabelledViews
 ) -> Classifier:
     """Return the trained network as it answers; inner views tell how far its scores err."""
-    odds, device = task.odds, next(task.module.parameters()).device
-    first = Classifier(task.module, settings=settings, odds=odds, device=device)
+    odds = task.odds
+    network = TorchNetwork(task.module, device=next(task.module.parameters()).device)
+    first = Classifier(network, settings=settings, odds=odds)
     if odds.score is None:
         return first
     errors = first.scores(inner.films, inner.people) - inner.scores
     score = replace(odds.score, error=float(np.sqrt(np.mean(np.square(errors)))))
-    return Classifier(task.module, settings=settings, odds=OddsScale(score=score), device=device)
+    return Classifier(network, settings=settings, odds=OddsScale(score=score))
 
 
 def _predictions(

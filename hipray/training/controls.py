@@ -12,6 +12,7 @@ from hipray.data.dataset import HipArrays
 from hipray.data.framing import Pixels
 from hipray.data.manifest import label_column
 from hipray.metrics import accuracy, auroc, count_confusion
+from hipray.runtime.network import TorchNetwork
 from hipray.training.classifier import ClassifierTask
 from hipray.training.context import local_context
 from hipray.training.loop import run_epochs
@@ -77,6 +78,6 @@ def overfit_accuracy(
         settings=settings, odds=OddsScale(), start=None, context=context,
     )  # fmt: skip
     run_epochs(task, epochs=epochs, patience=epochs, seed=settings.seed, context=context)
-    answering = Classifier(task.module, settings=settings, device=context.device)
+    answering = Classifier(TorchNetwork(task.module, device=context.device), settings=settings)
     odds = answering(known.films, known.people)
     return accuracy(count_confusion(known.labels, odds >= 0))

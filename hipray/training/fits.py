@@ -82,7 +82,7 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
     }
     return FitFiles(
         {
-            WEIGHTS_FILE: _dump_weights(outcome.network.module),
+            WEIGHTS_FILE: _dump_weights(outcome.module),
             MODEL_FILE: _dump_json(model),
             MASKS_FILE: _dump_masks(inputs.manifest, outcome),
             MASK_SCORES_FILE: dump_frame(outcome.scores),

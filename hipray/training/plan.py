@@ -30,7 +30,8 @@ NO_STARTS: Mapping[str, str] = MappingProxyType({})
 
 COMMON_SOURCE = (
     "data/augment", "data/dataset", "data/framing", "data/intensity", "data/splits",
-    "training/crew", "training/fits", "training/loop", "training/schedules", "metrics",
+    "runtime/network", "training/crew", "training/fits", "training/loop", "training/schedules",
+    "metrics",
 )  # fmt: skip
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (

@@ -19,9 +19,10 @@ from hipray.data.intensity import centre
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import dice, iou
+from hipray.runtime.network import TorchNetwork
 from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import build_network
-from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
+from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.schedules import set_learning_rate
@@ -32,7 +33,7 @@ from hipray.vocab import REGIONS, SegmenterFit
 class SegmenterOutcome:
     """A trained segmenter with its out-of-fold masks and scores."""
 
-    network: SegmenterNetwork
+    module: nn.Module
     history: History
     test_rows: Indices
     segmentation: Segmentation
@@ -159,10 +160,11 @@ def train_segmenter(
         seed=settings.seed,
         context=context,
     )
-    network = SegmenterNetwork(task.module, fit.regions, settings.size_px)
-    segmentation = Segmenter([network], device=context.device)(arrays.films[fold.test])
+    trained = TorchNetwork(MaskNetwork(task.module), device=context.device)
+    network = SegmenterNetwork(trained, fit.regions, settings.size_px)
+    segmentation = Segmenter([network])(arrays.films[fold.test])
     scores = score_masks(manifest, arrays, segmentation, fit=fit, rows=fold.test)
-    return SegmenterOutcome(network, history, fold.test, segmentation, scores)
+    return SegmenterOutcome(task.module, history, fold.test, segmentation, scores)
 
 
 def score_masks(

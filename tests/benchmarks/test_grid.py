@@ -164,7 +164,7 @@ def test_an_unknown_bench_is_one_clear_sentence(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == (
-        "hipray bench: expected one of the benches grid, score, found 'girth'; name one\n"
+        "hipray bench: expected one of the benches grid, score, serve, found 'girth'; name one\n"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_line_is_flat_json_of_four_digits_with_its_context() -> None:
 
 
 def test_an_unknown_bench_is_refused_with_the_names() -> None:
-    with pytest.raises(ConfigError, match="one of the benches grid, score, found 'girth'"):
+    with pytest.raises(ConfigError, match="one of the benches grid, score, serve, found 'girth'"):
         next(run_bench(BenchRun(name="girth")))
 
 

@@ -1,5 +1,6 @@
 """A classifier bundle with random weights in a store of its own."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,27 +8,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from hipray.bundles.bundle import (
-    CARD_FILE,
-    WEIGHTS_FILE,
-    Bundle,
-    BundleDescription,
-    publish_bundle,
-)
-from hipray.bundles.card import write_card
-from hipray.bundles.golden import (
-    GOLDEN_ANSWERS,
-    GOLDEN_FILM,
-    answer_golden,
-    draw_golden_film,
-    dump_answers,
-)
+from hipray.bundles.assembly import publish_model
+from hipray.bundles.bundle import BundleDescription, load_bundle
 from hipray.classification.model import build_network
 from hipray.config.experiment import ClassifierSettings
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.storage import Store, open_store
 from hipray.vocab import DataSource
-from tests.small_workspace import BACKBONE
+from tests.small_workspace import BACKBONE, one_thread
 
 SETTINGS = ClassifierSettings(size_px=64)
 
@@ -40,28 +28,36 @@ class Published:
     files: dict[str, bytes]
 
 
-@pytest.fixture
-def published(tmp_path: Path) -> Published:
-    with torch.random.fork_rng():
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the bundle, to be copied: export and check take a second."""
+    with torch.random.fork_rng(), one_thread():
         torch.manual_seed(0)
         network = build_network(BACKBONE, SETTINGS)
-    description = BundleDescription(
-        kind="classifier",
-        name="total_hip-t_score-small",
-        model={
-            "cell": {"backbone": BACKBONE},
-            "settings": SETTINGS.model_dump(mode="json"),
-            "odds": {"class_weights": [1.0, 2.0], "score": None},
-            "working_px": 128,
-        },
-        summary={"n_train": 20},
-        preprocessing_version=PREPROCESSING_VERSION,
-        data_source=DataSource.PHANTOM,
-        software={"python": "3.11"},
-    )
-    film = draw_golden_film()
-    files = {WEIGHTS_FILE: safetensors.torch.save(network.state_dict()), GOLDEN_FILM: film}
-    files[GOLDEN_ANSWERS] = dump_answers(answer_golden(Bundle("", description, files), film))
-    files[CARD_FILE] = write_card(description).encode()
+        description = BundleDescription(
+            kind="classifier",
+            name="total_hip-t_score-small",
+            model={
+                "cell": {"backbone": BACKBONE},
+                "settings": SETTINGS.model_dump(mode="json"),
+                "odds": {"class_weights": [1.0, 2.0], "score": None},
+                "working_px": 128,
+            },
+            summary={"n_train": 20},
+            preprocessing_version=PREPROCESSING_VERSION,
+            data_source=DataSource.PHANTOM,
+            software={"python": "3.11"},
+        )
+        folder = tmp_path_factory.mktemp("bundle")
+        weights = safetensors.torch.save(network.state_dict())
+        publish_model(open_store(str(folder)), description, weights)
+    return folder
+
+
+@pytest.fixture
+def published(folder: Path, tmp_path: Path) -> Published:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     store = open_store(str(tmp_path))
-    return Published(store, publish_bundle(store, description, files), description, files)
+    (digest,) = store.child("bundles").list_folders()
+    bundle = load_bundle(store, digest)
+    return Published(store, digest, bundle.description, bundle.files)

@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from hipray.bundles.bundle import BUNDLE_FILE, WEIGHTS_FILE, load_bundle, publish_bundle
+from hipray.bundles.bundle import (
+    BUNDLE_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    load_bundle,
+    publish_bundle,
+)
 from hipray.bundles.golden import GOLDEN_ANSWERS, GOLDEN_FILM
 from hipray.digests import digest_bytes
 from hipray.errors import BundleError, NotFoundError
@@ -32,7 +38,7 @@ def test_the_same_content_is_one_bundle_and_other_weights_are_another(published)
 
 
 @pytest.mark.parametrize(
-    "name", [WEIGHTS_FILE, GOLDEN_FILM, GOLDEN_ANSWERS, "card.md", BUNDLE_FILE]
+    "name", [WEIGHTS_FILE, ONNX_FILE, GOLDEN_FILM, GOLDEN_ANSWERS, "card.md", BUNDLE_FILE]
 )
 def test_one_changed_byte_in_any_file_is_refused_and_the_file_named(published, name):
     folder = published.store.child(f"bundles/{published.digest}")
@@ -60,3 +66,17 @@ def test_a_bundle_of_a_later_format_is_refused(published):
     published.store.write(f"bundles/{digest_bytes(text)}/{BUNDLE_FILE}", text)
     with pytest.raises(BundleError, match=r"unknown key 'aura'"):
         load_bundle(published.store, digest_bytes(text))
+
+
+def test_what_a_runtime_does_not_need_is_not_read(published):
+    published.store.delete(f"bundles/{published.digest}/{WEIGHTS_FILE}")
+    bundle = load_bundle(published.store, published.digest, leave_out={WEIGHTS_FILE})
+    assert ONNX_FILE in bundle.files
+
+
+def test_the_card_and_the_description_tell_how_runtimes_compare(published):
+    assert published.description.onnx.difference < 1e-4
+    assert published.description.onnx.reason == ""
+    assert published.description.bfloat16_difference > 0
+    assert b"ONNX Runtime, whose answers differ by" in published.files["card.md"]
+    assert b"bfloat16 (off by default) changes an answer by up to" in published.files["card.md"]

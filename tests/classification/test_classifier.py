@@ -10,6 +10,7 @@ from hipray.classification.odds import OddsScale, ScoreScale
 from hipray.config.experiment import ClassifierSettings
 from hipray.data.framing import resize_square
 from hipray.data.person import NOBODY, Person, encode_people
+from hipray.runtime.network import TorchNetwork
 
 PEOPLE = encode_people([NOBODY] * 7)
 FILMS = np.random.default_rng(0).integers(0, 256, (7, 96, 96)).astype(np.uint8)
@@ -36,7 +37,7 @@ def module():
 
 def answer(module, films=FILMS, people=PEOPLE, *, size_px=64, odds=None, batch=32, **settings):
     chosen = ClassifierSettings(size_px=size_px, **settings)
-    classifier = Classifier(module, settings=chosen, odds=odds, batch=batch)
+    classifier = Classifier(TorchNetwork(module), settings=chosen, odds=odds, batch=batch)
     return classifier(films, people[: len(films)])
 
 
@@ -90,12 +91,14 @@ def test_test_time_augmentation_is_the_mean_over_the_papers_moves(module):
 def test_a_network_that_learned_scores_answers_with_scores_and_their_odds():
     scale = ScoreScale(centre=-2.0, spread=1.0, threshold=-2.5, error=0.5)
     settings = ClassifierSettings(size_px=64)
-    classifier = Classifier(Network(outputs=1), settings=settings, odds=OddsScale(score=scale))
+    classifier = Classifier(
+        TorchNetwork(Network(outputs=1)), settings=settings, odds=OddsScale(score=scale)
+    )
     scores, odds = classifier.scores(FILMS, PEOPLE), classifier(FILMS, PEOPLE)
     assert scores.shape == odds.shape == (7,)
     assert ((scores < -2.5) == (odds > 0)).all()
 
 
 def test_a_network_that_learned_labels_has_no_scores(module):
-    classifier = Classifier(module, settings=ClassifierSettings(size_px=64))
+    classifier = Classifier(TorchNetwork(module), settings=ClassifierSettings(size_px=64))
     assert np.isnan(classifier.scores(FILMS, PEOPLE)).all()

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from hipray.classification.odds import OddsScale, ScoreScale, find_threshold, standardise
 from hipray.metrics import sigmoid
@@ -11,26 +10,26 @@ SCALE = ScoreScale(centre=-2.0, spread=1.0, threshold=-2.5, error=0.5)
 
 
 def test_logits_are_freed_of_class_weights():
-    answers = torch.tensor([[0.0, 1.0]])
+    answers = np.float32([[0.0, 1.0]])
     plain = OddsScale().log_odds(answers)
     weighted = OddsScale((1.0, np.e)).log_odds(answers)
     assert plain[0] - weighted[0] == pytest.approx(1.0)
 
 
 def test_a_score_at_its_threshold_is_even_odds_and_lower_scores_are_worse():
-    odds = OddsScale(score=SCALE).log_odds(torch.tensor([[-0.5], [-1.5], [1.0]]))
+    odds = OddsScale(score=SCALE).log_odds(np.float32([[-0.5], [-1.5], [1.0]]))
     assert odds[0] == pytest.approx(0.0)
     assert odds[1] > odds[0] > odds[2]
 
 
 def test_odds_follow_the_normal_error_of_a_score():
-    odds = OddsScale(score=SCALE).log_odds(torch.tensor([[0.0]]))
+    odds = OddsScale(score=SCALE).log_odds(np.float32([[0.0]]))
     assert sigmoid(odds)[0] == pytest.approx(0.159, abs=0.02)  # one standard error above
 
 
 def test_an_error_of_nothing_makes_no_certainty():
     sure = ScoreScale(centre=-2.0, spread=1.0, threshold=-2.5, error=0.0)
-    assert np.isfinite(OddsScale(score=sure).log_odds(torch.tensor([[0.0]]))).all()
+    assert np.isfinite(OddsScale(score=sure).log_odds(np.float32([[0.0]]))).all()
 
 
 def test_scores_are_learned_at_zero_mean_and_unit_spread():

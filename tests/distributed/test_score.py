@@ -13,6 +13,7 @@ from typing import Any, Self
 import pandas as pd
 import pytest
 
+from hipray.bundles.loading import Loading
 from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
@@ -29,13 +30,14 @@ from hipray.errors import (
 )
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
+from hipray.runtime.engine import Engine
 from hipray.scoring.lister import list_open_work
 from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
 from hipray.scoring.session import LEASE_S, ScoreResult
 from hipray.scoring.status import DRIVER_KEY
 from hipray.storage import Store, acquire, open_store
-from hipray.vocab import RefusalCode, View
+from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
 from tests.conftest import S3Server
 from tests.distributed.throttling import ThrottlingS3
 from tests.small_release import draw_phantoms, phantom_config, publish_small_release
@@ -111,6 +113,7 @@ def open_case(
             storage=s3_server.settings,
             images=archive.uri,
             release="small",
+            runtime=RuntimeChoice.ONNX,
             output=output.uri,
             shard_files=SHARD_FILES,
             max_decoders=2,
@@ -184,7 +187,8 @@ def test_rows_hold_the_numbers_of_the_pipeline(
     scored: tuple[Case, ScoreResult], films: dict[str, bytes], workspace: Store
 ) -> None:
     release = read_release(workspace, "small")
-    pipeline = Pipeline(load_stages(workspace, release, verify=False))
+    loading = Loading(Engine(Runtime.ONNX), verify=False)
+    pipeline = Pipeline(load_stages(workspace, release, loading))
     rows = scored[0].rows().set_index(ROW_KEY)
     assert rows.index.is_unique
     results = [read_hips(data, name=key) for key, data in films.items()]
@@ -336,6 +340,7 @@ def throttled_case(throttling: ThrottlingS3, films: dict[str, bytes]) -> Case:
         ),
         images=bucket.uri_of("archive"),
         release="small",
+        runtime=RuntimeChoice.ONNX,
         shard_files=4,
         fetch_rounds=1,
         max_failed_fraction=0.5,

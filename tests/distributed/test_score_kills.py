@@ -24,7 +24,7 @@ from hipray.distributed.score import run_score  # noqa: F401 - it loads Ray, whi
 from hipray.releases.release import read_release
 from hipray.scoring.parts import PartSet, read_part
 from hipray.storage import Store, open_store
-from hipray.vocab import RefusalCode, View
+from hipray.vocab import RefusalCode, RuntimeChoice, View
 from tests.data.film_files import encode_image
 from tests.distributed.throttling import ThrottlingS3
 from tests.small_release import draw_phantoms, publish_small_release
@@ -148,6 +148,7 @@ def drive(server: ThrottlingS3, archive: Store, tmp_path: Path) -> Drive:
         storage=StorageSettings(endpoint_url=server.s3.endpoint_url, read_timeout_s=5),
         images=archive.uri,
         release="small",
+        runtime=RuntimeChoice.ONNX,
         output=bucket.uri_of("scores"),
         shard_files=SHARD_FILES,
         max_decoders=2,

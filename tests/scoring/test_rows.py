@@ -21,7 +21,16 @@ from hipray.scoring.rows import SCORE_SCHEMA, Outcome, Row, build_hip_columns, b
 from hipray.scoring.shards import Entry
 from hipray.scoring.tally import HEADLINE, Tally, check_counts, count_parts
 from hipray.storage import open_store
-from hipray.vocab import Finding, LabelType, RefusalCode, Region, Side
+from hipray.vocab import (
+    Device,
+    Finding,
+    LabelType,
+    Precision,
+    RefusalCode,
+    Region,
+    Runtime,
+    Side,
+)
 
 NECK = (Region.FEMORAL_NECK, LabelType.T_SCORE)
 HIP = (Region.TOTAL_HIP, LabelType.T_SCORE)
@@ -48,7 +57,8 @@ def region(question: tuple[Region, LabelType], probability: float) -> RegionAnsw
 
 
 def study(*hips: HipAnswer, refusal: Refusal | None = None) -> StudyAnswer:
-    return StudyAnswer("small", "digest", "phantom", "1", hips, refusal)
+    engine = (Runtime.ONNX, Device.CPU, Precision.FLOAT32)
+    return StudyAnswer("small", "digest", "phantom", "1", *engine, hips, refusal)
 
 
 def scored_hip(index: int = 0) -> HipAnswer:

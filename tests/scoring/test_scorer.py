@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hipray.bundles.loading import Loading
 from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
@@ -12,6 +13,7 @@ from hipray.data.images import read_hips
 from hipray.errors import BundleError, DataError, StoreFullError, StoreThrottledError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
+from hipray.runtime.engine import Engine
 from hipray.scoring.decoder import DECODED_SCHEMA, ShardDecoder, build_row, list_work_rows
 from hipray.scoring.faults import FailedFilm, FailureWatch, read_letter
 from hipray.scoring.lister import Work
@@ -23,7 +25,7 @@ from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
 from hipray.scoring.session import ScoreResult, conclude, count_open_shards
 from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_store
-from hipray.vocab import View
+from hipray.vocab import Runtime, View
 from tests.distributed.throttling import ThrottlingS3
 from tests.small_release import draw_phantoms, publish_small_release
 
@@ -75,7 +77,8 @@ def test_the_stages_give_the_numbers_of_the_pipeline(
 ) -> None:
     rows = {row["key"]: row for row in score_all(config, release)}
     assert set(rows) == set(films)
-    pipeline = Pipeline(load_stages(workspace, release, verify=False))
+    loading = Loading(Engine(Runtime.ONNX), verify=False)
+    pipeline = Pipeline(load_stages(workspace, release, loading))
     for key, data in films.items():
         (hip,) = pipeline.answer([read_hips(data, name=key)])[0].hips
         row = rows[key]
@@ -87,7 +90,7 @@ def test_the_stages_give_the_numbers_of_the_pipeline(
         assert row["etag"] == row["listed_etag"]
         assert row["bundle_digests"] == [member.bundle for member in release.members]
         assert row["release_digest"] == release.digest
-        assert (row["runtime"], row["device"]) == ("torch", "cpu")
+        assert (row["runtime"], row["device"]) == ("onnx", "cpu")
 
 
 def test_films_of_equal_pixels_are_scored_once_and_reported_for_each_key(

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-from hipray.segmentation.segmenter import Segmenter, SegmenterNetwork, keep_largest_piece
+from hipray.runtime.network import TorchNetwork
+from hipray.segmentation.segmenter import (
+    MaskNetwork,
+    Segmenter,
+    SegmenterNetwork,
+    keep_largest_piece,
+)
 from hipray.vocab import REGIONS, Region
 
 
@@ -27,7 +33,8 @@ def make_frames(count=3, side=64):
 
 
 def network(regions=REGIONS, **changes):
-    return SegmenterNetwork(Brightness(len(regions), **changes), regions, 64)
+    module = MaskNetwork(Brightness(len(regions), **changes))
+    return SegmenterNetwork(TorchNetwork(module), regions, 64)
 
 
 def test_masks_lie_where_the_network_sees_them_and_confidence_is_their_probability():
@@ -79,7 +86,7 @@ def test_no_frames_give_no_masks():
 
 def test_a_segmenter_leaves_no_gradients():
     module = nn.Conv2d(1, 4, 1)
-    segmenter = Segmenter([SegmenterNetwork(module, REGIONS, 64)])
+    segmenter = Segmenter([SegmenterNetwork(TorchNetwork(MaskNetwork(module)), REGIONS, 64)])
     segmenter(make_frames(1))
     assert not module.training
     assert module.weight.grad is None

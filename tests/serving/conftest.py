@@ -11,9 +11,11 @@ import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from hipray.bundles.loading import Loading
 from hipray.config.jobs import ServeRun
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
+from hipray.runtime.engine import Engine
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
@@ -28,8 +30,11 @@ from hipray.serving.stages import (
     StageSetup,
 )
 from hipray.storage import Store, open_store
-from hipray.vocab import View
+from hipray.vocab import Runtime, View
 from tests.small_release import draw_phantoms, publish_small_release
+
+ONNX_ON_CPU = Engine(Runtime.ONNX)
+"""What is chosen for releases whose bundles all have an export."""
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -63,7 +68,8 @@ def stage_setup(workspace: Store, release: Release) -> StageSetup:
         batch=4,
         batch_wait_s=0.01,
         cpus=1,
-        gpus=0,
+        engine=ONNX_ON_CPU,
+        memory_gib=None,
     )
 
 
@@ -116,7 +122,7 @@ def fused_graph(workspace: Store, matted: Release) -> FusedGraph:
 
 @pytest.fixture(scope="session")
 def pipeline(workspace: Store, matted: Release) -> Pipeline:
-    return Pipeline(load_stages(workspace, matted))
+    return Pipeline(load_stages(workspace, matted, Loading(ONNX_ON_CPU, explaining=True)))
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalA
 
     def make(*, graph: Graph | None = None, running: int = 4, **changes: Any) -> LocalApi:
         config = ServeRun(readers=1, **changes)
-        service = build_service(config, split_graph.release, graph or split_graph)
+        service = build_service(config, split_graph.release, ONNX_ON_CPU, graph or split_graph)
         services.append(service)
         app = build_api(
             service,

@@ -17,6 +17,7 @@ from hipray.config.base import build_config
 from hipray.config.images import ImageLimits
 from hipray.config.jobs import ServeRun
 from hipray.errors import BundleError, ConfigError
+from hipray.inference import blank_hips
 from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
 from hipray.serving.app import (
@@ -29,7 +30,6 @@ from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.serve import ServedEndpoint, run_serve
-from hipray.serving.stages import blank_hips
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom

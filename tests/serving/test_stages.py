@@ -11,16 +11,19 @@ from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, encode_people
 from hipray.errors import BundleError, ConfigError
+from hipray.inference import blank_views
 from hipray.pipeline import FramedHips, Pipeline, Views, frame_hips, run_stages, score_hips
 from hipray.releases.release import Release, read_release
+from hipray.runtime.engine import Engine
 from hipray.serving.batches import join_films, split_segmentation
 from hipray.serving.clock import StepClock
 from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
 from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
-from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage, blank_views
+from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage
 from hipray.storage import Store
+from hipray.vocab import Device
 from tests.serving.answers import TOLERANCE
 from tests.serving.conftest import Run, stage_setup, start_stage
 
@@ -213,4 +216,4 @@ def test_a_stage_that_was_promised_a_gpu_does_not_run_without(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="gpus_per_stage"):
-        EnsembleStage(replace(stage_setup(workspace, matted), gpus=1))
+        EnsembleStage(replace(stage_setup(workspace, matted), engine=Engine(device=Device.CUDA)))

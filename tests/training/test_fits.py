@@ -13,6 +13,7 @@ from hipray.config.experiment import ClassifierSettings
 from hipray.data.person import encode_people, read_people
 from hipray.errors import DataError, LeakageError
 from hipray.metrics import sigmoid
+from hipray.runtime.network import TorchNetwork
 from hipray.training.context import FitContext
 from hipray.training.fits import (
     HISTORY_FILE,
@@ -88,7 +89,9 @@ def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid):
     settings = ClassifierSettings(**model["settings"])
     network = build_network(model["cell"]["backbone"], settings)
     network.load_state_dict(safetensors.torch.load(read(small_grid, ORIGINAL, WEIGHTS_FILE)))
-    classifier = Classifier(network, settings=settings, odds=OddsScale.parse(model["odds"]))
+    classifier = Classifier(
+        TorchNetwork(network), settings=settings, odds=OddsScale.parse(model["odds"])
+    )
     inputs = small_grid.preparation.inputs
     people = encode_people(read_people(inputs.manifest))
     scores = sigmoid(classifier(np.array(inputs.arrays.films), people))

@@ -1,0 +1,310 @@
+"""The bench of the endpoint: against its own pipeline in process, and against a hand-written one.
+
+All sides hold the same networks, get the same films over loopback and share the same cores; they
+are measured in turn, round after round, while the others rest.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from hipray.benchmarks.load import Load, send_at_rate, send_in_turn
+from hipray.benchmarks.machine import pin_cores
+from hipray.benchmarks.measure import (
+    Measure,
+    Pair,
+    compare_durations,
+    compare_rates,
+    hold_below,
+)
+from hipray.benchmarks.untrained import NAME, publish_untrained
+from hipray.config.benchmarks import BenchRun, ServeBench
+from hipray.config.experiment import ClassifierSettings, SegmenterSettings
+from hipray.config.jobs import ServeRun
+from hipray.config.phantom import PhantomConfig
+from hipray.data.images import read_hips
+from hipray.data.phantom import film_path, plan_archive, write_study
+from hipray.errors import ConfigError
+from hipray.inference import start_pipeline
+from hipray.pipeline import Pipeline
+from hipray.releases.engines import choose_engine
+from hipray.releases.release import Release
+from hipray.serving.serve import find_free_port, run_serve
+from hipray.storage import Store, open_store
+from hipray.vocab import Device
+
+PREFIX = "serve"
+PEER = "hipray.benchmarks.peers.handwritten"
+ONE, BUSY, CROWDED = 1, 8, 32
+"""Callers at a time."""
+THROUGHPUT_TARGET = 0.90
+"""Least films per second of eight callers over those of the pipeline in process."""
+ADDED_LIMIT_MS = 40.0
+PEER_TARGET = 1.5
+GOODPUT_TARGET = 0.9
+REFUSAL_LIMIT_S = 0.2
+GROWTH_LIMIT = 0.05
+"""Most growth of memory under overload, as a share of what was taken before."""
+PEER_READY_S = 120.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """All sides measured once, one right after another."""
+
+    direct_rate: float
+    """Films per second of the pipeline in process, in batches."""
+    direct_s: float
+    """Median seconds of one film in the pipeline."""
+    served: dict[int, Load]
+    """The endpoint, by the number of callers."""
+    peer: Load
+    """The peer under as many callers as BUSY."""
+
+
+def measure_serve(config: BenchRun) -> Iterator[Measure]:
+    """Yield the measures of the endpoint; raises ConfigError where sides differ in machine."""
+    bench = config.serve
+    if os.environ.get("RAY_ADDRESS"):
+        raise ConfigError(
+            "one machine for all sides", "a cluster in RAY_ADDRESS", "unset RAY_ADDRESS"
+        )
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    with pin_cores(bench.cores), tempfile.TemporaryDirectory(dir=config.out) as folder:
+        store = open_store(str(Path(folder).resolve()))
+        release, films = publish_release(store, bench), draw_films(bench)
+        served = build_serve_run(store, bench)
+        pipeline = _start_direct(store, release, served, bench)
+        with _run_peer(store, bench) as peer_url, _run_endpoint(served) as url:
+            _warm_up(films, url, peer_url)
+            rounds = [_measure_round(pipeline, films, url, peer_url, bench)
+                      for _ in range(bench.rounds)]  # fmt: skip
+            yield from summarise(rounds, bench)
+            peak = max(load.rate for r in rounds for load in r.served.values())
+            yield from _measure_overload(url, films, peak, bench)
+
+
+def publish_release(store: Store, bench: ServeBench) -> Release:
+    """Publish networks as large as real ones: a U-Net, and all backbones for each region."""
+    return publish_untrained(
+        store, bench.backbones, ClassifierSettings(size_px=bench.size_px),
+        working_px=bench.working_px, regions=bench.regions,
+        segmenter=SegmenterSettings(size_px=bench.segmenter_px),
+    )  # fmt: skip
+
+
+def draw_films(bench: ServeBench) -> list[bytes]:
+    """Return phantom films of one hip each, as DICOM."""
+    config = PhantomConfig(
+        seed=0, n_patients=bench.films, n_second_hips=0, n_device_a=0, image_px=bench.film_px,
+        exact_prevalence=False,
+    )  # fmt: skip
+    studies = plan_archive(config)[: bench.films]
+    return [write_study(config, study)[film_path(config, study)] for study in studies]
+
+
+def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
+    """Return the measured endpoint: one replica that has all cores."""
+    return ServeRun(
+        workspace=store.uri,
+        release=NAME,
+        port=0,
+        fused=bench.fused,
+        allow_phantom_release=True,
+        cpus_per_stage=bench.cores,
+        batch=bench.batch,
+        queue=bench.queue,
+        block=False,
+    )
+
+
+def _start_direct(store: Store, release: Release, served: ServeRun, bench: ServeBench) -> Pipeline:
+    engine = choose_engine(store, release, served, device=Device.CPU)
+    return start_pipeline(store, release, engine, cpus=bench.cores, batch=bench.batch)
+
+
+@contextmanager
+def _run_endpoint(config: ServeRun) -> Iterator[str]:
+    endpoint = run_serve(config)
+    try:
+        yield f"{endpoint.url}/v1/score"
+    finally:
+        endpoint.shutdown()
+
+
+@contextmanager
+def _run_peer(store: Store, bench: ServeBench) -> Iterator[str]:
+    job = {"workspace": store.uri, "release": NAME, "threads": bench.cores,
+           "port": find_free_port("127.0.0.1")}  # fmt: skip
+    path = Path(store.uri) / "peer.json"
+    path.write_text(json.dumps(job))
+    process = subprocess.Popen([sys.executable, "-m", PEER, str(path)])
+    try:
+        _await_peer(f"http://127.0.0.1:{job['port']}/healthz")
+        yield f"http://127.0.0.1:{job['port']}/score"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await_peer(url: str) -> None:
+    until = time.monotonic() + PEER_READY_S
+    while time.monotonic() < until:
+        try:
+            httpx.get(url, trust_env=False)
+        except httpx.HTTPError:
+            time.sleep(0.2)
+        else:
+            return
+    raise ConfigError("a peer that starts", f"none within {PEER_READY_S:.0f} s", "free the machine")
+
+
+def _warm_up(films: Sequence[bytes], *urls: str) -> None:
+    for url in urls:
+        send_in_turn(url, films, concurrency=2, requests=4)
+
+
+def _measure_round(
+    pipeline: Pipeline, films: Sequence[bytes], url: str, peer_url: str, bench: ServeBench
+) -> Round:
+    return Round(
+        direct_rate=_rate_direct(pipeline, films, bench.batch),
+        direct_s=median(_time_direct(pipeline, film) for film in films[: bench.single_requests]),
+        served={
+            callers: send_in_turn(
+                url, films, concurrency=callers, requests=_count_requests(callers, bench)
+            )
+            for callers in (ONE, BUSY, CROWDED)
+        },
+        peer=send_in_turn(peer_url, films, concurrency=BUSY, requests=_count_requests(BUSY, bench)),
+    )
+
+
+def _count_requests(callers: int, bench: ServeBench) -> int:
+    return bench.single_requests if callers == ONE else callers * bench.requests_per_caller
+
+
+def _rate_direct(pipeline: Pipeline, films: Sequence[bytes], batch: int) -> float:
+    preprocessing = pipeline.stages.release.preprocessing
+    started = time.perf_counter()
+    for start in range(0, len(films), batch):
+        pipeline.answer([read_hips(film, name="", preprocessing=preprocessing)
+                         for film in films[start : start + batch]])  # fmt: skip
+    return len(films) / (time.perf_counter() - started)
+
+
+def _time_direct(pipeline: Pipeline, film: bytes) -> float:
+    started = time.perf_counter()
+    pipeline(film)
+    return time.perf_counter() - started
+
+
+def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
+    """Yield throughput, added latency and the comparison with the peer."""
+    for callers in (ONE, BUSY, CROWDED):
+        yield compare_rates(
+            f"{PREFIX}_throughput_c{callers}",
+            [Pair(r.served[callers].rate, r.direct_rate) for r in rounds],
+            unit="films/s",
+            target=THROUGHPUT_TARGET if callers == BUSY else None,
+            peer_is="the pipeline in process, in batches",
+            p50_s=median(r.served[callers].quantile_s(0.5) for r in rounds),
+            p99_s=median(r.served[callers].quantile_s(0.99) for r in rounds),
+            lost=sum(r.served[callers].lost for r in rounds),
+            fused=bench.fused,
+        )
+    yield hold_below(
+        f"{PREFIX}_added_latency_p50",
+        [1000 * (r.served[ONE].quantile_s(0.5) - r.direct_s) for r in rounds],
+        unit="ms",
+        limit=ADDED_LIMIT_MS,
+        direct_ms=median(1000 * r.direct_s for r in rounds),
+    )
+    yield compare_rates(
+        f"{PREFIX}_vs_handwritten",
+        [Pair(r.served[BUSY].rate, r.peer.rate) for r in rounds],
+        unit="films/s",
+        target=PEER_TARGET,
+        callers=BUSY,
+    )
+    yield compare_durations(
+        f"{PREFIX}_p99_vs_handwritten",
+        [Pair(r.served[BUSY].quantile_s(0.99), r.peer.quantile_s(0.99)) for r in rounds],
+        unit="s",
+        target=1.0,
+        callers=BUSY,
+    )
+
+
+def _measure_overload(
+    url: str, films: Sequence[bytes], peak: float, bench: ServeBench
+) -> Iterator[Measure]:
+    before = measure_tree(os.getpid())
+    load = send_at_rate(
+        url, films, per_second=bench.overload_factor * peak, seconds=bench.overload_s
+    )
+    after = measure_tree(os.getpid())
+    yield from judge_overload(load, peak, growth=(after - before) / before, bench=bench)
+
+
+def judge_overload(
+    load: Load, peak: float, *, growth: float, bench: ServeBench
+) -> Iterator[Measure]:
+    """Yield goodput, the speed of refusals and the growth of memory."""
+    in_time = [reply for reply in load.answered if reply.ended_s <= bench.overload_s]
+    yield compare_rates(
+        f"{PREFIX}_overload_goodput",
+        [Pair(len(in_time) / bench.overload_s, peak)],
+        unit="films/s",
+        target=GOODPUT_TARGET,
+        peer_is="the highest rate without overload",
+        sent=len(load.replies),
+        refused=len(load.refused),
+        lost=load.lost,
+    )
+    if load.refused:
+        yield hold_below(
+            f"{PREFIX}_overload_slowest_refusal",
+            [max(reply.seconds for reply in load.refused)],
+            unit="s",
+            limit=REFUSAL_LIMIT_S,
+        )
+    yield hold_below(
+        f"{PREFIX}_overload_memory_growth",
+        [max(growth, 1e-6)],
+        unit="share",
+        limit=GROWTH_LIMIT,
+    )
+
+
+def measure_tree(pid: int) -> int:
+    """Return the resident bytes of a process and all that it started, here and now."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+    tree = {pid}
+    while grown := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= grown
+    return sum(_read_resident(member) for member in tree)
+
+
+def _read_resident(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,167 @@
+"""The serve bench, small: loads are counted right, judged right, and both sides answer alike."""
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from hipray.answers import answer_as_dict
+from hipray.benchmarks.load import LOST, Load, Reply, send_at_rate, send_in_turn
+from hipray.benchmarks.peers.handwritten import build_app
+from hipray.benchmarks.serve import (
+    BUSY,
+    CROWDED,
+    ONE,
+    Round,
+    draw_films,
+    judge_overload,
+    publish_release,
+    summarise,
+)
+from hipray.bundles.loading import Loading
+from hipray.cli import main
+from hipray.config.benchmarks import ServeBench
+from hipray.pipeline import Pipeline, load_stages
+from hipray.runtime.engine import Engine
+from hipray.storage import open_store
+from hipray.vocab import Region, Runtime
+from tests.small_workspace import BACKBONE, one_thread
+
+SMALL = ServeBench(
+    regions=(Region.TOTAL_HIP,),
+    backbones=(BACKBONE,),
+    size_px=32,
+    segmenter_px=32,
+    working_px=64,
+    films=2,
+    film_px=128,
+    cores=1,
+    queue=4,
+    rounds=1,
+    single_requests=2,
+    requests_per_caller=2,
+    overload_s=3,
+)
+
+
+def replies(seconds: float, count: int, status: int = HTTPStatus.OK) -> tuple[Reply, ...]:
+    return tuple(Reply(status, seconds, seconds * (n + 1)) for n in range(count))
+
+
+def load(rate: float, latency_s: float) -> Load:
+    return Load(replies(latency_s, 10), 10 / rate)
+
+
+def test_rates_and_latencies_are_compared_with_pipeline_and_peer():
+    served = {ONE: load(1.0, 1.02), BUSY: load(1.9, 4.0), CROWDED: load(2.0, 16.0)}
+    once = Round(direct_rate=2.0, direct_s=1.0, served=served, peer=load(1.0, 8.0))
+    lines = {m.name: m.as_line() for m in summarise([once], SMALL)}
+    assert lines["serve_throughput_c8"]["ratio"] == pytest.approx(0.95)
+    assert lines["serve_throughput_c8"]["met"]
+    assert lines["serve_throughput_c32"]["target"] is None
+    assert lines["serve_added_latency_p50"]["ours"] == pytest.approx(20, abs=0.1)
+    assert lines["serve_vs_handwritten"]["ratio"] == pytest.approx(1.9)
+    assert lines["serve_p99_vs_handwritten"]["ratio"] == pytest.approx(2.0)
+    assert all(line["met"] in (True, None) for line in lines.values())
+
+
+def test_only_answers_in_time_are_goodput_and_the_slowest_refusal_counts():
+    late = Reply(HTTPStatus.OK, 1.0, SMALL.overload_s + 1)
+    refused = replies(0.01, 5, HTTPStatus.SERVICE_UNAVAILABLE)
+    slow = Reply(HTTPStatus.SERVICE_UNAVAILABLE, 0.5, 1.0)
+    lost = Reply(LOST, 1.0, 1.0)
+    crowd = Load((*replies(0.1, 3), late, *refused, slow, lost), 4.0)
+    goodput, refusal, memory = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
+    assert goodput.ratio == pytest.approx(1.0)
+    assert goodput.as_line().items() >= {"sent": 11, "refused": 6, "lost": 1}.items()
+    assert (refusal.ours, refusal.met) == (0.5, False)
+    assert memory.met
+
+
+@pytest.fixture
+def slow_server() -> Iterator[tuple[str, list[int]]]:
+    """A server that takes 50 ms and remembers how many requests it had at a time."""
+    lock, running, most = threading.Lock(), itertools.count(), []
+    present = [0]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            with lock:
+                present[0] += 1
+                most.append(present[0])
+            time.sleep(0.05)
+            with lock:
+                present[0] -= 1
+            refuse = next(running) % 4 == 3
+            self.send_response(HTTPStatus.SERVICE_UNAVAILABLE if refuse else HTTPStatus.OK)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/", most
+    server.shutdown()
+    server.server_close()
+
+
+def test_callers_in_turn_are_as_many_as_asked_for(slow_server):
+    url, most = slow_server
+    found = send_in_turn(url, [b"a", b"b"], concurrency=3, requests=12)
+    assert (len(found.answered), len(found.refused), found.lost) == (9, 3, 0)
+    assert max(most) == 3
+    assert found.quantile_s(0.5) >= 0.05
+
+
+def test_a_rate_does_not_wait_for_answers(slow_server):
+    url, _ = slow_server
+    found = send_at_rate(url, [b"a"], per_second=40, seconds=0.5)
+    assert len(found.replies) == 20
+    assert found.lost == 0
+
+
+def test_nobody_at_the_other_end_is_a_lost_request():
+    assert send_in_turn("http://127.0.0.1:9/", [b"a"], concurrency=1, requests=1).lost == 1
+
+
+def test_the_peer_gives_the_answer_of_the_served_pipeline(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    with one_thread():
+        release = publish_release(store, SMALL)
+        film = draw_films(SMALL)[0]
+        ours = Pipeline(load_stages(store, release, Loading(Engine(Runtime.ONNX))))
+        with TestClient(build_app(Pipeline(load_stages(store, release)))) as client:
+            theirs = client.post("/score", files={"file": ("film", film)}).json()
+    wanted = json.loads(json.dumps(answer_as_dict(ours(film))))
+    (hip,), (expected,) = theirs["hips"], wanted["hips"]
+    assert hip["refusal"] == expected["refusal"]
+    for found, region in zip(hip["regions"], expected["regions"], strict=True):
+        assert found["probability"] == pytest.approx(region["probability"], abs=1e-4)
+
+
+@pytest.mark.full
+@pytest.mark.cluster
+def test_the_command_prints_one_line_for_each_measure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = SMALL.model_dump(mode="json", exclude_unset=True)
+    table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    assert main(["bench", "serve", "--set", f"out={tmp_path}", "--set", f"serve={{{table}}}"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["name"] for line in lines} >= {
+        "serve_throughput_c8",
+        "serve_added_latency_p50",
+        "serve_vs_handwritten",
+        "serve_overload_goodput",
+    }
+    assert all(line["n"] >= 1 for line in lines)

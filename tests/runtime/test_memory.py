@@ -1,0 +1,112 @@
+"""The gauge counts what networks take, and refuses in one sentence what does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hipray.runtime.memory import (
+    BATCH,
+    GIB,
+    MemoryGauge,
+    MemoryLimitError,
+    read_memory_left,
+    read_resident,
+)
+
+MIB = 2**20
+
+
+def take(mebibytes: int) -> np.ndarray:
+    return np.ones(mebibytes * MIB, np.uint8)
+
+
+def test_what_a_member_takes_is_counted():
+    gauge = MemoryGauge()
+    kept = gauge.load("resnet50", MIB, lambda: take(100))
+    assert gauge.parts["resnet50"] == pytest.approx(100 * MIB, rel=0.2)
+    assert len(kept) == 100 * MIB
+
+
+def test_the_peak_of_a_batch_is_counted_although_it_is_given_back():
+    gauge = MemoryGauge()
+    gauge.try_batch(lambda: take(100).sum())
+    assert gauge.parts[BATCH] == pytest.approx(100 * MIB, rel=0.2)
+    assert gauge.total_bytes == gauge.parts[BATCH]
+
+
+def test_what_does_not_fit_is_refused_with_the_sum_and_its_parts():
+    gauge = MemoryGauge(limit_gib=0.25)
+    kept = gauge.load("segmenter", MIB, lambda: take(100))
+    with pytest.raises(MemoryLimitError) as caught:
+        kept = [kept, gauge.load("vgg16", MIB, lambda: take(200))]
+    sentence = str(caught.value)
+    assert "fit into 0.25 GiB, set by memory_gib" in sentence
+    assert "a need of 0.29 GiB or more (segmenter 0.10, vgg16 0.20)" in sentence
+    assert kept is not None
+
+
+def test_a_member_whose_files_do_not_fit_is_not_even_loaded():
+    loaded = []
+    with pytest.raises(MemoryLimitError, match=r"a need of 0\.50 GiB or more \(vgg16 0\.50\)"):
+        MemoryGauge(limit_gib=0.25).load("vgg16", GIB // 2, lambda: loaded.append(1))
+    assert not loaded
+
+
+def test_a_batch_that_does_not_fit_is_refused():
+    with pytest.raises(MemoryLimitError, match=f"{BATCH} 0."):
+        MemoryGauge(limit_gib=0.05).try_batch(lambda: take(100).sum())
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+MACHINE = {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    4000 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({}, 4000 * 1024),
+        (  # version 2; what only caches files is not counted, and the group above may be tighter
+            {
+                "proc/self/cgroup": "0::/pod/app\n",
+                "sys/fs/cgroup/pod/app/memory.max": "max\n",
+                "sys/fs/cgroup/pod/app/memory.current": "100\n",
+                "sys/fs/cgroup/pod/memory.max": "1000\n",
+                "sys/fs/cgroup/pod/memory.current": "700\n",
+                "sys/fs/cgroup/pod/memory.stat": "anon 1\ninactive_file 200\n",
+            },
+            500,
+        ),
+        (  # a container sees its own group at the top
+            {
+                "proc/self/cgroup": "0::/../outside\n",
+                "sys/fs/cgroup/memory.max": "1000\n",
+                "sys/fs/cgroup/memory.current": "400\n",
+            },
+            600,
+        ),
+        (  # version 1
+            {
+                "proc/self/cgroup": "9:name=systemd:/\n4:cpu,memory:/pod\n",
+                "sys/fs/cgroup/memory/pod/memory.limit_in_bytes": "1000\n",
+                "sys/fs/cgroup/memory/pod/memory.usage_in_bytes": "900\n",
+                "sys/fs/cgroup/memory/pod/memory.stat": "total_inactive_file 50\n",
+            },
+            150,
+        ),
+    ],
+)
+def test_the_tightest_of_machine_and_control_groups_counts(tmp_path, files, left):
+    assert read_memory_left(write(tmp_path, MACHINE | files)) == left
+
+
+def test_a_system_that_does_not_tell_sets_no_limit(tmp_path):
+    assert read_memory_left(tmp_path) is None
+    assert read_resident() > MIB
