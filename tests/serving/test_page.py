@@ -26,7 +26,7 @@ from hipray.serving.stages import FusedStage
 from hipray.storage import Store
 from hipray.vocab import REGIONS, Finding, LabelType, RefusalCode
 from tests.conftest import S3Server
-from tests.serving.conftest import stage_setup, start_stage
+from tests.serving.conftest import ONNX_ON_CPU, stage_setup, start_stage
 
 TOKEN = "correct horse"
 WAIT_MS = 60_000
@@ -53,7 +53,7 @@ def served(
     # stages of its own: they belong to the server's event loop
     stage = start_stage(FusedStage, stage_setup(workspace, matted))
     graph = FusedGraph(matted.digest, by_value(stage), by_value(stage, "explain"))
-    service = build_service(config, matted, graph)
+    service = build_service(config, matted, ONNX_ON_CPU, graph)
     app = build_api(
         service,
         Admission(running=4, waiting=4),
