@@ -32,7 +32,7 @@ def change_test_side(inputs, fit, **changes):
 def test_test_hips_influence_no_weight(inputs):
     first = train(inputs, inputs.arrays)
     changed = train(inputs, change_test_side(inputs, NECK, films=7, masks=True))
-    states = [o.network.module.state_dict() for o in (first, changed)]
+    states = [o.module.state_dict() for o in (first, changed)]
     assert all((states[0][name] == states[1][name]).all() for name in states[0])
     assert list(first.test_rows) == list(inputs.fold(NECK).test)
     assert not first.scores["iou"].equals(changed.scores["iou"])
