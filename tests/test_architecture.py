@@ -16,6 +16,7 @@ FLOORS: dict[str, int] = {
     "data": 2,
     "segmentation": 3, "matting": 3, "classification": 3,
     "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "answers": 4,
+    "dicom_objects": 4,
     "predict": 4, "scoring": 4, "explanation": 4, "overlay": 4,
     "runtime": 3, "inference": 4,
     "distributed": 5, "serving": 5,
