@@ -4,6 +4,7 @@ Nothing is guessed. Where two films or two examinations could be meant, a hip ha
 its labels are missing with that reason.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import date
 from pathlib import PurePosixPath
@@ -24,16 +25,17 @@ class RecordIndex:
     """
 
     def __init__(self, records: Iterable[DxaRecord], films: Iterable[str] = ()) -> None:
-        self._by_image: dict[str, list[DxaRecord]] = {}
+        self._by_tail: dict[tuple[str, Folder], list[DxaRecord]] = {}
         self._by_patient: dict[str, list[DxaRecord]] = {}
-        self._folders: dict[str, set[Folder]] = {}
+        places = {(_stem(key), _folder(key)) for key in films}
+        self._films = Counter((name, tail) for name, folder in places for tail in _tails(folder))
+        self._places = frozenset(places)
         for record in records:
             if record.image:
-                self._by_image.setdefault(_stem(record.image), []).append(record)
+                for tail in _tails(_folder(record.image)):
+                    self._by_tail.setdefault((_stem(record.image), tail), []).append(record)
             if record.patient_id:
                 self._by_patient.setdefault(_patient(record.patient_id), []).append(record)
-        for key in films:
-            self._folders.setdefault(_stem(key), set()).add(_folder(key))
 
     def of_film(self, key: str, patient_key: str = "") -> list[DxaRecord]:
         """Return the records of a film; several where both hips or more exams are listed.
@@ -54,26 +56,36 @@ class RecordIndex:
 
     def _naming(self, key: str, patient_key: str) -> list[DxaRecord]:
         """The records that name this film and no other one; of those the ones that fit it best."""
-        records = [
-            record
-            for record in self._by_image.get(_stem(key), [])
-            if self._means(record, key, patient_key)
-        ]
-        shared = [_count_shared(_folder(record.image or ""), _folder(key)) for record in records]
-        best = [r for r, n in zip(records, shared, strict=True) if n == max(shared)]
-        return best if len({_folder(record.image or "") for record in best}) == 1 else []
+        name, own = _stem(key), _folder(key)
+        for tail in _tails(own):
+            records = [
+                record
+                for record in self._candidates(name, own, tail, patient_key)
+                if _count_shared(_folder(record.image or ""), own) == len(tail)
+                and not self._is_nearer_elsewhere(record, name, len(tail))
+            ]
+            if records:
+                folders = {_folder(record.image or "") for record in records}
+                return records if len(folders) == 1 else []
+        return []
 
-    def _means(self, record: DxaRecord, key: str, patient_key: str) -> bool:
-        stated, own = _folder(record.image or ""), _folder(key)
-        folders = self._folders.get(_stem(key), set()) | {own}
-        nearest = max(_count_shared(stated, folder) for folder in folders)
-        closest = {folder for folder in folders if _count_shared(stated, folder) == nearest}
-        if closest == {own}:
-            return True
-        same = bool(record.patient_id) and _patient(record.patient_id or "") == _patient(
-            patient_key
-        )
-        return own in closest and same
+    def _candidates(
+        self, name: str, own: Folder, tail: Folder, patient_key: str
+    ) -> Iterable[DxaRecord]:
+        """Records of this name and tail; where other films share both, only the patient's own.
+
+        Few are looked at even where every folder of a large archive holds a film of one name.
+        """
+        others = self._films[name, tail] - ((name, own) in self._places)
+        if not others:
+            return self._by_tail.get((name, tail), [])
+        owner = self._by_patient.get(_patient(patient_key), [])
+        return [r for r in owner if r.image and _stem(r.image) == name]
+
+    def _is_nearer_elsewhere(self, record: DxaRecord, name: str, shared: int) -> bool:
+        """Whether another film shares more folders with the record than this one does."""
+        folder = _folder(record.image or "")
+        return shared < len(folder) and self._films[name, folder[len(folder) - shared - 1 :]] > 0
 
 
 def pick_record(
@@ -115,6 +127,11 @@ def _folder(name: str) -> Folder:
 
 def _plain(name: str) -> str:
     return name.replace("\\", "/").lower()
+
+
+def _tails(folder: Folder) -> list[Folder]:
+    """The ends of a path of folders, the whole path first and the empty end last."""
+    return [folder[start:] for start in range(len(folder) + 1)]
 
 
 def _count_shared(first: Folder, second: Folder) -> int:

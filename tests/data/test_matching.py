@@ -95,3 +95,14 @@ def test_a_name_with_dots_is_whole_but_for_a_films_ending():
     index = RecordIndex([first, second], ["1.2.840.1", "1.2.840.2.png"])
     assert index.of_film("1.2.840.1") == [first]
     assert index.of_film("1.2.840.2.png") == [second]
+
+
+def test_an_archive_whose_folders_all_hold_films_of_one_name_is_matched_in_seconds():
+    films = [f"films/p{number}/001.dcm" for number in range(5_000)]
+    bare = [DxaRecord(image="001.dcm", patient_id=f"B{number}") for number in range(5_000)]
+    named = [DxaRecord(image=f"p{number}/001.dcm") for number in range(2_500)]
+    index = RecordIndex([*bare, *named], films)
+    assert [index.of_film(film) for film in films[:2_500]] == [[record] for record in named]
+    assert [index.of_film(f, f"b{n}") for n, f in enumerate(films)][2_500:] == [
+        [record] for record in bare[2_500:]
+    ]
