@@ -20,7 +20,7 @@ hd = pytest.importorskip("highdicom")
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     store = open_store(str(tmp_path_factory.mktemp("release")))
-    return Pipeline(load_stages(store, publish_small_release(store), verify=False))
+    return Pipeline(load_stages(store, publish_small_release(store)))
 
 
 @pytest.mark.parametrize("pelvis", [0, 1])

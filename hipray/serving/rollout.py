@@ -107,7 +107,7 @@ def end_stages(*, but: str | None = None) -> None:
 
 
 class _NotRunningError(Exception):
-    """An application that was deployed does not run, for the reason that is the text."""
+    """An application that was deployed does not run; its text is what was found instead."""
 
 
 def _run(application: Application, name: str, route: str | None, timeout_s: float) -> None:
@@ -127,7 +127,7 @@ def _run(application: Application, name: str, route: str | None, timeout_s: floa
     if settled is None:
         raise _NotRunningError(f"no answer of its stages within {timeout_s:.0f} s")
     if settled.applications[name].status != ApplicationStatus.RUNNING:
-        raise _NotRunningError(_find_reason(settled, name))
+        raise _NotRunningError(f'a stage that says "{_find_reason(settled, name)}"')
 
 
 def _wait_until(holds: Callable[[ServeStatus], bool], timeout_s: float) -> ServeStatus | None:
@@ -162,16 +162,15 @@ def _undo(
 ) -> ServingError:
     """Leave things as they were, and return what to tell."""
     home = name_stages(config, release)
+    wanted, found = f"release '{release.name}' to start", str(failure)
     if before is None:
-        return ServingError(f"release '{release.name}' to start", str(failure), "correct that")
+        return ServingError(wanted, found, "correct that and serve again")
     kept = before.read_release()
     if name_stages(before.config, kept) != home:
         _restore_door(before)
         serve.delete(home)
     return RolloutError(
-        f"release '{release.name}' to start",
-        str(failure),
-        f"correct that; release '{kept.name}' answers on",
+        wanted, found, f"release '{kept.name}' answers on; correct that and serve again"
     )
 
 

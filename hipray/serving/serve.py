@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import httpx
 import ray
 from ray import serve
+from ray.serve.context import _get_global_client  # no public call tells the proxies' address
 
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import connect
@@ -97,9 +98,8 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     before = read_running()
     if before is not None:
         return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
-    port = config.port or find_free_port(config.host)
-    config = config.model_copy(update={"port": port})
-    url = _url_of(config.host, port)
+    config = choose_address(config)
+    url, port = _url_of(config.host, config.port), config.port
     endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
     try:
         _start_serve(config)
@@ -126,14 +126,9 @@ def _replace(
     announce: Callable[[str], None],
 ) -> ServedEndpoint:
     """Put a release in the place of the one that answers; the process that serves it serves on."""
-    place, old = before.config, before.read_release()
-    url = _url_of(place.host, place.port)
-    if "port" in config.model_fields_set and config.port not in (0, place.port):
-        raise ServingError(
-            f"an endpoint on port {config.port}", f"one at {url}", "name that port or end it"
-        )
-    config = config.model_copy(update={"host": place.host, "port": place.port})
-    check_exposure(config.host, guarded=bool(config.token_sha256 or config.token_file))
+    old = before.read_release()
+    config = _take_address(config, before.config.host, before.config.port)
+    url = _url_of(config.host, config.port)
     endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray)
     try:
         deploy(config, release, before=before)
@@ -158,6 +153,29 @@ def _count_cpus(config: ServeRun) -> int:
     return math.ceil(2 * replicas * config.cpus_per_stage)
 
 
+def choose_address(config: ServeRun) -> ServeRun:
+    """Return the configuration with the address of Serve's proxies, or a free one for new ones."""
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is not None:
+        return _take_address(config, running.http_config.host, running.http_config.port)
+    return config.model_copy(update={"port": config.port or find_free_port(config.host)})
+
+
+def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
+    """Return the configuration with the address at which Serve listens already.
+
+    Raises ServingError where another port was asked for, ConfigError where it is too open.
+    """
+    if "port" in config.model_fields_set and config.port not in (0, port):
+        raise ServingError(
+            f"an endpoint on port {config.port}",
+            f"Ray Serve at {_url_of(host, port)}",
+            "name that port or shut it down",
+        )
+    check_exposure(host, guarded=bool(config.token_sha256 or config.token_file))
+    return config.model_copy(update={"host": host, "port": port})
+
+
 def _start_serve(config: ServeRun) -> None:
     timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
     http = {"host": config.host, "port": config.port, "request_timeout_s": timeout_s}
@@ -179,9 +197,7 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
             found = type(error).__name__
         time.sleep(POLL_S)
     raise ServingError(
-        f"an answer at {endpoint.url}",
-        found,
-        "if Ray Serve already runs there with another host or port, name those or shut it down",
+        f"an answer at {endpoint.url} within {READY_S:.0f} s", found, "see the log of Ray Serve"
     )
 
 

@@ -236,8 +236,9 @@ class Saboteur:
         for process_id in self.killed:
             os.kill(process_id, signal.SIGKILL)
         self._wait_for_parts(2)
-        if not self._ended.is_set():
+        while not self._ended.is_set():
             os.kill(os.getpid(), signal.SIGINT)
+            self._ended.wait(20)  # then again: a finaliser may have swallowed it
 
     def _wait_for_parts(self, count: int) -> None:
         while not self._ended.wait(0.02):

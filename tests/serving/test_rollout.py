@@ -10,6 +10,7 @@ import pytest
 import ray
 from ray import serve
 
+from hipray.bundles.bundle import ONNX_FILE, load_bundle, publish_bundle
 from hipray.config.base import build_config
 from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
@@ -82,18 +83,27 @@ def served(ray_session: None, s3_server: S3Server, films: list[bytes]) -> Iterat
     first = publish_small_release(store, name="first")
     shifted = first.members[0].model_copy(update={"platt_intercept": 1.0})
     second = first.model_copy(update={"name": "second", "members": (shifted, *first.members[1:])})
-    lost = first.members[0].model_copy(update={"bundle": "0" * 64})
-    broken = first.model_copy(update={"name": "broken", "members": (lost, *first.members[1:])})
+    altered = first.members[0].model_copy(
+        update={"bundle": publish_altered(store, first.members[0].bundle)}
+    )
+    broken = first.model_copy(update={"name": "broken", "members": (altered, *first.members[1:])})
     for release in (second, broken):
         write_release(store, release)
     for number, film in enumerate(films):
         store.write(f"films/{number}.dcm", film)
-    yield Served(run_serve(serve_config(store, "first")), store, way, films)
-    serve.delete(APPLICATION)
-    for name in [*serve.status().applications]:
-        if name.startswith(STAGES_PREFIX):
-            serve.delete(name)
+    endpoint = run_serve(serve_config(store, "first"))
+    yield Served(endpoint, store, way, films)
+    endpoint.shutdown()
     way.close()
+
+
+def publish_altered(store: Store, digest: str) -> str:
+    """Publish a copy of a bundle whose network's bytes are not those it was published with."""
+    bundle = load_bundle(store, digest)
+    description = bundle.description.model_copy(update={"name": "altered"})
+    copy = publish_bundle(store, description, bundle.files)
+    store.write(f"bundles/{copy}/{ONNX_FILE}", bundle.files[ONNX_FILE] + b"more")
+    return copy
 
 
 def assert_answers_of_one_release_each(load: SteadyLoad, served: Served, *names: str) -> None:
@@ -106,7 +116,7 @@ def assert_answers_of_one_release_each(load: SteadyLoad, served: Served, *names:
 
 
 def probabilities(served: Served, release: Release) -> list[list[float]]:
-    pipeline = Pipeline(load_stages(served.store, release, verify=False))
+    pipeline = Pipeline(load_stages(served.store, release))
     return [
         [region.probability for hip in pipeline(film).hips for region in hip.regions]
         for film in served.films
@@ -145,7 +155,8 @@ def test_a_release_that_does_not_load_leaves_the_one_before_answering(served: Se
     with served.load() as load, pytest.raises(RolloutError, match="answers on") as caught:
         run_serve(served.config("broken"))
     assert caught.value.exit_code == 10
-    assert "bundle 000000000000" in str(caught.value)
+    assert ONNX_FILE in str(caught.value)
+    assert "as it was published" in str(caught.value)
     assert load.lost == []
     assert set(load.statuses) == {200}
     assert served.served_digest() == before

@@ -29,7 +29,8 @@ from hipray.serving.app import (
 from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
-from hipray.serving.serve import ServedEndpoint, run_serve
+from hipray.serving.rollout import ServingError
+from hipray.serving.serve import ServedEndpoint, choose_address, run_serve
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
@@ -182,6 +183,16 @@ def test_liveness_readiness_and_models_answer(deployed: Deployed) -> None:
     assert ready["status"] == "ready"
     assert ready["release_digest"] == deployed.endpoint.release_digest
     assert httpx.get(f"{url}/v1/models").json()["digest"] == deployed.endpoint.release_digest
+
+
+@pytest.mark.ray
+def test_an_endpoint_takes_the_address_of_the_ray_serve_that_runs(
+    deployed: Deployed, workspace: Store
+) -> None:
+    chosen = choose_address(serve_config(workspace, port=0))
+    assert deployed.endpoint.url == f"http://{chosen.host}:{chosen.port}"
+    with pytest.raises(ServingError, match="expected an endpoint on port 1, found Ray Serve at"):
+        choose_address(serve_config(workspace, port=1))
 
 
 @pytest.mark.parametrize(
