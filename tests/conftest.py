@@ -28,14 +28,25 @@ AWS_ENVIRONMENT = {
 SHARED = frozenset({"ray_session", "small_archive", "small_workspace", "small_grid"})
 """Fixtures that are dear to make: all tests that need them run in one process."""
 
+SHARED_GROUP = "shared"
+
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for two processes: those with shared fixtures, and each other module."""
-    for item in items:
-        shares = SHARED & set(getattr(item, "fixturenames", ()))
-        group = "shared" if shares else item.nodeid.partition("::")[0]
+    """Group the tests for two processes: those with shared fixtures, and each other module.
+
+    The longest come first, so that neither process waits for the other at the end.
+    """
+    groups = {item: _group_of(item) for item in items}
+    slow = {groups[item] for item in items if item.get_closest_marker("cluster")}
+    items.sort(key=lambda item: (groups[item] != SHARED_GROUP, groups[item] not in slow))
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group_of(item: pytest.Item) -> str:
+    shares = SHARED & set(getattr(item, "fixturenames", ()))
+    return SHARED_GROUP if shares else item.nodeid.partition("::")[0]
 
 
 @pytest.fixture(scope="session", autouse=True)
