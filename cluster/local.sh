@@ -21,6 +21,10 @@ export RAY_USAGE_STATS_ENABLED=0 NO_ALBUMENTATIONS_UPDATE=1
 # Ray's switch for laptops that must not open ports: without it a node given 127.0.0.1 takes the
 # machine's outer address instead and listens there.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+# as hipray/serving/running.py says for a Ray of its own
+export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=hipray.serving.proxy:list_middlewares
+export RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2
+export RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2
 export AUTOSCALER_METRIC_PORT=$((PORT + 9)) DASHBOARD_METRIC_PORT=$((PORT + 10))
 
 # Processes of this head, as "pid start-time" (a number alone may by now be another process's):

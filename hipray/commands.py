@@ -134,6 +134,12 @@ def release(config: ReleaseRun) -> None:
         f"{len(published.segmenters)} segmenters, trained on {published.data_source} data, "
         f"digest {published.digest[:12]}. {RESEARCH_NOTICE}"
     )
+    if published.inverted:
+        tell(
+            f"{len(published.inverted)} of its {len(published.members)} members scored the "
+            "positive hips of inner validation lower than the others (calibration slope below 0): "
+            "they have learned nothing yet; train longer, or leave them out"
+        )
 
 
 def predict(config: PredictRun) -> None:

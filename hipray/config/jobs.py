@@ -162,6 +162,8 @@ class ReportRun(Job):
 
     run: str = "grid"
     """Name of the run."""
+    folder: str = Field("report", pattern=r"^report[A-Za-z0-9._-]{0,54}$")
+    """Folder of the workspace that it is written to; another one keeps the report before."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Intervals and resampling."""
 

@@ -1,4 +1,4 @@
-"""The report of a run: gathers its results and writes report/ of the workspace."""
+"""The report of a run: gathers its results and writes them as pages, tables and plots."""
 
 import json
 from collections.abc import Mapping
@@ -23,8 +23,6 @@ from hipray.training.plan import read_fit
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.vocab import REGIONS, Cell, Fit, MaskSource, Region, Variant
-
-REPORT_FOLDER = "report"
 
 
 def run_report(config: ReportRun) -> str:
@@ -55,8 +53,8 @@ def run_report(config: ReportRun) -> str:
         )
     )
     for name, data in report.items():
-        store.write(f"{REPORT_FOLDER}/{name}", data)
-    return store.uri_of(f"{REPORT_FOLDER}/index.html")
+        store.write(f"{config.folder}/{name}", data)
+    return store.uri_of(f"{config.folder}/index.html")
 
 
 def read_flow(store: Store) -> FlowCounts:

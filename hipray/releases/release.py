@@ -102,6 +102,11 @@ class Release(Config):
         return (*self.segmenters, *(member.bundle for member in self.members))
 
     @property
+    def inverted(self) -> tuple[Member, ...]:
+        """Members whose calibration turns their own order round: they had learned nothing."""
+        return tuple(member for member in self.members if member.platt_slope < 0)
+
+    @property
     def questions(self) -> tuple[Question, ...]:
         """The regions and labels that are answered, in reading order."""
         asked = {(member.region, member.label_type) for member in self.members}

@@ -11,6 +11,7 @@ import pytest
 
 from hipray import __version__
 from hipray.distributed.loopback import SWITCH
+from hipray.serving.running import ENVIRONMENT
 from tests.k8s.rules import ray_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -56,6 +57,14 @@ def test_ray_and_hipray_have_one_version_everywhere(path: Path) -> None:
 
 
 LOCAL = (ROOT / "cluster/local.sh").read_text("utf-8")
+
+
+@pytest.mark.parametrize("text", [DOCKERFILE, LOCAL], ids=["Dockerfile", "local.sh"])
+@pytest.mark.parametrize(("name", "value"), ENVIRONMENT.items())
+def test_ray_runs_with_what_the_endpoint_needs(text: str, name: str, value: str) -> None:
+    assert f"{name}={value}" in text
+
+
 CLOSED = (
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token\n",
     f"export {SWITCH}=0\n", "umask 077\n", 'chmod 700 "$STATE"\n',

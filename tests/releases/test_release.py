@@ -92,3 +92,9 @@ def test_a_release_of_phantoms_is_served_only_where_that_is_allowed():
 def test_a_release_of_films_of_people_needs_no_permission():
     real = RELEASE.model_copy(update={"data_source": DataSource.REAL})
     check_servable(real, allow_phantom=False)
+
+
+def test_members_that_a_calibration_turns_round_are_named():
+    turned = MEMBER.model_copy(update={"platt_slope": -0.5})
+    assert RELEASE.inverted == ()
+    assert RELEASE.model_copy(update={"members": (MEMBER, turned)}).inverted == (turned,)
