@@ -150,7 +150,10 @@ class TrialResources(Config):
     gpus_per_trial: float = Field(0, ge=0)
     """GPUs of one trial; a fraction packs trials on one GPU."""
     max_failures: int = Field(3, ge=0)
-    """Restarts of a trial whose process dies; it goes on from its last epoch."""
+    """Restarts of a trial whose process dies; it goes on from its last saved epoch."""
+    checkpoint_s: float = Field(30, ge=0)
+    """Seconds of training that a killed trial may lose beside the epoch it was in; 0 saves each
+    epoch. A checkpoint holds the networks of all inner folds."""
     lease_s: float = Field(60, gt=0)
     """Seconds without a heartbeat after which another process may take the search over."""
 

@@ -11,12 +11,14 @@ from pathlib import PurePosixPath
 from hipray.config.jobs import IngestRun
 from hipray.data.annotations import Annotation, read_labelme
 from hipray.data.dxa import DxaTable, read_dxa
+from hipray.data.film import FilmInfo
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.data.listing import (
     ANNOTATION_SUFFIX,
     ARCHIVE_NOTE,
     TABLE_SUFFIXES,
+    is_aside,
     is_film,
     is_json,
     stem,
@@ -63,7 +65,7 @@ def list_archive(archive: Store, config: IngestRun) -> Listing:
     tables = [
         i.key for i in infos
         if i.key.lower().endswith(TABLE_SUFFIXES) and i.key not in annotations
-        and PurePosixPath(i.key).name != ARCHIVE_NOTE
+        and not is_aside(i.key)
     ]  # fmt: skip
     films = sorted(i.key for i in infos if is_film(i.key))
     if not films:
@@ -146,11 +148,16 @@ def _read_film(
     annotation = None
     sidecar = stem(key) + ANNOTATION_SUFFIX
     if sidecar in listing.annotations and result.film_info is not None:
-        shape = result.film_info
-        annotation = read_labelme(
-            archive.read(sidecar), width=shape.width, height=shape.height, name="annotation"
-        )
+        annotation = _read_annotation(archive, sidecar, result.film_info)
     return FilmFile(key, digest_bytes(data), result, annotation)
+
+
+def _read_annotation(archive: Store, key: str, film: FilmInfo) -> Annotation:
+    try:
+        data = archive.read(key)
+    except NotFoundError:
+        return Annotation(problems=("annotation: listed, and gone when it was read",))
+    return read_labelme(data, width=film.width, height=film.height, name="annotation")
 
 
 def _fetch(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal:

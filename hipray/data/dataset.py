@@ -19,7 +19,7 @@ from PIL import Image
 from hipray.data.framing import Frame, Mask, Pixels
 from hipray.data.manifest import mask_column
 from hipray.digests import digest_of, source_digest
-from hipray.errors import DataError
+from hipray.errors import DataError, StorageError
 from hipray.storage import Store
 from hipray.vocab import REGIONS
 
@@ -43,7 +43,8 @@ class DataIdentity:
     """Digests of what a fit learns from."""
 
     films: str
-    """Films, annotated masks and patients: all that a segmenter sees."""
+    """Films, what they were copied from, annotated masks and patients: all that a segmenter and
+    the leakage guard see."""
     labels: str
     """The whole manifest."""
     split: str
@@ -52,7 +53,8 @@ class DataIdentity:
 
 def identify_data(manifest: pd.DataFrame, split: pd.DataFrame) -> DataIdentity:
     """Return the digests of a manifest and its split."""
-    seen = ["hip_id", "patient_id", "pixel_sha256", *(mask_column(r) for r in REGIONS)]
+    masks = [mask_column(region) for region in REGIONS]
+    seen = ["hip_id", "patient_id", "parent_hip_id", "pixel_sha256", *masks]
     return DataIdentity(
         films=_digest_frame(manifest[seen]),
         labels=_digest_frame(manifest.drop(columns=["image_key"])),
@@ -100,8 +102,14 @@ def _cache_path(identity: pd.DataFrame, side: int, kind: str, cache_dir: Path | 
 
 
 def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.parent.stat().st_uid != os.getuid():
+        raise StorageError(
+            f"a folder of this user for decoded films at {path.parent}",
+            "one of another user, who could read or replace them",
+            "set HIPRAY_CACHE to a folder of your own",
+        )
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with partial.open("wb") as stream:
             np.save(stream, make(), allow_pickle=False)
@@ -136,12 +144,14 @@ def _read_png(store: Store, key: str, height: int, width: int) -> Pixels:
         pixels = np.asarray(Image.open(BytesIO(store.read(key))).convert("L"))
     except (OSError, SyntaxError) as error:
         raise DataError(
-            f"an 8-bit PNG at {store.uri_of(key)}", f"{error}", "run `hipray ingest` again"
+            f"an 8-bit PNG at {store.uri_of(key)}",
+            f"{error}",
+            "delete it and run `hipray ingest` again",
         ) from None
     if pixels.shape != (height, width):
         raise DataError(
             f"{height} x {width} pixels at {store.uri_of(key)}",
             f"{pixels.shape[0]} x {pixels.shape[1]}",
-            "run `hipray ingest` again",
+            "delete it and run `hipray ingest` again",
         )
     return pixels

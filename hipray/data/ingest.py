@@ -35,13 +35,20 @@ from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
 from hipray.data.dxa.records import DxaRecord
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.labels import count_label_disagreements
-from hipray.data.manifest import MANIFEST_KEY, build_manifest, missing_column, write_table
+from hipray.data.manifest import (
+    MANIFEST_KEY,
+    build_manifest,
+    mask_column,
+    missing_column,
+    read_manifest,
+    write_table,
+)
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.data.rows import NO_RECORD, FilmFacts, build_row, mask_keys
+from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
-from hipray.errors import RunBusyError
+from hipray.errors import DataError, RunBusyError
 from hipray.progress import track
 from hipray.storage import Lease, Store, acquire, holder, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
@@ -270,9 +277,22 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
     if not workspace.exists(FLOW_KEY):
         return None
     known = json.loads(workspace.read(FLOW_KEY))
-    if known.pop("identity", None) != identity:
+    if known.pop("identity", None) != identity or not _is_whole(workspace):
         return None
     return Flow(**(known | {"reused": True}))
+
+
+def _is_whole(workspace: Store) -> bool:
+    """Whether everything that the manifest names is still there."""
+    if not all(workspace.exists(key) for key in (MANIFEST_KEY, FILES_KEY)):
+        return False
+    try:
+        manifest = read_manifest(workspace, MANIFEST_KEY)
+    except DataError:
+        return False
+    columns = ["image_key", *(mask_column(region) for region in REGIONS)]
+    named = {key for column in columns for key in manifest[column].dropna()}
+    return named <= {info.key for info in workspace.list(HIPS_FOLDER)}
 
 
 def read_preprocessing(workspace: Store) -> Preprocessing:

@@ -17,6 +17,9 @@ from hipray.data.pseudonyms import Pseudonyms
 from hipray.digests import digest_bytes
 from hipray.vocab import REGIONS, DataSource, LabelType, Region, Sex
 
+HIPS_FOLDER = "hips"
+"""Folder of the workspace with the films and masks of all hips."""
+
 NO_RECORD = "no DXA record for this hip"
 AMBIGUOUS = "the film's DXA records do not tell which one is of this hip and day"
 
@@ -58,7 +61,7 @@ def build_row(
         "source_key": pseudonyms.file(film.key),
         "source_sha256": film.sha256,
         "pixel_sha256": hip.pixel_sha256,
-        "image_key": f"hips/{hip_id}-{hip.pixel_sha256[:8]}.png",
+        "image_key": f"{HIPS_FOLDER}/{hip_id}-{hip.pixel_sha256[:8]}.png",
         "height": hip.pixels.shape[0],
         "width": hip.pixels.shape[1],
         "spacing_mm": hip.spacing_mm,
@@ -73,9 +76,10 @@ def build_row(
 
 def mask_keys(hip_id: str, masks: Mapping[Region, Mask]) -> dict[str, str]:
     """Return the manifest's mask columns for masks (h, w); a corrected mask has another key."""
+    digests = {region: digest_bytes(mask.tobytes())[:8] for region, mask in masks.items()}
     return {
-        mask_column(region): f"hips/{hip_id}.{region}-{digest_bytes(mask.tobytes())[:8]}.png"
-        for region, mask in masks.items()
+        mask_column(region): f"{HIPS_FOLDER}/{hip_id}.{region}-{digest}.png"
+        for region, digest in digests.items()
     }
 
 

@@ -41,6 +41,7 @@ def run_phantom(config: PhantomRun) -> int:
         known = json.loads(archive.read(ARCHIVE_NOTE))
         if known.get("identity") == identity:
             return len(studies) + len(clones)
+    archive.delete(ARCHIVE_NOTE)  # written last: no note of another archive over a half-made one
     connect()
     _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)
     if clones:

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -270,11 +270,14 @@ def _open_search(payload: str, backbone: str) -> Search:
 
 def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
     gpus = config.resources.gpus_per_trial
+    context = FitContext(
+        checkpoints=folder.checkpoints(), checkpoint_s=config.resources.checkpoint_s
+    )
     if gpus <= 0:
-        return FitContext(checkpoints=folder.checkpoints())
+        return context
     if gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
-    return FitContext(device=local_context().device, checkpoints=folder.checkpoints())
+    return replace(context, device=local_context().device)
 
 
 def _read_row(result: Any, config: TuneRun, backbone: str) -> dict[str, Any]:

@@ -93,8 +93,11 @@ class Release(Config):
 
     @property
     def digest(self) -> str:
-        """The digest that every answer names."""
-        return digest_of(self)
+        """The digest that every answer names.
+
+        It leaves out what has its default: a field that is added later renames no release.
+        """
+        return digest_of(self.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def bundles(self) -> tuple[str, ...]:

@@ -156,9 +156,16 @@ def _count_cpus(config: ServeRun) -> int:
 def choose_address(config: ServeRun) -> ServeRun:
     """Return the configuration with the address of Serve's proxies, or a free one for new ones."""
     running = _get_global_client(raise_if_no_controller_running=False)
-    if running is not None:
-        return _take_address(config, running.http_config.host, running.http_config.port)
-    return config.model_copy(update={"port": config.port or find_free_port(config.host)})
+    if running is None:
+        return config.model_copy(update={"port": config.port or find_free_port(config.host)})
+    http = running.http_config
+    if not http.host or not http.port:
+        raise ServingError(
+            "Ray Serve with an HTTP proxy on a port that it says",
+            "one that runs without",
+            "shut it down (`serve shutdown`) and serve again",
+        )
+    return _take_address(config, http.host, http.port)
 
 
 def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:

@@ -21,7 +21,7 @@ from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 
 def permute_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the manifest with every label column dealt anew among patients who have it.
+    """Return the manifest with every label column dealt anew among the hips that have it.
 
     Both hips of a patient keep being one patient; nothing in a film then tells its label.
     """

@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -43,8 +43,8 @@ from hipray.training.watchdog import backstop, watch
 from hipray.vocab import SegmenterFit
 
 MAX_FAILURES_IN_A_ROW = 3
-"""Fits that raised, one after another, after which a lane takes its machine to be at fault and
-stops. Fits whose data or settings are at fault say nothing about the machine."""
+"""Different fits that raised, one after another, after which a lane takes its machine to be at
+fault and stops. Fits whose data or settings are at fault say nothing about the machine."""
 LONGEST_POLL_S = 10.0
 """Most seconds between two looks of a lane that finds nothing to claim."""
 MAX_DEATHS = 5
@@ -146,23 +146,31 @@ def follow(
     """Train the fits that the crew's leader calls, until it calls the end.
 
     The leader alone claims, saves and commits. What is wrong with a fit's data is wrong in every
-    process of the crew alike, and the leader writes it down.
+    process of the crew alike, and the leader writes it down. Raises CrewLostError for anything
+    else: the others wait for this process in the middle of a step.
     """
     while (place := context.crew.hear()) != END:
         if place == WAIT:
             continue
         planned = plan[place]
         own = replace(context, checkpoints=ledger.checkpoints(planned))
-        with suppress(DataError, ConfigError):
+        try:
             run_fit(planned, ledger, inputs, own)
+        except (DataError, ConfigError):
+            continue
+        except DeviceLostError:
+            raise
+        except Exception as error:
+            raise CrewLostError.of(error) from error
 
 
 def _drain(plan: Sequence[PlannedFit], lane: _Lane) -> LaneReport:
     ledger, settings = lane.ledger, lane.settings
     places = {planned.digest: place for place, planned in enumerate(plan)}
-    done = failed = in_a_row = 0
+    done = failed = 0
+    in_a_row: set[str] = set()
     idle_since: float | None = None
-    while in_a_row < MAX_FAILURES_IN_A_ROW:
+    while len(in_a_row) < MAX_FAILURES_IN_A_ROW:
         snapshot = ledger.snapshot()
         open_fits = [p for p in plan if p.digest not in snapshot.done | snapshot.failed]
         if not open_fits or _has_idled(idle_since, settings.idle_s):
@@ -177,8 +185,8 @@ def _drain(plan: Sequence[PlannedFit], lane: _Lane) -> LaneReport:
         idle_since = None
         done += ending is Ending.DONE
         failed += ending in (Ending.REFUSED, Ending.FAILED)
-        in_a_row = in_a_row + 1 if ending is Ending.FAILED else 0
-    logger.error("lane %s stops: %d fits failed in a row", settings.name, in_a_row)
+        in_a_row = in_a_row | {claimed[0].digest} if ending is Ending.FAILED else set()
+    logger.error("lane %s stops: %d fits failed in a row", settings.name, len(in_a_row))
     return LaneReport(settings.name, done, failed, stopped_early=True)
 
 

@@ -4,6 +4,7 @@ Every epoch seeds its own randomness from (seed, epoch), so a fit resumed after 
 the same weights as one that was never interrupted.
 """
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from hipray.errors import DataError
 from hipray.training.checkpoints import Checkpoint, Tensors
 from hipray.training.context import EpochReport, FitContext
 
@@ -53,7 +55,8 @@ def run_epochs(
 ) -> History:
     """Train until `epochs` or until `patience` epochs bring no better inner loss.
 
-    Leaves `task.module` with the weights of its best epoch.
+    Leaves `task.module` with the weights of its best epoch. Raises DataError where no epoch has a
+    finite inner loss.
     """
     history, best = _resume(task, context)
     saved_at = time.monotonic()
@@ -64,7 +67,7 @@ def run_epochs(
         inner_loss = context.crew.agree(inner_loss)
         history.train_loss.append(train_loss)
         history.inner_loss.append(inner_loss)
-        if history.best_epoch < 0 or inner_loss < history.inner_loss[history.best_epoch]:
+        if _is_best(history):
             history.best_epoch = history.epochs - 1
             best = _copy(task.module.state_dict())
         if time.monotonic() - saved_at >= context.checkpoint_s:
@@ -72,8 +75,22 @@ def run_epochs(
             saved_at = time.monotonic()
         seconds = time.perf_counter() - started
         context.report(EpochReport(history.epochs, epochs, train_loss, inner_loss, seconds))
+    if not math.isfinite(history.inner_loss[history.best_epoch]):
+        raise DataError(
+            "a finite loss on inner validation",
+            f"{history.inner_loss[history.best_epoch]} after each of {history.epochs} epochs",
+            "lower the learning rate (lr)",
+        )
     task.module.load_state_dict(best)
     return history
+
+
+def _is_best(history: History) -> bool:
+    """Whether the last epoch is the best so far; nothing is worse than a loss that is no number."""
+    if history.best_epoch < 0:
+        return True
+    best, last = history.inner_loss[history.best_epoch], history.inner_loss[-1]
+    return last < best or (math.isnan(best) and not math.isnan(last))
 
 
 def _run_epoch(task: Task, epoch: int, seed: int) -> tuple[float, float]:

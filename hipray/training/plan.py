@@ -30,13 +30,13 @@ NO_STARTS: Mapping[str, str] = MappingProxyType({})
 
 COMMON_SOURCE = (
     "data/augment", "data/dataset", "data/framing", "data/intensity", "data/splits",
-    "runtime/network", "training/crew", "training/fits", "training/loop", "training/schedules",
-    "metrics",
+    "runtime/network", "training/context", "training/crew", "training/fits", "training/loop",
+    "training/schedules", "metrics",
 )  # fmt: skip
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (
-    *COMMON_SOURCE, "classification", "data/person", "matting", "training/classifier",
-    "training/thresholds", "training/views",
+    *COMMON_SOURCE, "classification", "config/labels", "data/person", "matting",
+    "training/classifier", "training/thresholds", "training/views",
 )  # fmt: skip
 """Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
 

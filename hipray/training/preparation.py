@@ -243,7 +243,8 @@ def _check_leaks(
             data.split,
             folds,
             settings,
-            source_digest("data/leakage", "data/near_duplicates"),
+            GUARD_PX,
+            source_digest("data/dataset", "data/framing", "data/leakage", "data/near_duplicates"),
         ]
     )
     key = f"splits/checks/{identity[:20]}.json"

@@ -77,7 +77,7 @@ class _SegmenterTask:
         films, masks, annotated = self._train
         losses = []
         crew = self._context.crew
-        for rows in _batches(len(films), self._settings.batch, generator):
+        for rows in _batches(len(films), self._settings.batch, generator, least=2 * crew.size):
             self._context.check_deadline()
             batch, truth = jitter_batch(
                 films[rows][:, None].float() / 255, masks[rows].float(), generator=generator
@@ -211,10 +211,12 @@ def _gather(
     return films, torch.from_numpy(np.stack(masks, 1)), annotated
 
 
-def _batches(count: int, size: int, generator: torch.Generator) -> list[npt.NDArray[np.int64]]:
-    """Shuffled batches of at least two films: batch norm cannot learn from one."""
+def _batches(
+    count: int, size: int, generator: torch.Generator, *, least: int
+) -> list[npt.NDArray[np.int64]]:
+    """Shuffled batches of at least `least` films: batch norm cannot learn from one in a process."""
     order = torch.randperm(count, generator=generator).numpy()
     parts = [order[start : start + size] for start in range(0, count, size)]
-    if len(parts) > 1 and len(parts[-1]) < 2:
+    if len(parts) > 1 and len(parts[-1]) < least:
         parts[-2:] = [np.concatenate(parts[-2:])]
     return parts

@@ -151,10 +151,12 @@ def run_trial(
     """Train one network per inner fold with the chosen values; `report` hears of every epoch.
 
     `report` may raise to stop the trial. With checkpoints in `context` a killed trial goes on
-    after its last epoch and ends with the same figures.
+    after its last saved epoch and ends with the same figures.
     """
-    settings = settings_of_trial(search.config.experiment, search.fit.cell.backbone, chosen)
     epochs = search.config.halving.max_epochs
+    settings = settings_of_trial(
+        search.config.experiment, search.fit.cell.backbone, chosen
+    ).model_copy(update={"epochs": epochs})  # what a decaying learning rate ends with
     task = LockstepTask(_build_parts(search, settings, context), settings=settings, epochs=epochs)
     reported: list[Figures] = []
 

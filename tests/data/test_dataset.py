@@ -1,5 +1,7 @@
 """The decoded data set: framed once, shared by all, never written to."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from hipray.data.contact_sheet import encode_png
 from hipray.data.dataset import identify_data, load_arrays
 from hipray.data.framing import frame_hip
 from hipray.data.splits import deal_split
-from hipray.errors import DataError
+from hipray.errors import DataError, StorageError
 from hipray.storage import open_store
 from hipray.vocab import REGIONS, Region
 from tests.data.film_files import draw_hip
@@ -77,6 +79,13 @@ def test_the_cache_is_closed_to_other_users(store, tmp_path):
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
+def test_a_cache_of_another_user_is_refused(store, tmp_path, monkeypatch):
+    another = os.getuid() + 1
+    monkeypatch.setattr("hipray.data.dataset.os.getuid", lambda: another)
+    with pytest.raises(StorageError, match=r"one of another user.*set HIPRAY_CACHE"):
+        load_arrays(store, write_hips(store), side=64, cache_dir=tmp_path / "cache")
+
+
 def test_a_damaged_hip_is_named(store, tmp_path):
     manifest = write_hips(store)
     store.write("hips/h1.png", b"no png")
@@ -104,7 +113,9 @@ def test_another_label_changes_the_labels_digest_and_not_that_of_the_films():
     assert before.labels != after.labels
 
 
-@pytest.mark.parametrize("column", ["patient_id", "pixel_sha256", "mask_key_total_hip"])
+@pytest.mark.parametrize(
+    "column", ["patient_id", "parent_hip_id", "pixel_sha256", "mask_key_total_hip"]
+)
 def test_another_patient_film_or_mask_changes_the_films_digest(column):
     manifest = make_study(20)
     changed = manifest.copy()

@@ -225,6 +225,32 @@ def _interrupt(tiles):
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("what", ["manifest.parquet", "ingest/files.parquet", "hips"])
+def test_an_ingest_whose_results_are_gone_is_done_again(tmp_path, what):
+    write_real_style(tmp_path / "a")
+    _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    lost = next(info.key for info in store.list(what))
+    store.delete(lost)
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert not flow.reused
+    assert store.exists(lost)
+
+
+def test_an_annotation_that_goes_after_the_listing_costs_the_masks(tmp_path, monkeypatch):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "a.json": b"{}"})
+    listed = archive.list_archive
+
+    def list_and_lose(store, config):
+        listing = listed(store, config)
+        store.delete("a.json")
+        return listing
+
+    monkeypatch.setattr("hipray.data.ingest.list_archive", list_and_lose)
+    flow, _ = ingest(tmp_path, tmp_path / "a")
+    assert flow.accepted == 1
+    assert any("gone when it was read" in problem for problem in flow.problems)
+
+
 def test_a_file_that_goes_after_the_listing_is_refused_as_missing(tmp_path, monkeypatch):
     write_real_style(tmp_path / "a")
     listed = archive.list_archive
@@ -272,6 +298,7 @@ def test_an_archive_without_films_is_a_data_error(tmp_path):
 def test_two_tables_beside_the_films_must_be_chosen_between(tmp_path):
     write_real_style(tmp_path / "a")
     write_files(tmp_path / "a", {"old.csv": (tmp_path / "a/scores.csv").read_bytes()})
+    write_files(tmp_path / "a", {"._old.csv": b"what macOS leaves beside a file"})
     with pytest.raises(DataError, match=r"found old.csv, scores.csv; say which one with --labels"):
         ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     labels = str(tmp_path / "a" / "scores.csv")

@@ -58,7 +58,7 @@ def test_a_private_ray_its_workers_and_its_replicas_listen_on_loopback_only(
         handle.options(_by_reference=False).remote().result(timeout_s=60)
         seen = _addresses()
     finally:
-        serve.delete("loopback")
+        serve.shutdown()
     assert seen
     assert seen <= LOOPBACK
 

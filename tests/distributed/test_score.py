@@ -221,14 +221,18 @@ class Saboteur:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.killed: list[int] = []
+        self._handler = signal.getsignal(signal.SIGINT)
 
     def __enter__(self) -> Self:
+        # a shell starts background processes, a test run may be one, deaf to it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        signal.signal(signal.SIGINT, self._handler)
 
     def _work(self) -> None:
         self._wait_for_parts(1)
@@ -236,9 +240,8 @@ class Saboteur:
         for process_id in self.killed:
             os.kill(process_id, signal.SIGKILL)
         self._wait_for_parts(2)
-        while not self._ended.is_set():
+        if not self._ended.is_set():
             os.kill(os.getpid(), signal.SIGINT)
-            self._ended.wait(20)  # then again: a finaliser may have swallowed it
 
     def _wait_for_parts(self, count: int) -> None:
         while not self._ended.wait(0.02):

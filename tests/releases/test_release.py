@@ -98,3 +98,12 @@ def test_members_that_a_calibration_turns_round_are_named():
     turned = MEMBER.model_copy(update={"platt_slope": -0.5})
     assert RELEASE.inverted == ()
     assert RELEASE.model_copy(update={"members": (MEMBER, turned)}).inverted == (turned,)
+
+
+def test_a_field_that_is_added_with_a_default_renames_no_release():
+    class LaterRelease(Release):
+        added: int = 0
+
+    later = LaterRelease.model_validate(RELEASE.model_dump())
+    assert later.digest == RELEASE.digest
+    assert later.model_copy(update={"added": 1}).digest != RELEASE.digest

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import ray
 from ray import serve
+from ray.serve.config import HTTPOptions
 
 from hipray.answers import answer_as_dict
 from hipray.config.base import build_config
@@ -221,6 +223,15 @@ def test_each_graph_has_its_own_deployments(deployed: Deployed) -> None:
     assert set(applications["hipray"].deployments) == {"ingress"}
     assert set(split) == {"segmenter", "matting", "ensemble"}
     assert set(fused) == {"ingress", "pipeline"}
+
+
+def test_a_ray_serve_without_a_proxy_is_no_place_for_an_endpoint(
+    workspace: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = SimpleNamespace(http_config=HTTPOptions(host=None))
+    monkeypatch.setattr("hipray.serving.serve._get_global_client", lambda **_: silent)
+    with pytest.raises(ServingError, match="HTTP proxy"):
+        choose_address(serve_config(workspace))
 
 
 def test_an_open_service_does_not_start(workspace: Store) -> None:

@@ -106,7 +106,16 @@ def test_a_lane_whose_fits_all_raise_takes_its_machine_to_be_at_fault(ledger, in
     experiment = inputs.experiment.model_copy(update={"classifier": settings})
     report = run(originals((0, 1, 2)), ledger, dataclasses.replace(inputs, experiment=experiment))
     assert report.stopped_early
-    assert report.failed == MAX_FAILURES_IN_A_ROW
+    assert report.failed == 2 * MAX_FAILURES_IN_A_ROW - 1  # two tries each; the last had one
+
+
+def test_one_fit_that_fails_again_and_again_is_no_sign_of_a_bad_machine(inputs, tmp_path):
+    settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
+    experiment = inputs.experiment.model_copy(update={"classifier": settings})
+    store = open_store(str(tmp_path / "often"))
+    often = Ledger(store, submission="s", max_attempts=MAX_FAILURES_IN_A_ROW + 1)
+    report = run(originals((0,)), often, dataclasses.replace(inputs, experiment=experiment))
+    assert (report.failed, report.stopped_early) == (MAX_FAILURES_IN_A_ROW + 1, False)
 
 
 def test_fits_whose_settings_are_at_fault_never_stop_a_lane(ledger, inputs):

@@ -1,11 +1,13 @@
 """The training loop: early stopping, the best epoch, and a resume that changes no bit."""
 
+import math
 import time
 
 import pytest
 import torch
 from torch import nn
 
+from hipray.errors import DataError
 from hipray.storage import open_store
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.context import FitContext, FitTimeoutError
@@ -148,6 +150,15 @@ def test_training_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
 def test_an_equal_loss_is_no_better_epoch():
     history = run(ScriptedTask(1.0, 1.0, 1.0), epochs=3)
     assert history.best_epoch == 0
+
+
+def test_a_fit_that_never_has_a_finite_loss_is_refused_with_advice():
+    with pytest.raises(DataError, match=r"found nan after each of 2 epochs; lower the learning"):
+        run(ScriptedTask(math.nan, math.nan, 1.0), patience=1)
+
+
+def test_an_epoch_that_diverged_is_never_the_best():
+    assert run(ScriptedTask(math.nan, 2.0, math.nan), epochs=3).best_epoch == 1
 
 
 def test_a_fit_past_its_deadline_gives_up_with_a_sentence():
