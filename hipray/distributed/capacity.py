@@ -27,6 +27,9 @@ ASK_TIMEOUT_S = 60.0
 SLIVER = 0.001
 """GPU share that a question reserves, so that it is put to a node whose lanes are all taken."""
 
+NO_LIMIT = 2**31
+"""Shares of a GPU on a machine for who wants none."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,17 +47,16 @@ def _count_on(node: NodeSize, scaling: Scaling, lane_bytes: int) -> int:
         return 0
     by_cpu = math.floor(node.cpus / scaling.cpus_per_lane)
     by_memory = max(1, math.floor(node.memory_bytes / lane_bytes))
-    return min(by_cpu, by_memory, _count_by_gpu(node, scaling))
+    return min(by_cpu, by_memory, count_gpu_shares(node.gpus, scaling.gpus_per_lane))
 
 
-def _count_by_gpu(node: NodeSize, scaling: Scaling) -> int:
-    """Lanes by GPU: a lane's fraction lies on one GPU, two of 0.6 never share one."""
-    wanted = scaling.gpus_per_lane
+def count_gpu_shares(gpus: float, wanted: float) -> int:
+    """How often `wanted` fits: a fraction lies on one GPU, two of 0.6 never share one."""
     if wanted <= 0:
-        return math.floor(node.cpus / scaling.cpus_per_lane)
+        return NO_LIMIT
     if wanted < 1:
-        return int(node.gpus) * math.floor(1 / wanted + 1e-9)
-    return math.floor(node.gpus / wanted)
+        return int(gpus) * math.floor(1 / wanted + 1e-9)
+    return math.floor(gpus / wanted)
 
 
 def _holds_one(node: NodeSize, scaling: Scaling) -> bool:

@@ -8,6 +8,7 @@ write to the workspace can run code in the driver: tune in workspaces you trust.
 
 import importlib.util
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from hipray.config.tuning import Axis, Searcher, TrialResources, TuneRun, Value
 from hipray.data.dataset import DataIdentity
+from hipray.distributed.capacity import count_gpu_shares
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError, RunBusyError
@@ -133,8 +135,11 @@ def _require_room(resources: TrialResources) -> None:
 
 def _count_slots(resources: TrialResources, offered: dict[str, float]) -> int:
     """Trials that fit into `offered`, one node or the limits of a cluster."""
-    needs = {"CPU": resources.cpus_per_trial, "GPU": resources.gpus_per_trial}
-    return int(min(offered.get(kind, 0) / need for kind, need in needs.items() if need > 0))
+    cpus, gpus = offered.get("CPU", 0), offered.get("GPU", 0)
+    return min(
+        math.floor(cpus / resources.cpus_per_trial),
+        count_gpu_shares(gpus, resources.gpus_per_trial),
+    )
 
 
 def _search_network(store: Store, config: TuneRun, backbone: str) -> None:

@@ -119,7 +119,10 @@ def check_gpu_memory(
 
 def _remedy(need: FitMemory, gpu_bytes: int, lane_bytes: int) -> str:
     packed = gpu_bytes // need.total_bytes
-    share = f"set scaling.gpus_per_lane to {math.floor(100 / packed) / 100:g}" if packed else ""
+    share = ""
+    if packed:  # as much as packs as many, and never less than the need
+        digits = max(1e4 // packed, math.ceil(1e4 * need.total_bytes / gpu_bytes))
+        share = f"set scaling.gpus_per_lane to {digits / 1e4:g}"
     batch = need.largest_batch(lane_bytes)
     smaller = f"lower the batch to {batch}" if batch >= 2 else ""
     fallback = "use a GPU with more memory, smaller films (size_px) or a smaller network"

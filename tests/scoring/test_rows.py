@@ -13,11 +13,19 @@ from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
+from hipray.digests import digest_of
 from hipray.errors import DataError, StoreThrottledError
 from hipray.scoring.faults import MIN_FILES_SEEN, FailedFilm, FailureWatch, Fault
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.parts import PartSet, read_part, write_part
-from hipray.scoring.rows import SCORE_SCHEMA, Outcome, Row, build_hip_columns, build_table
+from hipray.scoring.rows import (
+    SCHEMA_VERSION,
+    SCORE_SCHEMA,
+    Outcome,
+    Row,
+    build_hip_columns,
+    build_table,
+)
 from hipray.scoring.shards import Entry
 from hipray.scoring.tally import HEADLINE, Tally, check_counts, count_parts
 from hipray.storage import open_store
@@ -121,6 +129,12 @@ def tally_of(*rows: list[Row]) -> Tally:
     tally = Tally([HEADLINE, P_NECK])
     tally.add(build_table([row for part in rows for row in part]))
     return tally
+
+
+def test_other_columns_are_another_version_so_that_no_output_mixes_the_two() -> None:
+    columns = [[field.name, str(field.type)] for field in SCORE_SCHEMA]
+    known = {"2": "9074848fd1ca"}
+    assert digest_of(columns)[:12] == known.get(SCHEMA_VERSION), "raise SCHEMA_VERSION, add it here"
 
 
 def test_files_are_counted_once_and_scored_where_any_hip_is() -> None:

@@ -12,7 +12,8 @@ from hipray.vocab import Region
 
 MIN_INSIDE = 0.90  # share of a region that must lie in its container, leaving room for the hand
 MAX_MASK_PIXELS = 100_000_000  # beyond any film; checked before decoding
-ENCLOSED_BY = {
+ENCLOSED_BY: dict[Region, tuple[Region, ...]] = {
+    Region.TOTAL_HIP: (),
     Region.FEMORAL_NECK: (Region.TOTAL_HIP,),
     Region.GREATER_TROCHANTER: (Region.TOTAL_HIP,),
     Region.WARDS_TRIANGLE: (Region.FEMORAL_NECK, Region.TOTAL_HIP),

@@ -4,6 +4,9 @@ from itertools import product
 
 import pytest
 
+from hipray.data.annotations.masks import ENCLOSED_BY
+from hipray.data.dxa.results import LABEL_TYPES
+from hipray.dicom_objects import MEANINGS
 from hipray.evaluation.baselines import BASELINE_TITLES, Baseline
 from hipray.evaluation.calibration import CalibrationStage
 from hipray.evaluation.checklist import CHECKLIST, Topic
@@ -13,9 +16,16 @@ from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
 from hipray.evaluation.paper import CLASSIFIER_TABLES, PAPER_LABELS, TEST_HIPS
 from hipray.evaluation.regression import RegressionMetric
 from hipray.evaluation.statistics import METRIC_TITLES, STATISTICS, Metric
+from hipray.skill import IOU_TARGETS
+from hipray.training.views import MEASURED
 from hipray.vocab import LabelType, Region, Variant
 
 TABLES = {
+    "data.annotations.masks.ENCLOSED_BY": (ENCLOSED_BY, Region),
+    "data.dxa.results.LABEL_TYPES": (LABEL_TYPES.values(), LabelType),
+    "training.views.MEASURED": (MEASURED, LabelType),
+    "dicom_objects.MEANINGS": (MEANINGS, LabelType),
+    "skill.IOU_TARGETS": (IOU_TARGETS, Region),
     "evaluation.paper.TEST_HIPS": (TEST_HIPS, Region),
     "evaluation.paper.CLASSIFIER_TABLES": (CLASSIFIER_TABLES, product(Variant, LabelType)),
     "evaluation.paper.PAPER_LABELS": (
