@@ -39,6 +39,20 @@ def descendants(process: int) -> dict[int, str]:
     return {p: known[p][1] for p in own if p in known}
 
 
+def find_descendants(words: str, *, of: int) -> list[int]:
+    """Return what a process started, directly or not, that has `words` in its command line.
+
+    One that has ended and was not waited for yet has no command line.
+    """
+    found = []
+    for process in descendants(of):
+        with suppress(OSError):
+            line = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ")
+            if process != of and words in line.decode("utf-8", "replace"):
+                found.append(process)
+    return found
+
+
 def kill_all(processes: Mapping[int, str]) -> None:
     """End what is left of processes; a number that is another's by now is left alone."""
     known = _read_processes()

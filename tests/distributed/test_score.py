@@ -40,6 +40,7 @@ from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
 from tests.conftest import S3Server
 from tests.distributed.throttling import ThrottlingS3
+from tests.processes import find_descendants
 from tests.small_release import draw_phantoms, phantom_config, publish_small_release
 
 pytestmark = pytest.mark.ray
@@ -236,7 +237,7 @@ class Saboteur:
 
     def _work(self) -> None:
         self._wait_for_parts(1)
-        self.killed = find_score_workers()
+        self.killed = find_descendants(WORKER_TITLE, of=os.getpid())
         for process_id in self.killed:
             os.kill(process_id, signal.SIGKILL)
         self._wait_for_parts(2)
@@ -247,15 +248,6 @@ class Saboteur:
         while not self._ended.wait(0.02):
             if sum(1 for _ in self._output.list(FOLDER)) >= count:
                 return
-
-
-def find_score_workers() -> list[int]:
-    """Return the process ids of this test's own actors."""
-    import psutil  # Ray brings it
-
-    own = psutil.Process().children(recursive=True)
-    titles = {process.pid: " ".join(process.cmdline()) for process in own}
-    return [pid for pid, title in titles.items() if title.startswith(WORKER_TITLE)]
 
 
 @pytest.mark.cluster

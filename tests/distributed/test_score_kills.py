@@ -27,6 +27,7 @@ from hipray.storage import Store, open_store
 from hipray.vocab import RefusalCode, RuntimeChoice, View
 from tests.data.film_files import encode_image
 from tests.distributed.throttling import ThrottlingS3
+from tests.processes import find_descendants
 from tests.small_release import draw_phantoms, publish_small_release
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
@@ -171,15 +172,10 @@ def undisturbed(
 
 
 def kill_actors(drive: Drive, driver: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
-    import psutil  # Ray brings it
-
-    victims = [
-        child for child in psutil.Process(driver.pid).children(recursive=True)
-        if " ".join(child.cmdline()).startswith(WORKER_TITLE)
-    ]  # fmt: skip
+    victims = find_descendants(WORKER_TITLE, of=driver.pid)
     assert victims
     for victim in victims:
-        victim.send_signal(signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
     return driver
 
 

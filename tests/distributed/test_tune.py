@@ -17,7 +17,8 @@ import ray
 from ray import cloudpickle
 
 from hipray.config.tuning import Axis, Halving, Searcher, SearchSpace, TrialResources, TuneRun
-from hipray.data.dataset import load_arrays
+from hipray.data.dataset import load_arrays, load_films
+from hipray.data.leakage import GUARD_PX
 from hipray.data.manifest import read_table
 from hipray.distributed.studies import RememberingAsha
 from hipray.distributed.tune import (
@@ -32,6 +33,7 @@ from hipray.storage import Store, acquire
 from hipray.training.preparation import read_inputs
 from hipray.training.tuning import describe_as_grid
 from tests.conftest import S3Server
+from tests.processes import find_descendants
 from tests.small_workspace import BACKBONE, EXPERIMENT, SmallArchive, ingest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -63,7 +65,8 @@ def _config(store: Store, **changes: object) -> TuneRun:
 def test_a_search_chooses_settings_and_a_second_submission_trains_nothing(store: Store) -> None:
     config = _config(store)
     inputs = read_inputs(store, describe_as_grid(config))
-    assert len(inputs.arrays.films), "decoded once, here"
+    assert len(inputs.arrays.films), "decoded once, here, and for the leakage guard"
+    load_films(store, inputs.manifest, side=GUARD_PX)
     shutil.rmtree(Path(store.uri) / "hips")  # from here on nobody can decode a film again
     result = run_tune(config)
     trials = read_table(store, "runs/tune/trials.parquet").to_pandas()
@@ -133,12 +136,14 @@ def _outcomes(store: Store) -> dict[str, bytes]:
 @pytest.mark.cluster
 def test_a_killed_trial_goes_on_from_its_last_epoch(store: Store) -> None:
     config = _config(
-        store, trials=1, halving=Halving(max_epochs=12, grace_epochs=12), try_experiment=False
-    )
+        store, trials=1, halving=Halving(max_epochs=12, grace_epochs=12), try_experiment=False,
+        resources=TrialResources(checkpoint_s=0),
+    )  # fmt: skip
     results: list[TuneResult] = []
     driver = threading.Thread(target=lambda: results.append(run_tune(config)))
     driver.start()
     while not any(key.endswith("00003.safetensors") for key in _checkpoints(store)):
+        assert driver.is_alive()
         time.sleep(0.02)
     _kill_trial()
     driver.join(timeout=240)
@@ -155,12 +160,8 @@ def _checkpoints(store: Store) -> list[str]:
 
 def _kill_trial() -> None:
     """SIGKILL the process of the one trial, a child of this test's own Ray."""
-    import psutil  # bundled with Ray and known after its import
-
-    children = psutil.Process().children(recursive=True)
-    trials = [child for child in children if "ImplicitFunc" in " ".join(child.cmdline())]
-    assert len(trials) == 1
-    trials[0].kill()
+    (trial,) = find_descendants("ImplicitFunc", of=os.getpid())
+    os.kill(trial, signal.SIGKILL)
 
 
 def _read_reports(folder: Path) -> list[dict[str, Any]]:
