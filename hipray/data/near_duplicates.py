@@ -10,13 +10,15 @@ or more, the 180,000 pairs among 600 distinct hips at 0.18 or less.
 Legend of shapes: N films, S side in pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from hipray.data.framing import Pixels, resize_square
+from hipray.progress import track
 
 Floats = npt.NDArray[np.float32]
 Spectra = npt.NDArray[np.complex64]
@@ -38,6 +40,8 @@ SMOOTH_SHARE = 0.5
 """Share of the overlap compared: the rest, along the steepest edges, is left out."""
 MAX_STRETCH = 1.03
 """Largest ratio of a copy's two scales; four of five pairs of distinct hips need more."""
+AT_ONCE = 500
+"""Pairs that wait for a core, and after which progress is shown."""
 DARK = 20
 """Grey level below which a pixel is air or border."""
 
@@ -45,26 +49,47 @@ DARK = 20
 def find_near_duplicates(films: Pixels, *, least_correlation: float) -> list[tuple[int, int]]:
     """Return pairs of rows of `films` (N, S, S) that show the same exposure, in order.
 
-    All pairs are compared: about 40 microseconds a pair, 8 milliseconds for one in twenty.
+    All pairs are compared: about 40 microseconds a pair, 8 milliseconds for one in twenty, which
+    all cores share.
     """
     small, large = resize_square(films, DETAIL_PX), resize_square(films, GRAIN_PX)
     candidates = _sieve_fine(small, _sieve_coarse(small))
     outlines = [_band_pass(film, 0.7, 4.0) for film in small]
     textures = [_band_pass(film, 0.5, 1.5) for film in large]
     grain = [_band_pass(film, 0.0, 1.0) for film in large]
-    found = set()
-    for a, b, mirrored, pose in candidates:
+
+    def correlate(candidate: Posed) -> float:
+        a, b, mirrored, pose = candidate
         rough = _register(outlines[a], _mirror(outlines[b], mirrored), pose, blur=5)
         if rough is None:
-            continue
+            return 0.0
         rough[:, 2] *= GRAIN_PX / DETAIL_PX
         warp = _register(textures[a], _mirror(textures[b], mirrored), rough, blur=3)
         if warp is None:
-            continue
-        correlation = _correlate_grain(large[a], grain[a], _mirror(grain[b], mirrored), warp)
-        if correlation >= least_correlation:
-            found.add((a, b))
-    return sorted(found)
+            return 0.0
+        return _correlate_grain(large[a], grain[a], _mirror(grain[b], mirrored), warp)
+
+    correlations = _map_on_all_cores(correlate, candidates)
+    return sorted(
+        {
+            (a, b)
+            for (a, b, _, _), correlation in zip(candidates, correlations, strict=True)
+            if correlation >= least_correlation
+        }
+    )
+
+
+def _map_on_all_cores(correlate: Callable[[Posed], float], candidates: list[Posed]) -> list[float]:
+    """OpenCV lets other threads run while it registers."""
+    found: list[float] = []
+    with (
+        ThreadPoolExecutor() as pool,
+        track("leakage guard: pairs", len(candidates)) as update,
+    ):
+        for start in range(0, len(candidates), AT_ONCE):
+            found += pool.map(correlate, candidates[start : start + AT_ONCE])
+            update(len(found))
+    return found
 
 
 def _sieve_coarse(films: Pixels) -> list[Candidate]:
