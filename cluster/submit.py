@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -18,6 +19,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +40,18 @@ REFUSED = 2
 POLL_S = 3.0
 PATIENCE_S = 300.0
 """Seconds that a head may be silent (a restart) before its job counts as lost."""
+
+
+UNHEARD = (OSError, RuntimeError, aiohttp.ClientError)
+"""How a head out of reach shows: requests' errors are OSErrors, a bad status is a RuntimeError."""
+SERVER_FAULT = re.compile(r"status code 5\d\d")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the head heard and declined; one that failed or was not reached may be back soon."""
+    if isinstance(error, OSError | aiohttp.ClientError):
+        return False
+    return SERVER_FAULT.search(str(error)) is None
 
 
 def name_submission(job: str, arguments: Sequence[str]) -> str:
@@ -104,7 +119,7 @@ def follow(client: JobSubmissionClient, submission_id: str) -> int:
     while time.monotonic() - heard < PATIENCE_S:
         try:
             info = client.get_job_info(submission_id)
-        except (ConnectionError, RuntimeError):
+        except UNHEARD:
             time.sleep(POLL_S)
             continue
         heard = time.monotonic()
@@ -119,7 +134,7 @@ async def _show_output(client: JobSubmissionClient, submission_id: str) -> None:
         async for lines in client.tail_job_logs(submission_id):
             sys.stdout.write(lines)
             sys.stdout.flush()
-    except (OSError, RuntimeError):  # the job's state decides, not its output
+    except UNHEARD:  # the job's state decides, not its output
         return
 
 
@@ -132,12 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         client = JobSubmissionClient(options.address)
         submission_id = submit_once(client, name, request)
-    except ConnectionError as error:
-        sys.stderr.write(f"no answer at {options.address}: {error}\n")
-        return TRY_AGAIN
-    except RuntimeError as error:
-        sys.stderr.write(f"{options.address} refused: {error}\n")
-        return REFUSED
+    except (AuthenticationError, *UNHEARD) as error:
+        refused = is_refusal(error)
+        said = "refused" if refused else "did not answer"
+        sys.stderr.write(f"{options.address} {said}: {error}\n")
+        return REFUSED if refused else TRY_AGAIN
     sys.stderr.write(f"submission {submission_id}\n")
     return 0 if options.no_wait else follow(client, submission_id)
 

@@ -6,6 +6,8 @@ Sources: DICOM PS3.16 TID 1500 (measurement report), PS3.3 A.51 (segmentation).
 """
 
 import io
+import logging
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +17,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.uid import generate_uid
 
 from hipray import RESEARCH_NOTICE, __version__
@@ -56,14 +59,17 @@ def can_write() -> bool:
 
 
 def read_header(film: bytes) -> Dataset | None:
-    """Return what a DICOM film says of its study; None for another kind of file.
+    """Return what a DICOM film says of its study; None for another kind of file or one without id.
 
     Give it only what the isolated reader has read: this parses in the own process.
     """
+    _keep_values_out_of_logs()
     try:
         header = pydicom.dcmread(io.BytesIO(film), stop_before_pixels=True)
     except InvalidDicomError:
         return None
+    if "SOPInstanceUID" not in header:
+        return None  # nothing could refer to it
     for name, unknown in STUDY_DEFAULTS.items():
         if name not in header:
             setattr(header, name, unknown)
@@ -71,6 +77,17 @@ def read_header(film: bytes) -> Dataset | None:
         if name not in header:
             setattr(header, name, generate_uid(entropy_srcs=[header.SOPInstanceUID, name]))
     return header
+
+
+def _keep_values_out_of_logs() -> None:
+    """pydicom warns of odd values by quoting them: names, dates of birth, identifiers.
+
+    For the whole process: a setting for one film would end under another thread's.
+    """
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"pydicom|highdicom")
 
 
 def write_report(header: Dataset, answer: StudyAnswer) -> bytes | None:
@@ -146,7 +163,7 @@ def write_segmentation(
     import highdicom as hd
 
     spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if spacing is None:
+    if not isinstance(spacing, MultiValue) or len(spacing) != 2:
         return None
 
     planes = np.stack([*_lift_planes(result, masks, working_px)], axis=-1)

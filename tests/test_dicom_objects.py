@@ -11,7 +11,7 @@ from hipray.dicom_objects import read_header, write_report, write_segmentation
 from hipray.pipeline import Pipeline, lift_masks, load_stages
 from hipray.storage import open_store
 from hipray.vocab import REGIONS
-from tests.data.film_files import encode_dicom, encode_image
+from tests.data.film_files import build_dicom, encode_dicom, encode_image, save_dicom
 from tests.small_release import WORKING_PX, draw_phantoms, publish_small_release
 
 hd = pytest.importorskip("highdicom")
@@ -63,3 +63,19 @@ def test_a_header_without_a_study_gets_the_same_one_each_time() -> None:
     assert first is not None
     assert second is not None
     assert first.StudyInstanceUID == second.StudyInstanceUID
+
+
+def test_a_film_without_an_id_of_its_own_cannot_be_referred_to():
+    film = build_dicom()
+    film.file_meta.MediaStorageSOPClassUID = film.SOPClassUID
+    film.file_meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
+    del film.SOPInstanceUID
+    assert read_header(save_dicom(film)) is None
+
+
+def test_odd_values_of_a_header_are_quoted_in_no_log(caplog, recwarn):
+    header = read_header(encode_dicom())
+    assert header is not None
+    header.PatientBirthDate = "born in May"
+    told = [str(warning.message) for warning in recwarn] + caplog.messages
+    assert not [text for text in told if "born" in text]

@@ -6,6 +6,7 @@ The key stays in the workspace; without it a pseudonym cannot be traced by tryin
 import hashlib
 import hmac
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from hipray.storage import Store
@@ -34,14 +35,20 @@ class Pseudonyms:
 
 def load_pseudonyms(store: Store) -> Pseudonyms:
     """Return the workspace's pseudonyms; its key is made by the first who asks."""
+    path = store.local_path(KEY_FILE)
+    _close(path)
     if not store.exists(KEY_FILE):
         store.create(KEY_FILE, secrets.token_bytes(KEY_BYTES))
-        _keep_private(store.local_path(KEY_FILE))
+    _close(path)
     return Pseudonyms(store.read(KEY_FILE))
 
 
-def _keep_private(path: Path | None) -> None:
-    """Let only the owner read the key: with it every id can be tried."""
-    if path is not None:
-        path.chmod(0o600)
+def _close(path: Path | None) -> None:
+    """Let only the owner read the key and its folder: with it every id can be tried."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(PermissionError):  # another owner's, which is theirs to close
         path.parent.chmod(0o700)
+        if path.exists():
+            path.chmod(0o600)

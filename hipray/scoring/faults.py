@@ -4,7 +4,7 @@ They are counted and kept as dead letters, and are never rows: trying again may 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -125,6 +125,11 @@ class FailureWatch:
         self.last = letters[-1].error
         if self.seen >= MIN_FILES_SEEN:
             self.check()
+
+    def settle(self, done: Container[str]) -> None:
+        """Forget what failed of parts that another try has written."""
+        for part in [part for part in self.unpublished if part in done]:
+            del self.unpublished[part]
 
     def check(self) -> None:
         """Raise the last StorageError where more than the allowed share of films failed."""

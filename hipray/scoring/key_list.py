@@ -1,10 +1,10 @@
 """A list of keys instead of a listing: a CSV or Parquet file that names what to score."""
 
+import csv
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,40 +27,62 @@ def read_key_list(address: str, settings: StorageSettings, archive: Store) -> It
 
     Raises DataError for a file that is no table, has no keys, or names another archive's object.
     """
-    column = _read_column(address, settings)
-    keys = pc.unique(column.cast(pa.large_string()).combine_chunks()).drop_null()
+    keys = _relative(_read_column(address, settings).combine_chunks().drop_null(), archive)
+    keys = pc.unique(keys.filter(pc.not_equal(keys, "")))
     if not len(keys):
         raise DataError(f"keys in {address}", "none", "check the file")
     # by code point, as a listing and the ranges of the index are sorted
     ordered = keys.take(pc.array_sort_indices(keys))
-    return (_relative(key.as_py(), archive) for key in ordered)
+    return (key.as_py() for key in ordered)
 
 
 def _read_column(address: str, settings: StorageSettings) -> pa.ChunkedArray:
     folder, _, name = address.rpartition("/")
     data = open_store(folder or ".", settings).read(name)
     try:
-        table = _parse(data)
-    except (pa.ArrowInvalid, OSError) as error:
+        table = _parse_parquet(data) if data.startswith(PARQUET_MAGIC) else _parse_csv(data)
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(
             "a CSV or Parquet file of keys", f"{address}: {error}", "check it"
         ) from None
-    return table.column(KEY_COLUMN if KEY_COLUMN in table.column_names else 0)
+    if KEY_COLUMN not in table.column_names:
+        raise DataError(
+            f"a column '{KEY_COLUMN}' in {address}",
+            f"the columns {', '.join(table.column_names)}",
+            "name the column of keys so",
+        )
+    return table.column(KEY_COLUMN).cast(pa.large_string())
 
 
-def _parse(data: bytes) -> pa.Table:
-    if data.startswith(PARQUET_MAGIC):
-        return pq.read_table(io.BytesIO(data))
-    return pyarrow.csv.read_csv(io.BytesIO(data))
+def _parse_parquet(data: bytes) -> pa.Table:
+    table = pq.read_table(io.BytesIO(data))
+    return table.rename_columns([KEY_COLUMN]) if table.num_columns == 1 else table
 
 
-def _relative(key: str, archive: Store) -> str:
+def _parse_csv(data: bytes) -> pa.Table:
+    """All columns as text, for a key may look like a number; one column needs no header."""
+    first = next(csv.reader([data.partition(b"\n")[0].decode("utf-8-sig")]), [])
+    names = [name.strip() for name in first]
+    headless = len(names) == 1 and names != [KEY_COLUMN]
+    names = [KEY_COLUMN] if headless else names
+    return pyarrow.csv.read_csv(
+        io.BytesIO(data),
+        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if headless else 1),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+
+
+def _relative(keys: pa.Array, archive: Store) -> pa.Array:
     root = f"{archive.uri.rstrip('/')}/"
-    if key.startswith(root):
-        return key.removeprefix(root)
-    if urlsplit(key).scheme == "s3":
-        raise DataError(f"keys in {archive.uri}", f"'{key}'", "score each archive for itself")
-    return key.removeprefix("./")
+    for prefix in (root, "./"):
+        short = pc.utf8_slice_codeunits(keys, start=len(prefix))
+        keys = pc.if_else(pc.starts_with(keys, prefix), short, keys)
+    foreign = keys.filter(pc.starts_with(keys, "s3://"))
+    if len(foreign):
+        raise DataError(
+            f"keys in {archive.uri}", f"'{foreign[0].as_py()}'", "score each archive for itself"
+        )
+    return keys
 
 
 def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:

@@ -163,14 +163,17 @@ class _Walk:
     def _received(self, walks: Sequence[Future[ListingTotals]]) -> Iterator[Shard]:
         while True:
             ended = all(walk.done() for walk in walks)
-            failed = any(walk.done() and walk.exception() for walk in walks)
+            # at once: the other walks wait for somebody to take their shards
+            for walk in walks:
+                if walk.done() and (failure := walk.exception()) is not None:
+                    raise failure
+            if time.monotonic() > self._until:
+                raise TimeoutError("the listing takes longer than the caller waits")
             try:
                 yield self._queue.get(timeout=0 if ended else POLL_S)
             except Empty:
-                if ended or failed:
+                if ended:
                     return
-                if time.monotonic() > self._until:
-                    raise TimeoutError("the listing takes longer than the caller waits") from None
 
     def _emit(self, shard: Shard) -> None:
         while not self._stopped.is_set():

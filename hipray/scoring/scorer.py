@@ -94,9 +94,9 @@ class ShardScorer:
 
         A part that is there already came from a process that was lost later.
         """
-        table = score_films(self._pipeline_ready, films, self._origin, self._known)
-        check_complete(work, table, letters)
         try:
+            table = score_films(self._pipeline_ready, films, self._origin, self._known)
+            check_complete(work, table, letters)
             write_part(self._output, self._parts.key(work.part), table, letters)
         except StoreUnavailableError as error:
             return [FailedFilm.of(film.entry, error, tries=1) for film in films]

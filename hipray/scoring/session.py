@@ -89,7 +89,9 @@ def _describe_claim(claim: Mapping[str, object]) -> str:
 
 def count_open_shards(output: Store, parts: PartSet, watch: FailureWatch) -> int:
     """Return how many shards have no part though they did not fail: work that was lost."""
-    done = sum(1 for name in parts.list_all(output) if "." not in name)
+    names = {name for name in parts.list_all(output) if "." not in name}
+    watch.settle(names)
+    done = len(names)
     failed = sum(1 for name in watch.unpublished if "." not in name)
     return Index(output).count_shards() - done - failed
 

@@ -11,7 +11,8 @@ from hipray.serving.problems import ProblemError, come_later
 class Admission:
     """Lets `running` requests in at a time and `waiting` more stand in line.
 
-    Requests wait before their body is read, so bodies in memory are bounded by `running`.
+    Requests wait before hipray reads their body, so what it holds is bounded by `running`. Serve
+    itself takes bodies in before; what stands in front of it should limit their size, too.
     """
 
     def __init__(self, *, running: int, waiting: int) -> None:

@@ -33,6 +33,11 @@ REQUEST_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 logger = logging.getLogger(__name__)
 
 
+def choose_request_id(given: str | None) -> str:
+    """Return the id of a request: the caller's where it may be taken over."""
+    return given if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+
+
 class AnswerGuard:
     """Gives each request an id, each answer its headers, and each failure a problem document."""
 
@@ -46,7 +51,7 @@ class AnswerGuard:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(ID_HEADER)
-        request_id = given if given and REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        request_id = choose_request_id(given)
         line = AuditLine(request_id, self._release_digest)
         scope.setdefault("state", {}).update(request_id=request_id, audit=line)
         # Serve's proxy names each request and states that name in the answer itself

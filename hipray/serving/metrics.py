@@ -126,7 +126,7 @@ def read_node_metrics() -> str:
     nothing = come_later("Ray shows no metrics on this node", ProblemCode.NO_METRICS)
     try:
         address = next(_find_pages())
-        answer = httpx.get(address, timeout=SCRAPE_S)
+        answer = httpx.get(address, timeout=SCRAPE_S, trust_env=False)
         answer.raise_for_status()
     except (StopIteration, httpx.HTTPError):
         raise ProblemError(nothing) from None

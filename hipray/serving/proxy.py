@@ -5,14 +5,13 @@ A proxy whose replica died ends a request without an answer, which the server tu
 `list_middlewares` to the proxies of a Ray that is started for the endpoint.
 """
 
-import uuid
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem
+from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id
 from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
 
 LOST = come_later("the replica at work on this request was lost", ProblemCode.REPLICA_LOST)
@@ -41,7 +40,8 @@ class ProxyGuard:
             await self._app(scope, receive, send)
             return
         headers = MutableHeaders(scope=scope)
-        request_id = headers.setdefault(ID_HEADER, str(uuid.uuid4()))
+        request_id = choose_request_id(headers.get(ID_HEADER))
+        headers[ID_HEADER] = request_id  # Serve writes it to its own log
         watched = _WatchedSend(send)
         await self._app(scope, receive, watched)
         problem = watched.refused or (None if watched.started else LOST)

@@ -166,8 +166,8 @@ def _undo(
     if before is None:
         return ServingError(wanted, found, "correct that and serve again")
     kept = before.read_release()
+    _restore_door(before)
     if name_stages(before.config, kept) != home:
-        _restore_door(before)
         serve.delete(home)
     return RolloutError(
         wanted, found, f"release '{kept.name}' answers on; correct that and serve again"

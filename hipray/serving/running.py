@@ -74,7 +74,7 @@ def find_endpoint(store: Store, port: int) -> RunningEndpoint | None:
     """Return the endpoint that is noted for a port of this machine, if it answers."""
     try:
         note = RunningEndpoint.model_validate(json.loads(store.read(_key_of(port))))
-        httpx.get(f"{note.url}/healthz", timeout=ASK_S).raise_for_status()
+        httpx.get(f"{note.url}/healthz", timeout=ASK_S, trust_env=False).raise_for_status()
     except (NotFoundError, ValidationError, ValueError, httpx.HTTPError):
         return None
     return note

@@ -193,7 +193,7 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     until, found = time.monotonic() + READY_S, "no answer"
     while time.monotonic() < until:
         try:
-            answer = httpx.get(f"{endpoint.url}/readyz", timeout=READY_S)
+            answer = httpx.get(f"{endpoint.url}/readyz", timeout=READY_S, trust_env=False)
             if answer.status_code != httpx.codes.OK:
                 found = f"status {answer.status_code}"
             elif answer.json()["release_digest"] != endpoint.release_digest:

@@ -54,6 +54,7 @@ DENIALS = {
     "SignatureDoesNotMatch": "the secret key does not belong to this access key id",
     "ExpiredToken": "the temporary credentials have expired",
     "InvalidToken": "the session token is not valid",
+    "InvalidObjectState": "the object is archived: restore it first",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
 }
 """Why a store refuses, by its code."""

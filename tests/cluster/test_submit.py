@@ -3,10 +3,15 @@
 import importlib.util
 import shlex
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import aiohttp
 import pytest
+import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -101,6 +106,52 @@ def test_a_cluster_out_of_reach_is_worth_another_try(
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         assert submit.main(["--address", address, "status", "grid"]) == 75
     assert address in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (AuthenticationError("no token"), 2),
+        (RuntimeError("Request failed with status code 400: bad"), 2),
+        (RuntimeError("Request failed with status code 503: starting"), 75),
+        (requests.exceptions.ConnectionError("reset"), 75),
+    ],
+)
+def test_a_head_that_declines_is_told_from_one_that_may_be_back(
+    error: Exception, code: int, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Client:
+        def __init__(self, address: str) -> None: ...
+
+        def list_jobs(self) -> None:
+            raise error
+
+    monkeypatch.setattr(submit, "JobSubmissionClient", Client)
+    assert submit.main(["status", "grid"]) == code
+
+
+@pytest.mark.parametrize(
+    "error", [requests.exceptions.ConnectionError("reset"), aiohttp.ServerDisconnectedError()]
+)
+def test_a_head_that_starts_anew_is_waited_for(
+    error: Exception, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = SimpleNamespace(status=JobStatus.SUCCEEDED, driver_exit_code=0)
+    answers = [error, error, done]
+
+    class Client:
+        def get_job_info(self, submission_id: str) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+            yield "a line"
+            raise error
+
+    monkeypatch.setattr(submit, "POLL_S", 0.0)
+    assert submit.follow(Client(), "hipray-grid-abc-1") == 0
 
 
 def test_a_job_that_does_not_exist_is_refused(submit: ModuleType) -> None:

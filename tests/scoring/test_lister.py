@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -5,16 +6,18 @@ import pytest
 
 from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import Selection
+from hipray.config.storage import StorageSettings
 from hipray.data.listing import is_film
 from hipray.errors import DataError, RunBusyError, StorageError
 from hipray.scoring.index import Index
+from hipray.scoring.key_list import read_key_list
 from hipray.scoring.lister import Work, list_open_work
 from hipray.scoring.parts import PartSet, write_part
-from hipray.scoring.ranges import build_ranges, choose_boundaries
+from hipray.scoring.ranges import KeyRange, build_ranges, choose_boundaries
 from hipray.scoring.rows import build_table
 from hipray.scoring.selection import build_filter
 from hipray.scoring.shards import Entry, group_entries, parse_shard
-from hipray.storage import Store, open_store
+from hipray.storage import ObjectInfo, Store, open_store
 from tests.conftest import S3Server
 
 FILMS = [f"films/{number:02d}.dcm" for number in range(10)]
@@ -200,6 +203,58 @@ def test_a_list_of_keys_is_scored_instead_of_a_listing(
     (work,) = walk(archive, output, select=Selection(keys=str(path)).model_dump())
     assert [entry.key for entry in work.entries] == [FILMS[2], FILMS[5], "films/none.dcm"]
     assert [bool(entry.etag) for entry in work.entries] == [True, True, False]
+
+
+def list_keys(archive: Store, tmp_path: Path, text: str) -> list[str]:
+    (tmp_path / "keys.csv").write_text(text)
+    return list(read_key_list(str(tmp_path / "keys.csv"), StorageSettings(), archive))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("a.dcm\nb.dcm\n", ["a.dcm", "b.dcm"]),
+        ("\ufeffkey\n000123\n42\n", ["000123", "42"]),
+        ('key,note\n"a,b.dcm",x\n./c.dcm,\nc.dcm,\n', ["a,b.dcm", "c.dcm"]),
+        ("key\n{root}/b\na\nc\n{root}/a\n", ["a", "b", "c"]),
+    ],
+)
+def test_keys_are_text_in_order_each_once(
+    text: str, keys: list[str], archive: Store, tmp_path: Path
+) -> None:
+    assert list_keys(archive, tmp_path, text.replace("{root}", archive.uri)) == keys
+
+
+def test_a_list_that_does_not_say_which_column_has_the_keys_is_refused(
+    archive: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"a column 'key' in .*found the columns file, patient"):
+        list_keys(archive, tmp_path, "file,patient\na.dcm,1\n")
+
+
+@pytest.mark.timeout(60)
+def test_a_range_that_cannot_be_listed_ends_the_walk_though_others_have_shards(
+    s3_server: S3Server, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
+    monkeypatch.setattr("hipray.scoring.lister.QUEUED", 1)
+    archive = s3_server.new_store()
+    for folder in "abcdef":
+        for number in range(5):
+            archive.write(f"{folder}/{number}.dcm", b"x")
+    listed = KeyRange.list
+
+    def list_or_fail(own: KeyRange, store: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        if own.number:
+            raise StorageError("an answer", "none", "try again")
+        for info in listed(own, store, start_after=start_after):
+            time.sleep(0.5)
+            yield info
+
+    monkeypatch.setattr(KeyRange, "list", list_or_fail)
+    settings = {"shard_files": 1, "listers": 3, "storage": s3_server.settings.model_dump()}
+    with pytest.raises(StorageError, match="expected an answer"):
+        list(walk(archive, output, **settings))
 
 
 def test_a_list_of_another_archives_keys_is_refused(

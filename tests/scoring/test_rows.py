@@ -185,6 +185,15 @@ def letters(count: int) -> list[FailedFilm]:
     return [FailedFilm.of(Entry(str(n), 1, "e"), ERROR, tries=1) for n in range(count)]
 
 
+def test_what_another_try_has_written_is_no_longer_unpublished() -> None:
+    watch = FailureWatch(max_fraction=1.0)
+    for part in ("a", "b"):
+        letter = FailedFilm.of(Entry(part, 2, "e"), ERROR, tries=1)
+        watch.add(part, files=1, letters=[letter], published=False)
+    watch.settle({"a"})
+    assert set(watch.unpublished) == {"b"}
+
+
 def test_too_many_failed_films_stop_the_run_with_the_error_of_the_store() -> None:
     watch = watch_with(files=100)
     watch.add("b", files=64, letters=letters(64), published=False)  # too few to judge by

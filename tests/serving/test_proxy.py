@@ -9,6 +9,7 @@ from ray.serve._private.http_util import (
     call_function_from_import_path,
     validate_http_proxy_callback_return,
 )
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,6 +61,21 @@ def test_what_the_proxy_cannot_answer_is_a_problem_that_says_when_to_come_again(
 def test_an_answer_passes_as_it_is(response: Any) -> None:
     answer = ask(response)
     assert (answer.status_code, answer.content) == (response.status_code, response.body)
+
+
+@pytest.mark.parametrize("given", ["Jane Doe 1950", "0" * 32, "x" * 5000])
+def test_only_a_random_id_of_the_caller_is_handed_on(given: str) -> None:
+    handed: list[str] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        handed.append(Headers(scope=scope)["x-request-id"])
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    ask(note, **{"x-request-id": given})
+    own = "8a3f6e1c-94d3-4e0b-8c3e-3f2a5b6c7d8e"
+    ask(note, **{"x-request-id": own})
+    assert handed[0] != given
+    assert handed[1] == own
 
 
 def test_ray_finds_what_goes_round_its_proxy() -> None:

@@ -121,6 +121,7 @@ def test_a_large_file_goes_in_parts(
     [
         (403, "AccessDenied", AccessDeniedError, "do not allow this"),
         (403, "InvalidAccessKeyId", AccessDeniedError, "does not know this access key"),
+        (403, "InvalidObjectState", AccessDeniedError, "archived: restore it first"),
         (403, "SignatureDoesNotMatch", AccessDeniedError, "secret key does not belong"),
         (400, "ExpiredToken", AccessDeniedError, "have expired"),
         (403, "RequestTimeTooSkewed", AccessDeniedError, "clock"),
