@@ -9,6 +9,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -79,6 +80,7 @@ def read_header(film: bytes) -> Dataset | None:
     return header
 
 
+@cache
 def _keep_values_out_of_logs() -> None:
     """pydicom warns of odd values by quoting them: names, dates of birth, identifiers.
 

@@ -7,11 +7,9 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 
-from hipray.bundles.assembly import publish_model
-from hipray.bundles.bundle import BundleDescription, BundleKind
+from hipray.benchmarks.untrained import publish_network
 from hipray.classification.model import build_network as build_classifier_network
 from hipray.config.experiment import (
     ClassifierSettings,
@@ -28,6 +26,7 @@ from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import build_network as build_segmenter_network
 from hipray.storage import Store
+from hipray.training.fits import dump_weights
 from hipray.vocab import REGIONS, DataSource, LabelType, Region, SegmenterArch, View
 
 WORKING_PX = 128
@@ -122,7 +121,7 @@ def train_small_segmenter() -> bytes:
             loss.backward()
             optimizer.step()
             schedule.step()
-    return _dump(module)
+    return dump_weights(module)
 
 
 @contextmanager
@@ -157,7 +156,7 @@ def _publish_segmenter(store: Store) -> str:
         "settings": SEGMENTER.model_dump(mode="json"),
         "working_px": WORKING_PX,
     }
-    return _publish(store, "segmenter", "unet-all-r0f0", model, train_small_segmenter())
+    return publish_network(store, "segmenter", "unet-all-r0f0", model, train_small_segmenter())
 
 
 def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int) -> Member:
@@ -175,7 +174,7 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
     }
     name = f"{region}-{label}-{BACKBONE}-{seed}"
     return Member(
-        bundle=_publish(store, "classifier", name, model, _dump(module)),
+        bundle=publish_network(store, "classifier", name, model, dump_weights(module)),
         region=region,
         label_type=label,
         backbone=BACKBONE,
@@ -186,22 +185,3 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
         threshold=0.5,
         size_px=CLASSIFIER_PX,
     )
-
-
-def _publish(
-    store: Store, kind: BundleKind, name: str, model: dict[str, Any], weights: bytes
-) -> str:
-    description = BundleDescription(
-        kind=kind,
-        name=name,
-        model=model,
-        summary={},
-        preprocessing_version=PREPROCESSING_VERSION,
-        data_source=DataSource.PHANTOM,
-        software={},
-    )
-    return publish_model(store, description, weights)
-
-
-def _dump(module: torch.nn.Module) -> bytes:
-    return safetensors.torch.save({k: v.contiguous() for k, v in module.state_dict().items()})

@@ -5,9 +5,7 @@ Its answers mean nothing, and it says phantom. Without a segmenter every region 
 
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import nn
 
 from hipray.bundles.assembly import publish_model
 from hipray.bundles.bundle import BundleDescription, BundleKind
@@ -17,6 +15,7 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.model import build_network as build_segmenter
 from hipray.storage import Store
+from hipray.training.fits import dump_weights
 from hipray.vocab import (
     HEADLINE_REGIONS,
     REGIONS,
@@ -75,7 +74,7 @@ def _publish_segmenter(store: Store, settings: SegmenterSettings, working_px: in
         "settings": settings.model_dump(mode="json"),
         "working_px": working_px,
     }
-    return _publish(store, "segmenter", "unet", model, module)
+    return publish_network(store, "segmenter", "unet", model, dump_weights(module))
 
 
 def _publish_member(
@@ -91,7 +90,9 @@ def _publish_member(
         "working_px": working_px,
     }  # fmt: skip
     return Member(
-        bundle=_publish(store, "classifier", f"{region}-{backbone}", model, module),
+        bundle=publish_network(
+            store, "classifier", f"{region}-{backbone}", model, dump_weights(module)
+        ),
         region=region,
         label_type=LabelType.T_SCORE,
         backbone=backbone,
@@ -104,9 +105,10 @@ def _publish_member(
     )
 
 
-def _publish(
-    store: Store, kind: BundleKind, name: str, model: dict[str, Any], module: nn.Module
+def publish_network(
+    store: Store, kind: BundleKind, name: str, model: dict[str, Any], weights: bytes
 ) -> str:
+    """Publish a network that no fit trained, said to be of phantoms; return its bundle's digest."""
     description = BundleDescription(
         kind=kind,
         name=name,
@@ -116,5 +118,4 @@ def _publish(
         data_source=DataSource.PHANTOM,
         software={},
     )
-    weights = {key: tensor.contiguous() for key, tensor in module.state_dict().items()}
-    return publish_model(store, description, safetensors.torch.save(weights))
+    return publish_model(store, description, weights)

@@ -279,6 +279,11 @@ class ServeRun(InferenceJob):
     block: bool = True
     """Keep the process until it is interrupted."""
 
+    @property
+    def guarded(self) -> bool:
+        """Whether callers need a token."""
+        return bool(self.token_sha256 or self.token_file)
+
 
 class ScoreRun(InferenceJob):
     """Score an archive into Parquet."""

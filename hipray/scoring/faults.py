@@ -126,10 +126,9 @@ class FailureWatch:
         if self.seen >= MIN_FILES_SEEN:
             self.check()
 
-    def settle(self, done: Container[str]) -> None:
-        """Forget what failed of parts that another try has written."""
-        for part in [part for part in self.unpublished if part in done]:
-            del self.unpublished[part]
+    def unpublished_beside(self, done: Container[str]) -> dict[str, list[FailedFilm]]:
+        """Return what failed of parts that no other try has written either."""
+        return {part: own for part, own in self.unpublished.items() if part not in done}
 
     def check(self) -> None:
         """Raise the last StorageError where more than the allowed share of films failed."""

@@ -89,11 +89,9 @@ def _describe_claim(claim: Mapping[str, object]) -> str:
 
 def count_open_shards(output: Store, parts: PartSet, watch: FailureWatch) -> int:
     """Return how many shards have no part though they did not fail: work that was lost."""
-    names = {name for name in parts.list_all(output) if "." not in name}
-    watch.settle(names)
-    done = len(names)
-    failed = sum(1 for name in watch.unpublished if "." not in name)
-    return Index(output).count_shards() - done - failed
+    done = {name for name in parts.list_all(output) if "." not in name}
+    failed = sum(1 for name in watch.unpublished_beside(done) if "." not in name)
+    return Index(output).count_shards() - len(done) - failed
 
 
 def conclude(
@@ -138,8 +136,9 @@ def _list_letters(
     output: Store, parts: PartSet, tally: Tally, watch: FailureWatch
 ) -> Iterator[tuple[str, FailedFilm]]:
     """Yield every dead letter: those of parts, and those of shards that were not published."""
-    yield from count_parts(parts.read(output, parts.list_all(output)), tally)
-    for part, letters in watch.unpublished.items():
+    done = [*parts.list_all(output)]
+    yield from count_parts(parts.read(output, iter(done)), tally)
+    for part, letters in watch.unpublished_beside(set(done)).items():
         if "." in part:
             continue  # a retry that failed as a whole: the part it retries still says so
         tally.faults.update(letter.fault for letter in letters)

@@ -62,7 +62,7 @@ def build_app(config: ServeRun) -> Application:
 
 def read_servable(config: ServeRun) -> Release:
     """Return the release of a configuration after every check that needs no Ray."""
-    check_exposure(config.host, guarded=bool(config.token_sha256 or config.token_file))
+    check_exposure(config.host, guarded=config.guarded)
     FilmSource(
         config.allowed_prefixes,
         config.storage,

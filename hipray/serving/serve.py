@@ -179,7 +179,7 @@ def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
             f"Ray Serve at {_url_of(host, port)}",
             "name that port or shut it down",
         )
-    check_exposure(host, guarded=bool(config.token_sha256 or config.token_file))
+    check_exposure(host, guarded=config.guarded)
     return config.model_copy(update={"host": host, "port": port})
 
 

@@ -82,7 +82,7 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
     }
     return FitFiles(
         {
-            WEIGHTS_FILE: _dump_weights(outcome.module),
+            WEIGHTS_FILE: dump_weights(outcome.module),
             MODEL_FILE: _dump_json(model),
             MASKS_FILE: _dump_masks(inputs.manifest, outcome),
             MASK_SCORES_FILE: dump_frame(outcome.scores),
@@ -130,7 +130,7 @@ def run_classifier_fit(
     }
     return FitFiles(
         {
-            WEIGHTS_FILE: _dump_weights(outcome.module),
+            WEIGHTS_FILE: dump_weights(outcome.module),
             MODEL_FILE: _dump_json(model),
             PREDICTIONS_FILE: dump_frame(outcome.predictions),
             HISTORY_FILE: _dump_json(outcome.history.as_dict()),
@@ -208,7 +208,8 @@ def _dump_masks(manifest: pd.DataFrame, outcome: SegmenterOutcome) -> bytes:
     return buffer.getvalue()
 
 
-def _dump_weights(module: nn.Module) -> bytes:
+def dump_weights(module: nn.Module) -> bytes:
+    """Return a network's tensors as the bytes of a safetensors file."""
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     data: bytes = safetensors.torch.save(state)
     return data
