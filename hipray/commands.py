@@ -1,7 +1,10 @@
 """What each command does and tells: one call into the package, then where the result is."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from hipray import RESEARCH_NOTICE
 from hipray.config.base import Config
@@ -25,9 +28,9 @@ from hipray.scoring.outputs import open_output
 from hipray.storage import open_store
 
 
-def tell(text: str) -> None:
-    """Print one line for the person at the terminal."""
-    print(text, flush=True)  # noqa: T201
+def tell(text: str, file: TextIO | None = None) -> None:
+    """Print one line for the person at the terminal, or into `file`."""
+    print(text, file=file, flush=True)
 
 
 def dry_run(config: Config) -> None:
@@ -181,5 +184,7 @@ def bench(config: BenchRun) -> None:
     """Measure; one JSON line per measure goes to standard output."""
     from hipray.benchmarks.run import run_bench
 
-    for line in run_bench(config):
-        tell(line)
+    answers = sys.stdout
+    with redirect_stdout(sys.stderr):  # Ray prints its warnings among a command's answers
+        for line in run_bench(config):
+            tell(line, answers)

@@ -339,9 +339,10 @@ def _describe(key: str, answer: dict[str, Any], size: int) -> ObjectInfo:
 
 
 def _modified(answer: dict[str, Any]) -> datetime:
+    """In whole seconds: an HTTP date has no more, a listing of some servers has."""
     if "LastModified" in answer:
         modified: datetime = answer["LastModified"]
-        return modified.astimezone(UTC)
+        return modified.astimezone(UTC).replace(microsecond=0)
     date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
