@@ -1,4 +1,7 @@
-"""Compute the numbers hipray reports, each from its formula, with numpy alone.
+"""Compute the numbers that training, serving and reports decide by, with numpy alone.
+
+What a report shows with an interval is in `hipray.evaluation.statistics`, for many resamples at
+once.
 
 Labels are 1 for abnormal; a hip is called positive where its score >= the threshold. A ratio whose
 denominator is zero is NaN ("not defined here"), never a silent zero.
@@ -59,21 +62,6 @@ def f1(counts: Confusion) -> float:
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
-def balanced_accuracy(counts: Confusion) -> float:
-    """Return (sensitivity + specificity) / 2; NaN without both classes."""
-    return (sensitivity(counts) + specificity(counts)) / 2
-
-
-def ppv(counts: Confusion) -> float:
-    """Return the positive predictive value TP / (TP + FP); NaN where none is called positive."""
-    return _ratio(counts.tp, counts.tp + counts.fp)
-
-
-def npv(counts: Confusion) -> float:
-    """Return the negative predictive value TN / (TN + FN); NaN where all are called positive."""
-    return _ratio(counts.tn, counts.tn + counts.fn)
-
-
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return P(score of an abnormal hip > that of a normal one) + P(equal) / 2, exactly.
 
@@ -87,25 +75,6 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     midranks = np.cumsum(counts) - (counts - 1) / 2
     wins = midranks[place][truth].sum() - n_positive * (n_positive + 1) / 2
     return _ratio(float(wins), n_positive * n_negative)
-
-
-def auprc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return average precision: sum over thresholds of (R_k - R_(k-1)) P_k, not interpolated.
-
-    NaN without abnormal hips. Its chance level is the prevalence.
-    """
-    truth, values = _labelled(labels, scores)
-    if not truth.any():
-        return float("nan")
-    _, tp, called = _sweep(truth, values)
-    recall_steps = np.diff(tp, prepend=0.0) / truth.sum()
-    return float(np.sum(recall_steps * tp / called))
-
-
-def brier(labels: ArrayLike, probabilities: ArrayLike) -> float:
-    """Return the mean of (probability - label)^2; NaN for no hips."""
-    truth, values = _labelled(labels, probabilities)
-    return float(np.mean((values - truth) ** 2)) if truth.size else float("nan")
 
 
 def ece(labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 10) -> float:
@@ -133,22 +102,6 @@ def dice(prediction: ArrayLike, truth: ArrayLike) -> float:
     """Return 2 |A and B| / (|A| + |B|) = 2 IoU / (1 + IoU); empty masks as in `iou`."""
     overlap = iou(prediction, truth)
     return 2 * overlap / (1 + overlap)
-
-
-def pearson_r(first: ArrayLike, second: ArrayLike) -> float:
-    """Return cov(x, y) / (sd x sd y); NaN for fewer than two values or a constant."""
-    x, y = _floats(first), _floats(second)
-    _require_same_length(x, y)
-    if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.clip(_unit(x) @ _unit(y), -1.0, 1.0))
-
-
-def rmse(predictions: ArrayLike, truth: ArrayLike) -> float:
-    """Return sqrt(mean((prediction - truth)^2)) in the unit of its inputs; NaN for no values."""
-    predicted, true = _floats(predictions), _floats(truth)
-    _require_same_length(predicted, true)
-    return float(np.sqrt(np.mean((predicted - true) ** 2))) if true.size else float("nan")
 
 
 def youden_threshold(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -344,13 +297,6 @@ def _masks(prediction: ArrayLike, truth: ArrayLike) -> tuple[BoolArray, BoolArra
     if drawn.shape != true.shape:
         raise ValueError(f"expected masks of one shape, found {drawn.shape} and {true.shape}")
     return drawn, true
-
-
-def _unit(values: FloatArray) -> FloatArray:
-    # Scaled by the largest deviation first: squares of tiny numbers would underflow.
-    centred = values - values.mean()
-    scaled = centred / np.abs(centred).max()
-    return np.asarray(scaled / np.linalg.norm(scaled), dtype=np.float64)
 
 
 def _require_same_length(first: NDArray[np.generic], second: NDArray[np.generic]) -> None:

@@ -18,8 +18,6 @@ from hipray.digests import digest_of
 from hipray.errors import DataError
 from hipray.vocab import REGIONS, LabelType
 
-SPLIT_COLUMNS = ("hip_id", "patient_id", "repeat", "fold")
-
 Indices = npt.NDArray[np.int64]
 
 

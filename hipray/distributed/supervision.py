@@ -36,8 +36,6 @@ NODES_INTERVAL_S = 10.0
 FAREWELL_S = 30.0
 """Seconds that lanes get to end by themselves when no fit is left."""
 
-LaneRef = "ray.ObjectRef[dict[str, Any]]"
-
 logger = logging.getLogger(__name__)
 
 

@@ -30,11 +30,6 @@ class Interval:
     n_resamples: int
     n_undefined: int  # resamples in which the statistic is not defined, for AUROC: one class only
 
-    @property
-    def includes_zero(self) -> bool:
-        """Whether zero lies inside: a difference that may be none."""
-        return not (self.low > 0 or self.high < 0)
-
 
 def bootstrap_patients(
     frame: pd.DataFrame,

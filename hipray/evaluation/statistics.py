@@ -1,7 +1,7 @@
 """Compute a metric for many weightings of one sample at once: the arithmetic of the bootstrap.
 
 Shapes: n hips, B weightings. A weighting counts how often each hip is in a resample; weights of
-one give the metric itself, equal to its namesake in `hipray.metrics`.
+one give the metric itself.
 """
 
 from collections.abc import Callable, Mapping

@@ -9,15 +9,12 @@ import logging
 import sys
 import traceback
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
 TOLD = "told"
 """The attribute of a record whose members go into the line as they are."""
 
 ROOT = logging.getLogger("hipray")
-
-ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class JsonFormatter(logging.Formatter):

@@ -6,21 +6,17 @@ A key is a relative POSIX path. A prefix is a folder: `list("a")` holds `a/b` an
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
-from hipray.errors import NotFoundError, StorageError
+from hipray.errors import StorageError
 from hipray.storage.atomic import PARTIAL_PREFIX, is_partial
 
 MAX_KEY_BYTES = 1024
 """Longest key in UTF-8 bytes (Amazon S3 user guide, "Naming objects")."""
-
-PARALLEL_TRANSFERS = 8
-"""Files of one folder that travel at once."""
 
 
 class ObjectTooLargeError(StorageError):
@@ -185,40 +181,6 @@ class Store(ABC):
     @abstractmethod
     def local_path(self, key: str) -> Path | None:
         """Return where `key` lies in a local folder, to map it into memory; None on S3."""
-
-    def write_folder(self, source: Path, prefix: str) -> tuple[str, ...]:
-        """Write all files below the local folder `source` under `prefix`; return their keys.
-
-        The folder is not one commit: let a marker made by `create` afterwards say it is complete.
-        Objects that were under `prefix` before stay. Raises NotFoundError when there is no file.
-        """
-        folder = check_prefix(prefix)
-        files = {
-            check_key(_join(folder, path.relative_to(source).as_posix())): path
-            for path in sorted(source.rglob("*"))
-            if path.is_file() and not is_partial(path.name)
-        }
-        if not files:
-            raise NotFoundError("a folder with files", f"none in {source}", "check the path")
-        with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-            tuple(pool.map(self.write_file, files.values(), files))
-        return tuple(sorted(files))
-
-    def read_folder(self, prefix: str, target: Path) -> tuple[str, ...]:
-        """Copy all objects below `prefix` into the local folder `target`; return their keys.
-
-        Raises NotFoundError when there are none, and InvalidKeyError before anything is copied
-        when a key would leave `target`.
-        """
-        keys = tuple(check_key(found.key) for found in self.list(prefix))
-        if not keys:
-            raise NotFoundError(
-                "objects", f"none below {_join(self.uri, prefix)}", "check the address"
-            )
-        below = len(_join(check_prefix(prefix), ""))
-        with ThreadPoolExecutor(PARALLEL_TRANSFERS) as pool:
-            tuple(pool.map(self.read_file, keys, (target / key[below:] for key in keys)))
-        return keys
 
 
 def _join(folder: str, name: str) -> str:

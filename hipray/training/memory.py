@@ -74,15 +74,10 @@ class FitMemory:
         return max(0, (room - self.step_bytes) // self.bytes_per_film)
 
 
-def estimate_fit_memory(planned: PlannedFit, experiment: Experiment, *, gpu: bool = True) -> int:
-    """Return the bytes that training `planned` needs on a GPU (bfloat16 activations) or a CPU."""
-    return describe_fit_memory(planned.fit, experiment, gpu=gpu).total_bytes
-
-
 def describe_fit_memory(
     fit: Fit | SegmenterFit, experiment: Experiment, *, gpu: bool = True
 ) -> FitMemory:
-    """Return what `fit` needs, by part."""
+    """Return what `fit` needs on a GPU (bfloat16 activations) or a CPU, by part."""
     if isinstance(fit, SegmenterFit):
         settings = experiment.segmenter
         size = measure_segmenter(fit.arch, settings, len(fit.regions))

@@ -175,7 +175,8 @@ def test_a_search_lives_on_s3(
     store: Store, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = s3_server.new_store()
-    remote.write_folder(Path(store.uri), "")
+    for found in store.list():
+        remote.write(found.key, store.read(found.key))
     changes = {"workspace": remote.uri, "storage": remote.settings, "trials": 2}
     result = run_tune(_config(store, **changes))
     assert (result.trials, result.failed) == (2, 0)

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hipray import metrics
 from hipray.evaluation.regression import RegressionMetric, summarise_regression
 from hipray.evaluation.results import read_predictions
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
@@ -36,7 +35,7 @@ def test_every_number_is_that_of_hips_averaged_over_repeats(rows, config):
     assert found == pytest.approx(
         {
             RegressionMetric.PEARSON_R: np.corrcoef(hips["measured"], hips["predicted"])[0, 1],
-            RegressionMetric.RMSE: metrics.rmse(hips["predicted"], hips["measured"]),
+            RegressionMetric.RMSE: np.sqrt(np.mean(error**2)),
             RegressionMetric.MEAN_ABSOLUTE_ERROR: error.abs().mean(),
             RegressionMetric.BIAS: error.mean(),
         }

@@ -208,28 +208,6 @@ def test_a_prefix_that_leaves_the_store_is_refused(store: Store, prefix: str) ->
             operation(prefix)
 
 
-def test_a_folder_is_written_and_read_whole(store: Store, tmp_path: Path) -> None:
-    source = tmp_path / "bundle"
-    files = {"bundle.json": b"{}", "weights/a.bin": os.urandom(100_000), "weights/empty": b""}
-    for name, content in files.items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(content)
-    written = store.write_folder(source, "bundles/1")
-    assert written == tuple(sorted(f"bundles/1/{name}" for name in files))
-    assert store.read_folder("bundles/1/", tmp_path / "copy") == written
-    copied = {
-        p.relative_to(tmp_path / "copy").as_posix(): p for p in (tmp_path / "copy").rglob("*")
-    }
-    assert {name: path.read_bytes() for name, path in copied.items() if path.is_file()} == files
-
-
-def test_a_folder_without_files_is_an_error_both_ways(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError):
-        store.read_folder("none", tmp_path / "copy")
-    with pytest.raises(NotFoundError):
-        store.write_folder(tmp_path / "nowhere", "bundles/1")
-
-
 def test_a_child_is_the_store_of_a_folder(store: Store) -> None:
     child = store.child("runs/a")
     child.write("done", b"x")

@@ -12,7 +12,6 @@ from hipray.training.memory import (
     GIB,
     check_gpu_memory,
     describe_fit_memory,
-    estimate_fit_memory,
     find_largest,
     measure_classifier,
 )
@@ -41,7 +40,7 @@ def experiment(**settings):
 
 
 def need(backbone="resnet10t", **settings):
-    return estimate_fit_memory(planned(backbone), experiment(**settings))
+    return describe_fit_memory(planned(backbone).fit, experiment(**settings)).total_bytes
 
 
 def kept_by_a_real_step(settings):
