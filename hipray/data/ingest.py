@@ -48,9 +48,9 @@ from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
-from hipray.errors import DataError, RunBusyError
+from hipray.errors import DataError
 from hipray.progress import track
-from hipray.storage import Lease, Store, acquire, holder, open_store
+from hipray.storage import Store, hold, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
 
 FLOW_KEY = "ingest/flow.json"
@@ -116,20 +116,10 @@ def run_ingest(config: IngestRun) -> Flow:
     known = _read_finished(workspace, identity)
     if known is not None:
         return known
-    with _hold_workspace(workspace):
+    thing = f"the workspace {workspace.uri}"
+    with hold(workspace, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray ingest", thing=thing):
         workspace.delete(FLOW_KEY)  # written last: no other ingest's counts over a half-made one
         return _read_archive(config, workspace, archive, listing, identity)
-
-
-def _hold_workspace(workspace: Store) -> Lease:
-    lease = acquire(workspace, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray ingest")
-    if lease is None:
-        raise RunBusyError(
-            f"a workspace {workspace.uri} that nobody ingests into",
-            f"a live ingest: {holder(workspace, LEASE_KEY)}",
-            "wait for it or name another workspace",
-        )
-    return lease
 
 
 def _read_archive(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from hipray.config.jobs import GridRun
 from hipray.distributed.lanes import host_lane, open_ledger, open_patient_store
 from hipray.distributed.supervision import Supervisor
-from hipray.errors import FitsFailedError, RunBusyError
-from hipray.storage import Lease, Store, acquire, check_store, holder
+from hipray.errors import FitsFailedError
+from hipray.storage import Lease, Store, check_store, hold
 from hipray.training.costs import count_films
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
@@ -68,15 +68,13 @@ def _prepare(store: Store, config: GridRun) -> Preparation:
 
 
 def _hold_run(store: Store, config: GridRun) -> Lease:
-    key = f"runs/{config.run}/driver"
-    lease = acquire(store, key, ttl_s=config.scaling.lease_s, owner_note="hipray grid")
-    if lease is None:
-        raise RunBusyError(
-            f"run '{config.run}' to be free",
-            f"a live driver: {holder(store, key)}",
-            "wait for it, watch it with `hipray status`, or choose another run name",
-        )
-    return lease
+    return hold(
+        store,
+        f"runs/{config.run}/driver",
+        ttl_s=config.scaling.lease_s,
+        owner_note="hipray grid",
+        thing=f"run '{config.run}'",
+    )
 
 
 def _open_fits(plan: Sequence[PlannedFit], snapshot: Snapshot) -> list[PlannedFit]:

@@ -28,8 +28,8 @@ from hipray.data.dataset import DataIdentity
 from hipray.distributed.capacity import count_gpu_shares
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
-from hipray.errors import ConfigError, FitsFailedError, RunBusyError
-from hipray.storage import Lease, Store, acquire, check_store, holder, open_store
+from hipray.errors import ConfigError, FitsFailedError
+from hipray.storage import Lease, Store, check_store, hold, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.lockstep import Figures
@@ -94,15 +94,13 @@ def run_tune(config: TuneRun) -> TuneResult:
 
 
 def _hold_run(store: Store, config: TuneRun) -> Lease:
-    key = f"runs/{config.run}/driver"
-    lease = acquire(store, key, ttl_s=config.resources.lease_s, owner_note="hipray tune")
-    if lease is None:
-        raise RunBusyError(
-            f"run '{config.run}' to be free",
-            f"a live driver: {holder(store, key)}",
-            "wait for it or choose another run name",
-        )
-    return lease
+    return hold(
+        store,
+        f"runs/{config.run}/driver",
+        ttl_s=config.resources.lease_s,
+        owner_note="hipray tune",
+        thing=f"run '{config.run}'",
+    )
 
 
 def _require_searcher(search: Searcher) -> None:

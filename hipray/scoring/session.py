@@ -14,7 +14,7 @@ from hipray.scoring.retraction import retract_replaced
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
-from hipray.storage import Lease, Store, acquire_when_silent, holder
+from hipray.storage import Lease, Store, hold
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
@@ -39,14 +39,8 @@ class ScoreResult:
 
 def hold_output(output: Store) -> Lease:
     """Return the lease on an output; raises RunBusyError naming a live driver."""
-    lease = acquire_when_silent(output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="hipray score")
-    if lease is None:
-        raise RunBusyError(
-            f"the output {output.uri} to be free",
-            f"a live driver: {holder(output, DRIVER_KEY)}",
-            "wait for it or choose another output",
-        )
-    return lease
+    thing = f"the output {output.uri}"
+    return hold(output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="hipray score", thing=thing)
 
 
 def check_lease(lease: Lease, output: Store) -> None:

@@ -1,6 +1,6 @@
 """The one door to local folders and S3: open_store, Store and the leases on top of it."""
 
-from hipray.storage.leases import Lease, LeaseInfo, acquire, acquire_when_silent, holder
+from hipray.storage.leases import Lease, LeaseInfo, acquire, acquire_when_silent, hold, holder
 from hipray.storage.open import check_store, open_store
 from hipray.storage.s3 import S3_SCHEME
 from hipray.storage.store import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
@@ -16,6 +16,7 @@ __all__ = [
     "acquire",
     "acquire_when_silent",
     "check_store",
+    "hold",
     "holder",
     "open_store",
 ]

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Self
 
-from hipray.errors import NotFoundError, StorageError
+from hipray.errors import NotFoundError, RunBusyError, StorageError
 from hipray.storage.processes import ProcessId, current_process, has_ended, is_visible
 from hipray.storage.store import Store
 
@@ -166,6 +166,18 @@ def acquire_when_silent(
                 return None
             first = sign
         time.sleep(SILENCE_POLL_S)
+
+
+def hold(store: Store, key: str, *, ttl_s: float, owner_note: str, thing: str) -> Lease:
+    """Acquire as `acquire_when_silent` does; raise RunBusyError naming the live holder of `thing`."""
+    lease = acquire_when_silent(store, key, ttl_s=ttl_s, owner_note=owner_note)
+    if lease is None:
+        raise RunBusyError(
+            f"{thing} to be free",
+            f"a live driver: {holder(store, key) or 'one that ended just now'}",
+            "wait for it, watch it with `hipray status`, or name another",
+        )
+    return lease
 
 
 def holder(store: Store, key: str) -> LeaseInfo | None:
