@@ -164,9 +164,7 @@ def _build_result(
         metrics=bootstrap_patients(
             hips,
             choose_statistics(CELL_METRICS),
-            n_resamples=config.resamples,
-            seed=config.seed,
-            level=config.level,
+            config,
         ),
         hips=hips,
     )

@@ -111,9 +111,7 @@ def summarise_calibration(hips: pd.DataFrame, config: EvaluationConfig) -> Calib
     bounds = bootstrap_patients(
         hips,
         choose_statistics((Metric.BRIER, Metric.CALIBRATION_SLOPE)),
-        n_resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
+        config,
     )
     labels, scores = hips["label"].to_numpy(), hips["score"].to_numpy()
     return CalibrationSummary(

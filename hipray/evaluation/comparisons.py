@@ -14,7 +14,7 @@ import numpy as np
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.baselines import Baseline, BaselineResult
-from hipray.evaluation.intervals import Interval, build_interval
+from hipray.evaluation.intervals import Interval, build_interval, widen
 from hipray.evaluation.paired import Contestant, Difference, PairedAurocs
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
@@ -125,7 +125,7 @@ def _measure_gaps(
         for first, second in combinations(order, 2)
         if (difference := paired.compare(cells[first], cells[second])) is not None
     }
-    p = _adjust(pairs, two_sided=True)
+    p = _adjust(pairs, config, two_sided=True)
     return {
         second: Gain(_bound(difference, config), p.get((first, second)))
         for (first, second), difference in pairs.items()
@@ -147,19 +147,21 @@ def _measure_gains(
         difference = None if rival is None else paired.compare(contestant, rival)
         if difference is not None:
             differences[cell] = difference
-    p = _adjust(differences, two_sided=False)
+    p = _adjust(differences, config, two_sided=False)
     return {cell: Gain(_bound(d, config), p.get(cell)) for cell, d in differences.items()}
 
 
-def _adjust(differences: Mapping[KeyT, Difference], *, two_sided: bool) -> dict[KeyT, float]:
+def _adjust(
+    differences: Mapping[KeyT, Difference], config: EvaluationConfig, *, two_sided: bool
+) -> dict[KeyT, float]:
     tested = {key: difference for key, difference in differences.items() if difference.testable}
     if not tested:
         return {}
     values = np.array([difference.value for difference in tested.values()])
-    drawn = np.stack([difference.drawn for difference in tested.values()], axis=1)
+    drawn = np.stack([widen(d.value, d.drawn, config) for d in tested.values()], axis=1)
     p = (adjust_two_sided if two_sided else adjust_step_down)(values, drawn)
     return dict(zip(tested, p.tolist(), strict=True))
 
 
 def _bound(difference: Difference, config: EvaluationConfig) -> Interval:
-    return build_interval(difference.value, difference.drawn, config.level)
+    return build_interval(difference.value, difference.drawn, config)

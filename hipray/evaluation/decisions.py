@@ -53,7 +53,7 @@ def trace_decision_curve(name: str, hips: pd.DataFrame, config: EvaluationConfig
         name=name,
         n_hips=len(hips),
         n_patients=hips["patient_id"].nunique(),
-        points=tuple(_build_points(model, everyone, config.level)),
+        points=tuple(_build_points(model, everyone, config)),
     )
 
 
@@ -67,12 +67,14 @@ def measure_net_benefit(labels: BoolArray, scores: FloatArray, weights: FloatArr
 
 
 def _build_points(
-    model: tuple[FloatArray, FloatArray], everyone: tuple[FloatArray, FloatArray], level: float
+    model: tuple[FloatArray, FloatArray],
+    everyone: tuple[FloatArray, FloatArray],
+    config: EvaluationConfig,
 ) -> Iterator[DecisionPoint]:
     gain = tuple(m - np.maximum(e, 0) for m, e in zip(model, everyone, strict=True))
     for place, threshold in enumerate(THRESHOLDS):
         bounds = [
-            build_interval(float(value[place]), drawn[:, place], level)
+            build_interval(float(value[place]), drawn[:, place], config)
             for value, drawn in (model, everyone, gain)
         ]
         yield DecisionPoint(float(threshold), *bounds)

@@ -4,25 +4,37 @@ One row of a frame is one hip after averaging over repeats: `patient_id`, `label
 `positive`.
 """
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from hipray.evaluation.statistics import Sample, WeightedStatistic
+from hipray.config.evaluation import EvaluationConfig
+from hipray.evaluation.statistics import (
+    DENOMINATORS,
+    LIMITS,
+    NO_LIMITS,
+    Metric,
+    Sample,
+    WeightedStatistic,
+)
 from hipray.metrics import FloatArray
 
 NameT = TypeVar("NameT", bound=str)
+
+MOST_UNDEFINED = 0.05
+"""Largest share of resamples in which a statistic may be undefined and still get an interval."""
 
 WEIGHTS_PER_BLOCK = 4_000_000  # weights held at once, in elements: 32 MB of float64
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its percentile interval; NaN ends where fewer than two resamples define it."""
+    """A value with its interval; NaN ends where the resamples say too little for one."""
 
     value: float
     low: float
@@ -32,28 +44,53 @@ class Interval:
 
 
 def bootstrap_patients(
-    frame: pd.DataFrame,
-    statistics: Mapping[NameT, WeightedStatistic],
-    *,
-    n_resamples: int = 1000,
-    seed: int,
-    level: float = 0.95,
+    frame: pd.DataFrame, statistics: Mapping[NameT, WeightedStatistic], config: EvaluationConfig
 ) -> dict[NameT, Interval]:
-    """Return each statistic with its percentile interval over resampled patients.
+    """Return each statistic with its interval over resampled patients.
 
     Patients are drawn with replacement and bring all their hips (cluster bootstrap, Davison and
-    Hinkley 1997, section 3.8). All statistics see the same resamples.
+    Hinkley 1997, section 3.8). All statistics see the same resamples. A share of 0 or 1, whose
+    resamples all agree, gets the exact binomial interval of its patients.
     """
     sample = build_sample(frame)
     once = np.ones((1, len(frame)))
     drawn: dict[NameT, list[FloatArray]] = {name: [] for name in statistics}
-    for weights in draw_weights(frame, n_resamples, seed):
+    for weights in draw_weights(frame, config.resamples, config.seed):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(sample, weights))
-    return {
-        name: build_interval(float(statistic(sample, once)[0]), np.concatenate(drawn[name]), level)
+    found = {
+        name: build_interval(
+            float(statistic(sample, once)[0]), np.concatenate(drawn[name]), config,
+            limits=LIMITS.get(name, NO_LIMITS),
+        )
         for name, statistic in statistics.items()
-    }
+    }  # fmt: skip
+    return {name: _mend_certainty(name, own, frame, config) for name, own in found.items()}
+
+
+def widen_for_folds(config: EvaluationConfig, *, folds: int, tested: int) -> EvaluationConfig:
+    """Return `config` with the widening that a split asks for, unless it states one.
+
+    sqrt(1 + J n_test / n_train) with J tested folds of k and n_test / n_train = 1 / (k - 1): the
+    corrected variance of Nadeau and Bengio (2003), as a factor on a standard error.
+    """
+    if "fold_widening" in config.model_fields_set:
+        return config
+    return config.model_copy(update={"fold_widening": math.sqrt(1 + tested / (folds - 1))})
+
+
+def _mend_certainty(
+    name: str, interval: Interval, frame: pd.DataFrame, config: EvaluationConfig
+) -> Interval:
+    """Two of two found is not certainty, however often it is resampled."""
+    if interval.low != interval.high or interval.value not in (0.0, 1.0):
+        return interval
+    if name not in DENOMINATORS:
+        return replace(interval, low=math.nan, high=math.nan)
+    asked = DENOMINATORS[Metric(name)](build_sample(frame))
+    n = frame.loc[asked, "patient_id"].nunique()
+    low, high = exact_interval(int(interval.value) * n, n, level=config.level)
+    return replace(interval, low=low, high=high)
 
 
 def build_sample(frame: pd.DataFrame) -> Sample:
@@ -88,15 +125,28 @@ def draw_weights(frame: pd.DataFrame, n_resamples: int, seed: int) -> Iterator[F
         yield block[:, owner].astype(np.float64)
 
 
-def build_interval(value: float, drawn: FloatArray, level: float) -> Interval:
-    """Return `value` with the percentile interval of its resampled values (B,)."""
+def build_interval(
+    value: float,
+    drawn: FloatArray,
+    config: EvaluationConfig,
+    *,
+    limits: tuple[float, float] = NO_LIMITS,
+) -> Interval:
+    """Return `value` with the percentile interval of its resampled values (B,), widened for folds.
+
+    `limits` are the least and largest value there can be. More than a few undefined resamples
+    leave no interval: the rest are those that chance made kind.
+    """
     defined = drawn[np.isfinite(drawn)]
-    tail = (1 - level) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size > 1 else (np.nan, np.nan)
-    return Interval(
-        value=value,
-        low=float(low),
-        high=float(high),
-        n_resamples=drawn.size,
-        n_undefined=drawn.size - defined.size,
-    )
+    undefined = drawn.size - defined.size
+    low = high = math.nan
+    if defined.size > 1 and undefined <= MOST_UNDEFINED * drawn.size:
+        tail = (1 - config.level) / 2
+        ends = np.quantile(widen(value, defined, config), [tail, 1 - tail])
+        low, high = (float(end) for end in np.clip(ends, *limits))
+    return Interval(value, low, high, n_resamples=drawn.size, n_undefined=undefined)
+
+
+def widen(value: float, drawn: FloatArray, config: EvaluationConfig) -> FloatArray:
+    """Return resampled values (B,) with their deviations from `value` widened for folds."""
+    return np.asarray(value + config.fold_widening * (drawn - value), dtype=np.float64)

@@ -11,7 +11,9 @@ from hipray.evaluation.intervals import WEIGHTS_PER_BLOCK, build_sample
 from hipray.evaluation.statistics import STATISTICS, Metric
 from hipray.metrics import FloatArray
 
-MIN_PER_CLASS = 10  # hips of each class below which a bootstrap of the AUROC is not to be trusted
+MIN_PER_CLASS = (
+    10  # patients of each class below which a bootstrap of the AUROC is not to be trusted
+)
 
 Draw = tuple[float, FloatArray]  # the AUROC and its value in each resample (B,)
 
@@ -31,11 +33,11 @@ class Difference:
 
     value: float
     drawn: FloatArray  # (B,)
-    n_least: int  # hips of the smaller class
+    n_least: int  # patients with a hip of the rarer class
 
     @property
     def testable(self) -> bool:
-        """Whether there are enough hips of both classes for a test."""
+        """Whether there are enough patients of both classes for a test."""
         return self.n_least >= MIN_PER_CLASS
 
 
@@ -55,12 +57,9 @@ class PairedAurocs:
         common = first.ids & second.ids
         if not common:
             return None
-        labels = first.hips.loc[first.hips["hip_id"].isin(common), "label"].astype(int)
+        shared = first.hips[first.hips["hip_id"].isin(common)]
         left, right = self._draw(first, common), self._draw(second, common)
-        n_abnormal = int(labels.sum())
-        return Difference(
-            left[0] - right[0], left[1] - right[1], min(n_abnormal, len(labels) - n_abnormal)
-        )
+        return Difference(left[0] - right[0], left[1] - right[1], _count_least(shared))
 
     def _draw(self, contestant: Contestant, common: frozenset[str]) -> Draw:
         key = (contestant.name, common)
@@ -79,3 +78,8 @@ class PairedAurocs:
         ]
         once = np.ones((1, len(hips)))
         return float(statistic(sample, once)[0]), np.concatenate(drawn)
+
+
+def _count_least(hips: pd.DataFrame) -> int:
+    abnormal = hips["label"].astype(bool)
+    return min(hips.loc[of_class, "patient_id"].nunique() for of_class in (abnormal, ~abnormal))

@@ -59,7 +59,7 @@ def _summarise(rows: pd.DataFrame, config: EvaluationConfig) -> RegressionResult
             metric: build_interval(
                 float(measure(measured, predicted, once)[0]),
                 measure(measured, predicted, weights),
-                config.level,
+                config,
             )
             for metric, measure in _MEASURES.items()
         },

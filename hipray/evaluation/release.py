@@ -267,9 +267,7 @@ def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
     bounds = bootstrap_patients(
         hips,
         choose_statistics(RELEASE_METRICS),
-        n_resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
+        config,
     )
     return {
         "n_hips": len(hips),

@@ -179,9 +179,7 @@ def _summarise_cell(
         pooled=bootstrap_patients(
             hips,
             choose_statistics(CELL_METRICS),
-            n_resamples=config.resamples,
-            seed=config.seed,
-            level=config.level,
+            config,
         ),
         over_fits={metric: measure_spread(runs[metric]) for metric in CELL_METRICS},
         train=_read_train(select_cell(fits, cell)),

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from hipray.config.evaluation import EvaluationConfig
 from hipray.config.experiment import Experiment, SplitUnit, ThresholdRule
-from hipray.config.jobs import ReportRun
+from hipray.config.jobs import GridRun, ReportRun
 from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
 from hipray.data.ingest import FLOW_KEY
@@ -15,6 +16,7 @@ from hipray.data.leakage import LeakKind
 from hipray.errors import DataError
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.inputs import ProtocolItem, ReportInputs
+from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.members import choose_members
 from hipray.evaluation.report import build_report
 from hipray.storage import Store, open_store
@@ -49,12 +51,19 @@ def run_report(config: ReportRun) -> str:
             planned_cells=len(_plan_cells(results)),
             optimistic=results.plan.get("optimistic"),
             title=f"hipray: run {config.run}",
-            config=config.evaluation,
+            config=config_of_run(config.evaluation, results.config),
         )
     )
     for name, data in report.items():
         store.write(f"{config.folder}/{name}", data)
     return store.uri_of(f"{config.folder}/index.html")
+
+
+def config_of_run(config: EvaluationConfig, run: GridRun) -> EvaluationConfig:
+    """Return `config` with its intervals widened as the run's split asks for."""
+    folds = run.experiment.split.folds
+    tested = folds if run.test_folds is None else len(set(run.test_folds))
+    return widen_for_folds(config, folds=folds, tested=tested)
 
 
 def read_flow(store: Store) -> FlowCounts:

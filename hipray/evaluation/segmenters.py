@@ -62,8 +62,6 @@ def _bound_mean(hips: pd.DataFrame, overlap: Overlap, config: EvaluationConfig) 
     bounds = bootstrap_patients(
         hips.assign(score=hips[overlap], label=0, positive=False),
         {overlap: mean_score},
-        n_resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
+        config,
     )
     return bounds[overlap]

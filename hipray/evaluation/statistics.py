@@ -4,6 +4,7 @@ Shapes: n hips, B weightings. A weighting counts how often each hip is in a resa
 one give the metric itself.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -196,6 +197,22 @@ STATISTICS: Mapping[Metric, WeightedStatistic] = {
     Metric.BRIER: _brier,
     Metric.CALIBRATION_SLOPE: _calibration_slope,
 }
+
+NO_LIMITS = (-math.inf, math.inf)
+
+LIMITS: Mapping[str, tuple[float, float]] = {
+    metric: NO_LIMITS if metric is Metric.CALIBRATION_SLOPE else (0.0, 1.0) for metric in Metric
+}
+"""The least and largest value of each metric."""
+
+DENOMINATORS: Mapping[str, Callable[[Sample], BoolArray]] = {
+    Metric.SENSITIVITY: lambda sample: sample.labels,
+    Metric.SPECIFICITY: lambda sample: ~sample.labels,
+    Metric.ACCURACY: lambda sample: np.ones_like(sample.labels),
+    Metric.PPV: lambda sample: sample.positives,
+    Metric.NPV: lambda sample: ~sample.positives,
+}
+"""Of each metric that is a share of hips, the hips (n,) it is a share of."""
 
 
 def choose_statistics(metrics: tuple[Metric, ...]) -> dict[Metric, WeightedStatistic]:

@@ -65,7 +65,5 @@ def _bound_subgroup(rows: pd.DataFrame, config: EvaluationConfig) -> dict[Metric
     return bootstrap_patients(
         rows,
         choose_statistics(SUBGROUP_METRICS),
-        n_resamples=config.resamples,
-        seed=config.seed,
-        level=config.level,
+        config,
     )

@@ -40,16 +40,18 @@ class Worth:
         """Whether anything beats the baseline, in plain words."""
         untested = self.n_cells - self.n_tested
         rest = (
-            f" {untested} cells have fewer than {MIN_PER_CLASS} hips of a class and were not "
+            f" {untested} cells have fewer than {MIN_PER_CLASS} patients of a class and were not "
             "tested."
             if untested
             else ""
         )
         family = f"after correction for {self.n_tested} comparisons (family error {self.alpha:.0%})"
+        if not self.n_tested:
+            return "Nothing here is shown to beat the baseline." + rest
         if not self.n_beating:
             return (
-                f"Nothing here beats the baseline: {family}, none of {self.n_cells} cells has a "
-                "higher AUROC than age and sex and than a constant." + rest
+                f"Nothing here beats the baseline: {family}, none of {self.n_tested} tested cells "
+                "could be shown to have a higher AUROC than age and sex and than a constant." + rest
             )
         return (
             f"{self.n_beating} of {self.n_cells} cells beat the age-and-sex baseline by AUROC "

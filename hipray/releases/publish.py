@@ -15,6 +15,7 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
 from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
+from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.release import (
     choose_headline_threshold,
     evaluate_release,
@@ -48,6 +49,9 @@ def run_release(config: ReleaseRun) -> Release:
     store = open_store(config.workspace, config.storage)
     results = read_run(store, config.run)
     chosen = _choose_fits(config, results)
+    folds = results.config.experiment.split.folds
+    evaluation = widen_for_folds(config.evaluation, folds=folds, tested=len(set(config.folds)))
+    config = config.model_copy(update={"evaluation": evaluation})
     ledger = open_reader(store)
     manifest = read_manifest(store, results.config.manifest)
     source = read_source(manifest)

@@ -169,7 +169,7 @@ def acquire_when_silent(
 
 
 def hold(store: Store, key: str, *, ttl_s: float, owner_note: str, thing: str) -> Lease:
-    """Acquire as `acquire_when_silent` does; raise RunBusyError naming the live holder of `thing`."""
+    """Acquire as `acquire_when_silent` does; raise RunBusyError naming who holds `thing`."""
     lease = acquire_when_silent(store, key, ttl_s=ttl_s, owner_note=owner_note)
     if lease is None:
         raise RunBusyError(

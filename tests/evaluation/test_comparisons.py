@@ -9,7 +9,13 @@ import pytest
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.baselines import Baseline, evaluate_baselines
 from hipray.evaluation.comparisons import compare_cells
-from hipray.evaluation.intervals import Interval, build_interval, build_sample, draw_weights
+from hipray.evaluation.intervals import (
+    Interval,
+    build_interval,
+    build_sample,
+    draw_weights,
+    widen,
+)
 from hipray.evaluation.paired import Contestant, PairedAurocs
 from hipray.evaluation.results import read_predictions, summarise_cells
 from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
@@ -87,6 +93,49 @@ def test_random_models_are_seldom_called_better_than_a_random_one():
     assert np.mean(found) <= 0.12  # 5 % and three standard errors of 100 runs
 
 
+def train_on_noise(name: str, seed: int, n: int = 139, folds: int = 5) -> Contestant:
+    """Return the out-of-fold scores of ridge regressions on features that know nothing."""
+    random = np.random.default_rng(seed)
+    features, labels = random.normal(size=(n, 40)), NOISE_LABELS[:n]
+    scores = np.zeros(n)
+    for fold in range(folds):
+        test = np.arange(n) % folds == fold
+        x, y = features[~test], labels[~test] - labels[~test].mean()
+        scores[test] = features[test] @ np.linalg.solve(x.T @ x + 10 * np.eye(40), x.T @ y)
+    hips = pd.DataFrame(
+        {
+            "hip_id": [f"h{i:03d}" for i in range(n)],
+            "patient_id": [f"p{i:03d}" for i in range(n)],
+            "label": labels == 1,
+            "score": scores,
+            "positive": scores > 0,
+        }
+    )
+    return Contestant(name, hips)
+
+
+NOISE_LABELS = (np.random.default_rng(0).random(139) < 0.46).astype(float)
+
+
+def find_in_noise(seed: int, config: EvaluationConfig) -> bool:
+    """Return whether any of nine models trained on noise is called better than a constant."""
+    models = [train_on_noise(str(i), 9 * seed + i) for i in range(9)]
+    constant = Contestant("constant", models[0].hips.assign(score=0.5))
+    paired = PairedAurocs([*models, constant], config)
+    differences = [paired.compare(model, constant) for model in models]
+    drawn = np.stack([widen(d.value, d.drawn, config) for d in differences], axis=1)
+    p = adjust_step_down(np.array([d.value for d in differences]), drawn)
+    return bool(p.min() <= 0.05)
+
+
+def test_models_trained_on_noise_are_seldom_called_better_than_a_constant():
+    config = EvaluationConfig(resamples=200)
+    naive = config.model_copy(update={"fold_widening": 1.0})
+    found = {w: [find_in_noise(s, w) for s in range(60)] for w in (config, naive)}
+    assert np.mean(found[config]) <= 0.13  # 5 % and three standard errors of 60 runs
+    assert np.mean(found[naive]) > 0.13
+
+
 def test_true_signal_is_found_and_noise_beside_it_is_not():
     _, comparisons, worth = assess(build_manifest(80), [3.0] * 4 + [0.0] * 4)
     assert worth.verdict.startswith("4 of 8 cells beat the age-and-sex baseline")
@@ -118,7 +167,7 @@ def resample_gain(first: pd.DataFrame, second: pd.DataFrame, config: EvaluationC
     ]
     once = np.ones((1, len(hips[0])))
     value = float((auroc(samples[0], once) - auroc(samples[1], once))[0])
-    return build_interval(value, np.concatenate(drawn), config.level)
+    return build_interval(value, np.concatenate(drawn), config)
 
 
 def test_a_gain_is_the_paired_difference_of_the_bootstrap():
@@ -138,7 +187,7 @@ def test_a_gain_is_the_paired_difference_of_the_bootstrap():
 def test_cells_with_too_few_hips_of_a_class_are_not_tested():
     cells, comparisons, worth = assess(build_manifest(14), [3.0] * 8)
     assert worth.n_tested == 0
-    assert "8 cells have fewer than 10 hips of a class" in worth.verdict
+    assert "8 cells have fewer than 10 patients of a class" in worth.verdict
     assert all(gain.p is None for c in comparisons.values() for gain in c.over.values())
     assert len(cells) == 8
 

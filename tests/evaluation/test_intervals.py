@@ -9,10 +9,12 @@ from scipy.stats import norm
 from sklearn import metrics as reference
 
 from hipray import metrics
+from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import (
     bootstrap_patients,
     build_sample,
     exact_interval,
+    widen_for_folds,
 )
 from hipray.evaluation.statistics import (
     STATISTICS,
@@ -22,6 +24,11 @@ from hipray.evaluation.statistics import (
 )
 
 AUROC = choose_statistics((Metric.AUROC,))
+
+
+def alone(resamples: int, seed: int) -> EvaluationConfig:
+    """Intervals of scores that no network was trained for: nothing to widen them for."""
+    return EvaluationConfig(resamples=resamples, seed=seed, fold_widening=1)
 
 
 def make_hips(n: int, seed: int, gap: float = 1.0, hips_per_patient: int = 1) -> pd.DataFrame:
@@ -78,9 +85,9 @@ def test_weights_count_like_repeated_hips():
 def test_the_interval_does_not_depend_on_row_order_and_repeats_with_its_seed():
     hips = make_hips(60, seed=2, hips_per_patient=2)
     shuffled = hips.sample(frac=1, random_state=1)
-    first = bootstrap_patients(hips, AUROC, n_resamples=300, seed=7)[Metric.AUROC]
-    second = bootstrap_patients(shuffled, AUROC, n_resamples=300, seed=7)[Metric.AUROC]
-    other = bootstrap_patients(hips, AUROC, n_resamples=300, seed=8)[Metric.AUROC]
+    first = bootstrap_patients(hips, AUROC, alone(300, 7))[Metric.AUROC]
+    second = bootstrap_patients(shuffled, AUROC, alone(300, 7))[Metric.AUROC]
+    other = bootstrap_patients(hips, AUROC, alone(300, 8))[Metric.AUROC]
     assert (first.low, first.high) == pytest.approx((second.low, second.high))
     assert (first.low, first.high) != (other.low, other.high)
     assert first.low < first.value < first.high
@@ -92,24 +99,53 @@ def test_two_equal_hips_of_a_patient_do_not_narrow_the_interval():
     narrow = doubled.assign(patient_id=doubled["hip_id"])
     width = {}
     for name, hips in (("single", single), ("patients", doubled), ("hips", narrow)):
-        bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=0)[Metric.AUROC]
+        bounds = bootstrap_patients(hips, AUROC, alone(1000, 0))[Metric.AUROC]
         width[name] = bounds.high - bounds.low
     assert width["patients"] == pytest.approx(width["single"])
     assert width["hips"] < 0.8 * width["patients"]
 
 
-def test_resamples_of_one_class_are_counted_and_left_out():
+def test_resamples_of_one_class_are_counted_and_many_leave_no_interval():
     hips = make_hips(8, seed=0).assign(label=[1, 0, 0, 0, 0, 0, 0, 0])
-    bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=0)[Metric.AUROC]
+    bounds = bootstrap_patients(hips, AUROC, alone(1000, 0))[Metric.AUROC]
     # A patient is missing from a resample of 8 with probability (7/8)^8 = .34.
     assert 280 < bounds.n_undefined < 410
     assert bounds.n_resamples == 1000
-    assert math.isfinite(bounds.low)
+    assert math.isnan(bounds.low)
+    assert math.isfinite(bounds.value)
+
+
+def test_a_share_that_every_resample_finds_whole_has_the_exact_interval_of_its_patients():
+    hips = make_hips(40, seed=0, hips_per_patient=2).assign(positive=lambda h: h["label"] == 1)
+    found = bootstrap_patients(hips, choose_statistics((Metric.SENSITIVITY,)), alone(200, 0))
+    n = hips.loc[hips["label"] == 1, "patient_id"].nunique()
+    bounds = found[Metric.SENSITIVITY]
+    assert (bounds.low, bounds.high) == pytest.approx(exact_interval(n, n))
+    assert bounds.low < bounds.value == 1
+
+
+def test_perfect_ranking_by_chance_has_no_interval_of_no_width():
+    hips = make_hips(40, seed=0).assign(score=lambda h: h["label"] * 0.9)
+    assert math.isnan(bootstrap_patients(hips, AUROC, alone(200, 0))[Metric.AUROC].low)
+
+
+def test_folds_that_share_training_patients_widen_the_interval_and_never_past_its_limits():
+    hips = make_hips(60, seed=2)
+    narrow = bootstrap_patients(hips, AUROC, alone(300, 0))[Metric.AUROC]
+    config = widen_for_folds(EvaluationConfig(resamples=300), folds=5, tested=5)
+    wide = bootstrap_patients(hips, AUROC, config)[Metric.AUROC]
+    assert config.fold_widening == pytest.approx(1.5)
+    assert wide.value - wide.low == pytest.approx(1.5 * (narrow.value - narrow.low))
+    assert wide.high <= 1
+    assert widen_for_folds(EvaluationConfig(), folds=5, tested=1).fold_widening == pytest.approx(
+        math.sqrt(1.25)
+    )
+    assert widen_for_folds(alone(300, 0), folds=5, tested=5) == alone(300, 0)
 
 
 def test_one_class_alone_has_no_auroc_and_no_interval():
     hips = make_hips(10, seed=0).assign(label=1)
-    bounds = bootstrap_patients(hips, AUROC, n_resamples=100, seed=0)[Metric.AUROC]
+    bounds = bootstrap_patients(hips, AUROC, alone(100, 0))[Metric.AUROC]
     assert math.isnan(bounds.value)
     assert math.isnan(bounds.low)
     assert bounds.n_undefined == 100
@@ -144,7 +180,7 @@ def test_the_bootstrap_covers_the_true_auroc_at_the_papers_size():
                 "positive": False,
             }
         )
-        bounds = bootstrap_patients(hips, AUROC, n_resamples=1000, seed=trial)[Metric.AUROC]
+        bounds = bootstrap_patients(hips, AUROC, alone(1000, trial))[Metric.AUROC]
         covered += bounds.low <= truth <= bounds.high
     # 95 % within three binomial standard errors of 1.1 %, less the percentile interval's bias.
     assert 0.91 <= covered / trials <= 0.985
