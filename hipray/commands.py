@@ -137,10 +137,10 @@ def release(config: ReleaseRun) -> None:
         f"{len(published.segmenters)} segmenters, trained on {published.data_source} data, "
         f"digest {published.digest[:12]}. {RESEARCH_NOTICE}"
     )
-    if published.inverted:
+    if published.uninformed:
         tell(
-            f"{len(published.inverted)} of its {len(published.members)} members scored the "
-            "positive hips of inner validation lower than the others (calibration slope below 0): "
+            f"{len(published.uninformed)} of its {len(published.members)} members could not tell "
+            "the positive hips of inner validation from the others and answer their base rate: "
             "they have learned nothing yet; train longer, or leave them out"
         )
 

@@ -159,7 +159,8 @@ def fit_platt(labels: ArrayLike, scores: ArrayLike) -> PlattScaling:
 
     The targets are Platt's (N+ + 1)/(N+ + 2) and 1/(N- + 2), which keep the fit finite where the
     classes separate (Platt 1999; Newton as in Lin, Lin and Weng 2007). Equal scores carry no
-    order: slope 0 and the base rate.
+    order, and scores that order the hips the wrong way round none to be trusted: slope 0 and the
+    base rate, since a few hips by chance must not turn a network's answers round.
     """
     truth, values = _labelled(labels, scores)
     if not truth.size:
@@ -167,7 +168,10 @@ def fit_platt(labels: ArrayLike, scores: ArrayLike) -> PlattScaling:
     n_positive = int(truth.sum())
     high = (n_positive + 1) / (n_positive + 2)
     low = 1 / (truth.size - n_positive + 2)
-    slope, intercept = _fit_logistic(logit(values), np.where(truth, high, low))
+    targets = np.where(truth, high, low)
+    slope, intercept = _fit_logistic(logit(values), targets)
+    if slope <= 0:
+        return PlattScaling(0.0, float(logit(targets.mean())))
     return PlattScaling(slope, intercept)
 
 

@@ -63,6 +63,8 @@ class BundleDescription(Config):
     """Whether it learned from phantoms or from films of people."""
     leaks_allowed: bool = False
     """Whether the leakage guard was overridden."""
+    optimistic: str | None = None
+    """Why its scores are better than the truth, such as settings tuned on tested hips."""
     software: dict[str, str]
     """Versions that trained it."""
     onnx: OnnxNote = OnnxNote()

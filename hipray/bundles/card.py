@@ -18,6 +18,8 @@ def write_card(description: BundleDescription) -> str:
         if description.leaks_allowed
         else "The leakage guard found no patient or film on both sides of the split."
     )
+    if description.optimistic:
+        leaks += f" **Its test results are optimistic: {description.optimistic}**"
     return f"""# {description.name}
 
 **{description.research_notice}**
@@ -36,7 +38,7 @@ A {description.kind} of hip radiographs. {SOURCE_SENTENCE[description.data_sourc
 - Intended population: NOT PROVIDED
 - External validation: NOT PROVIDED
 - Ethics approval: NOT PROVIDED
-- Known limits: one film format each time; no fractures, implants or children were studied
+- Known limits: NOT PROVIDED
 """
 
 

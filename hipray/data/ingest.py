@@ -44,6 +44,7 @@ from hipray.data.manifest import (
     write_table,
 )
 from hipray.data.matching import RecordIndex
+from hipray.data.patients import MOST_NAMES, Link, join_patients
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
@@ -167,6 +168,7 @@ class _Rows:
         self._files: list[dict[str, Any]] = []
         self._tiles: list[Tile] = []
         self._seen: set[tuple[str, str]] = set()
+        self._links: set[Link] = set()
 
     def add(self, film: FilmFile) -> None:
         """Take one file as accepted hips or as a refusal."""
@@ -184,8 +186,31 @@ class _Rows:
         self._note(film, outcome=FileOutcome.ACCEPTED, hip_ids=[row["hip_id"] for row in rows])
         self._flow.accepted += 1
 
+    def _link(self, film: FilmFile, patient: str) -> None:
+        info = film.result.film_info
+        if info is not None and info.patient_key:
+            self._links.add((patient, self._pseudonyms.patient(info.patient_key)))
+
+    def _join(self) -> None:
+        """Let hips of one person have one patient, whichever of table and header named them."""
+        joined, placeholders = join_patients(self._links)
+        before = {row["patient_id"] for row in self._rows}
+        for row in self._rows:
+            row["patient_id"] = joined.get(row["patient_id"], row["patient_id"])
+        merged = len(before) - len({row["patient_id"] for row in self._rows})
+        if merged:
+            self._flow.problems.append(
+                f"{merged} patients share a DICOM PatientID with another and count as the same"
+            )
+        if placeholders:
+            self._flow.problems.append(
+                f"{placeholders} DICOM PatientIDs stand on films of more than {MOST_NAMES} "
+                "patients of the table: the table's names are used for these"
+            )
+
     def finish(self) -> None:
         """Write the manifest, the files table and the contact sheet; complete the counts."""
+        self._join()
         write_table(
             self._workspace, FILES_KEY, pa.Table.from_pylist(self._files, schema=FILES_SCHEMA)
         )
@@ -212,6 +237,7 @@ class _Rows:
         self._flow.annotations += bool(masks)
         self._seen.add((row["patient_id"], row["pixel_sha256"]))
         self._rows.append(row)
+        self._link(film, row["patient_id"])
         if len(self._tiles) < SHEET_TILES:
             caption = f"{row['hip_id'][:8]} {hip.side}"
             self._tiles.append(Tile(hip.pixels, masks, caption))

@@ -21,6 +21,8 @@ from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import youden_threshold
 from hipray.vocab import LabelType, Part, Region, Sex
 
+LEAST_KNOWN = 0.5
+"""Share of hips whose age or sex must be known for a baseline of age and sex."""
 OST_PER_UNIT = 0.2  # index = 0.2 (weight in kg - age in years), truncated (Koh et al. 2001)
 OST_CUTOFF = -1.0  # at or below it the risk is raised (Koh et al. 2001)
 OST_RANGE = 40.0  # the index lies within +-40 for any adult: scales it into [0, 1]
@@ -87,6 +89,8 @@ def _score_majority(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_age_and_sex(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    if not _knows_people(train):
+        return test.iloc[:0]
     if train["label"].nunique() < 2:
         return _score_majority(train, test)
     model = make_pipeline(StandardScaler(), LogisticRegression())
@@ -96,6 +100,14 @@ def _score_age_and_sex(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     return test.assign(
         score=model.predict_proba(_design(test, median_age))[:, 1],
         threshold=youden_threshold(train["label"], fitted),
+    )
+
+
+def _knows_people(hips: pd.DataFrame) -> bool:
+    """Whether age or sex is known of most hips and differs among them."""
+    sex = hips["sex"].where(hips["sex"] != Sex.UNKNOWN)
+    return any(
+        known.notna().mean() >= LEAST_KNOWN and known.nunique() > 1 for known in (hips["age"], sex)
     )
 
 

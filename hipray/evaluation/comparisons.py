@@ -22,8 +22,9 @@ from hipray.evaluation.statistics import Metric
 from hipray.vocab import Cell, LabelType, Region
 
 MUST_BEAT = (Baseline.AGE_SEX, Baseline.MAJORITY)
-"""What a cell must beat. Both, since fitted on labels without signal age and sex can fall below
-the constant .5; asking for both costs no further correction (Berger 1982)."""
+"""What a cell must beat, age and sex where they are known. Both, since fitted on labels without
+signal age and sex can fall below the constant .5; asking one cell for both costs no further
+correction (Berger 1982)."""
 
 Pair = tuple[Cell, Cell]
 KeyT = TypeVar("KeyT")
@@ -52,14 +53,23 @@ class Comparison:
         return self.behind_best is not None and not self._is_beyond(self.behind_best)
 
     @property
+    def knows_people(self) -> bool:
+        """Whether age and sex are known well enough to be a baseline."""
+        return Baseline.AGE_SEX in self.over
+
+    @property
     def tested(self) -> bool:
-        """Whether there are enough hips to hold this cell against what it must beat."""
-        return all(b in self.over and self.over[b].p is not None for b in MUST_BEAT)
+        """Whether there are enough patients to hold this cell against what it must beat."""
+        return bool(self._rivals) and all(gain.p is not None for gain in self._rivals)
 
     @property
     def beats_baseline(self) -> bool:
         """Whether it is better than age and sex, and than a constant, after correction."""
-        return all(b in self.over and self._is_beyond(self.over[b]) for b in MUST_BEAT)
+        return bool(self._rivals) and all(map(self._is_beyond, self._rivals))
+
+    @property
+    def _rivals(self) -> tuple[Gain, ...]:
+        return tuple(self.over[baseline] for baseline in MUST_BEAT if baseline in self.over)
 
     def _is_beyond(self, gain: Gain) -> bool:
         return gain.p is not None and gain.p <= self.alpha and gain.interval.value > 0

@@ -91,16 +91,16 @@ def list_banners(inputs: ReportInputs, source: DataSource) -> Iterator[str]:
     if leak.overridden:
         yield (
             f"The leakage guard was overridden: training and test share {_describe_leak(leak)} "
-            "images. The test results are too good by an unknown amount."
+            "of images. The test results are too good by an unknown amount."
         )
     elif not leak.clean:
-        yield f"The leakage guard found {_describe_leak(leak)} images between training and test."
+        yield f"The leakage guard found {_describe_leak(leak)} of images between training and test."
 
 
 def _describe_leak(leak: LeakCheck) -> str:
     return (
-        f"{leak.patients_shared} patients, {leak.duplicates} duplicate and "
-        f"{leak.near_duplicates} near-duplicate"
+        f"{leak.patients_shared} same-patient, {leak.duplicates} duplicate and "
+        f"{leak.near_duplicates} near-duplicate pairs"
     )
 
 
@@ -184,8 +184,8 @@ def _list_flow(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
         yield f"Dropped, {region.display_name}", _list_counts(reasons)
     yield (
         "Leak check",
-        f"{leak.patients_shared} patients, {leak.duplicates} duplicates, {leak.near_duplicates} "
-        "near-duplicates shared between training and test"
+        f"{leak.patients_shared} pairs of one patient, {leak.duplicates} duplicates, "
+        f"{leak.near_duplicates} near-duplicates on both sides of training and test"
         + ("; overridden" if leak.overridden else ""),
     )
 

@@ -41,7 +41,7 @@ class FlowCounts:
 class LeakCheck:
     """What the leakage guard found between training and test hips."""
 
-    patients_shared: int
+    patients_shared: int  # pairs of hips of one patient
     duplicates: int
     near_duplicates: int
     overridden: bool  # trained in spite of what was found

@@ -138,8 +138,8 @@ def _describe_reference(evidence: Evidence) -> str:
 def _describe_disjoint(inputs: ReportInputs) -> str:
     leak = inputs.leak
     return (
-        f"Shared between training and test: {leak.patients_shared} patients, {leak.duplicates} "
-        f"duplicate and {leak.near_duplicates} near-duplicate images"
+        f"On both sides of training and test: {leak.patients_shared} pairs of hips of one patient, "
+        f"{leak.duplicates} duplicate and {leak.near_duplicates} near-duplicate pairs"
         + ("; the leakage guard was overridden" if leak.overridden else "")
     )
 

@@ -32,6 +32,7 @@ class Worth:
     n_patients: int
     n_tested: int  # cells with enough hips for a test
     n_beating: int  # of these, better than age and sex and than a constant after correction
+    knows_people: bool  # age and sex are known well enough to be a baseline
     alpha: float  # family-wise error
     best: tuple[BestCell, ...]
 
@@ -46,16 +47,19 @@ class Worth:
             else ""
         )
         family = f"after correction for {self.n_tested} comparisons (family error {self.alpha:.0%})"
+        rivals = "age and sex and than a constant" if self.knows_people else "a constant"
+        if not self.knows_people:
+            rest += " Age and sex are not known well enough to be a baseline."
         if not self.n_tested:
             return "Nothing here is shown to beat the baseline." + rest
         if not self.n_beating:
             return (
                 f"Nothing here beats the baseline: {family}, none of {self.n_tested} tested cells "
-                "could be shown to have a higher AUROC than age and sex and than a constant." + rest
+                f"could be shown to have a higher AUROC than {rivals}." + rest
             )
         return (
-            f"{self.n_beating} of {self.n_cells} cells beat the age-and-sex baseline by AUROC "
-            f"{family}.{rest}"
+            f"{self.n_beating} of {self.n_cells} cells beat {rivals.replace(' and than', ' and')} "
+            f"by AUROC {family}.{rest}"
         )
 
 
@@ -76,6 +80,7 @@ def assess_worth(
         n_patients=0 if hips is None else hips["patient_id"].nunique(),
         n_tested=sum(comparisons[c.cell].tested for c in cells),
         n_beating=sum(comparisons[c.cell].beats_baseline for c in cells),
+        knows_people=all(comparisons[c.cell].knows_people for c in cells),
         alpha=1 - level,
         best=tuple(_name_best(c, cells, comparisons) for c in _find_best(cells, comparisons)),
     )

@@ -71,6 +71,7 @@ def run_release(config: ReleaseRun) -> Release:
         run=config.run,
         data_source=source,
         leaks_allowed=results.plan["leaks_allowed"],
+        optimistic=results.plan.get("optimistic"),
         preprocessing_version=PREPROCESSING_VERSION,
         preprocessing=read_preprocessing(store),
         working_px=results.config.experiment.data.working_px,
@@ -98,7 +99,7 @@ class _Publisher:
     ) -> None:
         self._store = store
         self._ledger = ledger
-        self._leaks_allowed: bool = results.plan["leaks_allowed"]
+        self._plan = results.plan
         self._source = source
 
     def model(self, done: DoneFit) -> dict[str, Any]:
@@ -115,7 +116,8 @@ class _Publisher:
             summary=done.summary,
             preprocessing_version=PREPROCESSING_VERSION,
             data_source=self._source,
-            leaks_allowed=self._leaks_allowed,
+            leaks_allowed=self._plan["leaks_allowed"],
+            optimistic=self._plan.get("optimistic"),
             software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
         )
         return publish_model(self._store, description, self._ledger.read_file(done, WEIGHTS_FILE))

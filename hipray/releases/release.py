@@ -68,6 +68,8 @@ class Release(Config):
     """Whether it learned from phantoms or from films of people."""
     leaks_allowed: bool
     """Whether the leakage guard was overridden when it was trained."""
+    optimistic: str | None = None
+    """Why its evaluation is better than the truth, such as settings tuned on tested hips."""
     preprocessing_version: str
     """Version of the decoding and framing."""
     preprocessing: Preprocessing = Preprocessing()
@@ -105,9 +107,9 @@ class Release(Config):
         return (*self.segmenters, *(member.bundle for member in self.members))
 
     @property
-    def inverted(self) -> tuple[Member, ...]:
-        """Members whose calibration turns their own order round: they had learned nothing."""
-        return tuple(member for member in self.members if member.platt_slope < 0)
+    def uninformed(self) -> tuple[Member, ...]:
+        """Members that learned nothing: calibrated, they answer the base rate of every hip."""
+        return tuple(member for member in self.members if member.platt_slope <= 0)
 
     @property
     def questions(self) -> tuple[Question, ...]:

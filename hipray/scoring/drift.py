@@ -1,14 +1,19 @@
 """How far an archive's scores are from those of the films a release was evaluated on.
 
 The population stability index compares shares per bin (Siddiqi, Credit Risk Scorecards, 2006):
-below 0.1 little has moved, above 0.25 much. The bins are the deciles of the release's own
-out-of-fold scores, which the release carries.
+below 0.1 little has moved, above 0.25 much. Of few hips the index is large by chance alone: it
+counts only beyond the 95 % quantile of an archive that has not moved, chi-squared with one degree
+less than there are bins, over the two numbers of hips (Yurdakul and Naranjo 2020). The bins are
+the deciles of the release's own out-of-fold scores, which the release carries.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from scipy.stats import chi2
 
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
@@ -37,11 +42,13 @@ class Drift:
     """Out-of-fold hips of the release."""
     scored: int
     """Hips of the archive."""
+    chance: float
+    """The index that only one in twenty archives exceeds which has not moved at all."""
 
     @property
     def level(self) -> DriftLevel:
         """The index in words."""
-        if self.index < MODERATE:
+        if self.index < max(MODERATE, self.chance):
             return DriftLevel.LITTLE
         return DriftLevel.MODERATE if self.index < LARGE else DriftLevel.LARGE
 
@@ -50,6 +57,7 @@ class Drift:
         return {
             "population_stability_index": self.index,
             "level": self.level.value,
+            "by_chance": self.chance,
             "reference_hips": self.reference,
             "scored_hips": self.scored,
         }
@@ -65,10 +73,17 @@ def measure_drift(release: Release, histograms: dict[str, Histogram]) -> list[Dr
             population_stability(reference["shares"], found.between(reference["edges"])),
             sizes[column],
             found.total,
+            _index_by_chance(len(reference["shares"]), sizes[column], found.total),
         )
         for column, found in histograms.items()
         if (reference := known.get(column)) is not None and found.total
     ]
+
+
+def _index_by_chance(bins: int, reference: int, scored: int) -> float:
+    if not reference:
+        return math.inf
+    return float(chi2.ppf(0.95, bins - 1) * (1 / reference + 1 / scored))
 
 
 def _references(release: Release) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from hipray.classification.odds import OddsScale
 from hipray.config.experiment import ClassifierSettings, ClassWeighting, MattingSettings
 from hipray.data.dataset import HipArrays
 from hipray.data.framing import Pixels
-from hipray.data.manifest import label_column
+from hipray.data.manifest import label_column, missing_column, score_column
 from hipray.metrics import accuracy, auroc, count_confusion
 from hipray.runtime.network import TorchNetwork
 from hipray.training.classifier import ClassifierTask
@@ -21,20 +21,22 @@ from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 
 def permute_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the manifest with every label column dealt anew among the hips that have it.
+    """Return the manifest with the DXA results dealt anew among all hips, each hip's as a whole.
 
-    Both hips of a patient keep being one patient; nothing in a film then tells its label.
+    Both hips of a patient keep being one patient; nothing in a film then tells its labels, nor the
+    T-scores that a headline is judged by.
     """
-    permuted = manifest.copy()
-    rng = np.random.default_rng(seed)
-    for kind in LabelType:
-        for region in Region:
-            column = label_column(kind, region)
-            known = np.flatnonzero(manifest[column].notna().to_numpy())
-            permuted.loc[manifest.index[known], column] = (
-                manifest[column].iloc[rng.permutation(known)].to_numpy()
-            )
-    return permuted
+    order = np.random.default_rng(seed).permutation(len(manifest))
+    columns = [c for region in Region for c in _dxa_columns(region) if c in manifest]
+    dealt = manifest[columns].iloc[order].set_axis(manifest.index)
+    return manifest.assign(**{column: dealt[column] for column in columns})
+
+
+def _dxa_columns(region: Region) -> list[str]:
+    return [
+        *(score_column(quantity, region) for quantity in ("bmd", "t", "z")),
+        *(column(kind, region) for kind in LabelType for column in (label_column, missing_column)),
+    ]
 
 
 def mean_intensity_auroc(

@@ -90,6 +90,13 @@ def prepare_search(store: Store, config: TuneRun) -> DataIdentity:
             f"a manifest at {store.uri_of(config.manifest)}", "none", "run `hipray ingest` first"
         )
     preparation = prepare(store, describe_as_grid(config))
+    origin = config.experiment.tuning
+    if origin and origin.split != preparation.data.split:
+        raise ConfigError(
+            "an experiment that was never tuned, or tuned on this split",
+            f"one tuned in '{origin.run}' on another, whose training hips are tested here",
+            "tune on that split again or leave out experiment.tuning and the tuned backbones",
+        )
     for backbone in config.backbones:
         search = read_search(store, config, backbone, inputs=preparation.inputs)
         for number, fold in enumerate(search.folds):

@@ -23,5 +23,11 @@ def test_an_overridden_leak_guard_is_said_in_bold(published):
     assert "overridden" not in write_card(published.description)
 
 
+def test_a_tuned_model_tested_on_hips_that_tuned_it_says_so(published):
+    tuned = published.description.model_copy(update={"optimistic": "fold 0 chose the settings."})
+    assert "optimistic: fold 0 chose the settings." in write_card(tuned)
+    assert "optimistic" not in write_card(published.description)
+
+
 def test_what_is_not_known_is_not_left_out(published):
-    assert write_card(published.description).count("NOT PROVIDED") == 3
+    assert write_card(published.description).count("NOT PROVIDED") == 4

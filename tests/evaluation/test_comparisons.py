@@ -138,7 +138,7 @@ def test_models_trained_on_noise_are_seldom_called_better_than_a_constant():
 
 def test_true_signal_is_found_and_noise_beside_it_is_not():
     _, comparisons, worth = assess(build_manifest(80), [3.0] * 4 + [0.0] * 4)
-    assert worth.verdict.startswith("4 of 8 cells beat the age-and-sex baseline")
+    assert worth.verdict.startswith("4 of 8 cells beat age and sex and a constant")
     assert [comparisons[cell].beats_baseline for cell in CELLS] == [True] * 4 + [False] * 4
 
 
@@ -270,3 +270,11 @@ def test_beating_takes_both_age_and_sex_and_a_constant():
     chance = replace(comparison.over[Baseline.MAJORITY], p=0.5)
     weak = replace(comparison, over={**comparison.over, Baseline.MAJORITY: chance})
     assert not weak.beats_baseline
+
+
+def test_where_age_and_sex_are_unknown_a_constant_is_what_must_be_beaten():
+    manifest = build_manifest(80).assign(age=np.nan, sex="unknown")
+    _, comparisons, worth = assess(manifest, [3.0] * 4 + [0.0] * 4)
+    assert Baseline.AGE_SEX not in comparisons[CELLS[0]].over
+    assert worth.verdict.startswith("4 of 8 cells beat a constant by AUROC")
+    assert "Age and sex are not known" in worth.verdict

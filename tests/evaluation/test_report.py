@@ -123,7 +123,7 @@ def test_flow_protocol_and_leak_check_are_shown(page):
     for text in ("unreadable: 3; implant: 1", "device reports no such region: 33"):
         assert text in page
     assert "patient-grouped 5-fold" in page
-    assert "0 patients, 0 duplicates, 0 near-duplicates" in page
+    assert "0 pairs of one patient, 0 duplicates, 0 near-duplicates" in page
     assert "overridden" not in page
 
 
@@ -131,7 +131,7 @@ def test_an_overridden_leak_check_is_a_banner(render):
     leak = LeakCheck(patients_shared=5, duplicates=1, near_duplicates=2, overridden=True)
     page = render(leak=leak)["index.html"]
     assert '<p class="banner">The leakage guard was overridden' in page
-    assert "share 5 patients" in page
+    assert "share 5 same-patient, 1 duplicate and 2 near-duplicate pairs" in page
 
 
 def test_files_that_nobody_accounts_for_are_shown(render):
@@ -264,7 +264,7 @@ def test_an_roc_curve_runs_from_corner_to_corner_and_its_area_is_the_auroc():
 def test_the_report_says_first_what_the_results_are_worth(report, page):
     first = page.split("<h2 id=")[1]
     assert first.startswith('"worth">What these results are worth')
-    assert "beat the age-and-sex baseline by AUROC" in first
+    assert "beat age and sex and a constant by AUROC" in first
     assert "66 hips of 60 patients" in first
     assert "7 of 72 cells, 70 fits" in first
     assert report["report.md"].decode().index("What these results are worth") < 600

@@ -94,10 +94,10 @@ def test_a_release_of_films_of_people_needs_no_permission():
     check_servable(real, allow_phantom=False)
 
 
-def test_members_that_a_calibration_turns_round_are_named():
-    turned = MEMBER.model_copy(update={"platt_slope": -0.5})
-    assert RELEASE.inverted == ()
-    assert RELEASE.model_copy(update={"members": (MEMBER, turned)}).inverted == (turned,)
+def test_members_that_learned_nothing_are_named():
+    turned = MEMBER.model_copy(update={"platt_slope": 0.0})
+    assert RELEASE.uninformed == ()
+    assert RELEASE.model_copy(update={"members": (MEMBER, turned)}).uninformed == (turned,)
 
 
 def test_a_field_that_is_added_with_a_default_renames_no_release():

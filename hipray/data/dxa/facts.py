@@ -1,6 +1,7 @@
 """The person and examination that a row states: ids, sex, age, size, device, date."""
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ Facts = dict[str, Any]
 
 _IDS = frozenset({Field.IMAGE, Field.PATIENT, Field.ANY_ID})
 """Cells that problems never quote."""
+
+_WHOLE_AS_FRACTION = re.compile(r"^(\d+)\.0+$")
 
 MAX_TEXT = 512  # characters of an id or path; longer is a broken quotation
 
@@ -90,6 +93,8 @@ class FactReader:
                 return parse_date(text, self._day_first)
             case Field.AGE | Field.WEIGHT | Field.HEIGHT:
                 return _SIZES[column.field](text, column.unit, self._comma)
+            case Field.PATIENT:
+                return _parse_id(text)
         return _parse_text(text)
 
 
@@ -104,6 +109,12 @@ def _parse_text(text: str) -> str | None:
     if len(text) > MAX_TEXT or "\n" in text:
         raise ValueError(f"one line of at most {MAX_TEXT} characters")
     return None if is_missing(text) else normalise_text(text)
+
+
+def _parse_id(text: str) -> str | None:
+    """A column of whole numbers with a gap is written as fractions by many programs: 17.0 is 17."""
+    found = _parse_text(text)
+    return found if found is None else _WHOLE_AS_FRACTION.sub(r"\1", found)
 
 
 def _sex_from_flag(flag: bool | None, yes: Sex, no: Sex) -> Sex | None:
