@@ -7,6 +7,8 @@ Sources: DICOM PS3.16 TID 1500 (measurement report), PS3.3 A.51 (segmentation).
 
 import io
 import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -19,7 +21,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
@@ -39,6 +41,8 @@ REPORT_SERIES, SEGMENTATION_SERIES = 9001, 9002
 LATERALITY = {Side.LEFT: ("7771000", "Left"), Side.RIGHT: ("24028007", "Right")}
 """SNOMED CT codes of the sides."""
 
+UTF_8 = "ISO_IR 192"
+
 FLAT_MM = 0.0
 """Thickness of a projection: it has none, and a segmentation must state one."""
 
@@ -47,11 +51,22 @@ MEANINGS = {
     LabelType.BMD: "Probability of being abnormal by bone mineral density",
 }
 
-STUDY_DEFAULTS = {
-    "PatientName": "", "PatientID": "", "PatientBirthDate": "", "PatientSex": "", "StudyDate": "",
-    "StudyTime": "", "StudyID": "", "AccessionNumber": "", "ReferringPhysicianName": "",
-}  # fmt: skip
-"""Attributes that every object of a study has, known or not (type 2)."""
+HEADER_BYTES = 256 * 1024
+"""Longest header that is read again here, where no process of its own bounds the time it takes."""
+
+TEXTS = ("PatientName", "PatientID", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+"""Attributes that every object of a study has, known or not (type 2), free in form."""
+
+FORMS = {
+    "PatientSex": re.compile(r"[MFO]"),
+    "PatientBirthDate": re.compile(r"\d{8}"),
+    "StudyDate": re.compile(r"\d{8}"),
+    "StudyTime": re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"),
+}
+"""Those with a form (PS3.5 6.2): another value is left empty, as it is where it is not known."""
+
+ORIGIN = ("SOPClassUID", "Modality", "Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing")
+"""What an object that refers to the film takes from it."""
 
 
 def can_write() -> bool:
@@ -60,24 +75,50 @@ def can_write() -> bool:
 
 
 def read_header(film: bytes) -> Dataset | None:
-    """Return what a DICOM film says of its study; None for another kind of file or one without id.
+    """Return what a DICOM film says of its study, with only valid values and in UTF-8.
 
-    Give it only what the isolated reader has read: this parses in the own process.
+    None for another kind of file, one without an id of its own, and one with a header longer than
+    HEADER_BYTES. Give it only what the isolated reader has read: this parses in the own process.
     """
     _keep_values_out_of_logs()
+    stream = io.BytesIO(film[:HEADER_BYTES])
     try:
-        header = pydicom.dcmread(io.BytesIO(film), stop_before_pixels=True)
-    except InvalidDicomError:
+        found = pydicom.dcmread(stream, stop_before_pixels=True)
+    except (InvalidDicomError, EOFError):
         return None
-    if "SOPInstanceUID" not in header:
-        return None  # nothing could refer to it
-    for name, unknown in STUDY_DEFAULTS.items():
-        if name not in header:
-            setattr(header, name, unknown)
+    own = _read_uid(found, "SOPInstanceUID")
+    if own is None or stream.tell() >= HEADER_BYTES:
+        return None  # nothing could refer to it, or to what the rest of it says
+    header = Dataset()
+    header.SpecificCharacterSet = UTF_8
+    for name in (*TEXTS, *FORMS):
+        setattr(header, name, _read_text(found, name))
+    for name in ORIGIN:
+        if found.get(name) not in (None, ""):
+            setattr(header, name, found[name].value)
+    header.SOPInstanceUID = own
     for name in ("StudyInstanceUID", "SeriesInstanceUID"):
-        if name not in header:
-            setattr(header, name, generate_uid(entropy_srcs=[header.SOPInstanceUID, name]))
+        made = generate_uid(entropy_srcs=[own, name])
+        setattr(header, name, _read_uid(found, name) or made)
     return header
+
+
+def _read_uid(found: Dataset, name: str) -> UID | None:
+    value = found.get(name)
+    uid = UID(str(value[0] if isinstance(value, MultiValue) else value or ""))
+    return uid if uid.is_valid else None
+
+
+def _read_text(found: Dataset, name: str) -> str:
+    """The first value of an attribute as text; empty where it has not the form it must have."""
+    try:
+        value = found.get(name)
+    except LookupError:  # a character set that nobody knows
+        return ""
+    first = value[0] if isinstance(value, MultiValue) and value else value
+    text = "" if first is None or isinstance(first, MultiValue) else str(first).strip()
+    form = FORMS.get(name)
+    return text if form is None or form.fullmatch(text) else ""
 
 
 @cache
@@ -164,10 +205,9 @@ def write_segmentation(
     """
     import highdicom as hd
 
-    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
-    if not isinstance(spacing, MultiValue) or len(spacing) != 2:
+    spacing = _read_spacing(header)
+    if spacing is None:
         return None
-
     planes = np.stack([*_lift_planes(result, masks, working_px)], axis=-1)
     if planes.shape[:2] != (header.Rows, header.Columns):
         return None
@@ -183,7 +223,7 @@ def write_segmentation(
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
         pixel_measures=hd.PixelMeasuresSequence(
-            pixel_spacing=[float(mm) for mm in spacing],
+            pixel_spacing=spacing,
             slice_thickness=FLAT_MM,
         ),
         series_number=SEGMENTATION_SERIES,
@@ -193,6 +233,21 @@ def write_segmentation(
         **_made_by(),
     )
     return _save(segmentation)
+
+
+def _read_spacing(header: Dataset) -> list[float] | None:
+    """The size of a pixel in mm, rows first; None where it is not stated as two such sizes."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        stated = header.get(name)
+        if not isinstance(stated, MultiValue) or len(stated) != 2:
+            continue
+        try:
+            spacing = [float(mm) for mm in stated]
+        except ValueError:
+            continue
+        if all(0 < mm < math.inf for mm in spacing):
+            return spacing
+    return None
 
 
 def _lift_planes(

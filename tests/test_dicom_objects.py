@@ -79,3 +79,40 @@ def test_odd_values_of_a_header_are_quoted_in_no_log(caplog, recwarn):
     header.PatientBirthDate = "born in May"
     told = [str(warning.message) for warning in recwarn] + caplog.messages
     assert not [text for text in told if "born" in text]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"SpecificCharacterSet": ["", "ISO 2022 IR 87"]},
+        {"SpecificCharacterSet": "NO_SUCH"},
+        {"PatientSex": "female"},
+        {"StudyDate": "2020-05-12", "StudyTime": "noon", "PatientBirthDate": "born in May"},
+        {"PatientName": ["Doe^Jane", "Roe^Jane"], "StudyInstanceUID": ["1.2.3", "1.2.4"]},
+        {"StudyInstanceUID": ""},
+        {"PixelSpacing": []},
+        {"FrameOfReferenceUID": "1.2.3", "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+    ],
+)
+def test_an_odd_header_still_gets_its_report_and_only_valid_values(
+    pipeline: Pipeline, odd: dict[str, object]
+) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(next(iter(draw_phantoms(1, seed=11).values()))))
+    for name, value in odd.items():
+        setattr(dataset, name, value)
+    film = save_dicom(dataset)
+    header = read_header(film)
+    assert header is not None
+    (answer,), _ = pipeline.answer_with_masks([read_hips(film, name="film")])
+    written = write_report(header, answer)
+    assert written is not None
+    report = pydicom.dcmread(io.BytesIO(written))
+    assert report.SpecificCharacterSet == "ISO_IR 192"
+    assert report.StudyInstanceUID.is_valid
+    assert report.PatientSex in ("F", "M", "O", "")
+
+
+def test_a_header_too_long_to_be_read_in_this_process_gets_no_objects() -> None:
+    film = build_dicom()
+    film.ImageComments = "x" * 300_000
+    assert read_header(save_dicom(film)) is None

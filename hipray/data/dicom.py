@@ -58,6 +58,9 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_
 IDENTIFYING = ("PixelData", "SOPClassUID", "Modality", "DirectoryRecordSequence")
 """One of these is in every DICOM object; pydicom answers with none where a file breaks off."""
 MAX_GREY_BITS = 16
+OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
+MOST_BEYOND = 0.1
+"""Share of pixels that overlays of which nothing is said may take; more are lying bits."""
 JPEG_MARKERS_WITH_SIZE = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Start-of-frame markers of JPEG (ITU-T T.81 table B.1) and JPEG-LS (T.87: 0xFFF7)."""
 
@@ -251,21 +254,41 @@ def _build_film(
 
 
 def _decode(dataset: Dataset) -> NDArray[Any]:
+    if read_integer(dataset, "PixelRepresentation", default=0) == 0:
+        dataset.pixel_array_options(correct_unused_bits=False)  # it would wrap what is beyond
     stored = np.asarray(dataset.pixel_array)
     if stored.ndim == 3:
         return np.asarray(stored.mean(axis=2, dtype=np.float32))
     if stored.ndim != 2:
         evidence = f"{stored.ndim} dimensions"
         raise refuse(RefusalCode.UNREADABLE, detector="pixel_data", evidence=evidence)
-    return _mask_unused_bits(stored, read_integer(dataset, "BitsStored"))
+    return _read_bits(stored, dataset)
 
 
-def _mask_unused_bits(stored: NDArray[Any], bits: int) -> NDArray[Any]:
-    # Old files keep overlay planes in the bits above BitsStored (retired PS3.3 C.9.2).
+def _read_bits(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+    """Return grey values of BitsStored bits; refuse pixels that this many bits cannot hold.
+
+    Old files keep overlay planes in the bits above them (retired PS3.3 C.9.2), and some hold the
+    grey values in the upper bits of each word, which HighBit then says (PS3.5 8.1.1).
+    """
+    bits = read_integer(dataset, "BitsStored")
     if not np.issubdtype(stored.dtype, np.unsignedinteger) or not 0 < bits < MAX_GREY_BITS:
         return stored
     highest = (1 << bits) - 1
-    return np.asarray(stored & highest) if int(np.max(stored)) > highest else stored
+    if int(np.max(stored)) <= highest:
+        return stored
+    unused = read_integer(dataset, "HighBit", default=bits - 1) + 1 - bits
+    aligned = stored >> unused if 0 < unused <= MAX_GREY_BITS - bits else stored
+    beyond = float(np.mean(aligned > highest))
+    if beyond > MOST_BEYOND and not _has_overlay_bits(dataset):
+        evidence = f"{beyond:.0%} of the pixels are above what {bits} bits hold"
+        raise refuse(RefusalCode.UNREADABLE, detector="bits_stored", evidence=evidence)
+    return np.asarray(aligned & highest)
+
+
+def _has_overlay_bits(dataset: Dataset) -> bool:
+    positions = (dataset.get((group, 0x0102)) for group in OVERLAY_GROUPS)
+    return any(position is not None and position.value for position in positions)
 
 
 def _find_padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_] | None:

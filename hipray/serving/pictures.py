@@ -1,7 +1,9 @@
 """What a caller may ask for beside the numbers, as base64 (RFC 4648): contours and heat as PNG, and
 DICOM objects."""
 
+import logging
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 from hipray.answers import StudyAnswer
@@ -14,6 +16,8 @@ from hipray.serving.messages import Extras, ScoredFilm
 from hipray.vocab import LabelType, Region
 
 METHOD = "grad-cam"
+
+logger = logging.getLogger(__name__)
 
 
 def add_pictures(
@@ -43,15 +47,29 @@ def add_objects(
     scored: ScoredFilm | None,
     working_px: int,
 ) -> None:
-    """Add the answer as DICOM objects; null where the film is no DICOM or has no numbers."""
+    """Add the answer as DICOM objects; null where the film is no DICOM or has no numbers.
+
+    A header that no object can be made from costs the object and never the answer.
+    """
     header = read_header(film) if scored is not None else None
     packed = scored.segmentation if scored is not None else None
     report = segmentation = None
     if header is not None:
-        report = write_report(header, study)
+        report = _or_nothing(lambda: write_report(header, study))
         if packed is not None:
-            segmentation = write_segmentation(header, result, packed.unpack().masks, working_px)
+            masks = packed.unpack().masks
+            segmentation = _or_nothing(
+                lambda: write_segmentation(header, result, masks, working_px)
+            )
     answer["dicom_sr"], answer["dicom_seg"] = _encode(report), _encode(segmentation)
+
+
+def _or_nothing(write: Callable[[], bytes | None]) -> bytes | None:
+    try:
+        return write()
+    except Exception as error:  # its words may quote the header: only its kind is told
+        logger.warning("a DICOM object was not made: %s", type(error).__name__)
+        return None
 
 
 def _explain(explanations: Explanations, hip: int, region: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """One request after its reading: fetch, decode, model stages, answer. Knows nothing of HTTP."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hipray.answers import answer_as_dict, build_answer
@@ -20,6 +21,9 @@ from hipray.serving.messages import NUMBERS_ONLY, Extras
 from hipray.serving.pictures import add_objects, add_pictures
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
+
+DRAWERS = 2
+"""Answers that get pictures or DICOM objects at a time: they take a core and much memory."""
 
 WARM_UP_S = 600.0
 """Seconds that the first pass may take; it waits for stages that still load."""
@@ -58,6 +62,7 @@ class ScoringService:
         self._source = source
         self._readers = readers
         self._fetchers = ThreadPoolExecutor(limits.fetches, thread_name_prefix="hipray-fetch")
+        self._drawers = ThreadPoolExecutor(DRAWERS, thread_name_prefix="hipray-draw")
         self._warm = False
 
     async def warm_up(self) -> None:
@@ -147,19 +152,23 @@ class ScoringService:
         answer = answer_as_dict(built)
         if extras != NUMBERS_ONLY:
             with clock.measure(Step.DRAW):
-                await asyncio.to_thread(
-                    add_pictures, answer, extras,
-                    result=result, film=scored, working_px=self.release.working_px,
+                working_px = self.release.working_px
+                await self._draw(
+                    partial(add_pictures, answer, extras, result=result, film=scored,
+                            working_px=working_px)
                 )  # fmt: skip
                 if extras.dicom:
-                    await asyncio.to_thread(
-                        add_objects, answer, film=film.data, study=built,
-                        result=result, scored=scored, working_px=self.release.working_px,
+                    await self._draw(
+                        partial(add_objects, answer, film=film.data, study=built, result=result,
+                                scored=scored, working_px=working_px)
                     )  # fmt: skip
         return answer
 
     def _time_left(self, clock: StepClock) -> float:
         return self.limits.timeout_s - clock.elapsed_s()
+
+    async def _draw(self, add: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._drawers, add)
 
     async def _fetch(self, uri: str, budget: ByteBudget | None) -> bytes:
         loop = asyncio.get_running_loop()
@@ -172,4 +181,5 @@ class ScoringService:
     def close(self) -> None:
         """End the decoder processes and the fetching threads."""
         self._readers.close()
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._fetchers, self._drawers):
+            pool.shutdown(wait=False, cancel_futures=True)

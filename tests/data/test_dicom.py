@@ -150,9 +150,26 @@ def test_padding_is_marked_and_does_not_move_the_normalisation() -> None:
     assert abs(difference).max() <= 12  # 84 % of the pixels give nearly the same percentiles
 
 
-def test_bits_above_bits_stored_are_ignored() -> None:
-    overlay = STORED | (1 << 15) * (np.indices(STORED.shape)[0] > 128).astype(np.uint16)
-    assert np.array_equal(read(encode_dicom(overlay)).pixels, STORED)
+def test_an_overlay_in_the_bits_above_is_ignored_where_it_is_declared_or_small() -> None:
+    rows = np.indices(STORED.shape)[0]
+    dataset = build_dicom(STORED | (1 << 15) * (rows > 128).astype(np.uint16))
+    dataset.add_new(0x60000102, "US", 15)  # overlay bit position
+    declared = save_dicom(dataset)
+    small = encode_dicom(STORED | (1 << 15) * (rows < 10).astype(np.uint16))
+    for film in (declared, small):
+        assert np.array_equal(read(film).pixels, STORED)
+
+
+def test_grey_values_in_the_upper_bits_are_read_from_there() -> None:
+    bits = build_dicom(STORED).BitsStored
+    film = encode_dicom(STORED << (16 - bits), HighBit=15)
+    assert np.array_equal(read(film).pixels, STORED)
+
+
+def test_pixels_that_bits_stored_cannot_hold_are_refused_and_never_wrapped() -> None:
+    bits = build_dicom(STORED).BitsStored
+    refusal = refusal_of(encode_dicom(STORED, BitsStored=bits - 2, HighBit=bits - 3))
+    assert (refusal.code, refusal.detector) == (RefusalCode.UNREADABLE, "bits_stored")
 
 
 @pytest.mark.parametrize(
