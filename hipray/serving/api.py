@@ -19,6 +19,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
@@ -84,6 +85,8 @@ class Endpoint:
         for result in answer["results"]:
             if "answer" in result:
                 self._note(line, result["answer"])
+            else:
+                line.note_problem(result["problem"])
         return JSONResponse(answer)
 
     def _note(self, line: AuditLine, answer: dict[str, Any]) -> None:
@@ -138,6 +141,7 @@ def build_api(
         description=RESEARCH_NOTICE,
         docs_url=None,  # the page would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would send the film again, and by this port's scheme
         lifespan=warm_and_close,
     )
     page = build_page()
@@ -149,9 +153,13 @@ def build_api(
             methods=[described.method],
             operation_id=described.name,
             openapi_extra=described.document(guarded=check_token.is_set),
+            response_class=PlainTextResponse if described.answer is None else JSONResponse,
             dependencies=[Depends(require_token)] if described.guarded else [],
         )
     api.add_api_route("/", endpoint.page, methods=["GET"], include_in_schema=False)
+    for route in [*api.routes]:
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            route.methods.add("HEAD")  # as GET without a body (RFC 9110 9.1); not in the document
     api.add_exception_handler(HTTPException, _answer_unrouted)
     api.add_middleware(AnswerGuard, release_digest=service.release.digest)
     describe_api(api, guarded=check_token.is_set)

@@ -22,6 +22,13 @@ class Outcome(StrEnum):
     PROBLEM = "problem"  # no answer
 
 
+def outcome_of(answer: dict[str, Any]) -> Outcome:
+    """Return whether a film's answer has numbers: a film of refused hips alone is refused."""
+    hips = answer["hips"]
+    refused = answer["refusal"] is not None or all(hip["refusal"] is not None for hip in hips)
+    return Outcome.REFUSED if refused else Outcome.ACCEPTED
+
+
 @dataclass
 class AuditLine:
     """What is told of one request; filled in on its way through the service."""
@@ -36,8 +43,10 @@ class AuditLine:
     """Reason codes of refused films and hips."""
     problem: str | None = None
     """Reason code where there is no answer."""
+    problems: list[str] = field(default_factory=list)
+    """Reason codes of a batch's films that have no answer."""
     films: int = 0
-    """Films that the answer is about."""
+    """Films that were asked about and have an answer, a refusal or a problem."""
     milliseconds: float = 0.0
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -48,6 +57,11 @@ class AuditLine:
         hips = answer["hips"]
         refusals = [part["refusal"] for part in (answer, *hips) if part["refusal"] is not None]
         self.codes += [str(refusal["code"]) for refusal in refusals]
+        self.films += 1
+
+    def note_problem(self, problem: dict[str, Any]) -> None:
+        """Take that one film of a batch has no answer."""
+        self.problems.append(str(problem["code"]))
         self.films += 1
 
     def write(self) -> None:

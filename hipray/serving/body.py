@@ -206,7 +206,7 @@ async def _parse_form(headers: Headers, body: AsyncGenerator[bytes, None]) -> Fo
         return await _MemoryParser(
             headers, body, max_files=1, max_fields=len(Stated.model_fields)
         ).parse()
-    except MultiPartException:
+    except (MultiPartException, ValueError, LookupError):  # the latter: its charset
         raise reject(
             HTTPStatus.BAD_REQUEST, f"the form is malformed; send one file in '{FILE_FIELD}'"
         ) from None

@@ -8,7 +8,7 @@ import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from hipray.serving.audit import AuditLine
+from hipray.serving.audit import AuditLine, outcome_of
 from hipray.serving.problems import ProblemCode, ProblemError, come_later
 
 SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
@@ -34,7 +34,12 @@ class RequestMetrics:
             "hipray_request_seconds", "Seconds of requests.", SECONDS, ("release", "route")
         )
         self._problems = Counter(
-            "hipray_problems", "Requests without an answer by reason.", ("release", "code")
+            "hipray_problems",
+            "Requests, and films of a batch, without an answer by reason.",
+            ("release", "code"),
+        )
+        self._films = Counter(
+            "hipray_films", "Films that were answered, by outcome.", ("release", "outcome")
         )
         self._refusals = Counter(
             "hipray_refusals", "Refused films and hips by reason.", ("release", "code")
@@ -61,12 +66,15 @@ class RequestMetrics:
         self._seconds.observe(line.milliseconds / 1000, route)
         if line.problem:
             self._problems.inc(1, {**release, "code": line.problem})
+        for code in line.problems:
+            self._problems.inc(1, {**release, "code": code})
         for code in line.codes:
             self._refusals.inc(1, {**release, "code": code})
 
     def observe_answer(self, answer: dict[str, Any]) -> None:
         """Count what one film's answer says."""
         release = {"release": answer["release_digest"][:12]}
+        self._films.inc(1, {**release, "outcome": outcome_of(answer).value})
         for step, milliseconds in answer["timings_ms"].items():
             self._steps.observe(milliseconds / 1000, {**release, "step": step})
         for hip in answer["hips"]:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id
+from hipray.serving.interface import OPERATIONS
 from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
 
 LOST = come_later("the replica at work on this request was lost", ProblemCode.REPLICA_LOST)
@@ -21,6 +22,9 @@ REFUSALS: dict[int, Problem] = {
     HTTPStatus.REQUEST_TIMEOUT: TOO_SLOW,
 }
 """What the proxy refuses by itself, in plain text."""
+
+STARTING = come_later("the service is starting")
+"""What it means where the proxy knows no route to a path that the ingress has."""
 
 
 def list_middlewares() -> list[Middleware]:
@@ -42,7 +46,7 @@ class ProxyGuard:
         headers = MutableHeaders(scope=scope)
         request_id = choose_request_id(headers.get(ID_HEADER))
         headers[ID_HEADER] = request_id  # Serve writes it to its own log
-        watched = _WatchedSend(send)
+        watched = _WatchedSend(send, routed=scope["path"] in OPERATIONS)
         await self._app(scope, receive, watched)
         problem = watched.refused or (None if watched.started else LOST)
         if problem is not None:
@@ -54,8 +58,9 @@ class ProxyGuard:
 class _WatchedSend:
     """Hands on an answer, and keeps one back that the proxy refuses with."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, routed: bool) -> None:
         self._send = send
+        self._routed = routed
         self.started = False
         self.refused: Problem | None = None
 
@@ -64,6 +69,10 @@ class _WatchedSend:
             self.started = True
             kind = Headers(raw=message.get("headers", [])).get("content-type", "")
             if kind.startswith("text/plain"):
-                self.refused = REFUSALS.get(message["status"])
+                self.refused = self._explain(message["status"])
         if self.refused is None:
             await self._send(message)
+
+    def _explain(self, status: int) -> Problem | None:
+        starting = self._routed and status == HTTPStatus.NOT_FOUND
+        return STARTING if starting else REFUSALS.get(status)

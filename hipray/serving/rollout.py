@@ -8,14 +8,16 @@ begun, and only then the old stages end. Whatever fails before leaves the old re
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from hipray.config.jobs import ServeRun
-from hipray.errors import HiprayError
+from hipray.errors import HiprayError, RunBusyError
 from hipray.releases.release import Release
 from hipray.serving.app import (
     APPLICATION,
@@ -29,6 +31,8 @@ from hipray.serving.app import (
 from hipray.serving.ingress import DoorPlan
 
 POLL_S = 0.2
+
+LOCK = "hipray-rollout"
 
 ASK_S = 30.0
 """Seconds that the running ingress may take to say what it serves."""
@@ -104,6 +108,29 @@ def end_stages(*, but: str | None = None) -> None:
     for name in [*serve.status().applications]:
         if name.startswith(STAGES_PREFIX) and name != but:
             serve.delete(name)
+
+
+@contextmanager
+def hold_rollout() -> Iterator[None]:
+    """Let one process at a time roll out on this Ray; raises RunBusyError where another does.
+
+    The lock is a named actor: it ends with the process that made it, however that ends.
+    """
+    try:
+        lock = ray.remote(_Lock).options(name=LOCK, namespace=LOCK, num_cpus=0).remote()
+    except ValueError:
+        raise RunBusyError(
+            "an endpoint that nobody is rolling out", "another rollout at work", "wait for it"
+        ) from None
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            ray.kill(lock)
+
+
+class _Lock:
+    """Holds a name."""
 
 
 class _NotRunningError(Exception):

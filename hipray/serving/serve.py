@@ -22,7 +22,14 @@ from hipray.releases.release import Release
 from hipray.serving.access import check_exposure
 from hipray.serving.app import APPLICATION, read_servable
 from hipray.serving.ingress import DoorPlan
-from hipray.serving.rollout import QUIET, ServingError, deploy, end_stages, read_running
+from hipray.serving.rollout import (
+    QUIET,
+    ServingError,
+    deploy,
+    end_stages,
+    hold_rollout,
+    read_running,
+)
 from hipray.serving.running import ENVIRONMENT, RunningEndpoint, forget_endpoint, note_endpoint
 from hipray.storage import Store, open_store
 
@@ -86,7 +93,8 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
 
     Where an endpoint answers already, the release takes its place and the call returns; else it
     blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
-    would be open to other machines or not servable, BundleError, ServingError and RolloutError.
+    would be open to other machines or not servable, RunBusyError where another rolls out,
+    BundleError, ServingError and RolloutError.
     """
     release = read_servable(config)
     store = open_store(config.workspace, config.storage)
@@ -95,19 +103,20 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     connect(min_cpus=_count_cpus(config))
-    before = read_running()
-    if before is not None:
-        return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
-    config = choose_address(config)
-    url, port = _url_of(config.host, config.port), config.port
-    endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
-    try:
-        _start_serve(config)
-        deploy(config, release)
-        _wait_until_ready(endpoint)
-    except BaseException:
-        endpoint.shutdown()
-        raise
+    with hold_rollout():
+        before = read_running()
+        if before is not None:
+            return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
+        config = choose_address(config)
+        url, port = _url_of(config.host, config.port), config.port
+        endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
+        try:
+            _start_serve(config)
+            deploy(config, release)
+            _wait_until_ready(endpoint)
+        except BaseException:
+            endpoint.shutdown()
+            raise
     if owns_ray:
         address = ray.get_runtime_context().gcs_address
         note_endpoint(store, RunningEndpoint(url=url, ray_address=address), port)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +19,17 @@ from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
 from hipray.serving.guard import explain_and_log
 from hipray.serving.messages import NUMBERS_ONLY, Extras
+from hipray.serving.pacs import SCHEME
 from hipray.serving.pictures import add_objects, add_pictures
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
+
+ARCHIVE_FETCHES = 4
+"""Films that are read from picture archives at a time; one that hangs keeps nobody from S3."""
+
+EXPLAINED = 2
+"""Films whose heat maps are drawn at a time: they share replicas with the films that wait for
+numbers alone."""
 
 DRAWERS = 2
 """Answers that get pictures or DICOM objects at a time: they take a core and much memory."""
@@ -35,7 +44,8 @@ class ServiceLimits:
 
     timeout_s: float
     fetches: int
-    """Objects that are read from the store at a time, over all requests."""
+    """Films that are read from the store, wait for a decoder or are with one, over all requests:
+    what is held in memory, however many films a batch has."""
     batch_at_once: int
     """Films of one batch that are worked on at a time."""
     max_batch_bytes: int
@@ -62,6 +72,12 @@ class ScoringService:
         self._source = source
         self._readers = readers
         self._fetchers = ThreadPoolExecutor(limits.fetches, thread_name_prefix="hipray-fetch")
+        self._archive_fetchers = ThreadPoolExecutor(
+            ARCHIVE_FETCHES, thread_name_prefix="hipray-pacs"
+        )
+        self._held = asyncio.Semaphore(limits.fetches)
+        self._archive_held = asyncio.Semaphore(ARCHIVE_FETCHES)
+        self._explaining = asyncio.Semaphore(EXPLAINED)
         self._drawers = ThreadPoolExecutor(DRAWERS, thread_name_prefix="hipray-draw")
         self._warm = False
 
@@ -136,18 +152,20 @@ class ScoringService:
         *,
         budget: ByteBudget | None,
     ) -> dict[str, Any]:
-        if isinstance(film, ScoreRequest):
-            with clock.measure(Step.FETCH):
-                film = UploadedFilm(await self._fetch(film.uri, budget), film)
-        with clock.measure(Step.DECODE):
-            result, hips = await self._readers.read(
-                film.data, name=request_id, side=film.stated.side,
-                person=film.stated.person, working_px=self.release.working_px,
-            )  # fmt: skip
+        async with self._archive_held if _is_archived(film) else self._held:
+            if isinstance(film, ScoreRequest):
+                with clock.measure(Step.FETCH):
+                    film = UploadedFilm(await self._fetch(film.uri, budget), film)
+            with clock.measure(Step.DECODE):
+                result, hips = await self._readers.read(
+                    film.data, name=request_id, side=film.stated.side,
+                    person=film.stated.person, working_px=self.release.working_px,
+                )  # fmt: skip
         scored = None
         if hips is not None:
-            left = self._time_left(clock)
-            scored = await self._graph(hips, timeout_s=left, clock=clock, extras=extras)
+            async with self._explaining if extras.explain else nullcontext():
+                left = self._time_left(clock)
+                scored = await self._graph(hips, timeout_s=left, clock=clock, extras=extras)
         built = build_answer(self.release, self.engine, result, scored.rows if scored else [])
         answer = answer_as_dict(built)
         if extras != NUMBERS_ONLY:
@@ -171,8 +189,9 @@ class ScoringService:
         await asyncio.get_running_loop().run_in_executor(self._drawers, add)
 
     async def _fetch(self, uri: str, budget: ByteBudget | None) -> bytes:
+        pool = self._archive_fetchers if uri.startswith(SCHEME) else self._fetchers
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetchers, self._source.read, uri, budget)
+        return await loop.run_in_executor(pool, self._source.read, uri, budget)
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, as JSON values."""
@@ -181,5 +200,9 @@ class ScoringService:
     def close(self) -> None:
         """End the decoder processes and the fetching threads."""
         self._readers.close()
-        for pool in (self._fetchers, self._drawers):
+        for pool in (self._fetchers, self._archive_fetchers, self._drawers):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_archived(film: FilmRequest) -> bool:
+    return isinstance(film, ScoreRequest) and film.uri.startswith(SCHEME)

@@ -152,6 +152,14 @@ def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_serv
             400,
             "file",
         ),
+        (
+            {
+                "content": b'--b\r\ncontent-disposition: form-data; name="age"\r\n\r\n7\r\n--b--',
+                "headers": {"content-type": "multipart/form-data; boundary=b; charset=undefined"},
+            },
+            400,
+            "form",
+        ),
         ({"files": {"image": ("x", b"film")}}, 400, "'file'"),
         ({"files": [("file", ("x", b"a")), ("file", ("y", b"b"))]}, 400, "'file'"),
         ({"json": {"uri": "s3://bucket/key", "side": "both"}}, 400, "left"),
@@ -173,6 +181,13 @@ def test_unknown_paths_and_methods_are_problems_too(make_api: MakeApi) -> None:
     assert_problem(api.get("/v1/nothing"), 404, "/v1/score")
     assert_problem(api.get("/v1/score"), 405, "method")
     assert_problem(api.get("/docs"), 404, "no such path")
+    assert_problem(api.post("/v1/score/", content=b"film"), 404, "no such path")
+
+
+def test_whatever_can_be_got_can_be_asked_for_by_its_head(make_api: MakeApi) -> None:
+    api = make_api()
+    for path in ("/", "/healthz", "/readyz", "/v1/models"):
+        assert api.run(api.send("HEAD", path)).status_code == 200
 
 
 def test_a_missing_or_too_large_object_is_the_callers_problem(

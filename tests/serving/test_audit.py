@@ -63,5 +63,9 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
         (404, "problem", [], "no_such_path"),
         (200, "accepted", [], None),
     ]
+    assert [(line["films"], line["problems"]) for line in requests][-1] == (
+        1,
+        ["store_unavailable"],
+    )
     assert "Doe" not in json.dumps(lines())
     assert "bucket" not in json.dumps(lines())

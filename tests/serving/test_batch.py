@@ -146,9 +146,11 @@ def test_a_batch_is_one_request_whose_films_are_bounded(
 def test_films_that_are_not_done_in_time_leave_the_others_answers(
     make_api: MakeApi, stored: Store, s3_server: S3Server
 ) -> None:
-    graph = CountingGraph(hang=2)
+    graph = CountingGraph(hang=3)
     api = open_api(make_api, stored, s3_server, graph=graph, batch_at_once=1, request_timeout_s=4)
-    results = results_of(api.post(PATH, json={"films": [{"uri": f"{stored.uri}/in/0.dcm"}] * 3}))
+    film = {"uri": f"{stored.uri}/in/0.dcm"}
+    api.post(json=film)  # the decoder starts
+    results = results_of(api.post(PATH, json={"films": [film] * 3}))
     assert "answer" in results[0]
     assert [r["problem"]["status"] for r in results[1:]] == [503, 503]
     assert graph.running == 0

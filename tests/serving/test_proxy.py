@@ -37,6 +37,7 @@ async def end_without_an_answer(scope: Scope, receive: Receive, send: Send) -> N
         (end_without_an_answer, "replica_lost"),
         (PlainTextResponse("dropped", 503), "overloaded"),
         (PlainTextResponse("timed out", 408), "too_slow"),
+        (PlainTextResponse("Path '/v1/score' not found.", 404), "overloaded"),
     ],
 )
 def test_what_the_proxy_cannot_answer_is_a_problem_that_says_when_to_come_again(
@@ -55,7 +56,7 @@ def test_what_the_proxy_cannot_answer_is_a_problem_that_says_when_to_come_again(
     [
         JSONResponse({"refusal": None}),
         JSONResponse({"status": 503}, 503, media_type=PROBLEM_TYPE),
-        PlainTextResponse("no route", 404),
+        PlainTextResponse("gone", 410),
     ],
 )
 def test_an_answer_passes_as_it_is(response: Any) -> None:
