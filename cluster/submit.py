@@ -144,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = name_submission(options.job, options.arguments)
     request = describe_job(options.job, options.arguments, installed=options.installed)
     request["entrypoint_num_cpus"] = options.cpus
+    # Ray prefers its variables to what it is given: an --address of this call must count
+    os.environ["RAY_API_SERVER_ADDRESS"] = options.address
+    os.environ.pop("RAY_ADDRESS", None)
     try:
         client = JobSubmissionClient(options.address)
         submission_id = submit_once(client, name, request)

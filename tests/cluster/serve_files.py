@@ -39,7 +39,7 @@ def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
     if config.get("logging_config") != QUIET:
         yield "writes requests into its log"
     for application in config["applications"]:
-        yield from _check_application(application, host=config.get("http_options", {}).get("host"))
+        yield from _check_application(application, config.get("http_options", {}))
 
 
 def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str) -> Iterator[str]:
@@ -75,9 +75,10 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((model for model in found if model is not None), None)
 
 
-def _check_application(application: dict[str, Any], *, host: str | None) -> Iterator[str]:
+def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Iterator[str]:
     from hipray.config.jobs import ServeRun
 
+    host = http.get("host")
     yield from _check_import_path(application)
     if application.get("runtime_env", HOOK) != HOOK:
         yield "has a runtime environment of its own"
@@ -90,6 +91,10 @@ def _check_application(application: dict[str, Any], *, host: str | None) -> Iter
         yield f"listens on {host} and tells hipray {run.host}"
     if host not in LOOPBACK and not run.token_sha256 and not getattr(run, "token_file", None):
         yield "answers everyone"
+    if http.get("request_timeout_s", 0) <= run.request_timeout_s:
+        yield "the proxy gives up before hipray has said why"
+    if run.max_replicas > MOST_REPLICAS:
+        yield f"may start {run.max_replicas} replicas"
     for deployment in application.get("deployments", []):
         yield from _check_scale(deployment, run)
 
@@ -113,6 +118,8 @@ def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
 def _check_scale(deployment: dict[str, Any], run: Any) -> Iterator[str]:
     scale = deployment.get("autoscaling_config")
     if scale is None:
+        if not 1 <= deployment.get("num_replicas", 1) <= MOST_REPLICAS:
+            yield f"{deployment['name']} has no sensible number of replicas"
         return
     if not scale.get("min_replicas", 1) <= scale.get("max_replicas", 0) <= MOST_REPLICAS:
         yield f"{deployment['name']} has no sensible maximum of replicas"

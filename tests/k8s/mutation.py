@@ -6,8 +6,11 @@ from typing import Any
 
 
 def spoil(config: Any, path: str, value: Any) -> None:
-    """Set the place `a/0/b` to a value; None takes it away, `+` at the end appends to a list."""
-    *way, last = path.split("/")
+    """Set the place `a/0/b` to a value; None takes it away, `+` at the end appends to a list.
+
+    A `~` stands for a slash within a key.
+    """
+    *way, last = (key.replace("~", "/") for key in path.split("/"))
     node = config
     for key in way:
         node = node[int(key)] if isinstance(node, list) else node[key]
@@ -15,6 +18,8 @@ def spoil(config: Any, path: str, value: Any) -> None:
         node.append(value)
     elif value is None:
         del node[last]
+    elif isinstance(node, list):
+        node[int(last)] = value
     else:
         node[last] = value
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from tests.k8s.kustomize import Document
+from tests.k8s.openings import OPENINGS, describe_policy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -20,7 +21,37 @@ ALPHA_FIELDS = ("networkPolicy", "tlsOptions", "historyServerOptions")
 """Behind feature gates that are off by default."""
 RESOURCES = {"cpu", "memory", "nvidia.com/gpu"}
 """What a container asks for; another name is a node's that there is none of."""
-METADATA_SERVICE = "169.254.0.0/16"
+MOST_TRIES = 10
+CLOSED = {
+    "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}  # fmt: skip
+"""All that a container may say of its own security."""
+OF_POD = {"runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup", "seccompProfile"}
+ACCOUNTS = {"hipray-head", "hipray-worker", "hipray-submit", "hipray-redis"}
+PROBES = {"readinessProbe", "livenessProbe", "startupProbe"}
+SETTINGS = {"configMapRef": {"name": "hipray-settings"}}
+TOKEN = {"secretKeyRef": {"name": "hipray-ray-token", "key": "auth_token"}}
+REDIS = {
+    "redisAddress": "hipray-redis:6379",
+    "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "hipray-redis", "key": "password"}}},
+}
+NIGHTLY = re.compile(r"[0-5]?\d ([01]?\d|2[0-3]) \* \* \*")
+SUBMITTER_ENV = [
+    {"name": "RAY_API_SERVER_ADDRESS", "value": "http://hipray-head-svc:8265"},
+    {"name": "RAY_AUTH_MODE", "value": "token"},
+    {"name": "RAY_AUTH_TOKEN", "valueFrom": TOKEN},
+]
+REDIS_SETTINGS = ("umask 077", "requirepass %s", "appendonly yes", "dir /data", '"$REDIS_PASSWORD"')
+ENDPOINT = {"name": "hipray-endpoint-serve-svc", "port": {"number": 8000}}
+ROUTES = {"/v1", "/readyz"}
+ANNOTATIONS = {
+    "nginx.ingress.kubernetes.io/proxy-body-size": "201m",
+    "nginx.ingress.kubernetes.io/proxy-read-timeout": "75",
+    "nginx.ingress.kubernetes.io/ssl-redirect": "true",
+}
+METRICS_PORTS = {"metrics", "as-metrics", "dash-metrics"}
+BUDGETS = {"hipray-serve": {"minAvailable": 1}, "hipray-redis": {"maxUnavailable": 0}}
 NEVER_HELPS = {2, 3, 4, 6}
 """hipray's exit codes that a second try does not change (hipray/errors.py)."""
 TRY_AGAIN = 75
@@ -44,12 +75,18 @@ def find_problems(document: Document) -> list[str]:
     checks = {
         "RayJob": _check_job,
         "RayService": _check_service,
-        "NetworkPolicy": _check_policy,
-        "Ingress": _check_ingress,
         "CronJob": _check_cron_job,
+        "StatefulSet": _check_redis,
+        "PodMonitor": _check_monitor,
     }
+    named = {
+        "NetworkPolicy": _check_policy, "Ingress": _check_ingress,
+        "PodDisruptionBudget": _check_budget,
+    }  # fmt: skip
     if kind in checks:
         problems += checks[kind](spec)
+    if kind in named:
+        problems += named[kind](document)
     if kind == "Secret":
         problems.append("a Secret in a file")
     if kind == "Service" and spec.get("type", "ClusterIP") != "ClusterIP":
@@ -84,6 +121,14 @@ def _check_pod(pod: Document) -> Iterator[str]:
         yield "may run as root"
     if security.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield "has no seccomp profile"
+    if set(security) - OF_POD:
+        yield f"asks for {sorted(set(security) - OF_POD)}"
+    account, own = spec.get("serviceAccountName"), pod["metadata"]["labels"]
+    if account not in ACCOUNTS and not own["app.kubernetes.io/component"].startswith("minio"):
+        yield f"runs as {account}"
+    for volume in spec.get("volumes", []):
+        if "emptyDir" in volume and not volume["emptyDir"].get("sizeLimit"):
+            yield f"volume {volume['name']} may fill the node's disk"
     accounts = ("hipray-head",) if "ray-head" in [c["name"] for c in spec["containers"]] else ()
     if spec.get("automountServiceAccountToken") is not (spec.get("serviceAccountName") in accounts):
         yield "mounts a Kubernetes token that it does not need, or lacks one"
@@ -96,13 +141,8 @@ def _check_pod(pod: Document) -> Iterator[str]:
 
 
 def _check_container(container: Document) -> Iterator[str]:
-    security = container.get("securityContext", {})
-    if security.get("allowPrivilegeEscalation") is not False or security.get("privileged"):
-        yield "may escalate its privileges"
-    if security.get("capabilities", {}).get("drop") != ["ALL"]:
-        yield "keeps capabilities"
-    if security.get("readOnlyRootFilesystem") is not True:
-        yield "can change its own code"
+    if container.get("securityContext") != CLOSED:
+        yield "may do more than it needs, or change its own code"
     name, _, tag = container["image"].rpartition(":")
     if not name or tag in ("", "latest"):
         yield "has no pinned image"
@@ -120,11 +160,15 @@ def _check_ray_container(container: Document) -> Iterator[str]:
     resources = container.get("resources", {})
     if resources.get("requests") != resources.get("limits"):
         yield "Ray counts limits that are not requested"
-    if {"readinessProbe", "livenessProbe"} & set(container):
+    if PROBES & set(container):
         yield "a probe by hand switches the operator's own off"
     names = {entry["name"] for entry in container.get("env", [])}
     if names & RAY_FORBIDDEN_ENVIRONMENT:
         yield "sets variables that the operator sets"
+    if SETTINGS not in container.get("envFrom", []):
+        yield "does not know where the workspace is"
+    if "/tmp" not in {mount["mountPath"] for mount in container.get("volumeMounts", [])}:
+        yield "has no room for Ray's files"
 
 
 def _check_ray(document: Document) -> Iterator[str]:
@@ -147,8 +191,14 @@ def _check_ray(document: Document) -> Iterator[str]:
     head = cluster.get("headGroupSpec", {})
     if head.get("rayStartParams", {}).get("num-cpus") != "0":
         yield "works on its head"
-    if "redis-password" in head.get("rayStartParams", {}):
-        yield "gives Redis' password twice"
+    if set(head.get("rayStartParams", {})) != {"num-cpus"}:
+        yield "starts its head with other parameters"
+    memory = {} if document["kind"] == "RayJob" else REDIS
+    if cluster.get("gcsFaultToleranceOptions", {}) != memory:
+        yield "remembers its head's state elsewhere, or not at all"
+    scaler = cluster.get("autoscalerOptions", {}).get("securityContext")
+    if scaler != {key: CLOSED[key] for key in ("allowPrivilegeEscalation", "capabilities")}:
+        yield "has an autoscaler that may do more than it needs"
     for group in (head, *cluster.get("workerGroupSpecs", [])):
         if group["template"]["spec"].get("restartPolicy", "Never") != "Never":
             yield "autoscaler v2 needs restartPolicy Never"
@@ -162,6 +212,8 @@ def _check_group(group: Document) -> Iterator[str]:
         yield f"group {name} has no sensible maximum: {most}"
     elif not least <= group.get("replicas", 0) <= most:
         yield f"group {name} starts outside of its bounds"
+    if group.get("rayStartParams"):
+        yield f"group {name} starts with parameters of its own"
     if "suspend" in group:
         yield f"group {name}: autoscaler v2 takes no suspend"
     for container in group["template"]["spec"]["containers"]:
@@ -179,11 +231,32 @@ def _check_job(spec: Document) -> Iterator[str]:
         yield "does not clean up after itself"
     if not spec.get("ttlSecondsAfterFinished"):
         yield "leaves no time to read its logs"
-    if not spec.get("backoffLimit") or not spec.get("activeDeadlineSeconds"):
-        yield "has no retry or no end"
+    if not 1 <= spec.get("backoffLimit", 0) <= MOST_TRIES or not spec.get("activeDeadlineSeconds"):
+        yield "has no sensible number of tries or no end"
+    if spec.get("submissionMode") != "K8sJobMode":
+        yield "is submitted by the operator itself, or by hand"
+    yield from _check_submitter(spec["submitterPodTemplate"], "ray-job-submitter")
+    most = max(_count_cpus(group) for group in spec["rayClusterSpec"]["workerGroupSpecs"])
+    if spec.get("entrypointNumCpus", 0) > most:
+        yield f"its driver wants more than the {most:g} CPUs of a worker"
     if not spec.get("preRunningDeadlineSeconds"):
         yield "may wait for nodes for ever"
     yield from check_entrypoint(spec["entrypoint"])
+
+
+def _check_submitter(template: Document, container: str) -> Iterator[str]:
+    if template["metadata"]["labels"].get("app.kubernetes.io/component") != "submit":
+        yield "has a submitter that no policy knows"
+    if [each["name"] for each in template["spec"]["containers"]] != [container]:
+        yield f"has no container {container}"
+    if template["spec"].get("restartPolicy") != "Never":
+        yield "restarts its submitter"
+
+
+def _count_cpus(group: Document) -> float:
+    limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
+    cpus = str(limits.get("cpu", "0"))
+    return float(cpus.removesuffix("m")) / (1000 if cpus.endswith("m") else 1)
 
 
 def check_entrypoint(command: str) -> Iterator[str]:
@@ -215,42 +288,80 @@ def _check_service(spec: Document) -> Iterator[str]:
         yield "upgrades with a gap"
     if spec.get("excludeHeadPodFromServeSvc") is not True:
         yield "sends callers to the head"
-    yield from find_serve_problems(yaml.safe_load(spec["serveConfigV2"]))
+    if spec.get("rayClusterDeletionDelaySeconds", 0) < 60:
+        yield "ends the old cluster with requests under way"
+    config = yaml.safe_load(spec["serveConfigV2"])
+    yield from find_serve_problems(config)
+    for application in config["applications"]:
+        for prefix in application.get("args", {}).get("allowed_prefixes", []):
+            if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
+                yield f"lets callers read all of {prefix}"
 
 
-def _check_policy(spec: Document) -> Iterator[str]:
-    for rule in spec.get("ingress", []):
-        if not rule.get("from") or any("ipBlock" in peer for peer in rule["from"]):
-            yield "lets in from everywhere or from outside of the cluster"
-        if any(peer.get("podSelector") == {} and len(peer) == 1 for peer in rule.get("from", [])):
-            yield "lets in every pod"
-        if any(peer.get("namespaceSelector") == {} for peer in rule.get("from", [])):
-            yield "lets in every namespace"
-    for rule in spec.get("egress", []):
-        if not rule.get("to"):
-            yield "lets out to everywhere"
-        for peer in rule.get("to", []):
-            block = peer.get("ipBlock", {})
-            wide = block.get("cidr") == "0.0.0.0/0"
-            if wide and (METADATA_SERVICE not in block.get("except", []) or not rule.get("ports")):
-                yield "lets out to the metadata service or to every port"
+def _check_policy(document: Document) -> Iterator[str]:
+    told, known = set(describe_policy(document["spec"])), OPENINGS.get(document["metadata"]["name"])
+    if known is None:
+        yield "is a policy that tests/k8s/openings.py does not know"
+        return
+    yield from (f"also opens: {each}" for each in sorted(told - known))
+    yield from (f"no longer opens: {each}" for each in sorted(known - told))
 
 
-def _check_ingress(spec: Document) -> Iterator[str]:
+def _check_ingress(document: Document) -> Iterator[str]:
+    spec = document["spec"]
+    if document["metadata"].get("annotations") != ANNOTATIONS:
+        yield "has other limits, or answers without TLS"
     covered = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
     for rule in spec["rules"]:
         if rule["host"] not in covered:
             yield f"{rule['host']} is served without TLS"
         for path in rule["http"]["paths"]:
-            service = path["backend"]["service"]
-            if service != {"name": "hipray-serve-svc", "port": {"number": 8000}}:
-                yield f"opens {service}"
+            if path["path"] not in ROUTES or path["backend"]["service"] != ENDPOINT:
+                yield f"opens {path['path']} of {path['backend']['service']}"
+
+
+def _check_budget(document: Document) -> Iterator[str]:
+    spec, name = document["spec"], document["metadata"]["name"]
+    if {k: v for k, v in spec.items() if k != "selector"} != BUDGETS.get(name):
+        yield f"{name} lets a drain take too much, or blocks it"
+
+
+def _check_monitor(spec: Document) -> Iterator[str]:
+    ports = {each.get("port") for each in spec["podMetricsEndpoints"]}
+    if not ports <= METRICS_PORTS:
+        yield f"asks ports {sorted(map(str, ports - METRICS_PORTS))}"
+    if spec["selector"]["matchLabels"].get("ray.io/node-type") not in ("head", "worker"):
+        yield "watches no kind of node"
+
+
+def _check_redis(spec: Document) -> Iterator[str]:
+    (container,) = spec["template"]["spec"]["containers"]
+    text = "".join(container.get("args", []))
+    if container["name"] != "redis":
+        return
+    if spec.get("replicas") != 1:
+        yield "is more than one on a volume, or none"
+    yield from (f"has no {each}" for each in REDIS_SETTINGS if each not in text)
+    mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
+    claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
+    if mounts.get("/data") not in claims:
+        yield "forgets what the heads must remember"
 
 
 def _check_cron_job(spec: Document) -> Iterator[str]:
     if spec.get("concurrencyPolicy") != "Forbid":
         yield "starts a night beside another"
+    if not NIGHTLY.fullmatch(spec["schedule"]):
+        yield f"does not run once a night: {spec['schedule']}"
     job = spec["jobTemplate"]["spec"]
+    yield from _check_submitter(job["template"], "submit")
+    (container,) = job["template"]["spec"]["containers"]
+    if container.get("env") != SUBMITTER_ENV or SETTINGS not in container.get("envFrom", []):
+        yield "asks another cluster, or without a token"
+    yield from _check_submission("".join(container.get("args", [])))
+    for rule in job.get("podFailurePolicy", {}).get("rules", []):
+        if rule.get("onExitCodes", {}).get("containerName", "submit") != "submit":
+            yield "judges the exit codes of no container"
     if not job.get("activeDeadlineSeconds") or not job.get("backoffLimit"):
         yield "has no retry or no end"
     final = {
@@ -261,3 +372,15 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
     }
     if not final >= NEVER_HELPS or TRY_AGAIN in final:
         yield f"its exit codes without another try are {sorted(final)}"
+
+
+def _check_submission(script: str) -> Iterator[str]:
+    """Yield what is wrong with the call of submit.py that ends a shell script."""
+    before, _, call = script.replace("\\\n", " ").partition(
+        "exec python cluster/submit.py --installed "
+    )
+    if not call or before.count("\n") > 1:
+        yield "does not end with the exit code of cluster/submit.py"
+        return
+    job, _, arguments = call.partition(" ")
+    yield from check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")

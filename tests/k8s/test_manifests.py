@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import pytest
 import yaml
 
 from tests.k8s.kustomize import Document, build, read_documents
-from tests.k8s.rules import ROOT, check_entrypoint, cluster_of, find_problems, list_pods
+from tests.k8s.openings import OPENINGS
+from tests.k8s.rules import (
+    ENDPOINT,
+    ROOT,
+    SUBMITTER_ENV,
+    check_entrypoint,
+    cluster_of,
+    find_problems,
+    list_pods,
+)
 from tests.k8s.schemas import find_schema_errors
 
 K8S = ROOT / "k8s"
@@ -241,6 +251,44 @@ ARGUMENTS = {
 def test_every_entry_runs_as_a_ray_job(script: Path) -> None:
     words = f"python /opt/hipray/jobs/{script.name} {ARGUMENTS.get(script.stem, '')} --dry-run"
     assert list(check_entrypoint(words)) == []
+
+
+def test_every_opening_belongs_to_a_policy_that_stands() -> None:
+    prod = _names(build(K8S / "overlays/prod"), "NetworkPolicy")
+    assert prod == set(OPENINGS) - {"minio", "to-minio"}
+    assert _names(build(K8S / "overlays/dev"), "NetworkPolicy") == set(OPENINGS)
+
+
+def test_nothing_that_stands_is_lost() -> None:
+    kinds = Counter(each["kind"] for each in build(K8S / "overlays/prod"))
+    assert kinds == {
+        "ConfigMap": 1, "CronJob": 1, "Ingress": 1, "Namespace": 1, "NetworkPolicy": 12,
+        "PodDisruptionBudget": 2, "PodMonitor": 2, "PrometheusRule": 1, "RayCluster": 1,
+        "RayService": 1, "Service": 1, "ServiceAccount": 4, "StatefulSet": 1,
+    }  # fmt: skip
+
+
+def test_cluster_and_endpoint_have_names_of_their_own_and_jobs_reach_the_cluster() -> None:
+    documents = build(K8S / "overlays/prod")
+    (cluster,), (endpoint,) = _names(documents, "RayCluster"), _names(documents, "RayService")
+    assert cluster != endpoint
+    assert ENDPOINT["name"] == f"{endpoint}-serve-svc"
+    assert f"http://{cluster}-head-svc:8265" in {each.get("value") for each in SUBMITTER_ENV}
+
+
+def test_each_job_has_a_label_of_its_own_to_be_applied_by() -> None:
+    jobs = build(K8S / "overlays/prod/jobs")
+    labels = [job["metadata"]["labels"]["app.kubernetes.io/component"] for job in jobs]
+    assert [f"hipray-{label}" for label in labels] == [job["metadata"]["name"] for job in jobs]
+
+
+def test_production_scores_every_night() -> None:
+    (night,) = [each for each in build(K8S / "overlays/prod") if each["kind"] == "CronJob"]
+    assert not night["spec"].get("suspend")
+
+
+def test_phantoms_answer_in_dev_only() -> None:
+    assert "allow_phantom_release" not in yaml.safe_dump_all(build(K8S / "overlays/prod"))
 
 
 def test_minio_is_for_dev_only() -> None:

@@ -121,6 +121,18 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{CONTAINER}/securityContext/privileged", True),
     (f"{CONTAINER}/securityContext/capabilities", None),
     (f"{CONTAINER}/securityContext/readOnlyRootFilesystem", False),
+    (f"{CONTAINER}/securityContext/runAsUser", 0),
+    (f"{CONTAINER}/securityContext/capabilities/add", ["NET_ADMIN"]),
+    (f"{CONTAINER}/securityContext/seccompProfile", {"type": "Unconfined"}),
+    (f"{CONTAINER}/startupProbe", {"tcpSocket": {"port": 1}}),
+    (f"{CONTAINER}/volumeMounts", []),
+    (f"{CONTAINER}/envFrom", []),
+    (f"{POD}/serviceAccountName", None),
+    (f"{POD}/volumes/0/emptyDir", {}),
+    (f"{GROUP}/rayStartParams/num-cpus", "64"),
+    (f"{HEAD}/rayStartParams/dashboard-host", "0.0.0.0"),
+    ("gcsFaultToleranceOptions", {"redisAddress": "redis.example.org:6379"}),
+    ("autoscalerOptions/securityContext", None),
 ]
 RAY_DOCUMENTS = [(name, d) for name, d in DOCUMENTS if "ray.io" in d["apiVersion"]]
 
@@ -134,6 +146,10 @@ def test_a_slip_in_any_ray_cluster_is_found(path: str, value: Any) -> None:
 
 
 EVERYWHERE = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+HALF = {"ipBlock": {"cidr": "0.0.0.0/1"}}
+IN_ANY = [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]
+ANY_NAMESPACE = {"namespaceSelector": {"matchExpressions": IN_ANY}}
+SUBMIT = "exec python cluster/submit.py --installed"
 HTTPS = [{"protocol": "TCP", "port": 443}]
 FINAL_CODES = "spec/jobTemplate/spec/podFailurePolicy/rules/0/onExitCodes/values"
 CRON_POD = "spec/jobTemplate/spec/template/spec"
@@ -150,6 +166,12 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("RayJob", "spec/entrypoint", "python /opt/hipray/jobs/grid.py --set scalling.lanes=2"),
     ("RayJob", "spec/entrypoint", "python jobs/grid.py"),
     ("RayJob", "spec/submitterPodTemplate/spec/securityContext", None),
+    ("RayJob", "spec/backoffLimit", 100),
+    ("RayJob", "spec/submissionMode", "HTTPMode"),
+    ("RayJob", "spec/submitterPodTemplate/metadata/labels/app.kubernetes.io~component", "grid"),
+    ("RayJob", "spec/submitterPodTemplate/spec/containers/0/name", "submitter"),
+    ("RayJob", "spec/entrypointNumCpus", 64),
+    ("RayService", "spec/rayClusterDeletionDelaySeconds", 0),
     ("RayService", "metadata/name", "h" * 48),
     ("RayService", "spec/upgradeStrategy/type", "None"),
     ("RayService", "spec/excludeHeadPodFromServeSvc", None),
@@ -157,6 +179,18 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("CronJob", f"{FINAL_CODES}/+", 75),
     ("CronJob", FINAL_CODES, [2]),
     ("CronJob", f"{CRON_POD}/securityContext/runAsUser", 0),
+    ("CronJob", "spec/schedule", "* * * * *"),
+    ("CronJob", "spec/schedule", "30 2 * *"),
+    ("CronJob", f"{CRON_POD}/restartPolicy", "OnFailure"),
+    ("CronJob", f"{CRON_POD}/containers/0/env", []),
+    ("CronJob", f"{CRON_POD}/containers/0/env/0/value", "http://another:8265"),
+    ("CronJob", f"{CRON_POD}/containers/0/env/2", {"name": "RAY_AUTH_TOKEN", "value": "x"}),
+    ("CronJob", f"{CRON_POD}/containers/0/args", ["exec python cluster/sumbit.py score"]),
+    ("CronJob", f"{CRON_POD}/containers/0/args", [f"{SUBMIT} score --images a --set actor=2"]),
+    ("CronJob", FINAL_CODES.replace("values", "containerName"), "another"),
+    ("NetworkPolicy", "spec/podSelector", {"matchLabels": {"app": "x"}}),
+    ("NetworkPolicy", "spec/ingress", [{"from": [ANY_NAMESPACE], "ports": HTTPS}]),
+    ("NetworkPolicy", "spec/egress", [{"to": [HALF], "ports": HTTPS}]),
     ("NetworkPolicy", "spec/ingress", [{"from": [EVERYWHERE]}]),
     ("NetworkPolicy", "spec/ingress", [{"ports": HTTPS}]),
     ("NetworkPolicy", "spec/ingress", [{"from": [{"namespaceSelector": {}}]}]),
@@ -166,10 +200,32 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("Ingress", "spec/tls/0/hosts", ["other.example.org"]),
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/name", "hipray-head-svc"),
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/port/number", 8265),
+    ("Ingress", "spec/rules/0/http/paths/0/path", "/"),
+    ("Ingress", "metadata/annotations/nginx.ingress.kubernetes.io~ssl-redirect", "false"),
+    ("PodDisruptionBudget", "spec/maxUnavailable", 2),
+    ("PodMonitor", "spec/podMetricsEndpoints/0/port", "as-metric"),
+    ("PodMonitor", "spec/selector/matchLabels/ray.io~node-type", "wroker"),
     ("Service", "spec/type", "LoadBalancer"),
     ("StatefulSet", "spec/template/spec/containers/0/image", "redis"),
     ("PrometheusRule", "spec/groups/0/rules/0/exprs", "up"),
 ]
+
+
+REDIS = "spec/template/spec/containers/0"
+REDIS_SLIPS: list[tuple[str, Any]] = [
+    ("spec/replicas", 2),
+    ("spec/volumeClaimTemplates", None),
+    (f"{REDIS}/volumeMounts/0/mountPath", "/var/data"),
+    (f"{REDIS}/args", ["exec redis-server"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), REDIS_SLIPS)
+def test_a_slip_in_what_the_heads_remember_with_is_found(path: str, value: Any) -> None:
+    (redis,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == "hipray-redis"
+                and d["kind"] == "StatefulSet"]  # fmt: skip
+    spoil(redis, path, value)
+    assert _complaints(redis)
 
 
 @pytest.mark.parametrize(("kind", "path", "value"), OTHER_SLIPS)
@@ -191,6 +247,9 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     ("applications/0/args/token_sha256", None),
     ("applications/0/args/host", "127.0.0.1"),
     ("applications/0/import_path", "hipray.serving.app:app"),
+    ("applications/0/args/allowed_prefixes", ["s3://"]),
+    ("applications/0/args/max_replicas", 4000),
+    ("http_options/request_timeout_s", 5),
 ]
 
 

@@ -1,0 +1,91 @@
+"""What each NetworkPolicy opens, as sentences: a policy that opens anything else is found."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.k8s.kustomize import Document
+
+NODES, HEADS = "pods ray.io/is-ray-node=yes", "pods ray.io/node-type=head"
+REDIS, CLEANUP = "pods app.kubernetes.io/component=redis", "pods ray.io/node-type=redis-cleanup"
+SUBMITTERS = "pods app.kubernetes.io/component=submit"
+ENDPOINT = "pods app.kubernetes.io/component=serve"
+MINIO = "pods app.kubernetes.io/component=minio"
+BUCKET = "pods app.kubernetes.io/component=minio-bucket"
+OF_MINIO = "pods app.kubernetes.io/component in head, cpu, gpu, serve, minio-bucket"
+PRIVATE = "10.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16"
+
+OPENINGS: dict[str, set[str]] = {
+    "deny-all": {"every pod: neither in nor out"},
+    "names": {"every pod out to pods k8s-app=kube-dns of kube-system: TCP 53, UDP 53"},
+    "ray-to-ray": {f"{NODES} in from {NODES}: all ports", f"{NODES} out to {NODES}: all ports"},
+    "ray-to-store": {f"{NODES} out to 0.0.0.0/0 but {PRIVATE}: TCP 443"},
+    "head-to-kubernetes": {f"{HEADS} out to 0.0.0.0/0 but 169.254.0.0/16: TCP 443, TCP 6443"},
+    "head-to-redis": {f"{HEADS} out to {REDIS}: TCP 6379"},
+    "redis-from-head": {
+        f"{REDIS} in from {HEADS}: TCP 6379", f"{REDIS} in from {CLEANUP}: TCP 6379",
+    },
+    "cleanup-to-redis": {f"{CLEANUP} out to {REDIS}: TCP 6379"},
+    "head-from-operator-and-submitters": {
+        f"{HEADS} in from kuberay-operator: TCP 8265", f"{HEADS} in from {SUBMITTERS}: TCP 8265",
+    },
+    "submitters-to-head": {f"{SUBMITTERS} out to {HEADS}: TCP 8265"},
+    "endpoint-from-ingress": {f"{ENDPOINT} in from ingress-nginx: TCP 8000"},
+    "metrics-from-prometheus": {f"{NODES} in from monitoring: TCP 8080, TCP 44217, TCP 44227"},
+    "minio": {
+        f"{MINIO} in from {NODES}: TCP 9000", f"{MINIO} in from {BUCKET}: TCP 9000",
+    },
+    "to-minio": {f"{OF_MINIO} out to {MINIO}: TCP 9000"},
+}  # fmt: skip
+"""Every policy by name, and all that it lets through."""
+
+
+def describe_policy(spec: Document) -> Iterator[str]:
+    """Yield a sentence per peer that a policy lets its pods hear from or speak to."""
+    pods = _describe_pods(spec["podSelector"])
+    kinds = set(spec["policyTypes"])
+    rules = [
+        (way, rule, peers)
+        for way, key, peers in (("in from", "ingress", "from"), ("out to", "egress", "to"))
+        for rule in spec.get(key, [])
+    ]
+    ways = {"Ingress" if way == "in from" else "Egress" for way, _, _ in rules}
+    if not rules and kinds == {"Ingress", "Egress"}:
+        yield f"{pods}: neither in nor out"
+    elif ways != kinds:
+        yield f"{pods}: types {sorted(kinds)} and rules {sorted(ways)}"
+    for way, rule, peers in rules:
+        ports = [f"{port['protocol']} {port['port']}" for port in rule.get("ports", [])]
+        for peer in rule.get(peers) or [{}]:
+            told = ", ".join(sorted(ports, key=_by_number)) or "all ports"
+            yield f"{pods} {way} {_describe_peer(peer)}: {told}"
+
+
+def _by_number(port: str) -> tuple[int, str]:
+    return int(port.partition(" ")[2]), port
+
+
+def _describe_peer(peer: Document) -> str:
+    if "ipBlock" in peer:
+        block = peer["ipBlock"]
+        spared = ", ".join(sorted(block.get("except", [])))
+        return f"{block['cidr']} but {spared or 'nothing'}"
+    parts = []
+    if "podSelector" in peer:
+        parts.append(_describe_pods(peer["podSelector"]))
+    if "namespaceSelector" in peer:
+        names = peer["namespaceSelector"].get("matchLabels", {})
+        known = set(peer["namespaceSelector"]) == {"matchLabels"} and set(names) == {NAMESPACE}
+        parts.append(names[NAMESPACE] if known else f"namespaces {peer['namespaceSelector']}")
+    return " of ".join(parts) or "everywhere"
+
+
+NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def _describe_pods(selector: dict[str, Any]) -> str:
+    labels = [f"{key}={value}" for key, value in selector.get("matchLabels", {}).items()]
+    labels += [
+        f"{each['key']} {each['operator'].lower()} {', '.join(each.get('values', []))}"
+        for each in selector.get("matchExpressions", [])
+    ]
+    return f"pods {' and '.join(labels)}" if labels else "every pod"
