@@ -26,7 +26,18 @@ def words(pattern: str) -> Schema:
 
 
 SECONDS: Schema = {"type": "number", "exclusiveMinimum": 0}
-COMMANDS = array(TEXT)
+START_RAY = "export RAY_AUTH_MODE=token; ulimit -n 65536; ray start"
+PORTS = "--object-manager-port=8076 --metrics-export-port=8080"
+START_HEAD = const(
+    [
+        "ray stop",
+        f"{START_RAY} --head --port=6379 {PORTS} --dashboard-host=127.0.0.1 --num-cpus=0 "
+        "--disable-usage-stats --autoscaling-config=~/ray_bootstrap_config.yaml",
+    ]
+)
+START_WORKER = const(["ray stop", f"{START_RAY} --address=$RAY_HEAD_IP:6379 {PORTS}"])
+"""Word for word: whatever else stands in a command runs on every node, before anyone is asked."""
+RUN_OPTIONS = ["--ulimit nofile=65536:65536", "--security-opt no-new-privileges"]
 NOTHING: Schema = {"const": []}
 """The image has everything: each of these would run something on every node."""
 PATH = words(r"^~/\.ssh/[\w.-]+$")
@@ -34,19 +45,18 @@ IMAGE = words(r"^\S+:\d[\w.]*-[cg]pu$")
 
 COMMON: dict[str, Schema] = {
     "cluster_name": const("hipray"),  # iam/head.json ends the nodes of this name only
-    "max_workers": COUNT,
+    "max_workers": {**COUNT, "maximum": 32},
     "upscaling_speed": SECONDS,
-    "idle_timeout_minutes": SECONDS,
+    "idle_timeout_minutes": {**SECONDS, "maximum": 120},
     "auth": exact(ssh_user=TEXT, ssh_private_key=PATH),
     "file_mounts": exact(**{"~/.ray/auth_token": const("~/.ray/auth_token")}),
     "initialization_commands": NOTHING, "setup_commands": NOTHING,
     "head_setup_commands": NOTHING, "worker_setup_commands": NOTHING,
-    "head_start_ray_commands": COMMANDS, "worker_start_ray_commands": COMMANDS,
+    "head_start_ray_commands": START_HEAD, "worker_start_ray_commands": START_WORKER,
 }  # fmt: skip
 CONTAINER = {
     "container_name": TEXT,
     "pull_before_run": FLAG,
-    "run_options": {**array(words("^--")), "contains": const("--security-opt no-new-privileges")},
 }
 
 DISK = exact(
@@ -60,7 +70,7 @@ TAGS = exact(ResourceType=const("instance"), Tags=array(exact(Key=TEXT, Value=TE
 MACHINE: dict[str, Schema] = {
     "InstanceType": words(r"^[a-z]\w*\.\d*x?large$"),
     "ImageId": words("^ami-[0-9a-f]{8,17}$"),
-    "KeyName": TEXT,
+    "KeyName": const("hipray"),
     "SecurityGroupIds": array(words("^sg-[0-9a-f]{8,17}$")),
     "SubnetIds": array(words("^subnet-[0-9a-f]{8,17}$")),
     "IamInstanceProfile": exact(Name=TEXT),
@@ -73,7 +83,24 @@ MACHINE: dict[str, Schema] = {
     "TagSpecifications": array(TAGS),
 }
 SPOT = {"InstanceMarketOptions": exact(MarketType=const("spot"))}
-ONE_GPU = exact(CPU=COUNT, GPU=const(1))
+SIZES = {
+    "gpu": {"g5.2xlarge": 8, "g6.2xlarge": 8, "g4dn.2xlarge": 8},
+    "cpu": {"c6i.4xlarge": 16, "m6i.4xlarge": 16},
+}
+"""The CPUs of each type of machine: Ray is told them, and counts what it is told."""
+
+
+def machines(kind: str, resources: Schema, **more: Schema) -> Schema:
+    """Return a schema of a node type: one of the machines of its kind, with that one's CPUs."""
+    return {"oneOf": [
+        exact(
+            resources=exact(CPU=const(cpus), **resources), min_workers=const(0), max_workers=COUNT,
+            node_config=exact(**(MACHINE | {"InstanceType": const(name)}), **SPOT), **more,
+        )
+        for name, cpus in SIZES[kind].items()
+    ]}  # fmt: skip
+
+
 NODES: Schema = {
     "type": "object", "required": ["head"], "additionalProperties": False,
     "properties": {"head": exact(
@@ -81,14 +108,8 @@ NODES: Schema = {
         node_config=exact(**MACHINE),
     )},
     "patternProperties": {
-        "^gpu-": exact(
-            resources=ONE_GPU, min_workers=const(0), max_workers=COUNT,
-            node_config=exact(**MACHINE, **SPOT),
-        ),
-        "^cpu-": exact(
-            resources=exact(CPU=COUNT), min_workers=const(0), max_workers=COUNT,
-            docker=exact(worker_image=words("-cpu$")), node_config=exact(**MACHINE, **SPOT),
-        ),
+        "^gpu-": machines("gpu", {"GPU": const(1)}),
+        "^cpu-": machines("cpu", {}, docker=exact(worker_image=words("-cpu$"))),
     },
 }  # fmt: skip
 
@@ -99,7 +120,9 @@ SHAPES: dict[str, Schema] = {
             type=const("aws"), region=words(r"^[a-z]{2}-[a-z]+-\d$"),
             cache_stopped_nodes=const(False), use_internal_ips=const(True),
         ),
-        docker=exact(head_image=IMAGE, worker_image=IMAGE, **CONTAINER),
+        docker=exact(
+            head_image=IMAGE, worker_image=IMAGE, run_options=const(RUN_OPTIONS), **CONTAINER
+        ),
         head_node_type=const("head"), available_node_types=NODES,
     ),
     "local": exact(
@@ -107,7 +130,10 @@ SHAPES: dict[str, Schema] = {
         provider=exact(
             type=const("local"), head_ip=words(r"^[\d.]+$"), worker_ips=array(words(r"^[\d.]+$"))
         ),
-        docker=exact(image=IMAGE, worker_run_options=TEXTS, **CONTAINER),
+        docker=exact(
+            image=IMAGE, worker_run_options=TEXTS, **CONTAINER,
+            run_options=const([*RUN_OPTIONS, "--env-file /etc/hipray/store.env"]),
+        ),
     ),
 }  # fmt: skip
 
