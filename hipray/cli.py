@@ -6,10 +6,11 @@ the same thing. The command line never grows: every key of a job's configuration
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, get_args
@@ -21,7 +22,7 @@ from hipray.config import jobs
 from hipray.config.base import Config, load_config, preset_names
 from hipray.config.benchmarks import BenchRun
 from hipray.config.tuning import TuneRun
-from hipray.errors import HiprayError
+from hipray.errors import ConfigError, HiprayError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ DRY_RUN = "hipray.commands:dry_run"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one job and return its exit code; a user's mistake is one sentence on stderr."""
-    options = _build_parser().parse_args(arguments)
+    options = _parse(arguments)
     logging.basicConfig(
         level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
@@ -84,13 +85,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; an unknown option ends with the known one that is nearest."""
+    parser = _build_parser()
+    options, strange = parser.parse_known_args(arguments)
+    if strange:
+        known = [flag for action in _options_of(parser, options.job) for flag in action]
+        close = difflib.get_close_matches(strange[0].partition("=")[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"see hipray {options.job} --help"
+        print(f"hipray {options.job}: unknown option {strange[0]}; {hint}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(ConfigError.exit_code)
+    return options
+
+
+def _options_of(parser: argparse.ArgumentParser, job: str) -> Iterator[Sequence[str]]:
+    for action in parser._actions:  # argparse has no public way to list them
+        if isinstance(action, argparse._SubParsersAction):
+            yield from (each.option_strings for each in action.choices[job]._actions)
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hipray", description=RESEARCH_NOTICE)
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, command in COMMANDS.items():
         summary = (command.config.__doc__ or "").strip().splitlines()[0]
-        sub = subparsers.add_parser(name, help=summary, description=f"{summary} {RESEARCH_NOTICE}")
+        sub = subparsers.add_parser(
+            name, help=summary, description=f"{summary} {RESEARCH_NOTICE}", allow_abbrev=False
+        )
         _add_options(sub, command)
     return parser
 

@@ -87,8 +87,23 @@ def _(config: IngestRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: GridRun) -> Iterator[str]:
-    found = _workspace(config).exists(config.manifest)
-    yield f"{config.manifest}" if found else f"no {config.manifest} yet: ingest comes first"
+    from hipray.data.manifest import read_manifest
+    from hipray.training.preparation import check_labels, check_masks
+
+    if not _workspace(config).exists(config.manifest):
+        yield f"no {config.manifest} yet: ingest comes first"
+        return
+    manifest = read_manifest(_workspace(config), config.manifest)
+    check_labels(manifest, config)
+    check_masks(manifest, config)
+    yield f"{config.manifest} of {len(manifest)} hips"
+
+
+@find_inputs.register
+def _(config: TuneRun) -> Iterator[str]:
+    from hipray.training.tuning import describe_as_grid
+
+    yield from find_inputs(describe_as_grid(config))
 
 
 @find_inputs.register

@@ -58,6 +58,12 @@ class StoreUnavailableError(StorageError):
     exit_code = 75  # EX_TEMPFAIL: a scheduler may run the same job again
 
 
+class ClusterUnavailableError(HiprayError):
+    """The Ray cluster is out of reach: trying again may help."""
+
+    exit_code = 75
+
+
 class StoreThrottledError(StoreUnavailableError):
     """The store asks for fewer requests."""
 

@@ -67,7 +67,8 @@ def test_the_paper_grid_is_planned_without_any_data(
         (["grid", "--set", "scaling.lane=4"], 2, "did you mean 'lanes'?"),
         (["grid", "--preset", "none"], 2, "one of the presets"),
         (["grid", "--backbones", "['vgg99']", "--workspace", "{tmp}"], 2, "timm network"),
-        (["grid", "--workspace", "{tmp}"], 5, "manifest.parquet"),
+        (["grid", "--workspace", "{tmp}"], 3, "run `hipray ingest` first"),
+        (["grid", "--regions", "total_hip", "--workspace", "{tmp}"], 2, """'["a", "b"]'"""),
         (["report", "nothing", "--workspace", "{tmp}"], 3, "runs none"),
         (["status", "nothing", "--workspace", "{tmp}"], 3, "runs none"),
         (["ingest", "--images", "{tmp}/none", "--workspace", "{tmp}"], 3, "films in"),
@@ -85,6 +86,23 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
     assert said.startswith(f"hipray {arguments[0]}: expected ")
     assert "Traceback" not in said
     assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--tokn-file", "did you mean --token-file?"),
+        ("--releas=x", "did you mean --release?"),
+        ("--nothing-like-it", "see hipray serve --help"),
+    ],
+)
+def test_an_unknown_option_ends_with_the_nearest_one_and_none_is_completed(
+    option: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", option])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip().endswith(hint)
 
 
 def test_a_process_ends_with_the_code_of_its_error(tmp_path: Path) -> None:

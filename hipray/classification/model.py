@@ -92,8 +92,8 @@ def build_network(
         raise ConfigError(
             f"ImageNet weights of {backbone} within reach",
             f"{type(error).__name__} from the model hub",
-            "set classifier.weights to a safetensors file in the workspace or to 'none' (with "
-            "lr >= 1e-5), or run where the hub can be reached",
+            "set experiment.classifier.weights to a safetensors file in the workspace or to 'none' "
+            "(with lr >= 1e-5), or run where the hub can be reached",
         ) from error
     width = getattr(features, "head_hidden_size", None) or features.num_features
     if hasattr(features, "pre_logits") and settings.head is VggHead.POOLED:

@@ -140,6 +140,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+LISTS = dict.fromkeys(("tuple_type", "list_type"), """expected a list such as '["a", "b"]'""")
+"""What pydantic calls a tuple, a person writes as a list of TOML."""
+
+
 def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -147,7 +151,7 @@ def _explain(model: type[BaseModel], detail: ErrorDetails) -> str:
         close = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"unknown key '{path}' ({hint})"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = LISTS.get(detail["type"], detail["msg"].removeprefix("Value error, "))
     return f"{path or 'configuration'}: {message}" + (
         f" (given {detail['input']!r})" if path and detail["type"] != "missing" else ""
     )

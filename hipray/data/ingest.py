@@ -52,7 +52,7 @@ from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import DataError
 from hipray.progress import track
 from hipray.storage import Store, hold, open_store
-from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region
+from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
 
 FLOW_KEY = "ingest/flow.json"
 FILES_KEY = "ingest/files.parquet"
@@ -142,7 +142,7 @@ def _read_archive(
             rows.add(film)
             update(done)
     rows.finish()
-    flow.problems += _unmatched(table.records, flow)
+    flow.problems[:0] = [*_unmatched(table.records, flow), *rows.unsided()]
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
 
@@ -219,6 +219,16 @@ class _Rows:
         self._flow.hips = len(self._rows)
         self._flow.patients = len({row["patient_id"] for row in self._rows})
         self._flow.dropped = _count_dropped(self._rows)
+
+    def unsided(self) -> list[str]:
+        """Hips of which nothing says the side: a right one among them is not turned."""
+        count = sum(row["side"] == Side.UNKNOWN for row in self._rows)
+        if not count:
+            return []
+        return [
+            f"{count} hips are of unknown side and none of them was turned to the left: name it in "
+            "a column 'side' of the table or in the films' headers"
+        ]
 
     def _build(self, film: FilmFile, index: int) -> dict[str, Any]:
         facts = FilmFacts(film.key, film.sha256, self._source)

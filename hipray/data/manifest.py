@@ -120,6 +120,8 @@ def read_manifest(store: Store, key: str = MANIFEST_KEY) -> pd.DataFrame:
 
     Raises DataError naming unknown or missing columns, or an empty manifest.
     """
+    if not store.exists(key):
+        raise DataError(f"a manifest at {store.uri_of(key)}", "none", "run `hipray ingest` first")
     table = read_table(store, key)
     found, known = set(table.column_names), set(MANIFEST_SCHEMA.names)
     where = store.uri_of(key)

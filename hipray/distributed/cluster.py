@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import ray
 
 from hipray.distributed.loopback import WORKER_HOOK, choose_loopback, is_on_loopback
+from hipray.errors import ClusterUnavailableError, ConfigError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report leaves a hospital's network
@@ -16,6 +18,8 @@ QUIET = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+REACH_S = 10.0
+"""Seconds that the head may take to accept a connection."""
 TYPE_PREFIX = "accelerator_type:"
 """How Ray names a node's kind of GPU among its resources."""
 
@@ -43,7 +47,30 @@ def connect(*, min_cpus: int = 0) -> None:
     if address is None:
         start_here(cpus=max(os.cpu_count() or 1, min_cpus) if min_cpus else None)
     else:
-        _init(address=address)
+        _reach(address)
+        try:
+            _init(address=address)
+        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+            found = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"a Ray cluster at {address} that takes this job's token",
+                f"'{found[:200]}'",
+                "check RAY_ADDRESS, RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN)",
+            ) from error
+
+
+def _reach(address: str) -> None:
+    """Raise ClusterUnavailableError where nobody listens: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, or a name that Ray alone understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except OSError as error:
+        raise ClusterUnavailableError(
+            f"a Ray cluster at {address}", f"{error.strerror or error}",
+            "start it or correct RAY_ADDRESS",
+        ) from error  # fmt: skip
 
 
 def start_here(*, cpus: int | None = None) -> None:

@@ -22,7 +22,7 @@ from hipray.data.phantom import (
 from hipray.digests import digest_of, source_digest
 from hipray.distributed.cluster import connect
 from hipray.progress import track
-from hipray.storage import open_store
+from hipray.storage import check_store, open_store
 from hipray.vocab import DataSource
 
 STUDIES_PER_TASK = 8
@@ -41,6 +41,7 @@ def run_phantom(config: PhantomRun) -> int:
         known = json.loads(archive.read(ARCHIVE_NOTE))
         if known.get("identity") == identity:
             return len(studies) + len(clones)
+    check_store(archive)
     archive.delete(ARCHIVE_NOTE)  # written last: no note of another archive over a half-made one
     connect()
     _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)

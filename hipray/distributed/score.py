@@ -21,6 +21,7 @@ from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.scoring.faults import FailureWatch, read_letter
 from hipray.scoring.index import Index
+from hipray.scoring.key_list import check_key_list
 from hipray.scoring.lister import list_open_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.parts import PartSet
@@ -60,13 +61,15 @@ def run_score(config: ScoreRun) -> ScoreResult:
     config = _with_runtime(config, release)
     archive, output = open_store(config.images, config.storage), open_output(config)
     check_output(archive, output)
+    if config.select.keys is not None:
+        check_key_list(config.select.keys, config.storage)
     with hold_output(output) as lease:
+        _check_archive(config, archive, output)  # a mistyped archive claims no output
         claim_output(config, output)
         parts = PartSet.of(release, config)
         watch = FailureWatch(config.max_failed_fraction)
         if not _has_nothing_new(config, archive, output, parts):
             check_store(output)
-            _check_archive(config, archive, output)
             _run_or_record(_Submission(config, release, parts, watch, lease))
         seconds = time.monotonic() - started
         return conclude(config, output, release, parts, watch, seconds=seconds)

@@ -7,6 +7,7 @@ Self-assessment Tool for Asians, which needs no training.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hipray.config.evaluation import EvaluationConfig
+from hipray.data.manifest import label_column
 from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
@@ -78,6 +80,23 @@ def evaluate_baselines(
     ]
 
 
+def score_baselines(
+    folds: pd.DataFrame, manifest: pd.DataFrame, labels: "pd.Series[float]"
+) -> dict[Baseline, pd.DataFrame]:
+    """Return the pooled hips of every baseline for labels of any endpoint.
+
+    `folds` has a row (`repeat`, `fold`, `hip_id`) per tested hip; `labels` are in manifest order,
+    NaN where unknown.
+    """
+    hips = _with_covariates(manifest, labels)
+    scored = {b: _score_folds(folds, hips, score) for b, score in _SCORERS.items()}
+    return {
+        baseline: pool_repeats(rows.assign(probability=rows["score"]))
+        for baseline, rows in scored.items()
+        if not rows.empty
+    }
+
+
 Scorer = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
 """Takes training and test hips; returns the test hips with `score` in [0, 1] and `threshold`."""
 
@@ -129,11 +148,15 @@ _SCORERS: Mapping[Baseline, Scorer] = {
 
 def _read_covariates(manifest: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the labelled hips of the manifest with age, sex, weight and this label."""
-    column = f"label_{rows['label_type'].iloc[0]}_{rows['region'].iloc[0]}"
+    column = label_column(LabelType(rows["label_type"].iloc[0]), Region(rows["region"].iloc[0]))
+    return _with_covariates(manifest, manifest[column])
+
+
+def _with_covariates(manifest: pd.DataFrame, labels: "pd.Series[Any]") -> pd.DataFrame:
     hips = manifest[["hip_id", "patient_id", "sex"]].assign(
         age=pd.to_numeric(manifest["age"], errors="coerce").astype(float),
         weight_kg=pd.to_numeric(manifest["weight_kg"], errors="coerce").astype(float),
-        label=manifest[column].astype("boolean"),
+        label=labels.astype("boolean"),
     )
     return hips.dropna(subset=["label"]).astype({"label": int})
 

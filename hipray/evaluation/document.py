@@ -1,11 +1,12 @@
 """Put a report in order: sections of sentences, facts, tables and figures, before any markup."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hipray import RESEARCH_NOTICE
 from hipray.evaluation.audit_tables import build_audit_tables, build_caveats
+from hipray.evaluation.baselines import Baseline
 from hipray.evaluation.comparison_tables import build_calibration_table, build_comparison_table
 from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.extra_tables import (
@@ -158,8 +159,16 @@ def _name_best(best: BestCell) -> tuple[str, str]:
     return (
         f"Best, {cell.region.display_name}, {LABEL_TITLES[cell.label_type]}",
         f"{cell.backbone} on {VARIANT_TITLES[cell.variant]}, AUROC "
-        f"{format_interval(best.result.pooled[Metric.AUROC])}; {_name_ties(best)}",
+        f"{format_interval(best.result.pooled[Metric.AUROC])}{_name_choice(best)}; "
+        f"{_name_ties(best)}",
     )
+
+
+def _name_choice(best: BestCell) -> str:
+    """A best of many is partly luck, which its own interval does not know."""
+    if not best.n_rivals:
+        return ""
+    return f", chosen among {best.n_rivals + 1} on these hips and not corrected for that"
 
 
 def _name_ties(best: BestCell) -> str:
@@ -211,7 +220,9 @@ def _list_protocol(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[s
     yield (
         "Intervals",
         f"{config.level:.0%} percentile bootstrap over patients, {config.resamples} "
-        f"resamples, seed {config.seed}, on scores averaged over repeats",
+        f"resamples, seed {config.seed}, on scores averaged over repeats; widened by "
+        f"{config.fold_widening:.2f} for the training patients that folds share (Nadeau and "
+        "Bengio 2003)",
     )
     yield (
         "Threshold and calibration",
@@ -236,11 +247,22 @@ def _describe_release(release: Any, source: DataSource) -> Section:
         "release",
         f"Release, end to end ({source} data)",
         tuple(sentence for sentence in sentences if sentence),
-        facts=tuple(
-            (metric.heading, format_bounds(release["metrics"][metric]))
-            for metric in HEADLINE_METRICS
+        facts=(
+            *(
+                (metric.heading, format_bounds(release["metrics"][metric]))
+                for metric in HEADLINE_METRICS
+            ),
+            *_list_release_baselines(release["baselines"]),
         ),
     )
+
+
+def _list_release_baselines(baselines: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, found in baselines.items():
+        title = Baseline(name).heading
+        yield f"{title}: AUROC", format_bounds(found["metrics"][Metric.AUROC])
+        if "gain" in found:
+            yield f"AUROC of the release less that of {title.lower()}", format_bounds(found["gain"])
 
 
 def _list_absences(inputs: ReportInputs, evidence: Evidence) -> Iterator[str]:

@@ -14,9 +14,11 @@ import pandas as pd
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.data.manifest import label_column, score_column
 from hipray.errors import DataError
-from hipray.evaluation.intervals import Interval, bootstrap_patients
+from hipray.evaluation.baselines import score_baselines
+from hipray.evaluation.intervals import Interval, bootstrap_patients, build_interval
+from hipray.evaluation.paired import Contestant, PairedAurocs
 from hipray.evaluation.results import pool_repeats, read_source, select_cell
-from hipray.evaluation.statistics import Metric, choose_statistics
+from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.evaluation.weights import fit_weights
 from hipray.metrics import FloatArray
 from hipray.training.thresholds import choose_threshold
@@ -37,6 +39,7 @@ class HeadlineScores:
     regions: tuple[Region, ...]
     n_folds: int
     n_folds_without_threshold: int
+    folds: pd.DataFrame  # repeat, fold and hip_id of each tested hip
     n_without_t: int  # test hips with predictions but without a T-score at every headline region
 
 
@@ -63,6 +66,7 @@ def evaluate_release(
         "n_folds_without_threshold": headline.n_folds_without_threshold,
         "n_without_t_score": headline.n_without_t,
         **_measure(headline.hips, config),
+        "baselines": _measure_baselines(headline, manifest, config),
         "regions": _measure_regions(predictions, members, config),
     }
 
@@ -98,6 +102,7 @@ def score_headline(
         regions=regions,
         n_folds=len(thresholds),
         n_folds_without_threshold=int(thresholds["fallback"].sum()),
+        folds=decided[["repeat", "fold", "hip_id"]],
         n_without_t=unknown["hip_id"].nunique(),
     )
 
@@ -246,7 +251,7 @@ def _measure_regions(
     predictions: pd.DataFrame, members: Sequence[Cell], config: EvaluationConfig
 ) -> dict[str, Any]:
     """Return the combined result per region and label, keyed `region-label_type`."""
-    measured = {}
+    measured: dict[str, Any] = {}
     for region, label_type in sorted({(m.region, m.label_type) for m in members}):
         chosen = _choose_members(members, region, label_type)
         rows = combine_members(predictions, chosen, config.combine)
@@ -256,6 +261,29 @@ def _measure_regions(
         decided = tests.merge(_choose_thresholds(rows, config), on=["repeat", "fold"])
         hips = pool_repeats(decided.assign(score=decided["probability"]))
         measured[f"{region}-{label_type}"] = _measure(hips, config)
+    return measured
+
+
+def _measure_baselines(
+    headline: HeadlineScores, manifest: pd.DataFrame, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Return each baseline's metrics on the release's hips, and how far the release is above."""
+    labels = _label_worst_site(manifest, headline.regions)["label"]
+    rivals = {
+        baseline: Contestant(baseline, hips)
+        for baseline, hips in score_baselines(headline.folds, manifest, labels).items()
+    }
+    release = Contestant("release", headline.hips)
+    paired = PairedAurocs([release, *rivals.values()], config)
+    measured = {}
+    for baseline, rival in rivals.items():
+        bounds = bootstrap_patients(rival.hips, choose_statistics(CELL_METRICS), config)
+        found: dict[str, Any] = {"metrics": {str(m): _to_json(i) for m, i in bounds.items()}}
+        difference = paired.compare(release, rival)
+        if difference is not None:
+            gain = build_interval(difference.value, difference.drawn, config)
+            found["gain"] = _to_json(gain)
+        measured[str(baseline)] = found
     return measured
 
 

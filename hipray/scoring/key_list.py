@@ -36,6 +36,11 @@ def read_key_list(address: str, settings: StorageSettings, archive: Store) -> It
     return (key.as_py() for key in ordered)
 
 
+def check_key_list(address: str, settings: StorageSettings) -> None:
+    """Raise what reading a key list would raise, before anything is started for it."""
+    _read_column(address, settings)
+
+
 def _read_column(address: str, settings: StorageSettings) -> pa.ChunkedArray:
     folder, _, name = address.rpartition("/")
     data = open_store(folder or ".", settings).read(name)
@@ -63,13 +68,18 @@ def _parse_csv(data: bytes) -> pa.Table:
     """All columns as text, for a key may look like a number; one column needs no header."""
     first = next(csv.reader([data.partition(b"\n")[0].decode("utf-8-sig")]), [])
     names = [name.strip() for name in first]
-    headless = len(names) == 1 and names != [KEY_COLUMN]
+    headless = len(names) == 1 and names != [KEY_COLUMN] and _is_key(names[0])
     names = [KEY_COLUMN] if headless else names
     return pyarrow.csv.read_csv(
         io.BytesIO(data),
         read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if headless else 1),
         convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
+
+
+def _is_key(text: str) -> bool:
+    """Whether a first line is a key already and no header: it has a folder or a suffix."""
+    return "/" in text or "." in text
 
 
 def _relative(keys: pa.Array, archive: Store) -> pa.Array:

@@ -19,7 +19,7 @@ from ray.serve.context import _get_global_client  # no public call tells the pro
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import connect
 from hipray.releases.release import Release
-from hipray.serving.access import check_exposure
+from hipray.serving.access import TokenCheck, check_exposure
 from hipray.serving.app import APPLICATION, read_servable
 from hipray.serving.ingress import DoorPlan
 from hipray.serving.rollout import (
@@ -97,6 +97,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     BundleError, ServingError and RolloutError.
     """
     release = read_servable(config)
+    TokenCheck(config.token_sha256, config.token_file)  # a file that the ingress could not read
     store = open_store(config.workspace, config.storage)
     owns_ray = not ray.is_initialized()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -166,6 +167,11 @@ def choose_address(config: ServeRun) -> ServeRun:
     """Return the configuration with the address of Serve's proxies, or a free one for new ones."""
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
+        if config.port and not _is_free(config.host, config.port):
+            raise ServingError(
+                f"port {config.port} of {config.host} to be free", "another program on it",
+                "end that one, choose another port, or take port = 0 for a free one",
+            )  # fmt: skip
         return config.model_copy(update={"port": config.port or find_free_port(config.host)})
     http = running.http_config
     if not http.host or not http.port:
@@ -215,6 +221,17 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     raise ServingError(
         f"an answer at {endpoint.url} within {READY_S:.0f} s", found, "see the log of Ray Serve"
     )
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def find_free_port(host: str) -> int:

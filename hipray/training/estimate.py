@@ -138,7 +138,7 @@ def _describe_time(plan: Sequence[PlannedFit], config: GridRun, films: FilmCount
     longest = max((estimate_seconds(p.fit, config.experiment, films) for p in plan), default=0.0)
     wall = START_UP_S + max(total / _count_lanes(config, len(plan)), longest)
     return (
-        f"at most {_duration(wall)} on CPU lanes if no fit stops early "
+        f"roughly {_duration(wall)} on CPU lanes if no fit stops early "
         f"({_duration(total)} of one core); GPU lanes are far faster and not estimated"
     )
 

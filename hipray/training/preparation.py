@@ -20,7 +20,7 @@ from hipray.data.leakage import (
     find_leaks,
     refuse_leaks,
 )
-from hipray.data.manifest import label_column, read_manifest, read_table, write_table
+from hipray.data.manifest import label_column, mask_column, read_manifest, read_table, write_table
 from hipray.data.splits import deal_split, split_name
 from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import ConfigError, DataError
@@ -152,16 +152,7 @@ def require_same_data(inputs: FitInputs, plan: Mapping[str, Any]) -> None:
 
 def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[PlannedFit]:
     """Return every fit of the grid."""
-    has_masks = bool(inputs.arrays.has_mask.any())
-    needs_masks = Variant.SEGMENTED in config.variants
-    if needs_masks and not has_masks:
-        raise DataError(
-            "annotated masks for the segmented variant",
-            "none in the manifest",
-            "add labelme files beside the films, or set variants = ['original', 'augmented']",
-        )
-    if needs_masks and config.experiment.matting.mask is MaskSource.TRUE:
-        _require_all_masks(inputs)
+    has_masks = check_masks(inputs.manifest, config)
     cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
     return plan_fits(
         cells,
@@ -205,14 +196,25 @@ def split_key(config: GridRun) -> str:
     return f"splits/{split_name(config.experiment.split)}.parquet"
 
 
-def _require_all_masks(inputs: FitInputs) -> None:
-    missing = int((~inputs.arrays.has_mask.all(1)).sum())
-    if missing:
+def check_masks(manifest: pd.DataFrame, config: GridRun) -> bool:
+    """Return whether any hip has annotated masks; raise DataError for a variant without its own."""
+    annotated = manifest[[mask_column(region) for region in REGIONS]].notna()
+    if Variant.SEGMENTED not in config.variants:
+        return bool(annotated.any(axis=None))
+    if not annotated.any(axis=None):
+        raise DataError(
+            "annotated masks for the segmented variant",
+            "none in the manifest",
+            "add labelme files beside the films, or set variants = ['original', 'augmented']",
+        )
+    missing = int((~annotated.all(axis=1)).sum())
+    if missing and config.experiment.matting.mask is MaskSource.TRUE:
         raise DataError(
             f"annotated masks of all {len(REGIONS)} regions for matting.mask = 'true'",
             f"{missing} hips without",
             "annotate them or set matting.mask = 'predicted'",
         )
+    return True
 
 
 def _read_or_deal_split(store: Store, config: GridRun, manifest: pd.DataFrame) -> pd.DataFrame:

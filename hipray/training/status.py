@@ -22,10 +22,12 @@ SAMPLED = 5
 
 
 def describe_status(store: Store, run: str) -> str:
-    """Return counts, lanes, failures and the time left of a run.
+    """Return counts, lanes, failures and the time left of a run; of a search its networks.
 
     Raises DataError naming the runs there are.
     """
+    if store.exists(f"runs/{run}/tune.json"):
+        return _describe_search(store, run)
     plan = load_plan(read_plan(store, run)["fits"])
     ledger = open_reader(store)
     finished = ledger.finished()
@@ -45,6 +47,26 @@ def describe_status(store: Store, run: str) -> str:
         *_describe_failures(ledger, plan, tally),
     ]
     return "\n".join(lines)
+
+
+def _describe_search(store: Store, run: str) -> str:
+    networks = [
+        folder.strip("/").split("/")[-1] for folder in store.list_folders(f"runs/{run}/tune")
+    ]
+    return "\n".join(
+        [
+            f"search {run}: {len(networks)} networks begun",
+            f"driver: {holder(store, f'runs/{run}/driver') or 'none is running'}",
+            *(f"{network}: {_describe_trials(store, run, network)}" for network in networks),
+        ]
+    )
+
+
+def _describe_trials(store: Store, run: str, network: str) -> str:
+    if store.exists(f"runs/{run}/studies/{network}.parquet"):
+        return "finished"
+    begun = sum(1 for _ in store.list_folders(f"runs/{run}/tune/{network}"))
+    return f"{begun} trials begun"
 
 
 def _describe_rate(finished: list[datetime], driver: LeaseInfo | None) -> list[str]:

@@ -275,6 +275,9 @@ def dump_tuned(config: TuneRun, data: DataIdentity, choices: tuple[Choice, ...])
     grid = {
         "run": f"{config.run}-grid",
         "manifest": config.manifest,
+        "regions": [config.region.value],
+        "label_types": [config.label_type.value],
+        "variants": [config.variant.value],
         "backbones": list(config.backbones),
         "experiment": experiment,
     }

@@ -85,10 +85,6 @@ def prepare_search(store: Store, config: TuneRun) -> DataIdentity:
     Raises ConfigError, DataError or LeakageError: the outer fold's test hips must be no
     patient, film or near-duplicate of the training side.
     """
-    if not store.exists(config.manifest):
-        raise DataError(
-            f"a manifest at {store.uri_of(config.manifest)}", "none", "run `hipray ingest` first"
-        )
     preparation = prepare(store, describe_as_grid(config))
     origin = config.experiment.tuning
     if origin and origin.split != preparation.data.split:

@@ -34,7 +34,7 @@ from hipray.runtime.engine import Engine
 from hipray.scoring.lister import list_open_work
 from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
-from hipray.scoring.session import LEASE_S, ScoreResult
+from hipray.scoring.session import LEASE_S, RUN_KEY, ScoreResult
 from hipray.scoring.status import DRIVER_KEY
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
@@ -281,14 +281,17 @@ def test_a_second_driver_is_refused_and_told_of_the_first(
 def test_an_output_belongs_to_one_archive_and_lies_outside_of_it(
     open_case: Callable[..., Case], films: dict[str, bytes]
 ) -> None:
-    case, other = open_case({}), open_case({})
+    case = open_case({})
     with pytest.raises(ConfigError, match="outside"):
         case.run(output=case.archive.uri_of("scores"))
     assert list(case.archive.list()) == []
     with pytest.raises(DataError, match="found none"):
         case.run()
-    with pytest.raises(ConfigError, match="that of"):
-        case.run(images=other.archive.uri)
+    assert not case.output.exists(RUN_KEY), "a mistyped archive claims nothing"
+    case.output.create(RUN_KEY, json.dumps({"archive": "s3://other/films", "select": {}}).encode())
+    case.archive.write("film.dcm", b"film")
+    with pytest.raises(ConfigError, match="that of s3://other/films"):
+        case.run()
 
 
 def test_a_release_of_phantoms_needs_leave(open_case: Callable[..., Case]) -> None:

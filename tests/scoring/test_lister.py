@@ -230,6 +230,8 @@ def test_a_list_that_does_not_say_which_column_has_the_keys_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=r"a column 'key' in .*found the columns file, patient"):
         list_keys(archive, tmp_path, "file,patient\na.dcm,1\n")
+    with pytest.raises(DataError, match=r"a column 'key' in .*found the columns film"):
+        list_keys(archive, tmp_path, "film\na.dcm\n")
 
 
 @pytest.mark.timeout(60)
