@@ -25,6 +25,7 @@ from hipray.evaluation.layout import (
     format_interval,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES
+from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.evaluation.tables import build_cell_table, build_count_table, build_segmenter_table
 from hipray.evaluation.worth import BestCell
@@ -110,7 +111,7 @@ def _build_sections(
 ) -> Iterator[Section]:
     yield _describe_worth(evidence)
     yield Section("about", "What this is", (_ABOUT,))
-    yield Section("flow", "Flow of images", facts=tuple(_list_flow(inputs)))
+    yield Section("flow", "Flow of images", facts=tuple(_list_flow(inputs, evidence)))
     yield Section("protocol", "Protocol", facts=tuple(_list_protocol(inputs, evidence)))
     if evidence.release.result is not None:
         yield _describe_release(evidence.release.result, evidence.source)
@@ -182,7 +183,7 @@ def _name_ties(best: BestCell) -> str:
     return f"tied with {len(best.ties)} of {best.n_rivals} others: {ties}"
 
 
-def _list_flow(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
+def _list_flow(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[str, str]]:
     flow, leak = inputs.flow, inputs.leak
     yield "Found", str(flow.found)
     yield "Accepted", str(flow.accepted)
@@ -191,12 +192,25 @@ def _list_flow(inputs: ReportInputs) -> Iterator[tuple[str, str]]:
         yield "Unaccounted", f"{flow.unaccounted} neither accepted nor refused"
     for region, reasons in flow.dropped.items():
         yield f"Dropped, {region.display_name}", _list_counts(reasons)
+    yield from _list_uncut(evidence.cells)
     yield (
         "Leak check",
         f"{leak.patients_shared} pairs of one patient, {leak.duplicates} duplicates, "
         f"{leak.near_duplicates} near-duplicates on both sides of training and test"
         + ("; overridden" if leak.overridden else ""),
     )
+
+
+def _list_uncut(cells: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
+    """Hips that other cells of the same region and label were tested on, and a segmented one not:
+    its figures are those of the hips that could be cut out."""
+    for cell in cells:
+        site = (cell.cell.region, cell.cell.label_type)
+        rivals = [c for c in cells if (c.cell.region, c.cell.label_type) == site]
+        tested = set().union(*(c.hips["hip_id"] for c in rivals))
+        missing = len(tested - set(cell.hips["hip_id"]))
+        if missing:
+            yield f"Not cut out, {cell.cell.name}", f"{missing} of {len(tested)} hips"
 
 
 def _list_counts(counts: Any) -> str:

@@ -193,6 +193,25 @@ def test_other_label_rules_make_another_ingest(tmp_path):
     assert read_manifest(store)["label_t_score_total_hip"].sum() == 3
 
 
+def test_films_of_unknown_side_are_told_first_since_none_of_them_is_turned(tmp_path):
+    write_real_style(tmp_path / "a")
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert flow.problems[0].startswith("3 hips are of unknown side")
+
+
+def test_one_person_whom_table_and_header_name_differently_is_one_patient(tmp_path):
+    films = {
+        f"{name}.dcm": encode_dicom(draw_hip(seed=seed).astype("uint16") * 12, PatientID="H1")
+        for seed, name in enumerate(("a", "b"))
+    }
+    table = b"file,patient_id,t_score\na.dcm,S001,-3\nb.dcm,,-1\n"
+    write_files(tmp_path / "a", {**films, "scores.csv": table})
+    flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert (flow.hips, flow.patients) == (2, 1)
+    assert read_manifest(store)["patient_id"].nunique() == 1
+    assert any("share a DICOM PatientID" in problem for problem in flow.problems)
+
+
 def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path):
     write_real_style(tmp_path / "a", side=["left", "right", "left"])
     _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
