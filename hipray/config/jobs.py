@@ -164,6 +164,9 @@ class ReportRun(Job):
     """Name of the run."""
     folder: str = Field("report", pattern=r"^report[A-Za-z0-9._-]{0,54}$")
     """Folder of the workspace that it is written to; another one keeps the report before."""
+    statements: dict[str, str] = Field(default_factory=dict)
+    """What the data cannot tell, for the model card: a sentence per topic, such as ethics,
+    funding, dates, setting, acquisition or annotations."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Intervals and resampling."""
 

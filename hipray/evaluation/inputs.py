@@ -7,6 +7,7 @@ from enum import StrEnum
 import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
+from hipray.evaluation.checklist import Topic
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.vocab import Cell
 
@@ -42,6 +43,7 @@ class ReportInputs:
     protocol: Mapping[str, str] = field(default_factory=dict)  # ProtocolItem or other name to value
     members: Sequence[Cell] = ()  # of a release to evaluate end to end
     planned_cells: int = PAPER_CELLS
+    statements: Mapping[Topic, str] = field(default_factory=dict)  # what only people can tell
     optimistic: str | None = None  # a sentence: why the results are better than the truth
     title: str = "Hip radiograph classification report"
     config: EvaluationConfig = field(default_factory=EvaluationConfig)

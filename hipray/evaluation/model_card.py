@@ -61,6 +61,7 @@ def answer_topics(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
         **_answer_archive(inputs, evidence),
         **_answer_method(inputs, evidence),
         **_answer_results(inputs, evidence),
+        **inputs.statements,
     }
     return {topic: answer for topic, answer in answers.items() if answer}
 

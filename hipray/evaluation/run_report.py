@@ -13,7 +13,8 @@ from hipray.data.contact_sheet import draw_contours, encode_png
 from hipray.data.framing import Mask
 from hipray.data.ingest import FLOW_KEY
 from hipray.data.leakage import LeakKind
-from hipray.errors import DataError
+from hipray.errors import ConfigError, DataError
+from hipray.evaluation.checklist import Topic
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.inputs import ProtocolItem, ReportInputs
 from hipray.evaluation.intervals import widen_for_folds
@@ -49,6 +50,7 @@ def run_report(config: ReportRun) -> str:
             protocol=_protocol(results),
             members=_choose_members(results),
             planned_cells=len(_plan_cells(results)),
+            statements=read_statements(config.statements),
             optimistic=results.plan.get("optimistic"),
             title=f"hipray: run {config.run}",
             config=config_of_run(config.evaluation, results.config),
@@ -57,6 +59,18 @@ def run_report(config: ReportRun) -> str:
     for name, data in report.items():
         store.write(f"{config.folder}/{name}", data)
     return store.uri_of(f"{config.folder}/index.html")
+
+
+def read_statements(stated: Mapping[str, str]) -> dict[Topic, str]:
+    """Return what people state, by topic; raise ConfigError for a topic that no card has."""
+    topics = {topic.name.lower(): topic for topic in Topic}
+    strange = [name for name in stated if name not in topics]
+    if strange:
+        raise ConfigError(
+            f"topics of the model card in report.statements: {', '.join(topics)}",
+            ", ".join(f"'{name}'" for name in strange), "correct these names",
+        )  # fmt: skip
+    return {topics[name]: text for name, text in stated.items()}
 
 
 def config_of_run(config: EvaluationConfig, run: GridRun) -> EvaluationConfig:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hipray import RESEARCH_NOTICE
-from hipray.errors import DataError
+from hipray.errors import ConfigError, DataError
 from hipray.evaluation.document import build_document
 from hipray.evaluation.evidence import evaluate_all
 from hipray.evaluation.figures import trace_roc
@@ -21,6 +21,7 @@ from hipray.evaluation.model_card import write_model_card
 from hipray.evaluation.page import write_page
 from hipray.evaluation.report import build_report
 from hipray.evaluation.results import read_cell
+from hipray.evaluation.run_report import read_statements
 from hipray.evaluation.statistics import Sample
 from hipray.vocab import Cell, LabelType, Region, Variant
 
@@ -330,3 +331,15 @@ def test_small_subgroups_of_the_release_are_suppressed(page):
     table = page.split('id="subgroups"')[1]
     assert "too few" in table.split("</table>")[0]
     assert "Groups of fewer than 20 hips" in table
+
+
+def test_what_only_people_can_tell_stands_in_the_card(render):
+    stated = read_statements({"ethics": "Approved by the board of the hospital."})
+    card = render(statements=stated)["model-card.md"]
+    assert "Approved by the board of the hospital." in card
+    assert "NOT PROVIDED" not in next(row for row in card.splitlines() if "Ethical" in row)
+
+
+def test_a_topic_that_no_card_has_is_refused():
+    with pytest.raises(ConfigError, match=r"found 'ethnics'"):
+        read_statements({"ethnics": "x"})

@@ -18,7 +18,7 @@ from hipray.answers import answer_as_dict
 from hipray.config.base import build_config
 from hipray.config.images import ImageLimits
 from hipray.config.jobs import ServeRun
-from hipray.errors import BundleError, ConfigError
+from hipray.errors import BundleError, ConfigError, RunBusyError
 from hipray.inference import blank_hips
 from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
@@ -31,7 +31,7 @@ from hipray.serving.app import (
 from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
-from hipray.serving.rollout import ServingError
+from hipray.serving.rollout import ServingError, hold_rollout
 from hipray.serving.serve import ServedEndpoint, choose_address, run_serve
 from hipray.storage import Store
 from tests.conftest import S3Server
@@ -232,6 +232,20 @@ def test_a_ray_serve_without_a_proxy_is_no_place_for_an_endpoint(
     monkeypatch.setattr("hipray.serving.serve._get_global_client", lambda **_: silent)
     with pytest.raises(ServingError, match="HTTP proxy"):
         choose_address(serve_config(workspace))
+
+
+def test_one_process_at_a_time_rolls_out(ray_session: None) -> None:
+    with hold_rollout():
+        with pytest.raises(RunBusyError, match="wait for it"), hold_rollout():
+            pass
+    until = time.monotonic() + 30
+    while True:  # Ray frees the name a moment after its actor has ended
+        try:
+            with hold_rollout():
+                return
+        except RunBusyError:
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 def test_an_open_service_does_not_start(workspace: Store) -> None:
