@@ -33,6 +33,7 @@ from hipray.serving.ingress import DoorPlan
 POLL_S = 0.2
 
 LOCK = "hipray-rollout"
+LOCK_WAIT_S = 5.0
 
 ASK_S = 30.0
 """Seconds that the running ingress may take to say what it serves."""
@@ -116,12 +117,7 @@ def hold_rollout() -> Iterator[None]:
 
     The lock is a named actor: it ends with the process that made it, however that ends.
     """
-    try:
-        lock = ray.remote(_Lock).options(name=LOCK, namespace=LOCK, num_cpus=0).remote()
-    except ValueError:
-        raise RunBusyError(
-            "an endpoint that nobody is rolling out", "another rollout at work", "wait for it"
-        ) from None
+    lock = _take_lock()
     try:
         yield
     finally:
@@ -131,6 +127,21 @@ def hold_rollout() -> Iterator[None]:
 
 class _Lock:
     """Holds a name."""
+
+
+def _take_lock() -> ray.actor.ActorHandle:
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return ray.remote(_Lock).options(name=LOCK, namespace=LOCK, num_cpus=0).remote()
+        except ValueError:  # taken; or ended just now, which Ray notices a moment later
+            if time.monotonic() > until:
+                raise RunBusyError(
+                    "an endpoint that nobody is rolling out",
+                    "another rollout at work",
+                    "wait for it",
+                ) from None
+        time.sleep(POLL_S)
 
 
 class _NotRunningError(Exception):
