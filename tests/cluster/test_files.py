@@ -134,6 +134,18 @@ def find_image_problems(text: str) -> list[str]:
         problems.append("has no token mode, or not its own Python first")
     if "--torch-backend cpu" not in text.partition("build-cpu")[2].partition("build-gpu")[0]:
         problems.append("its CPU target carries CUDA")
+    if "> /etc/profile.d/hipray.sh" not in final:
+        problems.append("has no Ray in the launcher's login shells")
+    if not {"openssh-client", "rsync", "wget"} <= set(final.split()):
+        problems.append("lacks what the launcher or KubeRay calls in it")
+    if re.search(r"RAY_AUTH_MODE=(?!token)|SECRET|PASSWORD|_KEY=|chmod", text):
+        problems.append("opens itself, or carries a secret")
+    for target in ("cpu", "gpu"):
+        if (
+            f"COPY --from=build-{target} "
+            not in text.partition(f"AS {target}\n")[2].partition("FROM")[0]
+        ):
+            problems.append(f"target {target} has another build's libraries")
     for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.M):
         problems += [
             f"{each} does not exist" for each in sources.split() if not (ROOT / each).exists()
@@ -164,6 +176,11 @@ def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
         ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled"),
         ("COPY hipray hipray", "COPY hipra hipray"),
         ("apt-get update", "curl -s example.org | sh"),
+        ("/etc/profile.d/hipray.sh", "/etc/profile.d/another.sh.off"),
+        ("rsync wget", "rsync"),
+        ("COPY --from=build-gpu", "COPY --from=build-cpu"),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nENV RAY_AUTH_MODE=disabled\n"),
+        ("FROM runtime AS cpu\n", "FROM runtime AS cpu\nENV AWS_SECRET_ACCESS_KEY=x\n"),
     ],
 )
 def test_a_slip_in_the_image_is_found(before: str, after: str) -> None:

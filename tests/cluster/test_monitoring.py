@@ -20,6 +20,7 @@ from tests.k8s.mutation import spoil_everywhere
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
 METRIC = re.compile(r"\b(?:ray|autoscaler)_[a-z0-9_]+")
+GROUPING = "by|without|on|ignoring|group_left|group_right"
 KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
 """What Prometheus sees of each kind of ray.util.metrics."""
 
@@ -53,7 +54,8 @@ def _ray_metrics() -> frozenset[str]:
 def _expressions(node: Any) -> Iterator[str]:
     if isinstance(node, dict):
         for key, value in node.items():
-            if key in {"expr", "query"} and isinstance(value, str):
+            asks = key == "expr" or (key == "query" and node.get("type") != "datasource")
+            if asks and isinstance(value, str):
                 yield value
             yield from _expressions(value)
     elif isinstance(node, list):
@@ -62,9 +64,19 @@ def _expressions(node: Any) -> Iterator[str]:
 
 
 def _unknown(document: Any) -> set[str]:
-    named = {name for text in _expressions(document) for name in METRIC.findall(text)}
+    named = {name for text in _expressions(document) for name in _name_metrics(text)}
     assert named
-    return named - _ray_metrics() - set(_own_metrics())
+    return named - _ray_metrics() - set(_own_metrics()) - {"up"}
+
+
+def _name_metrics(text: str) -> list[str]:
+    """The metrics of a query: what is left of it without labels, ranges and functions."""
+    if found := re.fullmatch(r"label_values\((\w+), \w+\)", text.strip()):
+        return [found[1]]
+    for clause in (r"\{[^}]*\}", r"\[[^\]]*\]", rf"\b(?:{GROUPING})\s*\([^)]*\)", r"\$\{?\w+\}?"):
+        text = re.sub(clause, " ", text)
+    names = re.findall(r"\b[a-zA-Z_:][\w:]*\b(?!\s*\()", text)
+    return [name for name in names if name not in {"and", "or", "unless", "bool", "offset"}]
 
 
 def test_the_package_has_metrics_of_its_own() -> None:
@@ -82,6 +94,9 @@ def test_the_alerts_watch_metrics_that_exist() -> None:
 def test_a_misspelt_metric_is_found() -> None:
     assert _unknown({"expr": "sum(ray_hipray_grid_fit)"}) == {"ray_hipray_grid_fit"}
     assert _unknown({"expr": "autoscaler_nodes"}) == {"autoscaler_nodes"}
+    assert _unknown({"expr": "sum by (code) (rate(hipray_requests_total[5m]))"}) == {
+        "hipray_requests_total"
+    }
 
 
 def test_every_metric_of_the_package_is_on_the_dashboard() -> None:
