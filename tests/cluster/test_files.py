@@ -12,7 +12,7 @@ import pytest
 from hipray import __version__
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
-from tests.k8s.rules import ray_version
+from tests.k8s.rules import check_entrypoint, ray_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = (ROOT / "cluster/Dockerfile").read_text("utf-8")
@@ -222,6 +222,17 @@ def test_a_runbook_names_files_that_exist_and_says_what_this_is_not(path: Path) 
     named = set(re.findall(r"(?<![\w/.-])(?:cluster|k8s|jobs|hipray|tests)/[\w./-]*[\w/]", text))
     assert named
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+SUBMISSION = re.compile(r"python cluster/submit\.py ((?:--installed |--cpus \d+ )*)(\w+) ([^\n`]*)")
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)
+def test_each_submission_of_a_runbook_is_one_that_hipray_takes(path: Path) -> None:
+    found = SUBMISSION.findall(path.read_text("utf-8"))
+    assert found
+    for _, job, arguments in found:
+        assert list(check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")) == []
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda p: p.parent.name)
