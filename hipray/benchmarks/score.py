@@ -245,7 +245,7 @@ def _rate_loop(bench: Bench) -> float:
     path = bench.folder / "loop.json"
     path.write_text(json.dumps(job))
     text = subprocess.run(
-        [sys.executable, "-m", PEER, str(path)], check=True, capture_output=True, text=True
+        [sys.executable, "-m", PEER, str(path)], check=True, stdout=subprocess.PIPE, text=True
     ).stdout
     result: dict[str, Any] = json.loads(text.splitlines()[-1])
     return float(result["films"] / result["seconds"])

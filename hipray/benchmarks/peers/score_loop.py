@@ -48,7 +48,7 @@ class Films(Dataset[torch.Tensor]):
         body = self._client.get_object(Bucket=self._job["bucket"], Key=self._keys[place])["Body"]
         film = pydicom.dcmread(io.BytesIO(body.read())).pixel_array.astype(np.float32)
         low, high = np.percentile(film, (0.5, 99.5))
-        film = np.clip((film - low) / max(high - low, 1e-6), 0, 1)
+        film = np.clip((film - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
         side = self._job["size_px"]
         return torch.from_numpy(cv2.resize(film, (side, side), interpolation=cv2.INTER_AREA))[None]
 
