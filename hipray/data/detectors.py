@@ -37,6 +37,8 @@ INK_SHARES = (0.002, 0.4)
 MAX_THICK_INK = 0.1
 STROKE_SHARE = 0.015
 """Strokes of letters are thinner than this share of the page's shorter side."""
+LINE_ART_PX = 128
+"""Side in pixels of the sample in which grey levels are counted."""
 PAGE_PX = 1024
 """Longest side, px, of the image on which strokes are looked for."""
 
@@ -145,9 +147,11 @@ def _sample(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _is_line_art(sample: NDArray[np.float32]) -> bool:
-    _, counts = np.unique(sample, return_counts=True)
+    step = max(1, max(sample.shape) // LINE_ART_PX)
+    some = sample[::step, ::step]  # sorting a whole film takes longer than decoding it
+    _, counts = np.unique(some, return_counts=True)
     commonest = np.sort(counts)[-MAX_LEVELS_OF_LINE_ART:]
-    return bool(commonest.sum() >= LINE_ART_SHARE * sample.size)
+    return bool(commonest.sum() >= LINE_ART_SHARE * some.size)
 
 
 def measure_structure(thumbnail: NDArray[np.float32]) -> float:
