@@ -65,7 +65,7 @@ def aws_environment() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class S3Server:
-    """A moto server, which keeps objects in memory and accepts any credentials, or another."""
+    """An S3 server on loopback, or where the environment says."""
 
     endpoint_url: str
 
@@ -90,6 +90,18 @@ class S3Server:
 
     def new_store(self) -> Store:
         return open_store(f"s3://{self.new_bucket()}/archive", self.settings)
+
+
+class MotoServer(S3Server):
+    """A moto server of this process: it keeps objects in memory and accepts any credentials."""
+
+    def put(self, bucket: str, keys: Iterable[str], body: bytes = b"x") -> None:
+        """Write objects into its memory, which takes no request each."""
+        from moto.s3.models import s3_backends
+
+        backend = s3_backends["123456789012"]["aws"]
+        for key in keys:
+            backend.put_object(bucket, key, body)
 
 
 def _serialise(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
@@ -119,7 +131,7 @@ def s3_server(aws_environment: None) -> Iterator[S3Server]:
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    yield S3Server(f"http://127.0.0.1:{server.server_port}")
+    yield MotoServer(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     thread.join()
 

@@ -131,9 +131,9 @@ def find_in_noise(seed: int, config: EvaluationConfig) -> bool:
 def test_models_trained_on_noise_are_seldom_called_better_than_a_constant():
     config = EvaluationConfig(resamples=200)
     naive = config.model_copy(update={"fold_widening": 1.0})
-    found = {w: [find_in_noise(s, w) for s in range(60)] for w in (config, naive)}
-    assert np.mean(found[config]) <= 0.13  # 5 % and three standard errors of 60 runs
-    assert np.mean(found[naive]) > 0.13
+    found = {w: [find_in_noise(s, w) for s in range(40)] for w in (config, naive)}
+    assert np.mean(found[config]) <= 0.15  # 5 % and three standard errors of 40 runs
+    assert np.mean(found[naive]) > 0.15
 
 
 def test_true_signal_is_found_and_noise_beside_it_is_not():
