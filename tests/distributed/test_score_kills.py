@@ -20,6 +20,7 @@ import pytest
 from hipray.config.jobs import ScoreRun
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
+from hipray.data.pseudonyms import KEY_BYTES, KEY_FILE
 from hipray.distributed.score import run_score  # noqa: F401 - it loads Ray, which brings psutil
 from hipray.releases.release import read_release
 from hipray.scoring.parts import PartSet, read_part
@@ -144,6 +145,7 @@ def _expect(data: bytes) -> str:
 def drive(server: ThrottlingS3, archive: Store, tmp_path: Path) -> Drive:
     bucket = server.s3.new_store()
     publish_small_release(bucket, view=View.WHOLE, segmenters=False)
+    bucket.write(KEY_FILE, b"k" * KEY_BYTES)  # the same pseudonyms in every workspace
     config = ScoreRun(
         workspace=bucket.uri,
         storage=StorageSettings(endpoint_url=server.s3.endpoint_url, read_timeout_s=5),
