@@ -12,8 +12,9 @@ from hipray.config.jobs import GridRun
 from hipray.distributed.lanes import host_lane, open_ledger, open_patient_store
 from hipray.distributed.supervision import Supervisor
 from hipray.errors import FitsFailedError
-from hipray.storage import Lease, Store, check_store, hold
+from hipray.storage import Store, check_store
 from hipray.training.costs import count_films
+from hipray.training.driver import hold_run
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
 from hipray.training.preparation import Preparation, prepare, refuse_idle_settings, write_plan
@@ -43,7 +44,8 @@ def run_grid(config: GridRun) -> GridResult:
     store = open_patient_store(config)
     # a worker's working directory may be another: lanes get the full address
     config = config.model_copy(update={"workspace": store.uri})
-    with _hold_run(store, config):
+    ttl_s = config.scaling.lease_s
+    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray grid"):
         started = time.monotonic()
         preparation = _prepare(store, config)
         write_plan(store, config, preparation)
@@ -65,16 +67,6 @@ def _prepare(store: Store, config: GridRun) -> Preparation:
     films = count_films(preparation.inputs.manifest)
     plan = order_fits(preparation.plan, config.experiment, films)
     return replace(preparation, plan=plan)
-
-
-def _hold_run(store: Store, config: GridRun) -> Lease:
-    return hold(
-        store,
-        f"runs/{config.run}/driver",
-        ttl_s=config.scaling.lease_s,
-        owner_note="hipray grid",
-        thing=f"run '{config.run}'",
-    )
 
 
 def _open_fits(plan: Sequence[PlannedFit], snapshot: Snapshot) -> list[PlannedFit]:

@@ -29,9 +29,10 @@ from hipray.distributed.capacity import count_gpu_shares
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError
-from hipray.storage import Lease, Store, check_store, hold, open_store
+from hipray.storage import Store, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
+from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
 from hipray.training.tuned import (
     Choice,
@@ -79,7 +80,8 @@ def run_tune(config: TuneRun) -> TuneResult:
     # a worker's working directory may be another: trials get the full address
     config = resolve_config(store, config.model_copy(update={"workspace": store.uri}))
     _require_searcher(config.search)
-    with _hold_run(store, config):
+    ttl_s = config.resources.lease_s
+    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray tune"):
         started = time.monotonic()
         data = prepare_search(store, config)
         hold_to_search(store, config, data)
@@ -91,16 +93,6 @@ def run_tune(config: TuneRun) -> TuneResult:
         for backbone in left:
             _search_network(store, config, backbone)
         return _conclude(store, config, data, len(left), started)
-
-
-def _hold_run(store: Store, config: TuneRun) -> Lease:
-    return hold(
-        store,
-        f"runs/{config.run}/driver",
-        ttl_s=config.resources.lease_s,
-        owner_note="hipray tune",
-        thing=f"run '{config.run}'",
-    )
 
 
 def _require_searcher(search: Searcher) -> None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from hipray.progress import describe_duration
-from hipray.storage import LeaseInfo, Store, holder
+from hipray.storage import LeaseInfo, Store
+from hipray.training.driver import find_driver
 from hipray.training.lane_notes import LaneNote, read_notes
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit, load_plan
@@ -35,7 +36,7 @@ def describe_status(store: Store, run: str) -> str:
     claims = ledger.live_claims(open_fits)
     failed = ledger.failed_digests() & set(open_fits) - set(claims)
     tally = tally_fits(plan, done=finished.keys(), failed=failed, running=claims.keys())
-    driver = holder(store, f"runs/{run}/driver")
+    driver = find_driver(store, run)
     own = [when for digest, when in finished.items() if digest in tally.states]
     lines = [
         f"run {run}: {len(plan)} fits: {describe_counts(tally.fits)}",
@@ -56,7 +57,7 @@ def _describe_search(store: Store, run: str) -> str:
     return "\n".join(
         [
             f"search {run}: {len(networks)} networks begun",
-            f"driver: {holder(store, f'runs/{run}/driver') or 'none is running'}",
+            f"driver: {find_driver(store, run) or 'none is running'}",
             *(f"{network}: {_describe_trials(store, run, network)}" for network in networks),
         ]
     )
