@@ -138,7 +138,10 @@ class Sex(StrEnum):
 
 
 class Covariate(StrEnum):
-    """What a network may know of the person beside the film."""
+    """What a network may know of the person beside the film.
+
+    Add new ones at the end: released networks find theirs by place.
+    """
 
     AGE = "age"
     SEX = "sex"

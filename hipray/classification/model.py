@@ -5,8 +5,13 @@ Legend of shapes: B films, P side in pixels, F features.
 """
 
 import difflib
-from typing import Self
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
 
+import safetensors.torch
 import timm
 import torch
 from torch import nn
@@ -16,8 +21,17 @@ from hipray.data.intensity import centre, remove_background
 from hipray.data.person import columns_of
 from hipray.errors import ConfigError
 
+Tensors = Mapping[str, torch.Tensor]
+"""Weights by their names."""
+
 OUTPUTS = {Target.LABEL: 2, Target.SCORE: 1}
 """Logits of normal and abnormal, or one standardised score."""
+
+_LAST_WEIGHTS = "dense.weight"
+"""Tensor that a whole network has, and the backbone alone has not."""
+
+_COUNTER = "num_batches_tracked"
+"""Of batch norm; it decides nothing, and older files lack it."""
 
 
 class ClassifierNetwork(nn.Module):
@@ -70,38 +84,84 @@ class ClassifierNetwork(nn.Module):
 
 
 def build_network(
-    backbone: str, settings: ClassifierSettings, *, pretrained: bool = True
+    backbone: str,
+    settings: ClassifierSettings,
+    *,
+    pretrained: bool = True,
+    start: Tensors | None = None,
 ) -> ClassifierNetwork:
     """Return a network from films (B, 1, P, P) and people (B, C) to its answers.
 
+    `start` are the tensors of a weights file: of a whole network as bundles hold it, or of the
+    backbone as timm publishes it, of which the first layer is summed over colours. Without them
     `pretrained=False` leaves out start weights that a bundle's own will replace. Raises
-    ConfigError for a name timm does not know, or where its weights are out of reach.
+    ConfigError for a name timm does not know, where its weights are out of reach, and for a file
+    of another network.
     """
     check_backbone(backbone)
-    imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
+    whole = start is not None and _LAST_WEIGHTS in start
+    if start is None:
+        imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
+        features = _build_published(backbone, settings) if imagenet else _build(backbone, settings)
+    else:
+        features = _build(backbone, settings) if whole else _build_from(start, backbone, settings)
+    width: Any = getattr(features, "head_hidden_size", None) or features.num_features
+    if hasattr(features, "pre_logits") and settings.head is VggHead.POOLED:
+        features.pre_logits = nn.Identity()
+        width = features.num_features
+    network = ClassifierNetwork(features, width=width, settings=settings)
+    if start is not None and whole:
+        with _explain_misfit(backbone, settings):
+            network.load_state_dict(start)
+    network.freeze(settings.freeze)
+    return network
+
+
+def _build(backbone: str, settings: ClassifierSettings, **weights: Any) -> nn.Module:
     # networks with position embeddings are built for one size of film
     config = timm.get_pretrained_cfg(backbone)
     sized = {"img_size": settings.size_px} if config and config.fixed_input_size else {}
+    features: nn.Module = timm.create_model(backbone, in_chans=1, num_classes=0, **sized, **weights)
+    return features
+
+
+def _build_published(backbone: str, settings: ClassifierSettings) -> nn.Module:
     try:
-        features = timm.create_model(
-            backbone, pretrained=imagenet, in_chans=1, num_classes=0, **sized
-        )
-    except Exception as error:
-        if not imagenet:
-            raise
+        return _build(backbone, settings, pretrained=True)
+    except Exception as error:  # the hub's client raises dozens of types
         raise ConfigError(
             f"ImageNet weights of {backbone} within reach",
             f"{type(error).__name__} from the model hub",
             "set experiment.classifier.weights to a safetensors file in the workspace or to 'none' "
             "(with lr >= 1e-5), or run where the hub can be reached",
         ) from error
-    width = getattr(features, "head_hidden_size", None) or features.num_features
-    if hasattr(features, "pre_logits") and settings.head is VggHead.POOLED:
-        features.pre_logits = nn.Identity()
-        width = features.num_features
-    network = ClassifierNetwork(features, width=width, settings=settings)
-    network.freeze(settings.freeze)
-    return network
+
+
+def _build_from(start: Tensors, backbone: str, settings: ClassifierSettings) -> nn.Module:
+    """timm fits the file to grey films and to their size; what it would leave out is refused."""
+    wanted = _build(backbone, settings).state_dict()
+    known = {name: start[name] for name in wanted if name in start}
+    with tempfile.TemporaryDirectory() as folder, _explain_misfit(backbone, settings):
+        missing = [n for n in wanted if n not in known and not n.endswith(_COUNTER)]
+        if missing:
+            raise KeyError(f"no {missing[0]}")
+        path = Path(folder) / "start.safetensors"
+        safetensors.torch.save_file(known, path)
+        return _build(
+            backbone, settings, pretrained=True, pretrained_cfg_overlay={"file": str(path)}
+        )
+
+
+@contextmanager
+def _explain_misfit(backbone: str, settings: ClassifierSettings) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ConfigError(
+            f"tensors of {backbone} in {settings.weights}, as timm or a bundle names them",
+            f"others ({str(error.args[0]).strip().splitlines()[-1].strip()[:160]})",
+            f"give each network its own file: experiment.backbones.{backbone}.weights",
+        ) from error
 
 
 def check_backbone(backbone: str) -> None:

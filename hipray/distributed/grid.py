@@ -18,6 +18,7 @@ from hipray.training.driver import hold_run
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
 from hipray.training.preparation import Preparation, prepare, refuse_idle_settings, write_plan
+from hipray.training.starts import try_starts
 
 __all__ = ["GridResult", "host_lane", "run_grid"]
 
@@ -39,7 +40,7 @@ def run_grid(config: GridRun) -> GridResult:
 
     Raises RunBusyError where another driver works on the run, FitsFailedError naming the fits
     that failed after all others were finished, ConfigError before anything is trained where the
-    largest fit does not fit into a lane's part of a GPU.
+    largest fit does not fit into a lane's part of a GPU or start weights do not fit a network.
     """
     store = open_patient_store(config)
     # a worker's working directory may be another: lanes get the full address
@@ -54,6 +55,7 @@ def run_grid(config: GridRun) -> GridResult:
         before = _open_fits(preparation.plan, ledger.snapshot())
         if before:
             check_store(store)
+            try_starts(store, config.experiment, before)
             errors = Supervisor(config, store, submission, preparation.plan, ledger).run()
             if errors and _was_left(preparation.plan, ledger.snapshot()):
                 raise errors[0]

@@ -33,13 +33,16 @@ class OnnxNetwork:
         self._session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
-        self._told = any(given.name == PEOPLE for given in self._session.get_inputs())
+        widths = {given.name: given.shape[-1] for given in self._session.get_inputs()}
+        self._told: int | None = widths.get(PEOPLE)
+        """Numbers of each person that the network was exported with."""
 
     def __call__(self, films: Pixels, people: People | None = None) -> Answers:
         """Return what the network answers (B, ...) of films (B, P, P) uint8, people (B, C)."""
         given = {FILMS: np.ascontiguousarray(films)}
-        if self._told:
+        if self._told is not None:
             assert people is not None, "a network with covariates is told of the people"
-            given[PEOPLE] = np.ascontiguousarray(people)
+            # covariates that the vocabulary got later stand behind those it was trained with
+            given[PEOPLE] = np.ascontiguousarray(people[:, : self._told])
         (answers,) = self._session.run([ANSWERS], given)
         return np.asarray(answers, np.float32)

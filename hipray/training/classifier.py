@@ -75,9 +75,7 @@ class ClassifierTask:
         self._steps = math.ceil(shown / settings.batch)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            network = build_network(fit.cell.backbone, settings)
-        if start is not None:
-            network.load_state_dict(start)
+            network = build_network(fit.cell.backbone, settings, start=start)
         self.module: nn.Module = network.to(context.device)
         self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(

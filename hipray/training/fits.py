@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 from torch import nn
 
-from hipray.config.experiment import IMAGENET_WEIGHTS, NO_WEIGHTS, Experiment
+from hipray.config.experiment import Experiment
 from hipray.data.dataset import HipArrays, load_arrays
 from hipray.data.framing import Mask
 from hipray.data.leakage import check_mask_origins
@@ -25,6 +25,7 @@ from hipray.storage import Store
 from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
+from hipray.training.starts import read_start_weights
 from hipray.training.views import build_views
 from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
 
@@ -213,14 +214,6 @@ def dump_weights(module: nn.Module) -> bytes:
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     data: bytes = safetensors.torch.save(state)
     return data
-
-
-def read_start_weights(store: Store, weights: str) -> dict[str, Any] | None:
-    """Return the tensors of a weights file in the store, or None for `none` and `imagenet`."""
-    if weights in (NO_WEIGHTS, IMAGENET_WEIGHTS):
-        return None
-    tensors: dict[str, Any] = safetensors.torch.load(store.read(weights))
-    return tensors
 
 
 def _dump_json(values: dict[str, Any]) -> bytes:

@@ -138,10 +138,20 @@ def _fit_memory(network: str, batch: int, size: NetworkSize, *, gpu: bool) -> Fi
 
 @lru_cache(maxsize=64)
 def measure_classifier(backbone: str, settings: ClassifierSettings) -> NetworkSize:
-    """Count a classifier at its film size; nothing is allocated."""
+    """Count a classifier at its film size; nothing is allocated.
+
+    Raises ConfigError for films that are too small for the network.
+    """
     with torch.device("meta"):
         network = build_classifier(backbone, settings, pretrained=False)
-    return _measure(network, settings.size_px, told=2 * len(Covariate))
+    try:
+        return _measure(network, settings.size_px, told=2 * len(Covariate))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"films that {backbone} can take",
+            f"size_px = {settings.size_px} ({str(error).splitlines()[0]})",
+            "raise size_px or take another network",
+        ) from error
 
 
 @lru_cache(maxsize=16)

@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 
 from hipray.classification.model import check_backbone
-from hipray.config.experiment import IMAGENET_WEIGHTS, NO_WEIGHTS
 from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity, identify_data, load_films
 from hipray.data.leakage import (
@@ -22,7 +21,7 @@ from hipray.data.leakage import (
 )
 from hipray.data.manifest import label_column, mask_column, read_manifest, read_table, write_table
 from hipray.data.splits import deal_split, split_name
-from hipray.digests import digest_bytes, digest_of, source_digest
+from hipray.digests import digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.fits import FitInputs
@@ -33,6 +32,7 @@ from hipray.training.plan import (
     plan_fits,
     shaping_digest,
 )
+from hipray.training.starts import digest_starts
 from hipray.training.tracking import check_tracking
 from hipray.vocab import REGIONS, MaskSource, Variant
 
@@ -160,22 +160,8 @@ def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[Pl
         data=data,
         test_folds=chosen_folds(config),
         has_masks=has_masks,
-        starts=_digest_starts(config, inputs.store),
+        starts=digest_starts(inputs.store, config.experiment, config.backbones),
     )
-
-
-def _digest_starts(config: GridRun, store: Store) -> dict[str, str]:
-    """The content digest of each file of start weights: replaced weights are other fits."""
-    wanted = {config.experiment.classifier_of(backbone).weights for backbone in config.backbones}
-    files = sorted(wanted - {NO_WEIGHTS, IMAGENET_WEIGHTS})
-    for key in files:
-        if not store.exists(key):
-            raise ConfigError(
-                f"weights = '{NO_WEIGHTS}', '{IMAGENET_WEIGHTS}' or a file of the workspace",
-                f"no file {store.uri_of(key)}",
-                "correct the name or put the file there",
-            )
-    return {key: digest_bytes(store.read(key)) for key in files}
 
 
 def chosen_folds(config: GridRun) -> tuple[int, ...]:

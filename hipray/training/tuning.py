@@ -23,11 +23,12 @@ from hipray.storage import Store
 from hipray.training.checkpoints import Tensors
 from hipray.training.classifier import ClassifierTask, require_both_classes, scale_odds
 from hipray.training.context import EpochReport, FitContext
-from hipray.training.fits import MASKS_FILE, FitInputs, out_of_fold_masks, read_start_weights
+from hipray.training.fits import MASKS_FILE, FitInputs, out_of_fold_masks
 from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs
 from hipray.training.results import open_reader, read_plan
+from hipray.training.starts import read_start_weights
 from hipray.training.views import LabelledViews, build_views, labelled_rows
 from hipray.vocab import Cell, Fit
 

@@ -1,6 +1,7 @@
 """Classifiers: a timm network, dropout and one dense softmax layer."""
 
 import pytest
+import timm
 import torch
 
 from hipray.classification.model import build_network, check_backbone
@@ -80,3 +81,27 @@ def test_networks_for_one_size_of_film_are_built_for_the_size_of_the_views():
     network = build_network("deit3_small_patch16_224", SETTINGS).eval()
     with torch.inference_mode():
         assert network(torch.rand(1, 1, 64, 64)).shape == (1, 2)
+
+
+def test_published_weights_are_summed_over_colours_and_taken_as_they_are():
+    published = timm.create_model("resnet10t").state_dict()
+    settings = SETTINGS.model_copy(update={"weights": "weights/resnet10t.safetensors"})
+    taken = build_network("resnet10t", settings, start=published).features.state_dict()
+    first = next(iter(published))
+    assert torch.allclose(taken[first], published[first].sum(1, keepdim=True))
+    assert all(torch.equal(taken[name], published[name]) for name in taken if name != first)
+
+
+def test_weights_of_a_whole_network_are_where_another_starts():
+    whole = build_network("resnet10t", SETTINGS).state_dict()
+    again = build_network("resnet10t", SETTINGS, start=whole).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_of_another_network_are_refused_by_name(whole):
+    other = build_network("resnet18", SETTINGS)
+    start = other.state_dict() if whole else other.features.state_dict()
+    settings = SETTINGS.model_copy(update={"weights": "weights/other.safetensors"})
+    with pytest.raises(ConfigError, match=r"tensors of resnet10t in weights/other.safetensors"):
+        build_network("resnet10t", settings, start=start)

@@ -67,6 +67,13 @@ def test_covariates_are_told_to_the_exported_network():
     assert not np.allclose(network(FILMS, PEOPLE), network(FILMS, other))
 
 
+def test_covariates_that_the_vocabulary_got_later_change_no_answer():
+    module = build(covariates=tuple(Covariate))
+    network = onnx_of(module)
+    later = np.concatenate([PEOPLE, np.ones((3, 2), np.float32)], axis=1)
+    assert np.array_equal(network(FILMS, later), network(FILMS, PEOPLE))
+
+
 class CountsFilms(nn.Module):
     """Answers by how many films there are, which a trace freezes."""
 

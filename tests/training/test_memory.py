@@ -134,3 +134,9 @@ def test_networks_with_covariates_are_counted_too():
         measure_classifier("resnet10t", told).weights
         > measure_classifier("resnet10t", alone).weights
     )
+
+
+def test_films_that_are_too_small_for_a_network_are_refused_by_name():
+    settings = ClassifierSettings(size_px=64)
+    with pytest.raises(ConfigError, match=r"films that inception_v3 can take, found size_px = 64"):
+        measure_classifier("inception_v3", settings)
