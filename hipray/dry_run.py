@@ -207,7 +207,7 @@ def _(config: TuneRun) -> list[Ask]:
 @list_asks.register
 def _(config: ScoreRun) -> list[Ask]:
     models = Ask("model actors", config.actors, config.cpus_per_actor, config.gpus_per_actor)
-    return [models, Ask("decoders", None, 1)]
+    return [models, Ask("decoders", None, config.cpus_per_decoder)]
 
 
 @list_asks.register

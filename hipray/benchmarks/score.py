@@ -26,6 +26,7 @@ from hipray.bundles.loading import Loading
 from hipray.config.benchmarks import BenchRun, ScoreBench, ScoreMeasure
 from hipray.config.experiment import ClassifierSettings
 from hipray.config.jobs import ScoreRun
+from hipray.config.phantom import PhantomConfig
 from hipray.config.storage import StorageSettings
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
@@ -50,6 +51,8 @@ MEMORY_TARGET = 1 / 1.1
 """Least memory of the tenth over that of the whole."""
 RESUME_LIMIT_S = 30.0
 SHARD_FILES = 32
+DECODER_CPUS = 0.5
+"""What one decoder reserves: the model actor has a thread for each core beside it."""
 START_FILMS = 4
 """Films of the run whose time is nearly all start-up."""
 LONG_FILMS = 128
@@ -80,7 +83,8 @@ class Bench:
             output=str(self.folder / output),
             shard_files=SHARD_FILES,
             max_decoders=self.settings.cores,
-            cpus_per_actor=1,
+            cpus_per_decoder=DECODER_CPUS,
+            cpus_per_actor=self.settings.cores - DECODER_CPUS,
             allow_phantom_release=True,
         )
 
@@ -135,7 +139,11 @@ def _serve(config: BenchRun, folder: Path) -> Iterator[StorageSettings]:
                                    ("tenth", score.small_files // 10, small // 10)):  # fmt: skip
             archives.append({"prefix": name, "films": films, "fillers": files - films})
     job = folder / "server.json"
-    job.write_text(json.dumps({"archives": archives, "phantom": config.phantom.model_dump()}))
+    phantom = PhantomConfig(
+        n_patients=score.different_films, n_second_hips=0, n_device_a=0, image_px=score.film_px,
+        exact_prevalence=False,
+    )  # fmt: skip
+    job.write_text(json.dumps({"archives": archives, "phantom": phantom.model_dump()}))
     os.environ.setdefault("AWS_ACCESS_KEY_ID", "bench")
     os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "bench")
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
@@ -188,7 +196,8 @@ def _compare_rates(bench: Bench) -> Iterator[Measure]:
         ours = _rate_ray(bench, f"rates-{number}")
         against_pipeline.append(Pair(ours, _rate_pipeline(bench)))
         against_loop.append(Pair(ours, _rate_loop(bench)))
-    about = {"films": bench.settings.films, "backbones": list(bench.settings.backbones),
+    about = {"films": bench.settings.films, "film_px": bench.settings.film_px,
+             "backbones": list(bench.settings.backbones),
              "size_px": bench.settings.size_px}  # fmt: skip
     yield compare_rates("score_rate_vs_pipeline", against_pipeline, unit="films/s",
                         target=PIPELINE_TARGET, **about)  # fmt: skip

@@ -74,20 +74,24 @@ class GridBench(Config):
 class ScoreBench(Config):
     """The score bench: batch scoring of phantom films on a local S3 server."""
 
-    backbones: tuple[str, ...] = ("resnet18",)
+    backbones: tuple[str, ...] = PAPER_BACKBONES
     """Networks of the untrained release, one member each for femoral neck and total hip."""
-    size_px: int = Field(128, ge=32, le=1024)
+    size_px: int = Field(224, ge=32, le=1024)
     """Input side in pixels."""
     working_px: int = Field(256, ge=32, le=2048)
     """Side in pixels of the frames."""
     cores: int = Field(2, ge=1)
     """CPU cores that either side is given, the S3 server included."""
-    films: int = Field(400, ge=32)
-    """Films of the comparison of rates."""
+    film_px: int = Field(1024, ge=64, le=4096)
+    """Side in pixels of the films."""
+    different_films: int = Field(16, ge=1, le=1024)
+    """Films that are drawn; archives hold copies of them."""
+    films: int = Field(160, ge=64)
+    """Films of the comparison of rates, in shards of 32; the first shard is not counted."""
     repeats: int = Field(1, ge=1)
     """How often the sides are compared, in turn."""
     long_keys: int = Field(200_000, ge=1)
-    """Keys of the archive whose first rows are waited for; 2,000 of them are read."""
+    """Keys of the archive whose first rows are waited for; few of them are films."""
     small_files: int = Field(20_000, ge=20)
     """Files of the large archive of small files; the small one has a tenth."""
     small_film_share: float = Field(0.02, gt=0, le=1)
@@ -148,6 +152,6 @@ class BenchRun(Config):
     grid: GridBench = GridBench()
     """Sizes of the grid bench."""
     score: ScoreBench = ScoreBench()
-    """Sizes of the score bench."""
+    """Sizes of the score bench; it draws its own films."""
     serve: ServeBench = ServeBench()
     """Sizes of the serve bench; it draws its own films."""

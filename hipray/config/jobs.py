@@ -310,9 +310,11 @@ class ScoreRun(InferenceJob):
     max_actors: int | None = Field(None, ge=1)
     """Model actors up to which Ray Data adds where films wait for them; default: `actors`."""
     max_decoders: int = Field(64, ge=1)
-    """Decoding actors, one CPU each, that Ray Data may start; it starts as many as keep up."""
+    """Decoding actors that Ray Data may start; it starts as many as keep up."""
+    cpus_per_decoder: float = Field(0.5, gt=0)
+    """CPUs that one decoding actor reserves: beside large networks it waits most of the time."""
     cpus_per_actor: float = Field(1, ge=0)
-    """CPUs that one model actor reserves."""
+    """CPUs that one model actor reserves; it computes with as many threads, rounded up."""
     gpus_per_actor: float = Field(0, ge=0)
     """GPUs that one model actor reserves; a fraction packs actors on one GPU."""
     deduplicate: bool = False

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hipray.config.jobs import GridRun
 from hipray.errors import ConfigError, HiprayError
+from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
@@ -133,7 +134,7 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
     """Drain the plan as the lane's leader, or follow it and report nothing."""
     config = GridRun.model_validate(options["payload"])
     scaling, lane = config.scaling, options["lane"]
-    torch.set_num_threads(max(1, int(scaling.cpus_per_lane)))
+    torch.set_num_threads(count_threads(scaling.cpus_per_lane))
     store = open_patient_store(config)
     plan = _read_own_plan(store, config)
     ledger = open_ledger(store, config, options["submission"])

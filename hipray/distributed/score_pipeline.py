@@ -70,7 +70,7 @@ def build_dataset(config: ScoreRun, release: Release, *, relist: bool) -> Datase
             compute=ActorPoolStrategy(min_size=1, max_size=config.max_decoders),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=config.cpus_per_decoder,
         )
         return films.map_batches(
             ShardScorer,

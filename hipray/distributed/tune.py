@@ -29,6 +29,7 @@ from hipray.distributed.capacity import count_gpu_shares
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError
+from hipray.runtime.engine import count_threads
 from hipray.storage import Store, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
@@ -245,7 +246,7 @@ def run_one(
     folder = TrialFolder(store, config, backbone, chosen)
     figures = folder.read_outcome()
     if figures is None:
-        torch.set_num_threads(max(1, int(config.resources.cpus_per_trial)))
+        torch.set_num_threads(count_threads(config.resources.cpus_per_trial))
         search = _open_search(json.dumps(payload), backbone)
         context = _trial_context(config, folder)
         figures = run_trial(search, chosen, context=context, report=_report)

@@ -1,5 +1,6 @@
 """The engine: what computes a release's networks. It is named in every answer."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -25,10 +26,9 @@ class Engine:
     def claim(self, cpus: float | None = None) -> None:
         """Give this process' networks `cpus` threads, by default as many as it may use.
 
-        A fraction of a CPU is one thread. On a GPU, full float32 is kept for float32.
+        On a GPU, full float32 is kept for float32.
         """
-        threads = max(1, int(cpus)) if cpus is not None else count_cpus()
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count_threads(cpus) if cpus is not None else count_cpus())
         cv2.setNumThreads(1)  # films are small: its own threads would only fight with the others
         if self.device is Device.CUDA:
             torch.backends.cudnn.allow_tf32 = False
@@ -42,6 +42,11 @@ def find_device(runtime: RuntimeChoice) -> Device:
     """Return the GPU where torch finds one and may use it, else the CPUs."""
     on_gpu = runtime is not RuntimeChoice.ONNX and torch.cuda.is_available()
     return Device.CUDA if on_gpu else Device.CPU
+
+
+def count_threads(cpus: float) -> int:
+    """Return how many threads compute with `cpus`: a fraction of a CPU is a thread of its own."""
+    return max(1, math.ceil(cpus))
 
 
 def count_cpus() -> int:

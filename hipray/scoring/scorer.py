@@ -13,7 +13,7 @@ from hipray.inference import start_pipeline
 from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
-from hipray.runtime.engine import Engine
+from hipray.runtime.engine import Engine, count_threads
 from hipray.scoring.decoder import build_row
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, read_letter
@@ -115,7 +115,7 @@ class ShardScorer:
 def describe_origin(config: ScoreRun, pipeline: Pipeline) -> Origin:
     """Return what rows say of the pipeline that computed them."""
     engine = pipeline.stages.engine
-    units = config.gpus_per_actor or _count_threads(config)
+    units = config.gpus_per_actor or count_threads(config.cpus_per_actor)
     return Origin(
         pipeline.stages.release, engine.runtime.value, _name_device(engine),
         engine.precision.value, units,
@@ -133,10 +133,6 @@ def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError
         )  # fmt: skip
     except HiprayError as error:
         return error
-
-
-def _count_threads(config: ScoreRun) -> int:
-    return max(1, int(config.cpus_per_actor))
 
 
 def _name_device(engine: Engine) -> str:

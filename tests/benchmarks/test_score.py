@@ -9,7 +9,6 @@ import pytest
 from hipray.benchmarks.archive_server import spread_films
 from hipray.benchmarks.run import run_bench
 from hipray.config.benchmarks import BenchRun, ScoreBench
-from hipray.config.phantom import PhantomConfig
 
 
 @pytest.mark.parametrize(("films", "fillers"), [(3, 9), (1, 0), (20, 980)])
@@ -26,13 +25,11 @@ def test_films_are_spread_evenly_and_the_first_key_is_one(films: int, fillers: i
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(900)
 def test_every_measure_of_the_score_bench_is_taken(tmp_path: Path) -> None:
-    phantom = PhantomConfig(n_patients=8, n_second_hips=0, n_device_a=0, image_px=128,
-                            exact_prevalence=False)  # fmt: skip
     bench = ScoreBench(
-        backbones=("resnet10t",), size_px=64, working_px=128, films=96, long_keys=400,
-        small_files=200,
+        backbones=("resnet10t",), size_px=64, working_px=128, films=96, film_px=128,
+        different_films=8, long_keys=400, small_files=200,
     )  # fmt: skip
-    run = BenchRun(name="score", out=str(tmp_path), phantom=phantom, score=bench)
+    run = BenchRun(name="score", out=str(tmp_path), score=bench)
     lines = {line["name"]: line for line in map(json.loads, run_bench(run))}
     assert {"score_start_up", "score_first_rows", "score_rate_vs_pipeline", "score_rate_vs_loop",
             "score_memory_driver", "score_resume"} <= set(lines)  # fmt: skip
