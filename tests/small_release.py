@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hipray.benchmarks.untrained import publish_network
+from hipray.bundles.bundle import BundleKind
 from hipray.classification.model import build_network as build_classifier_network
 from hipray.config.experiment import (
     ClassifierSettings,
@@ -156,7 +157,9 @@ def _publish_segmenter(store: Store) -> str:
         "settings": SEGMENTER.model_dump(mode="json"),
         "working_px": WORKING_PX,
     }
-    return publish_network(store, "segmenter", "unet-all-r0f0", model, train_small_segmenter())
+    return publish_network(
+        store, BundleKind.SEGMENTER, "unet-all-r0f0", model, train_small_segmenter()
+    )
 
 
 def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int) -> Member:
@@ -174,7 +177,7 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
     }
     name = f"{region}-{label}-{BACKBONE}-{seed}"
     return Member(
-        bundle=publish_network(store, "classifier", name, model, dump_weights(module)),
+        bundle=publish_network(store, BundleKind.CLASSIFIER, name, model, dump_weights(module)),
         region=region,
         label_type=label,
         backbone=BACKBONE,

@@ -74,7 +74,7 @@ def _publish_segmenter(store: Store, settings: SegmenterSettings, working_px: in
         "settings": settings.model_dump(mode="json"),
         "working_px": working_px,
     }
-    return publish_network(store, "segmenter", "unet", model, dump_weights(module))
+    return publish_network(store, BundleKind.SEGMENTER, "unet", model, dump_weights(module))
 
 
 def _publish_member(
@@ -91,7 +91,7 @@ def _publish_member(
     }  # fmt: skip
     return Member(
         bundle=publish_network(
-            store, "classifier", f"{region}-{backbone}", model, dump_weights(module)
+            store, BundleKind.CLASSIFIER, f"{region}-{backbone}", model, dump_weights(module)
         ),
         region=region,
         label_type=LabelType.T_SCORE,

@@ -10,6 +10,7 @@ from hipray.bundles.bundle import (
     WEIGHTS_FILE,
     Bundle,
     BundleDescription,
+    BundleKind,
     OnnxNote,
     publish_bundle,
 )
@@ -68,7 +69,7 @@ def draw_probe(description: BundleDescription) -> Probe:
     model = description.model
     frames = [frame_hip(hip, model["working_px"]) for hip in _draw_hips(len(PROBE_PEOPLE))]
     films = resize_square(np.stack(frames), model["settings"]["size_px"])
-    told = encode_people(PROBE_PEOPLE) if description.kind == "classifier" else None
+    told = encode_people(PROBE_PEOPLE) if description.kind is BundleKind.CLASSIFIER else None
     return Probe(films, told)
 
 

@@ -14,7 +14,8 @@ unpickled, and nothing in it names a patient or a path.
 import json
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 import safetensors.torch
 from pydantic import Field
@@ -32,7 +33,12 @@ WEIGHTS_FILE = "weights.safetensors"
 ONNX_FILE = "model.onnx"
 CARD_FILE = "card.md"
 
-BundleKind = Literal["segmenter", "classifier"]
+
+class BundleKind(StrEnum):
+    """What a bundle holds."""
+
+    SEGMENTER = "segmenter"
+    CLASSIFIER = "classifier"
 
 
 class OnnxNote(Config):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from hipray.bundles.bundle import ONNX_FILE, Bundle
+from hipray.bundles.bundle import ONNX_FILE, Bundle, BundleKind
 from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network as build_classifier_network
 from hipray.classification.odds import OddsScale
@@ -29,7 +29,7 @@ def build_model(
 ) -> Model:
     """Return what a bundle holds, on an engine; `module` is its network where it is built."""
     network = _build_network(bundle, engine, module)
-    if bundle.description.kind == "classifier":
+    if bundle.description.kind is BundleKind.CLASSIFIER:
         return Classifier(
             network,
             settings=read_classifier_settings(bundle),
@@ -43,7 +43,7 @@ def build_model(
 def build_module(bundle: Bundle) -> nn.Module:
     """Return a bundle's network with its weights, as torch takes it: grey values in 0..1."""
     model = bundle.description.model
-    if bundle.description.kind == "classifier":
+    if bundle.description.kind is BundleKind.CLASSIFIER:
         classifier = build_classifier_network(
             model["cell"]["backbone"], read_classifier_settings(bundle), pretrained=False
         )

@@ -75,7 +75,7 @@ def run_release(config: ReleaseRun) -> Release:
         preprocessing_version=PREPROCESSING_VERSION,
         preprocessing=read_preprocessing(store),
         working_px=results.config.experiment.data.working_px,
-        segmenters=tuple(publisher.publish("segmenter", done) for _, done in segmenters),
+        segmenters=tuple(publisher.publish(BundleKind.SEGMENTER, done) for _, done in segmenters),
         view=config.variant.view,
         matting=results.config.experiment.matting,
         members=tuple(
@@ -126,7 +126,7 @@ class _Publisher:
         """Publish a classifier fit and return it as a member."""
         model = self.model(done)
         return Member(
-            bundle=self.publish("classifier", done),
+            bundle=self.publish(BundleKind.CLASSIFIER, done),
             region=fit.cell.region,
             label_type=fit.cell.label_type,
             backbone=fit.cell.backbone,

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from hipray.bundles.assembly import publish_model
-from hipray.bundles.bundle import BundleDescription, load_bundle
+from hipray.bundles.bundle import BundleDescription, BundleKind, load_bundle
 from hipray.classification.model import build_network
 from hipray.config.experiment import ClassifierSettings
 from hipray.data.images import PREPROCESSING_VERSION
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         network = build_network(BACKBONE, SETTINGS)
         description = BundleDescription(
-            kind="classifier",
+            kind=BundleKind.CLASSIFIER,
             name="total_hip-t_score-small",
             model={
                 "cell": {"backbone": BACKBONE},

@@ -16,13 +16,13 @@ from hipray.data.phantom.dicom import clone_film
 from hipray.data.phantom.films import write_study
 from hipray.data.phantom.patient import HipTruth, Patient, sample_patient, sample_truth
 from hipray.data.phantom.render import RenderedHip, RenderedStudy, render_study
-from hipray.data.phantom.scanner import Device
+from hipray.data.phantom.scanner import Densitometer
 from hipray.data.phantom.study import DecoyKind, PhantomClone, PhantomStudy, StudyKind
 
 __all__ = [
     "DXA_COLUMNS",
     "DecoyKind",
-    "Device",
+    "Densitometer",
     "HipTruth",
     "Patient",
     "PhantomClone",

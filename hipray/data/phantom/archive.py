@@ -15,7 +15,7 @@ from hipray.data.phantom.patient import (
     sample_patient,
     sample_truth,
 )
-from hipray.data.phantom.scanner import Device
+from hipray.data.phantom.scanner import Densitometer
 from hipray.data.phantom.streams import derive_seed, open_stream
 from hipray.data.phantom.study import DecoyKind, PhantomClone, PhantomStudy, StudyKind
 from hipray.vocab import REGIONS, Side
@@ -136,7 +136,7 @@ def _plan_hips(config: PhantomConfig) -> list[PhantomStudy]:
     sides = [_SIDES if n in both else (first[n],) for n in range(config.n_patients)]
     on_a = _deal_device_a(stream, [len(s) for s in sides], config.n_device_a)
     hips = [
-        (patient, side, Device.A if number in on_a else Device.B)
+        (patient, side, Densitometer.A if number in on_a else Densitometer.B)
         for number, patient in enumerate(patients)
         for side in sides[number]
     ]
@@ -158,7 +158,7 @@ def _deal_device_a(stream: np.random.Generator, hips: Sequence[int], wanted: int
     return chosen
 
 
-def _archive_shift(config: PhantomConfig, hips: Sequence[tuple[str, Side, Device]]) -> Quad:
+def _archive_shift(config: PhantomConfig, hips: Sequence[tuple[str, Side, Densitometer]]) -> Quad:
     if not config.exact_prevalence:
         return NO_SHIFT
     return match_prevalence(
@@ -187,7 +187,7 @@ def _extra_study(
 ) -> PhantomStudy:
     stream = open_stream(config.seed, patient, "plan")
     side = _SIDES[int(stream.integers(2))]
-    device = Device.A if stream.random() < 0.5 else Device.B
+    device = Densitometer.A if stream.random() < 0.5 else Densitometer.B
     if kind is StudyKind.PELVIS:
         return _study(config, patient, _SIDES, kind, device=device, t_shift=t_shift)
     if kind is StudyKind.BLURRED:
@@ -202,7 +202,7 @@ def _study(
     sides: tuple[Side, ...],
     kind: StudyKind,
     *,
-    device: Device | None = None,
+    device: Densitometer | None = None,
     t_shift: Quad,
     decoy: DecoyKind | None = None,
 ) -> PhantomStudy:

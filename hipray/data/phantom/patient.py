@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hipray.config.phantom import PhantomConfig
 from hipray.data.phantom.scanner import (
-    Device,
+    Densitometer,
     density_of,
     osteoporosis_edge,
     report_t,
@@ -99,7 +99,9 @@ def sample_truth(
     )
 
 
-def match_prevalence(config: PhantomConfig, hips: Sequence[tuple[Patient, Side, Device]]) -> Quad:
+def match_prevalence(
+    config: PhantomConfig, hips: Sequence[tuple[Patient, Side, Densitometer]]
+) -> Quad:
     """Return the T shift per region that gives exactly round(prevalence * n) positives."""
     latent = [_latent_t(config, patient, side)[0] for patient, side, _ in hips]
     shifts = []

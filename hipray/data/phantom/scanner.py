@@ -16,7 +16,7 @@ from hipray.data.reference import (
 from hipray.vocab import HEADLINE_REGIONS, REGIONS, Region, Sex
 
 
-class Device(StrEnum):
+class Densitometer(StrEnum):
     """The densitometer that measured a hip; it decides which regions the report holds."""
 
     A = "Hologic A"
@@ -25,7 +25,7 @@ class Device(StrEnum):
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions this device reports."""
-        return REGIONS if self is Device.A else HEADLINE_REGIONS
+        return REGIONS if self is Densitometer.A else HEADLINE_REGIONS
 
 
 OSTEOPOROSIS_T = -2.5

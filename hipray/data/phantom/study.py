@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hipray.data.phantom.patient import NO_SHIFT, Quad
-from hipray.data.phantom.scanner import Device
+from hipray.data.phantom.scanner import Densitometer
 from hipray.vocab import RefusalCode, Side
 
 
@@ -71,7 +71,7 @@ class PhantomStudy:
     sides: tuple[Side, ...]  # two for a pelvis film
     kind: StudyKind
     seed: int
-    device: Device | None = None  # None: no DXA report
+    device: Densitometer | None = None  # None: no DXA report
     t_shift: Quad = NO_SHIFT
     decoy: DecoyKind | None = None
 
