@@ -122,6 +122,7 @@ def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
         fused=bench.fused,
         allow_phantom_release=True,
         cpus_per_stage=bench.cores,
+        precision=bench.precision,
         batch=bench.batch,
         queue=bench.queue,
         block=False,
@@ -236,6 +237,7 @@ def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
         unit="films/s",
         target=PEER_TARGET,
         callers=BUSY,
+        precision=bench.precision,
     )
     yield compare_durations(
         f"{PREFIX}_p99_vs_handwritten",

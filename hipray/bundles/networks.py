@@ -15,7 +15,7 @@ from hipray.runtime.network import Network, TorchNetwork
 from hipray.runtime.onnx_network import OnnxNetwork
 from hipray.segmentation.model import build_network as build_segmenter_network
 from hipray.segmentation.segmenter import MaskNetwork, SegmenterNetwork
-from hipray.vocab import Device, Region, Runtime, SegmenterArch
+from hipray.vocab import Device, Precision, Region, Runtime, SegmenterArch
 
 Model = SegmenterNetwork | Classifier
 """What a bundle holds."""
@@ -71,7 +71,7 @@ def _build_network(bundle: Bundle, engine: Engine, module: nn.Module | None) -> 
     if engine.runtime is Runtime.ONNX:
         return OnnxNetwork(_find_export(bundle))
     module = module or build_module(bundle)
-    if engine.device is Device.CUDA:
+    if engine.device is Device.CUDA or engine.precision is Precision.BFLOAT16:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchNetwork(module, device=engine.torch_device, precision=engine.precision)
 

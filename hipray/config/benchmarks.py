@@ -7,7 +7,7 @@ from pydantic import Field
 from hipray.config.base import Config
 from hipray.config.jobs import PAPER_BACKBONES
 from hipray.config.phantom import PhantomConfig
-from hipray.vocab import HEADLINE_REGIONS, Region, Variant
+from hipray.vocab import HEADLINE_REGIONS, Precision, Region, Variant
 
 
 class ScoreMeasure(StrEnum):
@@ -123,6 +123,8 @@ class ServeBench(Config):
     """Whether the endpoint runs its stages in one deployment."""
     batch: int = Field(8, ge=1, le=256)
     """Most films in one forward pass of the endpoint and of the pipeline in process."""
+    precision: Precision = Precision.FLOAT32
+    """In what numbers both compute; the peer always computes in float32."""
     queue: int = Field(16, ge=1)
     """Requests that may wait at the endpoint's door."""
     rounds: int = Field(3, ge=1)

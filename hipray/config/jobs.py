@@ -253,8 +253,8 @@ class ServeRun(InferenceJob):
     again when it changes, so that tokens change without a restart."""
     batch: int = Field(8, ge=1, le=256)
     """Most films in one forward pass."""
-    batch_wait_s: float = Field(0.01, ge=0)
-    """Longest wait for a batch to fill."""
+    batch_wait_s: float = Field(0.002, ge=0)
+    """Longest wait of a free model for a batch to fill; while it computes, films gather anyway."""
     max_replicas: int = Field(1, ge=1)
     """Replicas of each deployment that autoscaling may reach."""
     scaling: EndpointScaling = EndpointScaling()

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from hipray.answers import HipRow
@@ -41,6 +40,7 @@ from hipray.serving.batches import (
     split_segmentation,
     split_views,
 )
+from hipray.serving.batching import BatchedModel
 from hipray.serving.messages import (
     AskedFilm,
     Message,
@@ -103,18 +103,13 @@ class SegmenterStage:
         self._side = release.working_px
         frames = blank_hips(release, setup.batch).frames
         loading.gauge.try_batch(lambda: segmenter(frames))
-        self._batched = serve.batch(
-            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
-        )(self._segment_films)
+        self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
     async def __call__(self, message: Message[FramedHips]) -> Message[PackedSegmentation]:
         """Return the masks of one film's hips."""
         check_message(message, self._digest)
         check_hips(message.body, self._side)
         return message.with_body(await self._batched(message.body))
-
-    async def _segment_films(self, films: list[FramedHips]) -> list[PackedSegmentation]:
-        return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[FramedHips]) -> list[PackedSegmentation]:
         batch_metrics().observe("segmenter", len(films))
@@ -172,9 +167,7 @@ class EnsembleStage:
         self._explaining = ExplainingThread(self._ensemble)
         views = blank_views(release, setup.batch)
         loading.gauge.try_batch(lambda: self._ensemble(views))
-        self._batched = serve.batch(
-            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
-        )(self._classify_films)
+        self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
     async def __call__(self, message: Message[Views]) -> Message[Probabilities]:
         """Return the probabilities of one film's views."""
@@ -185,9 +178,6 @@ class EnsembleStage:
         """Return the heat maps of one film's views."""
         check_message(message, self._digest)
         return await self._explaining(message)
-
-    async def _classify_films(self, films: list[Views]) -> list[Probabilities]:
-        return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[Views]) -> list[Probabilities]:
         batch_metrics().observe("ensemble", len(films))
@@ -204,9 +194,7 @@ class FusedStage:
         self._digest = release.digest
         self._side = release.working_px
         self._explaining = ExplainingThread(self._stages.ensemble)
-        self._batched = serve.batch(
-            max_batch_size=setup.batch, batch_wait_timeout_s=setup.batch_wait_s
-        )(self._score_films)
+        self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
     async def __call__(self, message: Message[AskedFilm]) -> Message[ScoredFilm]:
         """Return the numbers of one film's hips, and what else is asked for."""
@@ -218,9 +206,6 @@ class FusedStage:
         """Return the heat maps of one film's views."""
         check_message(message, self._digest)
         return await self._explaining(message)
-
-    async def _score_films(self, films: list[AskedFilm]) -> list[ScoredFilm]:
-        return await asyncio.to_thread(self._run, films)
 
     def _run(self, films: list[AskedFilm]) -> list[ScoredFilm]:
         batch_metrics().observe("pipeline", len(films))
