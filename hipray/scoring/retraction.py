@@ -34,6 +34,17 @@ def retract_replaced(output: Store, parts: PartSet) -> int:
     return rewritten
 
 
+def find_replaced(output: Store) -> dict[str, set[str]]:
+    """Return the replaced keys of each older shard, over all listings."""
+    index = Index(output)
+    found: dict[str, set[str]] = defaultdict(set)
+    for listing, totals in index.listings().items():
+        if totals is not None and totals.replaced:
+            for shard, keys in _list_replaced(index, listing).items():
+                found[shard] |= keys
+    return found
+
+
 def _list_replaced(index: Index, listing: int) -> dict[str, set[str]]:
     """Return the replaced keys of each older shard."""
     replaced: dict[str, set[str]] = defaultdict(set)

@@ -10,7 +10,7 @@ from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, FailureWatch
 from hipray.scoring.index import Index
 from hipray.scoring.parts import PartSet
-from hipray.scoring.retraction import retract_replaced
+from hipray.scoring.retraction import find_replaced, retract_replaced
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
@@ -132,8 +132,10 @@ def _list_letters(
     """Yield every dead letter: those of parts, and those of shards that were not published."""
     done = [*parts.list_all(output)]
     yield from count_parts(parts.read(output, iter(done)), tally)
-    for part, letters in watch.unpublished_beside(set(done)).items():
-        if "." in part:
-            continue  # a retry that failed as a whole: the part it retries still says so
-        tally.faults.update(letter.fault for letter in letters)
-        yield from ((part, letter) for letter in letters)
+    # a retry that failed as a whole has a dot in its name: the part it retries still says so
+    unpublished = {p: own for p, own in watch.unpublished_beside(set(done)).items() if "." not in p}
+    replaced = find_replaced(output) if unpublished else {}
+    for part, letters in unpublished.items():
+        left = [letter for letter in letters if letter.entry.key not in replaced.get(part, ())]
+        tally.faults.update(letter.fault for letter in left)
+        yield from ((part, letter) for letter in left)

@@ -208,6 +208,21 @@ def test_a_shard_of_which_nothing_can_be_had_stays_open_and_too_many_such_are_th
     assert counts(submit(remote, release)) == (6, 6, 0, 0)
 
 
+def test_a_film_that_changed_while_its_shard_could_not_be_had_is_counted_once(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    lenient = remote.model_copy(update={"max_failed_fraction": 1.0})
+    gone = list(films)[:4]
+    throttling.throttled = tuple(gone)
+    assert counts(submit(lenient, release)) == (6, 2, 0, 4)
+    throttling.throttled = ()
+    open_store(remote.images, remote.storage).write(gone[0], films[list(films)[7]])
+    throttling.throttled = tuple(gone)
+    assert counts(submit(lenient, release)) == (6, 2, 0, 4)
+    throttling.throttled = ()
+    assert counts(submit(lenient, release)) == (6, 6, 0, 0)
+
+
 def test_a_full_output_ends_the_run_and_leaves_nothing_corrupt(
     remote: ScoreRun, release: Release, throttling: ThrottlingS3
 ) -> None:
