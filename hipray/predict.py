@@ -35,7 +35,9 @@ def run_predict(config: PredictRun) -> Prediction:
     pipeline = start_pipeline(store, release, engine, memory_gib=config.memory_gib)
     with IsolatedReader(config.limits, release.preprocessing) as reader:
         result = reader.read_hips(data, name=Path(config.file).name, side=config.side)
-    stated = Person(config.sex, config.age, config.weight_kg, config.height_cm)
+    stated = Person(
+        sex=config.sex, age=config.age, weight_kg=config.weight_kg, height_cm=config.height_cm
+    )
     answers, masks = pipeline.answer_with_masks([result], stated=[stated])
     return Prediction(answer_as_dict(answers[0]), draw_overlay(result, masks, release.working_px))
 

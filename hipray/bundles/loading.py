@@ -1,6 +1,7 @@
 """Loading a bundle to be asked: verified, on an engine, and counted in memory."""
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from torch import nn
 
@@ -44,7 +45,7 @@ class LoadedModel:
 def load_model(store: Store, digest: str, loading: Loading) -> LoadedModel:
     """Load one bundle; raises BundleError, and MemoryLimitError where it does not fit."""
     on_torch = loading.engine.runtime is Runtime.TORCH
-    unused = {ONNX_FILE} if on_torch else set() if loading.explaining else {WEIGHTS_FILE}
+    unused = _list_unused(loading)
     name = read_description(store, digest).name
 
     def build() -> LoadedModel:
@@ -56,3 +57,13 @@ def load_model(store: Store, digest: str, loading: Loading) -> LoadedModel:
         return LoadedModel(model, module)
 
     return loading.gauge.load(name, measure_files(store, digest, leave_out=unused), build)
+
+
+def _list_unused(loading: Loading) -> set[str]:
+    match loading.engine.runtime:
+        case Runtime.TORCH:
+            return {ONNX_FILE}
+        case Runtime.ONNX:
+            return set() if loading.explaining else {WEIGHTS_FILE}
+        case _:
+            assert_never(loading.engine.runtime)

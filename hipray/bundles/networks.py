@@ -1,5 +1,7 @@
 """From a bundle back to the callable it holds."""
 
+from typing import assert_never
+
 import torch
 from torch import nn
 
@@ -68,12 +70,16 @@ def read_segmenter_settings(bundle: Bundle) -> SegmenterSettings:
 
 
 def _build_network(bundle: Bundle, engine: Engine, module: nn.Module | None) -> Network:
-    if engine.runtime is Runtime.ONNX:
-        return OnnxNetwork(_find_export(bundle))
-    module = module or build_module(bundle)
-    if engine.device is Device.CUDA or engine.precision is Precision.BFLOAT16:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchNetwork(module, device=engine.torch_device, precision=engine.precision)
+    match engine.runtime:
+        case Runtime.ONNX:
+            return OnnxNetwork(_find_export(bundle))
+        case Runtime.TORCH:
+            module = module or build_module(bundle)
+            if engine.device is Device.CUDA or engine.precision is Precision.BFLOAT16:
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return TorchNetwork(module, device=engine.torch_device, precision=engine.precision)
+        case _:
+            assert_never(engine.runtime)
 
 
 def _find_export(bundle: Bundle) -> bytes:

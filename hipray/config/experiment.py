@@ -1,7 +1,7 @@
 """The scientific sections that decide what a fit is: change one and it is another fit."""
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -129,7 +129,7 @@ class SegmenterSettings(Config):
     """Widths of the five decoder stages."""
     size_px: int = Field(192, ge=32, le=1024, multiple_of=32)
     """Input side in pixels."""
-    weights: str = NO_WEIGHTS
+    weights: Literal["imagenet", "none"] = "none"
     """Encoder weights: imagenet or none."""
     loss: SegmentationLoss = SegmentationLoss.BCE_DICE
     """First term of the loss."""

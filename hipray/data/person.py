@@ -5,7 +5,7 @@ Legend of shapes: N people, C numbers per person: a value and whether it is know
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +42,9 @@ class Person:
 
     def completed_by(self, other: "Person") -> "Person":
         """Return this person with what only `other` knows filled in."""
-        return Person(
-            sex=other.sex if self.sex is Sex.UNKNOWN else self.sex,
-            age=other.age if self.age is None else self.age,
-            weight_kg=other.weight_kg if self.weight_kg is None else self.weight_kg,
-            height_cm=other.height_cm if self.height_cm is None else self.height_cm,
-        )
+        unknown = (None, Sex.UNKNOWN)
+        known = {name: value for name, value in vars(self).items() if value not in unknown}
+        return replace(other, **known)
 
 
 NOBODY = Person()
@@ -57,7 +54,7 @@ NOBODY = Person()
 def encode_people(people: Sequence[Person]) -> People:
     """Return people as (N, C) float32: 0 and 0 where a covariate is not known."""
     rows = [
-        [number for read in _READERS.values() for number in _encode(read(person))]
+        [number for told in Covariate for number in _encode(_READERS[told](person))]
         for person in people
     ]
     return np.asarray(rows, np.float32).reshape(len(rows), 2 * len(Covariate))

@@ -18,6 +18,7 @@ from hipray.evaluation.statistics import (
     DENOMINATORS,
     LIMITS,
     NO_LIMITS,
+    SHARE,
     Metric,
     Sample,
     WeightedStatistic,
@@ -83,7 +84,7 @@ def _mend_certainty(
     name: str, interval: Interval, frame: pd.DataFrame, config: EvaluationConfig
 ) -> Interval:
     """Two of two found is not certainty, however often it is resampled."""
-    if interval.low != interval.high or interval.value not in (0.0, 1.0):
+    if interval.low != interval.high or interval.value not in LIMITS.get(name, SHARE):
         return interval
     if name not in DENOMINATORS:
         return replace(interval, low=math.nan, high=math.nan)

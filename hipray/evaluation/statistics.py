@@ -199,9 +199,20 @@ STATISTICS: Mapping[Metric, WeightedStatistic] = {
 }
 
 NO_LIMITS = (-math.inf, math.inf)
+SHARE = (0.0, 1.0)
 
 LIMITS: Mapping[str, tuple[float, float]] = {
-    metric: NO_LIMITS if metric is Metric.CALIBRATION_SLOPE else (0.0, 1.0) for metric in Metric
+    Metric.SENSITIVITY: SHARE,
+    Metric.SPECIFICITY: SHARE,
+    Metric.F1: SHARE,
+    Metric.ACCURACY: SHARE,
+    Metric.AUROC: SHARE,
+    Metric.BALANCED_ACCURACY: SHARE,
+    Metric.PPV: SHARE,
+    Metric.NPV: SHARE,
+    Metric.AUPRC: SHARE,
+    Metric.BRIER: SHARE,
+    Metric.CALIBRATION_SLOPE: NO_LIMITS,
 }
 """The least and largest value of each metric."""
 

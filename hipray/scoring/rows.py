@@ -221,4 +221,6 @@ def _refused(refusal: Refusal) -> Row:
 
 def build_table(rows: Sequence[Row]) -> pa.Table:
     """Return rows as a table of SCORE_SCHEMA; absent columns become null."""
+    unknown = {name for row in rows for name in row} - set(SCORE_SCHEMA.names)
+    assert not unknown, f"columns without a place in SCORE_SCHEMA: {unknown}"
     return pa.Table.from_pylist(list(rows), schema=SCORE_SCHEMA)

@@ -28,7 +28,7 @@ from hipray import RESEARCH_NOTICE, __version__
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.audit import AuditLine
-from hipray.serving.body import read_batch, read_extras, read_request
+from hipray.serving.body import read_batch, read_extras, read_request, refuse_query
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem
 from hipray.serving.interface import OPERATIONS, describe_api
@@ -75,6 +75,7 @@ class Endpoint:
         """Score the films that a list names; the failure of one is its own result."""
         clock = StepClock()
         line: AuditLine = request.state.audit
+        refuse_query(request.query_params)
         async with self._admission.admit():
             async with asyncio.timeout(self._timeout_s - clock.elapsed_s()):
                 batch = await read_batch(request)

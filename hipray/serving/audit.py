@@ -31,7 +31,10 @@ def outcome_of(answer: dict[str, Any]) -> Outcome:
 
 @dataclass
 class AuditLine:
-    """What is told of one request; filled in on its way through the service."""
+    """What is told of one request; filled in on its way through the service.
+
+    A batch is refused where none of its films has numbers.
+    """
 
     request_id: str
     release_digest: str
@@ -41,6 +44,8 @@ class AuditLine:
     outcome: Outcome = Outcome.PROBLEM
     codes: list[str] = field(default_factory=list)
     """Reason codes of refused films and hips."""
+    answered: int = 0
+    """Films whose answer has numbers."""
     problem: str | None = None
     """Reason code where there is no answer."""
     problems: list[str] = field(default_factory=list)
@@ -57,6 +62,7 @@ class AuditLine:
         hips = answer["hips"]
         refusals = [part["refusal"] for part in (answer, *hips) if part["refusal"] is not None]
         self.codes += [str(refusal["code"]) for refusal in refusals]
+        self.answered += outcome_of(answer) is Outcome.ACCEPTED
         self.films += 1
 
     def note_problem(self, problem: dict[str, Any]) -> None:
@@ -68,6 +74,7 @@ class AuditLine:
         """Write the line."""
         self.milliseconds = round((time.perf_counter() - self.started_s) * 1000, 2)
         if 0 < self.status < 400:
-            self.outcome = Outcome.REFUSED if self.codes else Outcome.ACCEPTED
+            refused = self.codes and not self.answered
+            self.outcome = Outcome.REFUSED if refused else Outcome.ACCEPTED
         told = {k: v for k, v in asdict(self).items() if k != "started_s"}
         logger.info("request", extra={TOLD: told})

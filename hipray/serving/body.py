@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from typing import Any
 
@@ -39,7 +39,10 @@ MAX_BATCH_JSON_BYTES = MAX_BATCH_FILMS * 4096
 """Bytes of a batch's JSON body: twice the longest uri and what may be stated for each film."""
 
 SWITCH = {"true": True, "false": False}
-"""The values of `overlay`, `explain` and `dicom`."""
+"""The values of a switch."""
+
+SWITCHES = tuple(switch.name for switch in fields(Extras))
+"""What a request's query may turn on."""
 
 FORM_OVERHEAD_BYTES = 65_536
 """Bytes that a form may have beside its file: boundaries and part headers."""
@@ -69,7 +72,7 @@ class Stated(Config):
     @property
     def person(self) -> Person:
         """The person as the pipeline takes it."""
-        return Person(self.sex, self.age, self.weight_kg, self.height_cm)
+        return Person(**self.model_dump(exclude={"side", "uri"}))
 
 
 class ScoreRequest(Stated):
@@ -122,15 +125,26 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
 
 def read_extras(query: Mapping[str, str]) -> Extras:
     """Return what a request's query asks for beside the numbers; raises ProblemError (400)."""
+    refuse_query({name: value for name, value in query.items() if name not in SWITCHES})
     try:
-        asked = {name: SWITCH[query.get(name, "false")] for name in ("overlay", "explain", "dicom")}
+        asked = {name: SWITCH[query.get(name, "false")] for name in SWITCHES}
     except KeyError:
         raise reject(
-            HTTPStatus.BAD_REQUEST, "'overlay', 'explain' and 'dicom' are either 'true' or 'false'"
+            HTTPStatus.BAD_REQUEST, f"{', '.join(SWITCHES)} are either 'true' or 'false'"
         ) from None
     if asked["dicom"] and not can_write():
         raise reject(HTTPStatus.BAD_REQUEST, "this service is installed without hipray[dicomweb]")
     return Extras(**asked)
+
+
+def refuse_query(query: Mapping[str, str]) -> None:
+    """Raise ProblemError (400) where a query asks for anything: it would be left out silently."""
+    if query:
+        raise reject(
+            HTTPStatus.BAD_REQUEST,
+            f"the query of one film may have {', '.join(SWITCHES)} and nothing else, that of "
+            "a batch nothing",
+        )
 
 
 async def _read_json(request: Request) -> ScoreRequest:

@@ -36,7 +36,7 @@ COMMON_SOURCE = (
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (
     *COMMON_SOURCE, "classification", "config/labels", "data/person", "matting",
-    "training/classifier", "training/thresholds", "training/views",
+    "training/classifier", "training/starts", "training/thresholds", "training/views",
 )  # fmt: skip
 """Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
 

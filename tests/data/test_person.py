@@ -20,6 +20,11 @@ def test_records_fill_in_only_what_the_first_one_does_not_state():
     assert stated.completed_by(WOMAN) == Person(Sex.MALE, 70.0, 60.0, 160.0)
 
 
+def test_nothing_that_either_states_of_a_person_is_lost():
+    assert all(vars(WOMAN).values())
+    assert Person().completed_by(WOMAN) == WOMAN == WOMAN.completed_by(Person())
+
+
 def test_what_is_not_known_is_told_apart_from_the_mean():
     known, unknown = encode_people([Person(age=65.0), Person()])
     age = columns_of([Covariate.AGE])

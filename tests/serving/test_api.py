@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
 from hashlib import sha256
 from typing import Any
 
@@ -14,8 +15,10 @@ from hipray import RESEARCH_NOTICE
 from hipray.answers import HipRow, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.config.storage import StorageSettings
+from hipray.data.person import Person
 from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
 from hipray.pipeline import FramedHips, Pipeline
+from hipray.serving.body import SWITCHES, Stated
 from hipray.serving.clock import StepClock
 from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.graph import SplitGraph
@@ -174,6 +177,25 @@ def test_a_request_that_is_not_understood_is_one_clear_problem(
     make_api: MakeApi, options: dict[str, Any], status: int, words: str
 ) -> None:
     assert_problem(make_api().post(**options), status, words)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/score?overlays=true", "/v1/score?explain=1", "/v1/score:batch?overlay=true"]
+)
+def test_a_query_that_nothing_would_answer_is_refused(make_api: MakeApi, path: str) -> None:
+    answer = make_api().post(path, json={"uri": "s3://bucket/a.dcm"})
+    assert answer.status_code == 400
+    assert "overlay, explain, dicom" in answer.json()["detail"]
+
+
+def test_the_document_names_every_switch_of_the_query(make_api: MakeApi) -> None:
+    document = make_api().get("/openapi.json").json()
+    parameters = document["paths"]["/v1/score"]["post"]["parameters"]
+    assert {p["name"] for p in parameters if p["in"] == "query"} == set(SWITCHES)
+
+
+def test_what_a_caller_may_state_is_what_a_person_has() -> None:
+    assert {*Stated.model_fields} - {"side"} == {field.name for field in fields(Person)}
 
 
 def test_unknown_paths_and_methods_are_problems_too(make_api: MakeApi) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hipray.config.storage import StorageSettings
-from hipray.serving.audit import Outcome
+from hipray.serving.audit import AuditLine, Outcome
 from hipray.serving.graph import SplitGraph
 from hipray.serving.logs import JsonFormatter
 from tests.serving.conftest import LocalApi
@@ -63,9 +63,37 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
         (404, "problem", [], "no_such_path"),
         (200, "accepted", [], None),
     ]
+    assert [line["answered"] for line in requests] == [0, 0, 0, 0]
     assert [(line["films"], line["problems"]) for line in requests][-1] == (
         1,
         ["store_unavailable"],
     )
     assert "Doe" not in json.dumps(lines())
     assert "bucket" not in json.dumps(lines())
+
+
+REFUSAL = {"code": "implant", "detector": "metal", "evidence": ""}
+SCORED = {"refusal": None, "hips": [{"refusal": None}]}
+REFUSED = {"refusal": None, "hips": [{"refusal": REFUSAL}]}
+HALF = {"refusal": None, "hips": [{"refusal": REFUSAL}, {"refusal": None}]}
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ([SCORED], Outcome.ACCEPTED),
+        ([REFUSED], Outcome.REFUSED),
+        ([HALF], Outcome.ACCEPTED),
+        ([REFUSED, SCORED], Outcome.ACCEPTED),
+        ([REFUSED, REFUSED], Outcome.REFUSED),
+    ],
+)
+def test_a_request_is_refused_where_no_hip_of_it_has_numbers(
+    answers: list[dict[str, Any]], outcome: Outcome
+) -> None:
+    line = AuditLine("request", "digest", status=200)
+    for answer in answers:
+        line.note_answer(answer)
+    line.write()
+    assert line.outcome is outcome
+    assert bool(line.codes) == (answers != [SCORED])
