@@ -48,6 +48,10 @@ class NotFoundError(StorageError):
     """The bucket, folder or object does not exist."""
 
 
+class BucketMissingError(NotFoundError):
+    """The bucket itself does not exist."""
+
+
 class AccessDeniedError(StorageError):
     """The credentials are wrong or do not allow this."""
 

@@ -305,11 +305,17 @@ def _apply_luts(
     stored: NDArray[Any], dataset: Dataset, preprocessing: Preprocessing
 ) -> NDArray[np.float32]:
     grey = stored
-    if "ModalityLUTSequence" in dataset or "RescaleSlope" in dataset:
+    if "ModalityLUTSequence" in dataset or _rescales(dataset):
         grey = apply_modality_lut(stored, dataset)
     if preprocessing.apply_voi:
         grey = apply_voi_lut(grey, dataset)
     return np.ascontiguousarray(grey, dtype=np.float32)
+
+
+def _rescales(dataset: Dataset) -> bool:
+    """Whether slope and intercept have values: programs that blank headers leave empty ones."""
+    names = ("RescaleSlope", "RescaleIntercept")
+    return all(read_value(dataset, name) is not None for name in names)
 
 
 def _is_inverted(dataset: Dataset) -> bool:

@@ -126,7 +126,15 @@ class IsolatedReader:
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 stream.close()
+        _reap(child)
+
+
+def _reap(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a killed child; a large one that takes its time is waited for in a thread."""
+    try:
         child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        threading.Thread(target=child.wait, daemon=True).start()
 
 
 def _crash(evidence: str) -> Refusal:
@@ -151,7 +159,7 @@ def _start_child(limits: ImageLimits, preprocessing: Preprocessing) -> subproces
         _receive(_pipe(child.stdout), deadline)
     except _ChildLostError as loss:
         child.kill()
-        child.wait(_STOP_SECONDS)
+        _reap(child)
         raise DataError(
             "a decoder process", f"none that starts ({loss})", "check memory and limits"
         ) from None

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -13,9 +14,9 @@ from ray.data import Dataset
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import load_pseudonyms
-from hipray.distributed.cluster import connect
+from hipray.distributed.cluster import connect, may_grow
 from hipray.distributed.score_pipeline import build_dataset
-from hipray.errors import DataError, HiprayError, StorageError
+from hipray.errors import ConfigError, DataError, HiprayError, StorageError, StoreUnavailableError
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
@@ -111,7 +112,8 @@ class _Submission:
 
     def run(self) -> None:
         """Run rounds; raises DataError where several leave shards open."""
-        connect()
+        connect(min_cpus=math.ceil(_count_cpus(self._config)))
+        _require_room(self._config)
         # made here, so that decoders that start at the same time do not race for it
         load_pseudonyms(open_store(self._config.workspace, self._config.storage))
         self._write_note()
@@ -126,6 +128,9 @@ class _Submission:
         record_letters(self._output, self._release, self._parts, self._watch)
 
     def _run_rounds(self) -> None:
+        if _broke_off(Index(self._output)):
+            # it goes on behind its last key: what came before that since is a listing of its own
+            self._drain(build_dataset(self._config, self._release, relist=True))
         for number in range(MOST_ROUNDS):
             self._drain(build_dataset(self._config, self._release, relist=number == 0))
             left = count_open_shards(self._output, self._parts, self._watch)
@@ -158,7 +163,8 @@ class _Submission:
             )
         finally:
             if time.monotonic() - self._noted >= LOG_INTERVAL_S:
-                self._write_note()
+                with suppress(StoreUnavailableError):  # the next note will say it
+                    self._write_note()
 
     def _write_note(self, *, ended: bool = False) -> None:
         self._noted = time.monotonic()
@@ -171,6 +177,21 @@ class _Submission:
         )
         self._note.write(self._output)
         logger.info("score: %d files, %d failed", self._watch.seen, self._watch.failed)
+
+
+def _count_cpus(config: ScoreRun) -> float:
+    """Return what the fewest actors of the pipeline reserve: with less it would wait for ever."""
+    return config.actors * config.cpus_per_actor + config.cpus_per_decoder
+
+
+def _require_room(config: ScoreRun) -> None:
+    found, needed = ray.cluster_resources().get("CPU", 0), _count_cpus(config)
+    if found < needed and not may_grow():
+        raise ConfigError(
+            f"{needed:g} CPU for {config.actors} model actors and a decoder",
+            f"a cluster of {found:g}",
+            "lower actors, cpus_per_actor or cpus_per_decoder",
+        )
 
 
 def _with_addresses(config: ScoreRun) -> ScoreRun:
@@ -214,6 +235,10 @@ def _has_nothing_new(config: ScoreRun, archive: Store, output: Store, parts: Par
             return next(work, None) is None
     except TimeoutError:
         return False
+
+
+def _broke_off(index: Index) -> bool:
+    return None in index.listings().values()
 
 
 def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:

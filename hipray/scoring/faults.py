@@ -11,6 +11,7 @@ from typing import Any
 
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     DamagedAnswerError,
     NotFoundError,
     StorageError,
@@ -48,6 +49,7 @@ FAULT_OF: dict[type[StorageError], Fault] = {
     DamagedAnswerError: Fault.CORRUPT,
     StoreUnavailableError: Fault.UNREACHABLE,
     AccessDeniedError: Fault.DENIED,
+    BucketMissingError: Fault.MISSING,
     NotFoundError: Fault.MISSING,
 }
 """The class of each error; a kind comes before what it is a kind of."""

@@ -163,8 +163,8 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         return FetchedFilm(Refusal(RefusalCode.UNREADABLE, "key", evidence), None)
     except NotFoundError:
         return FetchedFilm(_explain_absence(archive, entry), None)
-    return FetchedFilm(data if found.etag == entry.etag else _changed("its etag is another"),
-                       found.etag)  # fmt: skip
+    same = found.etag == entry.etag or not entry.etag
+    return FetchedFilm(data if same else _changed("its etag is another"), found.etag)
 
 
 def _explain_absence(archive: Store, entry: Entry) -> Refusal:

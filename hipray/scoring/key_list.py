@@ -12,9 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hipray.config.storage import StorageSettings
-from hipray.errors import DataError
+from hipray.errors import DataError, StorageError
 from hipray.scoring.shards import Entry
-from hipray.storage import InvalidKeyError, Store, open_store
+from hipray.storage import Store, open_store
 
 KEY_COLUMN = "key"
 ASKED_AHEAD = 32
@@ -96,7 +96,11 @@ def _relative(keys: pa.Array, archive: Store) -> pa.Array:
 
 
 def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
-    """Yield an entry for each key, in order; one without an object has size 0 and no etag."""
+    """Yield an entry for each key, in order.
+
+    One without an object has size 0 and no etag, as has one that the store would not describe:
+    the reading of it says why.
+    """
     with ThreadPoolExecutor(ASKED_AHEAD) as pool:
         source = iter(keys)
         while chunk := list(islice(source, ASKED_AHEAD)):
@@ -106,6 +110,6 @@ def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
 def _describe(archive: Store, key: str) -> Entry:
     try:
         info = archive.info(key)
-    except InvalidKeyError:
+    except StorageError:
         info = None
     return Entry(key, 0, "") if info is None else Entry(key, info.size, info.etag)

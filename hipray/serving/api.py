@@ -28,14 +28,21 @@ from hipray import RESEARCH_NOTICE, __version__
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.audit import AuditLine
-from hipray.serving.body import read_batch, read_extras, read_request, refuse_query
+from hipray.serving.body import (
+    FORM_OVERHEAD_BYTES,
+    read_batch,
+    read_extras,
+    read_request,
+    refuse_announced,
+    refuse_query,
+)
 from hipray.serving.clock import Step, StepClock
-from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem
+from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem, answer_refusal
 from hipray.serving.interface import OPERATIONS, describe_api
 from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.patience import while_connected
-from hipray.serving.problems import Problem
+from hipray.serving.problems import Problem, explain_refusal
 from hipray.serving.service import ScoringService
 
 UNROUTED = {
@@ -61,6 +68,7 @@ class Endpoint:
         """Score one film."""
         clock, extras = StepClock(), read_extras(request.query_params)
         line: AuditLine = request.state.audit
+        refuse_announced(request, self._max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
         async with asyncio.timeout(self._timeout_s), self._admission.admit():
             with clock.measure(Step.FETCH):
                 film = await read_request(request, max_file_bytes=self._max_file_bytes)
@@ -69,7 +77,8 @@ class Endpoint:
             )
             answer = await while_connected(request, scoring)
         self._note(line, answer)
-        return JSONResponse(answer)
+        refused = explain_refusal(answer)
+        return JSONResponse(answer) if refused is None else answer_refusal(refused, answer)
 
     async def score_batch(self, request: Request) -> JSONResponse:
         """Score the films that a list names; the failure of one is its own result."""

@@ -18,7 +18,7 @@ class Outcome(StrEnum):
     """How a request ended."""
 
     ACCEPTED = "accepted"  # an answer with numbers, a batch, a page or a state
-    REFUSED = "refused"  # an answer that gives a reason code instead of numbers
+    REFUSED = "refused"  # a reason code instead of numbers
     PROBLEM = "problem"  # no answer
 
 
@@ -73,7 +73,7 @@ class AuditLine:
     def write(self) -> None:
         """Write the line."""
         self.milliseconds = round((time.perf_counter() - self.started_s) * 1000, 2)
-        if 0 < self.status < 400:
+        if 0 < self.status < 400 or self.codes:
             refused = self.codes and not self.answered
             self.outcome = Outcome.REFUSED if refused else Outcome.ACCEPTED
         told = {k: v for k, v in asdict(self).items() if k != "started_s"}

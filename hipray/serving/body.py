@@ -49,8 +49,8 @@ FORM_OVERHEAD_BYTES = 65_536
 
 
 URI_PATTERN = (
-    r"^(s3://[^/\x00-\x1f\x7f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)+"
-    r"|dicomweb://[a-z0-9-]+(/(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){0,20}){3})$"
+    r"^(s3:/(/(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f]+){2,}"
+    r"|dicomweb://[a-z0-9-]+(/(?=[0-9.]{1,64}(/|$))(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*){3})$(?!\n)"
 )
 """What a client may check before it asks; the service finds more."""
 
@@ -233,15 +233,20 @@ async def limit_body(
 
     `overhead` is what the body may have beside the content that `max_bytes` speaks of.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes + overhead:
-        raise too_large(max_bytes)
+    refuse_announced(request, max_bytes, overhead=overhead)
     received = 0
     async for chunk in _stream(request):
         received += len(chunk)
         if received > max_bytes + overhead:
             raise too_large(max_bytes)
         yield chunk
+
+
+def refuse_announced(request: Request, max_bytes: int, *, overhead: int) -> None:
+    """Raise ProblemError (413) where the length that a request states is beyond the limit."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes + overhead:
+        raise too_large(max_bytes)
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ import logging
 import re
 import uuid
 from http import HTTPStatus
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -118,3 +119,9 @@ def answer_problem(problem: Problem, request_id: str) -> JSONResponse:
         headers=dict(problem.headers),
         media_type=PROBLEM_TYPE,
     )
+
+
+def answer_refusal(problem: Problem, answer: dict[str, Any]) -> JSONResponse:
+    """Return a problem that carries the whole answer, refusal and digests, as further members."""
+    told = {**problem.as_dict(answer["request_id"]), **answer}
+    return JSONResponse(told, status_code=problem.status, media_type=PROBLEM_TYPE)

@@ -18,7 +18,7 @@ from hipray.serving.body import (
     Stated,
 )
 from hipray.serving.clock import Step
-from hipray.serving.problems import PROBLEM_TYPE, ProblemCode
+from hipray.serving.problems import NO_FILM, PROBLEM_TYPE, ProblemCode
 
 Schema = dict[str, Any]
 
@@ -210,7 +210,7 @@ class Operation:
             **self.request,
             "responses": {
                 "200": {"description": "The answer.", "content": {kind: body}},
-                **{str(status): PROBLEM_RESPONSE for status in sorted(statuses)},
+                **{str(s): RESPONSES.get(s, PROBLEM_RESPONSE) for s in sorted(statuses)},
             },
         }
         return {**told, "security": [{BEARER: []}]} if guarded and self.guarded else told
@@ -221,7 +221,23 @@ PROBLEM_RESPONSE: Schema = {
     "content": {PROBLEM_TYPE: {"schema": PROBLEM}},
 }
 
-FILM_PROBLEMS = (400, 403, 404, 413, 415, 500, 502, 503)
+NO_FILM_MEMBERS: Schema = {
+    **FILM_ANSWER,
+    "properties": {
+        **PROBLEM["properties"],
+        **FILM_ANSWER["properties"],
+        "code": {"enum": sorted(NO_FILM)},
+    },
+    "required": sorted({*PROBLEM["required"], *FILM_ANSWER["required"]}),
+}
+NO_FILM_RESPONSE: Schema = {
+    "description": "The file is no film: a problem (RFC 9457) with the answer's members beside it.",
+    "content": {PROBLEM_TYPE: {"schema": NO_FILM_MEMBERS}},
+}
+RESPONSES = {422: NO_FILM_RESPONSE}
+"""Problems that say more than others."""
+
+FILM_PROBLEMS = (400, 403, 404, 413, 415, 422, 500, 502, 503)
 BATCH_ANSWER = _object(
     {
         "request_id": REQUEST_ID,

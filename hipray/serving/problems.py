@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError
 from hipray import RESEARCH_NOTICE
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     DataError,
     NotFoundError,
     StorageError,
@@ -23,6 +24,7 @@ from hipray.errors import (
 from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError
 from hipray.serving.retries import REPLICA_LOST
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
+from hipray.vocab import RefusalCode
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -75,10 +77,10 @@ class Problem:
     status: HTTPStatus
     detail: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    named: ProblemCode | None = None
+    named: ProblemCode | RefusalCode | None = None
 
     @property
-    def code(self) -> ProblemCode:
+    def code(self) -> ProblemCode | RefusalCode:
         """The code of this problem, or that of its status."""
         return self.named or CODE_OF_STATUS.get(self.status, ProblemCode.INVALID_REQUEST)
 
@@ -93,6 +95,36 @@ class Problem:
             "request_id": request_id,
             "research_notice": RESEARCH_NOTICE,
         }
+
+
+NO_FILM = frozenset(
+    {
+        RefusalCode.UNREADABLE,
+        RefusalCode.TOO_LARGE,
+        RefusalCode.TOO_SMALL,
+        RefusalCode.NOT_AN_IMAGE,
+        RefusalCode.WRONG_MODALITY,
+        RefusalCode.NOT_A_RADIOGRAPH,
+        RefusalCode.MULTI_FRAME,
+        RefusalCode.DECODER_CRASH,
+    }
+)
+"""Refusals of files that are no film: a fault of the request. A film that is refused for what it
+shows has an answer."""
+
+
+def explain_refusal(answer: Mapping[str, Any]) -> Problem | None:
+    """Return what is wrong with a request whose file is no film; None where it is one."""
+    refusal = answer["refusal"]
+    if refusal is None or (code := RefusalCode(refusal["code"])) not in NO_FILM:
+        return None
+    status = (
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        if code is RefusalCode.TOO_LARGE
+        else HTTPStatus.UNPROCESSABLE_ENTITY
+    )
+    detail = f"the file is no film that can be scored ({refusal['evidence']}); send a radiograph"
+    return Problem(status, detail, {}, code)
 
 
 class ProblemError(Exception):
@@ -132,6 +164,12 @@ PROBLEMS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Pro
     (
         ObjectTooLargeError,
         Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the object exceeds the size limit"),
+    ),
+    (
+        BucketMissingError,
+        blame_store(
+            "a bucket of this service is missing; tell its operator", ProblemCode.STORE_FAILS
+        ),
     ),
     (
         NotFoundError,

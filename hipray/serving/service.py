@@ -21,6 +21,7 @@ from hipray.serving.guard import explain_and_log
 from hipray.serving.messages import NUMBERS_ONLY, Extras
 from hipray.serving.pacs import SCHEME
 from hipray.serving.pictures import add_objects, add_pictures
+from hipray.serving.problems import ProblemError, come_later
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
 
@@ -152,7 +153,11 @@ class ScoringService:
         *,
         budget: ByteBudget | None,
     ) -> dict[str, Any]:
-        async with self._archive_held if _is_archived(film) else self._held:
+        archived = _is_archived(film)
+        if archived and budget is None and self._archive_held.locked():
+            # waiting here would hold a place at the door that films from elsewhere need
+            raise ProblemError(come_later("the picture archives are busy with other films"))
+        async with self._archive_held if archived else self._held:
             if isinstance(film, ScoreRequest):
                 with clock.measure(Step.FETCH):
                     film = UploadedFilm(await self._fetch(film.uri, budget), film)

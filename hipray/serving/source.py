@@ -11,7 +11,7 @@ from hipray.errors import ConfigError, HiprayError
 from hipray.serving.pacs import SCHEME as DICOMWEB
 from hipray.serving.pacs import PacsSource
 from hipray.serving.problems import reject
-from hipray.storage import S3_SCHEME, Store, open_store
+from hipray.storage import S3_SCHEME, Store, check_key, open_store
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FilmSource:
         for allowed in self._allowed:
             depth = len(allowed.parts)
             if parts[:depth] == allowed.parts and len(parts) > depth:
-                return allowed.store, "/".join(parts[depth:])
+                return allowed.store, check_key("/".join(parts[depth:]))
         raise reject(HTTPStatus.FORBIDDEN, "this service may not read from this uri")
 
 

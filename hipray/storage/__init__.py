@@ -3,7 +3,13 @@
 from hipray.storage.leases import Lease, LeaseInfo, acquire, acquire_when_silent, hold, holder
 from hipray.storage.open import check_store, open_store
 from hipray.storage.s3 import S3_SCHEME
-from hipray.storage.store import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
+from hipray.storage.store import (
+    InvalidKeyError,
+    ObjectInfo,
+    ObjectTooLargeError,
+    Store,
+    check_key,
+)
 
 __all__ = [
     "S3_SCHEME",
@@ -15,6 +21,7 @@ __all__ = [
     "Store",
     "acquire",
     "acquire_when_silent",
+    "check_key",
     "check_store",
     "hold",
     "holder",

@@ -19,13 +19,25 @@ from hipray.errors import (
     StoreUnavailableError,
 )
 from hipray.storage.atomic import create_file, is_partial, replace_file
-from hipray.storage.store import ObjectInfo, Store, check_key, check_prefix, check_size
+from hipray.storage.store import (
+    ObjectInfo,
+    Store,
+    check_foreign_key,
+    check_key,
+    check_prefix,
+    check_size,
+)
 
 COPY_BYTES = 1 << 20
 """Bytes copied at a time from file to file."""
 
 FolderId = tuple[int, int]
 """Device and inode of a folder."""
+
+
+_PRIVATE_OF_BYTE = {0xDC80 + number: 0xF780 + number for number in range(128)}
+"""Surrogates by which Python names the bytes 0x80 to 0xff, and what stands for them in keys."""
+_BYTE_OF_PRIVATE = {private: byte for byte, private in _PRIVATE_OF_BYTE.items()}
 
 
 class LocalStore(Store):
@@ -40,11 +52,14 @@ class LocalStore(Store):
 
     def local_path(self, key: str) -> Path:
         """Return where `key` lies; there need not be a file."""
-        return self._root / check_key(key)
+        return self._root / _name_of(check_key(key))
+
+    def _foreign_path(self, key: str) -> Path:
+        return self._root / _name_of(check_foreign_key(key, empty_parts=False))
 
     def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
         """Read a file; see `Store.read_object`."""
-        path = self.local_path(key)
+        path = self._foreign_path(key)
         with explained(path), _open_regular(path) as file:
             found = _describe(key, os.fstat(file.fileno()))
             check_size(str(path), found.size, max_bytes)
@@ -64,7 +79,7 @@ class LocalStore(Store):
 
     def info(self, key: str) -> ObjectInfo | None:
         """Describe a file; None for a folder, too."""
-        path = self.local_path(key)
+        path = self._foreign_path(key)
         with explained(path), suppress(FileNotFoundError, NotADirectoryError):
             status = path.stat()
             return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
@@ -77,7 +92,7 @@ class LocalStore(Store):
     def _walk(
         self, folder: str, start_after: str, above: frozenset[FolderId]
     ) -> Iterator[ObjectInfo]:
-        path = self._root / folder
+        path = self._root / _name_of(folder)
         with explained(path):
             own_id, names = _scan_folder(path)
         if own_id in above:
@@ -91,7 +106,7 @@ class LocalStore(Store):
                 yield found
 
     def _describe_listed(self, key: str) -> ObjectInfo | None:
-        path = self._root / key
+        path = self._root / _name_of(key)
         with explained(path), suppress(FileNotFoundError):  # deleted since, or a dangling link
             try:
                 status = path.stat()
@@ -108,11 +123,11 @@ class LocalStore(Store):
         return (
             f"{folder}/{name[:-1]}" if folder else name[:-1]
             for name in self._names(folder)
-            if name.endswith("/") and _holds_file(self._root / folder / name)
+            if name.endswith("/") and _holds_file(self._root / _name_of(folder) / _name_of(name))
         )
 
     def _names(self, folder: str) -> tuple[str, ...]:
-        path = self._root / folder
+        path = self._root / _name_of(folder)
         with explained(path):
             return _scan_folder(path)[1]
 
@@ -137,6 +152,18 @@ class LocalStore(Store):
     def read_file(self, key: str, target: Path) -> None:
         """Copy a file out of the store; see `Store.read_file`."""
         _copy_file(self.local_path(key), target)
+
+
+def _key_of(name: str) -> str:
+    """Return a name as a key: bytes that are no UTF-8 become letters of the private use area.
+
+    Old archives hold names in other codings; as surrogates they could not be written down.
+    """
+    return name.translate(_PRIVATE_OF_BYTE)
+
+
+def _name_of(key: str) -> str:
+    return key.translate(_BYTE_OF_PRIVATE)
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -170,7 +197,8 @@ def _scan_folder(path: Path) -> tuple[FolderId, tuple[str, ...]]:
     try:
         status = path.stat()
         with os.scandir(path) as entries:
-            names = [e.name + "/" * _is_folder(e) for e in entries if not is_partial(e.name)]
+            names = [_key_of(e.name) + "/" * _is_folder(e) for e in entries
+                     if not is_partial(e.name)]  # fmt: skip
     except (FileNotFoundError, NotADirectoryError):
         return (0, 0), ()
     return (status.st_dev, status.st_ino), tuple(sorted(names))

@@ -47,7 +47,14 @@ from hipray.errors import (
 from hipray.storage.atomic import replace_file
 from hipray.storage.local import explained
 from hipray.storage.s3_errors import explain_failure
-from hipray.storage.store import ObjectInfo, Store, check_key, check_prefix, check_size
+from hipray.storage.store import (
+    ObjectInfo,
+    Store,
+    check_foreign_key,
+    check_key,
+    check_prefix,
+    check_size,
+)
 
 S3_SCHEME = "s3://"
 
@@ -101,6 +108,12 @@ class S3Store(Store):
     def _address(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._root + check_key(key)}
 
+    def _foreign_address(self, key: str) -> dict[str, str]:
+        return {
+            "Bucket": self.bucket,
+            "Key": self._root + check_foreign_key(key, empty_parts=True),
+        }
+
     def local_path(self, key: str) -> None:
         """Return None: an object on S3 has no local path."""
         check_key(key)
@@ -133,7 +146,7 @@ class S3Store(Store):
         last: Exception | None = None
         for attempt in range(self.settings.max_attempts):
             with self._explained(key):
-                answer = self._client.get_object(**self._address(key))
+                answer = self._client.get_object(**self._foreign_address(key))
             try:
                 with closing(answer["Body"]):
                     return receive(answer)
@@ -210,7 +223,7 @@ class S3Store(Store):
         """Describe an object by one HEAD; see `Store.info`."""
         try:
             with self._explained(key):
-                answer = self._client.head_object(**self._address(key))
+                answer = self._client.head_object(**self._foreign_address(key))
         except NotFoundError:
             self._check_bucket()
             return None

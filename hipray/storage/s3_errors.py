@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     NotFoundError,
     StorageError,
     StoreFullError,
@@ -63,7 +64,7 @@ DENIALS = {
 def explain_failure(code: str, status: int, *, message: str, uri: str, bucket: str) -> StorageError:
     """Return the error for an answer of S3; `message` is used only where nothing else is known."""
     if code == "NoSuchBucket":
-        return NotFoundError(
+        return BucketMissingError(
             "an existing bucket", f"no bucket '{bucket}'", "check the name and the endpoint"
         )
     if code in FULL_CODES or status == HTTPStatus.INSUFFICIENT_STORAGE:

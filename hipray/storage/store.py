@@ -53,6 +53,21 @@ def check_key(key: str) -> str:
     return key
 
 
+def check_foreign_key(key: str, *, empty_parts: bool) -> str:
+    """Return the `key` of an object that others made; raise InvalidKeyError where none can be it.
+
+    `empty_parts` tells whether `a//b` is another object than `a/b`.
+    """
+    forbidden = {".", ".."} if empty_parts else {"", ".", ".."}
+    if not key or forbidden & set(key.split("/")):
+        problem: str | None = f"a part of it is one of {sorted(forbidden)}"
+    else:
+        problem = _coding_problem(key)
+    if problem is not None:
+        raise InvalidKeyError("a key that a store can hold", f"{key!a} ({problem})", "correct it")
+    return key
+
+
 def check_prefix(prefix: str) -> str:
     """Return `prefix` without its closing slash; raise InvalidKeyError as `check_key` does."""
     return check_key(prefix.removesuffix("/")) if prefix else ""
@@ -77,7 +92,13 @@ def _text_problem(key: str) -> str | None:
         return "it has a backslash"
     if "Cc" in categories:
         return "it has a control character"
-    if "Cs" in categories:
+    return _coding_problem(key)
+
+
+def _coding_problem(key: str) -> str | None:
+    if "\0" in key:
+        return "it has a null character"
+    if any(unicodedata.category(letter) == "Cs" for letter in key):
         return "it is not valid UTF-8"
     if len(key.encode()) > MAX_KEY_BYTES:
         return f"it is longer than {MAX_KEY_BYTES} bytes"
@@ -113,7 +134,7 @@ class Store(ABC):
 
     def uri_of(self, key: str) -> str:
         """Return the full address of `key`, for messages and tables."""
-        return f"{self.uri.rstrip('/')}/{check_key(key)}"
+        return f"{self.uri.rstrip('/')}/{key}"
 
     def child(self, prefix: str) -> Self:
         """Return the store of the folder `prefix` below this one."""
@@ -154,7 +175,8 @@ class Store(ABC):
         """List the objects below a folder in the order of their keys, as they are fetched.
 
         `start_after` is a full key: listing goes on with the first key after it. Keys that others
-        made and `check_key` refuses are listed too; using them raises InvalidKeyError.
+        made and `check_key` refuses are listed and can be read; writing them raises
+        InvalidKeyError.
         """
 
     def next_key(self, after: str) -> str | None:

@@ -11,8 +11,8 @@ from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     DamagedAnswerError,
-    NotFoundError,
     StoreThrottledError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -82,7 +82,7 @@ def test_an_object_beyond_the_limit_is_refused_before_it_is_read(archive: Store)
 
 
 def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
-    assert fetched_code(archive, Entry("a//b.dcm", 4, "e")) is RefusalCode.UNREADABLE
+    assert fetched_code(archive, Entry("a/../b.dcm", 4, "e")) is RefusalCode.UNREADABLE
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
         (Answer(500, "InternalError"), StoreUnavailableError, Fault.UNREACHABLE),
         (Answer(200, body=b"fi", missing_bytes=2), DamagedAnswerError, Fault.CORRUPT),
         (Answer(403, "AccessDenied"), AccessDeniedError, Fault.DENIED),
-        (Answer(404, "NoSuchBucket"), NotFoundError, Fault.MISSING),
+        (Answer(404, "NoSuchBucket"), BucketMissingError, Fault.MISSING),
     ],
 )
 def test_what_may_pass_is_an_error_of_its_class_and_no_row(

@@ -104,22 +104,34 @@ def test_a_caller_may_state_the_side_of_a_film_that_does_not(
 
 
 @pytest.mark.parametrize(
-    ("film", "code"),
+    ("film", "code", "status"),
     [
-        (b"", "unreadable"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "unreadable"),
-        (b"MZ" + b"\x90" * 1000, "unreadable"),
-        (save_dicom(build_dicom())[:-5000], "unreadable"),
-        (save_dicom(build_dicom(Modality="CT")), "wrong_modality"),
-        (encode_image(np.zeros((300, 300, 3), np.uint8)), "not_a_radiograph"),
-        (save_dicom(build_dicom(Rows=60000, Columns=60000)), "too_large"),
+        (b"", "unreadable", 422),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "unreadable", 422),
+        (b"MZ" + b"\x90" * 1000, "unreadable", 422),
+        (save_dicom(build_dicom())[:-5000], "unreadable", 422),
+        (save_dicom(build_dicom(Modality="CT")), "wrong_modality", 422),
+        (encode_image(np.zeros((300, 300, 3), np.uint8)), "not_a_radiograph", 422),
+        (save_dicom(build_dicom(Rows=60000, Columns=60000)), "too_large", 413),
     ],
 )
-def test_a_refused_film_is_an_answer(make_api: MakeApi, film: bytes, code: str) -> None:
-    answer = without_request(make_api().upload(film))
-    assert answer["refusal"]["code"] == code
+def test_a_file_that_is_no_film_is_a_problem_with_the_reason_of_ingest(
+    make_api: MakeApi, film: bytes, code: str, status: int
+) -> None:
+    response = make_api().upload(film)
+    assert_problem(response, status, "send a radiograph")
+    answer = response.json()
+    assert (answer["code"], answer["refusal"]["code"]) == (code, code)
     assert answer["hips"] == []
     assert answer["research_notice"] == RESEARCH_NOTICE
+    assert answer["release_digest"]
+
+
+def test_a_film_that_is_refused_for_what_it_shows_has_an_answer(make_api: MakeApi) -> None:
+    hand = save_dicom(build_dicom(BodyPartExamined="HAND"))
+    answer = without_request(make_api().upload(hand))
+    assert answer["refusal"]["code"] == "wrong_body_part"
+    assert "status" not in answer
 
 
 def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_served(
@@ -127,7 +139,7 @@ def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_serv
 ) -> None:
     api = make_api(limits=ImageLimits(decode_memory_mb=256, max_pixels=200_000_000))
     bomb = encode_image(np.zeros((13_000, 13_000), np.uint8))
-    assert without_request(api.upload(bomb))["refusal"]["code"] == "decoder_crash"
+    assert_problem(api.upload(bomb), 422, "MemoryError")
     assert without_request(api.upload(films[0]))["refusal"] is None
 
 
@@ -285,7 +297,7 @@ def test_an_announced_body_beyond_the_limit_is_not_read_at_all(make_api: MakeApi
 def test_a_file_just_above_the_limit_is_too_large(make_api: MakeApi) -> None:
     api = make_api(limits=ImageLimits(max_file_bytes=1000))
     assert_problem(api.upload(b"x" * 1001), 413, "1000 bytes")
-    assert api.upload(b"x" * 1000).status_code == 200
+    assert_problem(api.upload(b"x" * 1000), 422, "no known image format")
 
 
 def test_scoring_needs_a_token_where_tokens_are_set_and_health_does_not(

@@ -58,7 +58,7 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
     requests = [line for line in lines() if line["event"] == "request"]
     told = [(line["status"], line["outcome"], line["codes"], line["problem"]) for line in requests]
     assert told == [
-        (200, "refused", ["unreadable"], None),
+        (422, "refused", ["unreadable"], None),
         (503, "problem", [], "store_unavailable"),
         (404, "problem", [], "no_such_path"),
         (200, "accepted", [], None),

@@ -10,6 +10,7 @@ import pytest
 from hipray.config.storage import Encryption, StorageSettings
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     DamagedAnswerError,
     NotFoundError,
     StorageError,
@@ -106,7 +107,7 @@ def test_a_large_file_goes_in_parts(
         (500, "InternalError", StoreUnavailableError, "500"),
         (507, "XMinioStorageFull", StoreFullError, "XMinioStorageFull"),
         (403, "QuotaExceeded", StoreFullError, "QuotaExceeded"),
-        (404, "NoSuchBucket", NotFoundError, "no bucket 'bucket'"),
+        (404, "NoSuchBucket", BucketMissingError, "no bucket 'bucket'"),
         (411, "MissingContentLength", StorageError, "411"),
     ],
 )

@@ -16,6 +16,7 @@ from hipray.storage import (
     check_store,
     open_store,
 )
+from tests.conftest import S3Server
 
 ORDERED_KEYS = ["a-b", "a.txt", "a/b/c", "a/b0", "a/c", "a0", "b/a", "ba", "z", "ä/x", "大"]
 
@@ -186,19 +187,67 @@ BAD_KEYS = [
 @pytest.mark.parametrize("key", BAD_KEYS, ids=ascii)
 def test_a_key_that_is_no_plain_relative_path_is_refused_everywhere(store: Store, key: str) -> None:
     operations = [
-        store.read,
-        store.info,
         store.delete,
         store.local_path,
-        store.uri_of,
         lambda key: store.write(key, b""),
         lambda key: store.create(key, b""),
         lambda key: store.write_file(Path(__file__), key),
-        lambda key: store.read_file(key, Path("target")),
     ]
     for operation in operations:
         with pytest.raises(InvalidKeyError):
             operation(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["", "../secret", "a/../../secret", "a/./b", "a\x00b", "\udcff", "x" * 1025], ids=ascii
+)
+def test_a_key_that_no_object_can_have_is_refused_by_those_that_read(
+    store: Store, key: str
+) -> None:
+    for operation in (store.read, store.info):
+        with pytest.raises(InvalidKeyError):
+            operation(key)
+
+
+def test_a_folder_is_never_left_by_reading(tmp_path: Path) -> None:
+    outside = tmp_path / "secret"
+    outside.write_bytes(b"x")
+    for key in (str(outside), "../secret", "a//b"):
+        with pytest.raises(InvalidKeyError):
+            open_store(str(tmp_path / "archive")).read(key)
+
+
+@pytest.mark.parametrize("key", ["a\\b.dcm", "a/\x85.dcm", "Müller.dcm"], ids=ascii)
+def test_whatever_name_others_gave_a_file_can_be_read(tmp_path: Path, key: str) -> None:
+    path = tmp_path / key
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"film")
+    assert [i.key for i in open_store(str(tmp_path)).list()] == [key]
+    assert open_store(str(tmp_path)).read(key) == b"film"
+
+
+@pytest.mark.parametrize("key", ["a//b.dcm", "/a.dcm", "a\\b.dcm", "a/\x85.dcm"], ids=ascii)
+def test_whatever_key_others_gave_an_object_can_be_read(s3_server: S3Server, key: str) -> None:
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, [f"archive/{key}"], b"film")
+    store = open_store(f"s3://{bucket}/archive", s3_server.settings)
+    assert [info.key for info in store.list()] == [key]
+    assert store.read(key) == b"film"
+    found = store.info(key)
+    assert found is not None
+    assert found.size == 4
+
+
+def test_a_name_in_another_coding_is_a_key_that_can_be_written_down(tmp_path: Path) -> None:
+    for name in (b"M\xfcller.dcm", b"M\xf6ller/a.dcm"):
+        path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name)
+    store = open_store(str(tmp_path))
+    keys = [info.key for info in store.list()]
+    assert len({key.encode() for key in keys}) == 2
+    assert {store.read(key) for key in keys} == {b"M\xfcller.dcm", b"M\xf6ller/a.dcm"}
+    assert [info.key for info in store.list(start_after=keys[0])] == keys[1:]
 
 
 @pytest.mark.parametrize("prefix", ["/", "..", "a/../..", "a//"])
