@@ -87,7 +87,7 @@ def test_pictures_change_no_number_and_come_only_where_asked_for(
 
 
 def test_a_refused_film_has_no_picture(make_api: MakeApi) -> None:
-    answer = without_request(make_api().upload(b"no film", **BOTH))
+    answer = make_api().upload(b"no film", **BOTH).json()
     assert answer["refusal"]["code"] == "unreadable"
     assert answer["overlay_png"] is None
 
