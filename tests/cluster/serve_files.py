@@ -1,6 +1,7 @@
 """How a Serve config file is checked: Ray's own schema, unknown keys refused, hipray's settings."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -93,6 +94,11 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
         yield "answers everyone"
     if http.get("request_timeout_s", 0) <= run.request_timeout_s:
         yield "the proxy gives up before hipray has said why"
+    if http.get("keep_alive_timeout_s", 0) <= run.request_timeout_s:
+        yield "connections end before their answers"
+    for prefix in run.allowed_prefixes:
+        if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
+            yield f"lets callers read all of {prefix}"
     if run.max_replicas > MOST_REPLICAS:
         yield f"may start {run.max_replicas} replicas"
     for deployment in application.get("deployments", []):

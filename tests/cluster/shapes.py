@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from tests.k8s.schemas import COUNT, FLAG, TEXT, TEXTS, Schema, array, closed
+from tests.k8s.schemas import COUNT, FLAG, TEXT, Schema, array, closed
 
 
 def exact(**properties: Schema) -> Schema:
@@ -41,14 +41,14 @@ RUN_OPTIONS = ["--ulimit nofile=65536:65536", "--security-opt no-new-privileges"
 NOTHING: Schema = {"const": []}
 """The image has everything: each of these would run something on every node."""
 PATH = words(r"^~/\.ssh/[\w.-]+$")
-IMAGE = words(r"^\S+:\d[\w.]*-[cg]pu$")
+IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-[cg]pu$")
 
 COMMON: dict[str, Schema] = {
     "cluster_name": const("hipray"),  # iam/head.json ends the nodes of this name only
     "max_workers": {**COUNT, "maximum": 32},
-    "upscaling_speed": SECONDS,
+    "upscaling_speed": {**SECONDS, "maximum": 10},
     "idle_timeout_minutes": {**SECONDS, "maximum": 120},
-    "auth": exact(ssh_user=TEXT, ssh_private_key=PATH),
+    "auth": exact(ssh_user=words("^(?!root$)[a-z][a-z0-9_-]*$"), ssh_private_key=PATH),
     "file_mounts": exact(**{"~/.ray/auth_token": const("~/.ray/auth_token")}),
     "initialization_commands": NOTHING, "setup_commands": NOTHING,
     "head_setup_commands": NOTHING, "worker_setup_commands": NOTHING,
@@ -62,7 +62,8 @@ CONTAINER = {
 DISK = exact(
     DeviceName=words("^/dev/"),
     Ebs=exact(
-        VolumeSize={**COUNT, "minimum": 64}, VolumeType=const("gp3"), Encrypted=const(True),
+        VolumeSize={**COUNT, "minimum": 64, "maximum": 2048}, VolumeType=const("gp3"),
+        Encrypted=const(True),
         DeleteOnTermination=const(True),
     ),
 )  # fmt: skip
@@ -131,7 +132,7 @@ SHAPES: dict[str, Schema] = {
             type=const("local"), head_ip=words(r"^[\d.]+$"), worker_ips=array(words(r"^[\d.]+$"))
         ),
         docker=exact(
-            image=IMAGE, worker_run_options=TEXTS, **CONTAINER,
+            image=IMAGE, worker_run_options={"enum": [[], ["--gpus all"]]}, **CONTAINER,
             run_options=const([*RUN_OPTIONS, "--env-file /etc/hipray/store.env"]),
         ),
     ),

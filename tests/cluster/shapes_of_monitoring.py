@@ -4,15 +4,17 @@ from tests.cluster.shapes import const, exact, words
 from tests.k8s.schemas import COUNT, TEXT, Schema, array, closed, one_of
 
 DURATION = words(r"^\d+[smh]$")
+OFTEN = words(r"^([1-9]|[1-5]\d)s$")
+"""Below a minute: rates over five minutes need some samples."""
 
 PROMETHEUS = exact(
-    **{"global": exact(scrape_interval=DURATION, evaluation_interval=DURATION)},
+    **{"global": exact(scrape_interval=OFTEN, evaluation_interval=OFTEN)},
     rule_files=const(["alerts.yaml"]),
     scrape_configs=array(
         exact(
             job_name=TEXT,
             file_sd_configs=array(
-                exact(files=array(words(r"^/.*prom_metrics_service_discovery\.json$")))
+                exact(files=array(const("/tmp/ray/prom_metrics_service_discovery.json")))
             ),
         )
     ),

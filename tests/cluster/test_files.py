@@ -23,6 +23,10 @@ TEXTS = [
     if path.is_file() and "__pycache__" not in path.parts and path.name != "constraints.txt"
 ]
 BASES = {"python:${PYTHON}"}
+HOME = "/opt/hipray"
+"""Where manifests and jobs look for entries."""
+INSTALLS = 5
+"""uv, and for both targets what is pinned and hipray itself."""
 INSTRUCTIONS = {"ARG", "CMD", "COPY", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
 
 
@@ -70,6 +74,7 @@ CLOSED = (
     f"export {SWITCH}=0\n", "umask 077\n", 'chmod 700 "$STATE"\n',
     "--node-ip-address=127.0.0.1 ", "--dashboard-host=127.0.0.1 ", "--disable-usage-stats ",
     f'echo "export {SWITCH}=0"\n',
+    "python -c 'import secrets; print(secrets.token_hex(32))' > \"$RAY_AUTH_TOKEN_PATH\"\n",
 )  # fmt: skip
 
 
@@ -81,6 +86,7 @@ def find_local_problems(text: str) -> list[str]:
     command = re.search(r"ray start (--head.*?) > ", text.replace("\\\n", " "))
     words = re.findall(r"(--[a-z-]+)", command[1]) if command else []
     known = {option for each in start.params for option in each.opts}
+    problems += [f"says {word} twice" for word in set(words) if words.count(word) > 1]
     return problems + [f"ray start has no {word}" for word in words or ["--"] if word not in known]
 
 
@@ -98,6 +104,8 @@ def test_the_local_head_is_closed_as_written() -> None:
         ("umask 077", "umask 022"),
         ("--metrics-export-port", "--metric-export-port"),
         ("ray start --head", "ray strat --head"),
+        ("secrets.token_hex(32)", "'0' * 64"),
+        ("--dashboard-host=127.0.0.1", "--dashboard-host=127.0.0.1 --dashboard-host=0.0.0.0"),
     ],
 )
 def test_a_slip_in_the_local_head_is_found(before: str, after: str) -> None:
@@ -136,6 +144,13 @@ def find_image_problems(text: str) -> list[str]:
         problems.append("its CPU target carries CUDA")
     if "> /etc/profile.d/hipray.sh" not in final:
         problems.append("has no Ray in the launcher's login shells")
+    if f"WORKDIR {HOME}\n" not in final or "useradd --uid 1000 --gid 1000 " not in final:
+        problems.append("starts elsewhere, or has no user 1000")
+    targets = set(re.findall(r"^COPY (?!--from).+ (/\S+)$", final, re.M))
+    if targets != {f"{HOME}/jobs", f"{HOME}/cluster/submit.py"}:
+        problems.append(f"has its entries in {sorted(targets)}")
+    if text.count("pip install") != INSTALLS or "RAY_USAGE_STATS_ENABLED=0" not in final:
+        problems.append("installs more, or calls out")
     if not {"openssh-client", "rsync", "wget"} <= set(final.split()):
         problems.append("lacks what the launcher or KubeRay calls in it")
     if re.search(r"RAY_AUTH_MODE=(?!token)|SECRET|PASSWORD|_KEY=|chmod", text):
@@ -179,6 +194,12 @@ def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
         ("/etc/profile.d/hipray.sh", "/etc/profile.d/another.sh.off"),
         ("rsync wget", "rsync"),
         ("COPY --from=build-gpu", "COPY --from=build-cpu"),
+        ("COPY jobs /opt/hipray/jobs", "COPY jobs /opt/hipray/job"),
+        ("WORKDIR /opt/hipray", "WORKDIR /home/hipray"),
+        ("/opt/hipray/cluster/submit.py", "/opt/hipray/submit.py"),
+        ("useradd --uid 1000", "useradd --uid 1001"),
+        ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1"),
+        ("apt-get update", "pip install jupyterlab && apt-get update"),
         ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nENV RAY_AUTH_MODE=disabled\n"),
         ("FROM runtime AS cpu\n", "FROM runtime AS cpu\nENV AWS_SECRET_ACCESS_KEY=x\n"),
     ],

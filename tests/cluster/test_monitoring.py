@@ -14,6 +14,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from hipray.serving.audit import Outcome
+from hipray.serving.problems import ProblemCode
+from hipray.vocab import FitState, RefusalCode
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, PROMETHEUS
 from tests.k8s.mutation import spoil_everywhere
 
@@ -77,6 +80,75 @@ def _name_metrics(text: str) -> list[str]:
         text = re.sub(clause, " ", text)
     names = re.findall(r"\b[a-zA-Z_:][\w:]*\b(?!\s*\()", text)
     return [name for name in names if name not in {"and", "or", "unless", "bool", "offset"}]
+
+
+def _own_labels() -> dict[str, set[str]]:
+    """Return the labels of each of the package's metrics, from its source."""
+    labels = {}
+    for path in (ROOT / "hipray").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in KINDS:
+                continue
+            told = [each for each in node.args if isinstance(each, ast.Tuple)]
+            if node.args and isinstance(node.args[0], ast.Constant):
+                words = ast.literal_eval(told[-1]) if told else ()
+                labels[f"ray_{node.args[0].value}"] = set(words)
+    return labels
+
+
+VALUES: dict[str, set[str]] = {
+    "state": {*FitState}, "outcome": {*Outcome}, "code": {*ProblemCode, *RefusalCode},
+}  # fmt: skip
+"""What may stand behind a label of the package's metrics."""
+
+
+def _label_problems(text: str) -> Iterator[str]:
+    """Yield labels and values of a query that the package's metrics do not have."""
+    labels = _own_labels()
+    named = {re.sub(r"_(bucket|count|sum|total)$", "", name) for name in _name_metrics(text)}
+    if not named or not named <= set(labels):
+        return  # Ray's own metrics are beside them: their labels are Ray's
+    known = {"le"}.union(*(labels[name] for name in named))
+    for clause in re.findall(r"\b(?:by|without)\s*\(([^)]*)\)", text):
+        yield from (word for word in re.split(r"[,\s]+", clause.strip()) if word not in known)
+    for label, value in re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', text):
+        if label not in known:
+            yield label
+        elif label in VALUES and not any(re.fullmatch(value, word) for word in VALUES[label]):
+            yield f"{label}={value}"
+
+
+@pytest.mark.parametrize("name", ["grafana.json", "alerts.yaml"])
+def test_queries_ask_for_labels_and_values_that_exist(name: str) -> None:
+    assert [p for text in _expressions(_read(name)) for p in _label_problems(text)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum by (reason) (rate(ray_hipray_refusals_total[5m]))",
+        'ray_hipray_grid_fits{status="failed"}',
+        'ray_hipray_grid_fits{state="faild"}',
+        'rate(ray_hipray_films_total{outcome="reject"}[1h])',
+    ],
+)
+def test_a_slip_in_a_label_is_found(text: str) -> None:
+    assert [*_label_problems(text)]
+
+
+@pytest.mark.parametrize("name", ["grafana.json", "alerts.yaml"])
+def test_queries_close_what_they_open_and_call_functions_that_exist(name: str) -> None:
+    for text in _expressions(_read(name)):
+        for opened, closed in ("()", "[]", "{}"):
+            assert text.count(opened) == text.count(closed), text
+        called = set(re.findall(r"\b([a-z_]+)\s*\(", text)) - set(GROUPING.split("|"))
+        assert called <= FUNCTIONS, text
+
+
+FUNCTIONS = {
+    "sum", "rate", "increase", "min", "max", "avg", "count", "histogram_quantile", "label_values",
+    "clamp_min", "absent",
+}  # fmt: skip
 
 
 def test_the_package_has_metrics_of_its_own() -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 import yaml
 
@@ -50,12 +51,26 @@ ANNOTATIONS = {
     "nginx.ingress.kubernetes.io/proxy-read-timeout": "75",
     "nginx.ingress.kubernetes.io/ssl-redirect": "true",
 }
-METRICS_PORTS = {"metrics", "as-metrics", "dash-metrics"}
+METRICS_PORTS = {"head": {"metrics", "as-metrics", "dash-metrics"}, "worker": {"metrics"}}
 BUDGETS = {"hipray-serve": {"minAvailable": 1}, "hipray-redis": {"maxUnavailable": 0}}
 NEVER_HELPS = {2, 3, 4, 6}
 """hipray's exit codes that a second try does not change (hipray/errors.py)."""
 TRY_AGAIN = 75
-RAY_FORBIDDEN_ENVIRONMENT = {"REDIS_PASSWORD", "RAY_REDIS_ADDRESS", "RAY_enable_autoscaler_v2"}
+LITERALS = {
+    "MINIO_BROWSER": "off",
+    **{e["name"]: e["value"] for e in SUBMITTER_ENV if "value" in e},
+}
+"""Variables whose value may stand in a manifest, and that value; others come from a Secret."""
+HEAD_KEYS = {"rayStartParams", "template"}
+"""More would open the head by a Service or an Ingress of the operator's own."""
+IMAGE = re.compile(r"\S+:(RELEASE\.)?\d[\w.-]*")
+"""A tag that is a version: one that moves is another image tomorrow."""
+PULLS = {"IfNotPresent", "Always"}
+LEAST_TMP_GI = 5
+LONGEST_IDLE_S = 3600
+LONGEST_TTL_S = 24 * 3600
+PROBED = {"redis": ("readinessProbe", "livenessProbe"), "minio": ("readinessProbe",)}
+TIME_ZONE_SLOTS = available_timezones()
 
 
 def ray_version() -> str:
@@ -123,6 +138,8 @@ def _check_pod(pod: Document) -> Iterator[str]:
         yield "has no seccomp profile"
     if set(security) - OF_POD:
         yield f"asks for {sorted(set(security) - OF_POD)}"
+    if not all(security.get(key) for key in ("runAsGroup", "fsGroup") if key in security):
+        yield "belongs to root's group"
     account, own = spec.get("serviceAccountName"), pod["metadata"]["labels"]
     if account not in ACCOUNTS and not own["app.kubernetes.io/component"].startswith("minio"):
         yield f"runs as {account}"
@@ -143,9 +160,18 @@ def _check_pod(pod: Document) -> Iterator[str]:
 def _check_container(container: Document) -> Iterator[str]:
     if container.get("securityContext") != CLOSED:
         yield "may do more than it needs, or change its own code"
-    name, _, tag = container["image"].rpartition(":")
-    if not name or tag in ("", "latest"):
+    if not IMAGE.fullmatch(container["image"]):
         yield "has no pinned image"
+    if container.get("imagePullPolicy", "IfNotPresent") not in PULLS:
+        yield f"pulls its image {container['imagePullPolicy']}"
+    if any("hostPort" in port for port in container.get("ports", [])):
+        yield "opens a port of its node"
+    for entry in container.get("env", []):
+        if "value" in entry and LITERALS.get(entry["name"]) != entry["value"]:
+            yield f"has {entry['name']} in plain text"
+    for probe in PROBED.get(container["name"], ()):
+        if probe not in container:
+            yield f"has no {probe}"
     limits = container.get("resources", {}).get("limits", {})
     if not {"cpu", "memory"} <= set(limits):
         yield "has no limits"
@@ -162,9 +188,8 @@ def _check_ray_container(container: Document) -> Iterator[str]:
         yield "Ray counts limits that are not requested"
     if PROBES & set(container):
         yield "a probe by hand switches the operator's own off"
-    names = {entry["name"] for entry in container.get("env", [])}
-    if names & RAY_FORBIDDEN_ENVIRONMENT:
-        yield "sets variables that the operator sets"
+    if container.get("env"):
+        yield "sets variables of its own: the operator's, token and all, then no longer count"
     if SETTINGS not in container.get("envFrom", []):
         yield "does not know where the workspace is"
     if "/tmp" not in {mount["mountPath"] for mount in container.get("volumeMounts", [])}:
@@ -191,6 +216,16 @@ def _check_ray(document: Document) -> Iterator[str]:
     head = cluster.get("headGroupSpec", {})
     if head.get("rayStartParams", {}).get("num-cpus") != "0":
         yield "works on its head"
+    if set(head) != HEAD_KEYS:
+        yield f"says {sorted(set(head) ^ HEAD_KEYS)} of its head"
+    if "suspend" in cluster or document["spec"].get("suspend"):
+        yield "does not start"
+    idle = cluster.get("autoscalerOptions", {}).get("idleTimeoutSeconds", 60)
+    if not 0 < idle <= LONGEST_IDLE_S:
+        yield f"keeps idle workers for {idle} s"
+    groups = [group.get("groupName") for group in cluster.get("workerGroupSpecs", [])]
+    if len(set(groups)) < len(groups):
+        yield "has two groups of one name"
     if set(head.get("rayStartParams", {})) != {"num-cpus"}:
         yield "starts its head with other parameters"
     memory = {} if document["kind"] == "RayJob" else REDIS
@@ -214,6 +249,8 @@ def _check_group(group: Document) -> Iterator[str]:
         yield f"group {name} starts outside of its bounds"
     if group.get("rayStartParams"):
         yield f"group {name} starts with parameters of its own"
+    if group.get("numOfHosts", 1) != 1:
+        yield f"group {name} is several machines at a time"
     if "suspend" in group:
         yield f"group {name}: autoscaler v2 takes no suspend"
     for container in group["template"]["spec"]["containers"]:
@@ -229,8 +266,10 @@ def _check_job(spec: Document) -> Iterator[str]:
         yield "needs a cluster of its own"
     if spec.get("shutdownAfterJobFinishes") is not True or spec.get("deletionStrategy"):
         yield "does not clean up after itself"
-    if not spec.get("ttlSecondsAfterFinished"):
-        yield "leaves no time to read its logs"
+    if not 0 < spec.get("ttlSecondsAfterFinished", 0) <= LONGEST_TTL_S:
+        yield "leaves no time to read its logs, or a cluster standing about"
+    if not 0 <= spec.get("submitterConfig", {}).get("backoffLimit", 2) <= MOST_TRIES:
+        yield "submits for ever"
     if not 1 <= spec.get("backoffLimit", 0) <= MOST_TRIES or not spec.get("activeDeadlineSeconds"):
         yield "has no sensible number of tries or no end"
     if spec.get("submissionMode") != "K8sJobMode":
@@ -251,6 +290,11 @@ def _check_submitter(template: Document, container: str) -> Iterator[str]:
         yield f"has no container {container}"
     if template["spec"].get("restartPolicy") != "Never":
         yield "restarts its submitter"
+    if template["spec"].get("serviceAccountName") != "hipray-submit":
+        yield "submits with another's account"
+    for each in template["spec"]["containers"]:
+        if SETTINGS not in each.get("envFrom", []):
+            yield "does not know where the workspace is"
 
 
 def _count_cpus(group: Document) -> float:
@@ -264,6 +308,9 @@ def check_entrypoint(command: str) -> Iterator[str]:
     from hipray import cli
     from hipray.errors import HiprayError
 
+    unknown = set(re.findall(r"\$\{?([A-Z]\w+)", command)) - set(read_settings())
+    if unknown:
+        yield f"asks for {sorted(unknown)}, which nobody sets"
     words = shlex.split(command.replace("$HIPRAY_", "s3://HIPRAY_"))
     if words[0] != "python" or not words[1].startswith("/opt/hipray/jobs/"):
         yield f"entrypoint {words[:2]} is not in the image"
@@ -279,6 +326,12 @@ def check_entrypoint(command: str) -> Iterator[str]:
         yield f"hipray refuses the entrypoint: {error}"
 
 
+def read_settings() -> dict[str, str]:
+    """Return the variables of every pod, as the base has them."""
+    text = (ROOT / "k8s/base/settings.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text)["data"])
+
+
 def _check_service(spec: Document) -> Iterator[str]:
     from tests.cluster.serve_files import find_serve_problems
 
@@ -292,10 +345,11 @@ def _check_service(spec: Document) -> Iterator[str]:
         yield "ends the old cluster with requests under way"
     config = yaml.safe_load(spec["serveConfigV2"])
     yield from find_serve_problems(config)
-    for application in config["applications"]:
-        for prefix in application.get("args", {}).get("allowed_prefixes", []):
-            if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
-                yield f"lets callers read all of {prefix}"
+    http = config.get("http_options", {})
+    if (http.get("host"), http.get("port")) != ("0.0.0.0", ENDPOINT["port"]["number"]):
+        yield "listens where its Service does not look"
+    if config.get("proxy_location") != "EveryNode":
+        yield "answers on the head only, where nobody asks"
 
 
 def _check_policy(document: Document) -> Iterator[str]:
@@ -311,6 +365,13 @@ def _check_ingress(document: Document) -> Iterator[str]:
     spec = document["spec"]
     if document["metadata"].get("annotations") != ANNOTATIONS:
         yield "has other limits, or answers without TLS"
+    if spec.get("ingressClassName") != "nginx":
+        yield "is of a controller that is not there"
+    if {entry.get("secretName") for entry in spec.get("tls", [])} != {"hipray-tls"}:
+        yield "has another certificate"
+    opened = {path["path"] for rule in spec["rules"] for path in rule["http"]["paths"]}
+    if opened != ROUTES:
+        yield f"opens {sorted(opened)} instead of {sorted(ROUTES)}"
     covered = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
     for rule in spec["rules"]:
         if rule["host"] not in covered:
@@ -327,11 +388,10 @@ def _check_budget(document: Document) -> Iterator[str]:
 
 
 def _check_monitor(spec: Document) -> Iterator[str]:
+    kind = spec["selector"]["matchLabels"].get("ray.io/node-type")
     ports = {each.get("port") for each in spec["podMetricsEndpoints"]}
-    if not ports <= METRICS_PORTS:
-        yield f"asks ports {sorted(map(str, ports - METRICS_PORTS))}"
-    if spec["selector"]["matchLabels"].get("ray.io/node-type") not in ("head", "worker"):
-        yield "watches no kind of node"
+    if ports != METRICS_PORTS.get(kind):
+        yield f"asks ports {sorted(map(str, ports))} of {kind}"
 
 
 def _check_redis(spec: Document) -> Iterator[str]:
@@ -341,6 +401,10 @@ def _check_redis(spec: Document) -> Iterator[str]:
         return
     if spec.get("replicas") != 1:
         yield "is more than one on a volume, or none"
+    if spec.get("serviceName") != "hipray-redis":
+        yield "has no name in the network"
+    if container.get("env") != [{"name": "REDIS_PASSWORD", **REDIS["redisPassword"]}]:
+        yield "has another password than the heads"
     yield from (f"has no {each}" for each in REDIS_SETTINGS if each not in text)
     mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
@@ -353,6 +417,10 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
         yield "starts a night beside another"
     if not NIGHTLY.fullmatch(spec["schedule"]):
         yield f"does not run once a night: {spec['schedule']}"
+    if spec.get("timeZone", "Etc/UTC") not in TIME_ZONE_SLOTS:
+        yield f"lives by the clock of {spec['timeZone']}"
+    if not 600 <= spec.get("startingDeadlineSeconds", 600) <= LONGEST_TTL_S:
+        yield "misses its night after a moment"
     job = spec["jobTemplate"]["spec"]
     yield from _check_submitter(job["template"], "submit")
     (container,) = job["template"]["spec"]["containers"]
@@ -362,8 +430,13 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
     for rule in job.get("podFailurePolicy", {}).get("rules", []):
         if rule.get("onExitCodes", {}).get("containerName", "submit") != "submit":
             yield "judges the exit codes of no container"
-    if not job.get("activeDeadlineSeconds") or not job.get("backoffLimit"):
+    if not job.get("activeDeadlineSeconds") or not 1 <= job.get("backoffLimit", 0) <= MOST_TRIES:
         yield "has no retry or no end"
+    rules = job.get("podFailurePolicy", {}).get("rules", [])
+    if {rule["onExitCodes"]["operator"] for rule in rules if "onExitCodes" in rule} != {"In"}:
+        yield "takes exit codes for their opposite"
+    if "DisruptionTarget" not in str(rules):
+        yield "counts a drained node as a failure"
     final = {
         code
         for rule in job.get("podFailurePolicy", {}).get("rules", [])

@@ -14,6 +14,7 @@ from tests.k8s.kustomize import Document, build, read_documents
 from tests.k8s.openings import OPENINGS
 from tests.k8s.rules import (
     ENDPOINT,
+    REDIS,
     ROOT,
     SUBMITTER_ENV,
     check_entrypoint,
@@ -110,10 +111,81 @@ def test_what_pods_name_exists(overlay: str) -> None:
     accounts = {pod["spec"].get("serviceAccountName") for d in documents for _, pod in list_pods(d)}
     assert accounts - {None} <= _names(documents, "ServiceAccount")
     assert _references(documents, "configMapRef") <= _names(documents, "ConfigMap")
-    made = set(re.findall(r"make_secret (\S+)", (K8S / "secrets.sh").read_text("utf-8")))
+    made = _made_secrets()
     secrets = _references(documents, "secretRef") | _references(documents, "secretKeyRef")
-    assert secrets | {"hipray-ray-token"} <= made
+    assert secrets | {"hipray-ray-token"} <= set(made)
+    keys = re.findall(r"secretKeyRef:\s+key: (\S+)\s+name: (\S+)", text)
+    assert keys
+    assert [(name, key) for key, name in keys if key not in made[name]] == []
+    assert "auth_token" in made["hipray-ray-token"], "the key that the operator looks for"
     assert "hipray-ray-token" in text
+
+
+def _made_secrets() -> dict[str, list[str]]:
+    script = (K8S / "secrets.sh").read_text("utf-8")
+    calls = re.findall(r"^(?:if .*; then )?make_secret ([^;\n]+)", script, re.M)
+    return {name: keys for name, *keys in (call.split() for call in calls)}
+
+
+def test_the_secrets_are_random_go_to_kubectl_and_are_printed_nowhere(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.yaml"
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        f'#!/bin/bash\nif [[ "$*" == *create* ]]; then (cat; echo ---) >> {seen}; exit; fi\n'
+        'if [[ "$*" == *"get secret"* ]]; then exit 1; fi\n'
+    )
+    kubectl.chmod(0o700)
+    ended = subprocess.run(
+        ["bash", str(K8S / "secrets.sh"), "hipray", "--store"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    made = [each for each in yaml.safe_load_all(seen.read_text()) if each]
+    values = [value for secret in made for value in secret["stringData"].values()]
+    assert {s["metadata"]["name"]: [*s["stringData"]] for s in made} == _made_secrets()
+    assert len(set(values)) == len(values)
+    for value in values:
+        assert re.fullmatch(r"[0-9a-f]{64}", value)
+        assert value not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_endpoint_jobs_and_cluster_live_in_one_place_with_one_image_and_workspace(
+    overlay: str,
+) -> None:
+    standing = build(K8S / "overlays" / overlay)
+    jobs = build(K8S / "overlays" / overlay / "jobs")
+    spaces = {each["metadata"].get("namespace") for each in standing + jobs}
+    assert len(spaces - {None}) == 1
+    images = {
+        container["image"].rpartition(":")[0]
+        for each in standing + jobs
+        for _, pod in list_pods(each)
+        for container in pod["spec"]["containers"]
+        if "/hipray:" in f"/{container['image']}"
+    }
+    assert len(images) == 1
+    (settings,) = [each["data"] for each in standing if each["kind"] == "ConfigMap"]
+    (service,) = [each["spec"] for each in standing if each["kind"] == "RayService"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    assert application["args"]["workspace"] == settings["HIPRAY_WORKSPACE"]
+
+
+def test_production_has_a_serve_configuration_of_its_own() -> None:
+    bare = build(K8S / "base")
+    served = {
+        each["spec"]["serveConfigV2"]
+        for each in bare + build(K8S / "overlays/prod")
+        if each["kind"] == "RayService"
+    }
+    assert len(served) == 2
+
+
+def test_heads_find_redis_where_its_service_is() -> None:
+    documents = read_documents(K8S / "base/redis.yaml")
+    (service,) = [each for each in documents if each["kind"] == "Service"]
+    (port,) = service["spec"]["ports"]
+    assert f"{service['metadata']['name']}:{port['port']}" == REDIS["redisAddress"]
 
 
 def _references(node: Any, key: str) -> set[str]:

@@ -133,6 +133,17 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{HEAD}/rayStartParams/dashboard-host", "0.0.0.0"),
     ("gcsFaultToleranceOptions", {"redisAddress": "redis.example.org:6379"}),
     ("autoscalerOptions/securityContext", None),
+    ("autoscalerOptions/idleTimeoutSeconds", 120000),
+    (f"{CONTAINER}/env", [{"name": "RAY_AUTH_MODE", "value": "disabled"}]),
+    (f"{CONTAINER}/env", [{"name": "AWS_SECRET_ACCESS_KEY", "value": "x"}]),
+    (f"{CONTAINER}/ports", [{"containerPort": 8265, "hostPort": 8265}]),
+    (f"{CONTAINER}/image", "hipray:latest-cpu"),
+    (f"{CONTAINER}/imagePullPolicy", "IfNotPresentt"),
+    (f"{HEAD}/serviceType", "LoadBalancer"),
+    (f"{HEAD}/enableIngress", True),
+    (f"{GROUP}/numOfHosts", 16),
+    (f"{POD}/securityContext/runAsGroup", 0),
+    ("suspend", True),
 ]
 RAY_DOCUMENTS = [(name, d) for name, d in DOCUMENTS if "ray.io" in d["apiVersion"]]
 
@@ -171,6 +182,18 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("RayJob", "spec/submitterPodTemplate/metadata/labels/app.kubernetes.io~component", "grid"),
     ("RayJob", "spec/submitterPodTemplate/spec/containers/0/name", "submitter"),
     ("RayJob", "spec/entrypointNumCpus", 64),
+    ("RayJob", "spec/ttlSecondsAfterFinished", 6000000),
+    ("RayJob", "spec/submitterConfig", {"backoffLimit": 3000}),
+    ("RayJob", "spec/submitterPodTemplate/spec/serviceAccountName", "hipray-worker"),
+    ("RayJob", "spec/submitterPodTemplate/spec/containers/0/envFrom", None),
+    ("RayJob", "spec/entrypoint", 'python /opt/hipray/jobs/grid.py --workspace "$WORKSPACE"'),
+    ("RayService", "spec/suspend", True),
+    ("CronJob", f"{CRON_POD}/serviceAccountName", "hipray-worker"),
+    ("CronJob", f"{CRON_POD}/securityContext/runAsGroup", 0),
+    ("CronJob", "spec/timeZone", "Europe/Belin"),
+    ("CronJob", "spec/startingDeadlineSeconds", 5),
+    ("CronJob", "spec/jobTemplate/spec/backoffLimit", 6000),
+    ("CronJob", FINAL_CODES.replace("values", "operator"), "NotIn"),
     ("RayService", "spec/rayClusterDeletionDelaySeconds", 0),
     ("RayService", "metadata/name", "h" * 48),
     ("RayService", "spec/upgradeStrategy/type", "None"),
@@ -201,9 +224,12 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/name", "hipray-head-svc"),
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/port/number", 8265),
     ("Ingress", "spec/rules/0/http/paths/0/path", "/"),
+    ("Ingress", "spec/ingressClassName", "ngnix"),
+    ("Ingress", "spec/tls/0/secretName", "hipray-ray-token"),
     ("Ingress", "metadata/annotations/nginx.ingress.kubernetes.io~ssl-redirect", "false"),
     ("PodDisruptionBudget", "spec/maxUnavailable", 2),
     ("PodMonitor", "spec/podMetricsEndpoints/0/port", "as-metric"),
+    ("PodMonitor", "spec/podMetricsEndpoints/+", {"port": "dash-metricss"}),
     ("PodMonitor", "spec/selector/matchLabels/ray.io~node-type", "wroker"),
     ("Service", "spec/type", "LoadBalancer"),
     ("StatefulSet", "spec/template/spec/containers/0/image", "redis"),
@@ -217,6 +243,10 @@ REDIS_SLIPS: list[tuple[str, Any]] = [
     ("spec/volumeClaimTemplates", None),
     (f"{REDIS}/volumeMounts/0/mountPath", "/var/data"),
     (f"{REDIS}/args", ["exec redis-server"]),
+    (f"{REDIS}/env", [{"name": "REDIS_PASSWORD", "value": "hunter2"}]),
+    (f"{REDIS}/env/0/valueFrom/secretKeyRef/key", "passwd"),
+    (f"{REDIS}/readinessProbe", None),
+    ("spec/serviceName", "redis"),
 ]
 
 
@@ -250,6 +280,9 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     ("applications/0/args/allowed_prefixes", ["s3://"]),
     ("applications/0/args/max_replicas", 4000),
     ("http_options/request_timeout_s", 5),
+    ("http_options/keep_alive_timeout_s", 5),
+    ("http_options/port", 8001),
+    ("proxy_location", "HeadOnly"),
 ]
 
 
