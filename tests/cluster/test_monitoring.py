@@ -147,7 +147,8 @@ def test_queries_close_what_they_open_and_call_functions_that_exist(name: str) -
 
 FUNCTIONS = {
     "sum", "rate", "increase", "min", "max", "avg", "count", "histogram_quantile", "label_values",
-    "clamp_min", "absent",
+    "clamp_min", "abs",
+    "absent",
 }  # fmt: skip
 
 

@@ -171,16 +171,6 @@ def test_endpoint_jobs_and_cluster_live_in_one_place_with_one_image_and_workspac
     assert application["args"]["workspace"] == settings["HIPRAY_WORKSPACE"]
 
 
-def test_production_has_a_serve_configuration_of_its_own() -> None:
-    bare = build(K8S / "base")
-    served = {
-        each["spec"]["serveConfigV2"]
-        for each in bare + build(K8S / "overlays/prod")
-        if each["kind"] == "RayService"
-    }
-    assert len(served) == 2
-
-
 def test_heads_find_redis_where_its_service_is() -> None:
     documents = read_documents(K8S / "base/redis.yaml")
     (service,) = [each for each in documents if each["kind"] == "Service"]
