@@ -40,6 +40,9 @@ ATTEMPTS = 3
 FIRST_WAIT_S = 0.2
 """First wait before an archive that is busy is asked again; it doubles, with jitter."""
 
+TRANSFER_S = 60.0
+"""Seconds within which all of a film must arrive: its read timeout begins anew with each byte."""
+
 ENVELOPE_BYTES = 65_536
 """Bytes of boundaries and headers round one film."""
 
@@ -98,9 +101,14 @@ class PacsSource:
             ) from None
 
     def _receive(self, answer: httpx.Response, archive: Pacs) -> bytes:
-        body = bytearray()
+        body, until = bytearray(), time.monotonic() + TRANSFER_S
         for chunk in answer.iter_bytes():
             body += chunk
+            if time.monotonic() > until:
+                raise StoreUnavailableError(
+                    f"a film of archive {archive.name} within {TRANSFER_S:g} s", "a trickle",
+                    "try again later",
+                )  # fmt: skip
             if len(body) > self._max_bytes + ENVELOPE_BYTES:
                 raise self._too_large(archive)
         film = open_envelope(bytes(body), answer.headers.get("content-type", ""), archive.name)

@@ -96,6 +96,12 @@ def test_every_transfer_syntax_is_decoded_as_pydicom_does(name: str) -> None:
     assert np.allclose(film.pixels, expected * slope + intercept)
 
 
+@pytest.mark.parametrize("blanked", [("RescaleSlope",), ("RescaleSlope", "RescaleIntercept")])
+def test_a_rescaling_that_was_blanked_is_none(blanked: tuple[str, ...]) -> None:
+    values = {"RescaleSlope": "2", "RescaleIntercept": "5"} | dict.fromkeys(blanked, "")
+    assert np.array_equal(read(encode_dicom(**values)).pixels, STORED)
+
+
 def test_a_file_without_preamble_and_meta_header_is_read() -> None:
     buffer = io.BytesIO()
     dataset = build_dicom()

@@ -77,6 +77,17 @@ def test_a_dead_child_costs_one_file_and_is_replaced() -> None:
         assert child_of(reader) != first
 
 
+def test_a_child_that_is_slow_to_die_costs_its_file_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolation, "_STOP_SECONDS", 0.0)
+    with IsolatedReader(ImageLimits(decode_seconds=0.5)) as reader:
+        reader.read_hips(FILM, name="f")
+        os.kill(child_of(reader), signal.SIGSTOP)
+        assert crash_code(reader.read_hips(FILM, name="f")) is RefusalCode.DECODER_CRASH
+        assert crash_code(reader.read_hips(FILM, name="f")) is None
+
+
 def test_a_child_that_died_between_files_is_replaced_unnoticed() -> None:
     with IsolatedReader() as reader:
         reader.read_hips(FILM, name="f")

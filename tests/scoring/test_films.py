@@ -60,6 +60,13 @@ def test_an_object_as_it_was_listed_is_read(archive: Store) -> None:
     assert (film.data, film.etag) == (b"film", entry.etag)
 
 
+def test_an_object_that_nobody_could_describe_is_read_as_it_is(archive: Store) -> None:
+    listed(archive, "a.dcm", b"film")
+    film = fetch_film(archive, Entry("a.dcm", 0, ""), max_file_bytes=LIMIT)
+    assert film.data == b"film"
+    assert film.etag
+
+
 @pytest.mark.parametrize("size", [5, LIMIT + 1])
 def test_an_object_that_changed_after_the_listing_is_refused(archive: Store, size: int) -> None:
     entry = listed(archive, "a.dcm", b"film")

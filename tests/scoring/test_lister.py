@@ -8,7 +8,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import Selection
 from hipray.config.storage import StorageSettings
 from hipray.data.listing import is_film
-from hipray.errors import DataError, RunBusyError, StorageError
+from hipray.errors import AccessDeniedError, DataError, RunBusyError, StorageError
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import read_key_list
 from hipray.scoring.lister import Work, list_open_work
@@ -18,6 +18,7 @@ from hipray.scoring.rows import build_table
 from hipray.scoring.selection import build_filter
 from hipray.scoring.shards import Entry, group_entries, parse_shard
 from hipray.storage import ObjectInfo, Store, open_store
+from hipray.storage.local import LocalStore
 from tests.conftest import S3Server
 
 FILMS = [f"films/{number:02d}.dcm" for number in range(10)]
@@ -203,6 +204,23 @@ def test_a_list_of_keys_is_scored_instead_of_a_listing(
     (work,) = walk(archive, output, select=Selection(keys=str(path)).model_dump())
     assert [entry.key for entry in work.entries] == [FILMS[2], FILMS[5], "films/none.dcm"]
     assert [bool(entry.etag) for entry in work.entries] == [True, True, False]
+
+
+def test_a_key_that_the_store_will_not_describe_is_left_to_the_reading(
+    archive: Store, output: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = LocalStore.info
+
+    def deny_one(store: LocalStore, key: str) -> ObjectInfo | None:
+        if key == FILMS[2]:
+            raise AccessDeniedError("access", "403", "ask")
+        return describe(store, key)
+
+    monkeypatch.setattr(LocalStore, "info", deny_one)
+    path = tmp_path / "keys.csv"
+    path.write_text("key\n" + "\n".join(FILMS[:4]))
+    (work,) = walk(archive, output, select=Selection(keys=str(path)).model_dump())
+    assert [bool(entry.etag) for entry in work.entries] == [True, True, False, True]
 
 
 def list_keys(archive: Store, tmp_path: Path, text: str) -> list[str]:

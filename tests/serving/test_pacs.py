@@ -28,6 +28,7 @@ from hipray.errors import (
 from hipray.serving import pacs
 from hipray.serving.pacs import PacsSource, open_envelope
 from hipray.serving.problems import ProblemError
+from hipray.serving.service import ARCHIVE_FETCHES
 from hipray.storage import ObjectTooLargeError
 from tests.serving.answers import assert_same, without_request
 from tests.serving.conftest import LocalApi
@@ -192,6 +193,32 @@ def test_a_film_of_an_archive_gets_the_answer_of_the_same_film_uploaded(
     api = make_api(pacs=(Pacs(name="ward", url=archive.url),))
     by_uids = api.post(json={"uri": URI})
     assert_same(without_request(by_uids), without_request(api.upload(films[0])))
+
+
+def test_films_of_archives_that_are_busy_keep_nobody_from_the_door(
+    make_api: Callable[..., LocalApi], films: list[bytes]
+) -> None:
+    api = make_api(pacs=(Pacs(name="ward", url="http://127.0.0.1:9"),))
+
+    async def hold_all_places() -> None:
+        for _ in range(ARCHIVE_FETCHES):
+            await api.service._archive_held.acquire()
+
+    api.run(hold_all_places())
+    turned_away = api.post(json={"uri": URI})
+    assert (turned_away.status_code, turned_away.json()["code"]) == (503, "overloaded")
+    assert turned_away.headers["retry-after"]
+    assert api.upload(films[0]).status_code == 200
+
+
+def test_a_film_that_trickles_in_is_given_up(
+    serve_archive: Callable[..., Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacs, "TRANSFER_S", -1.0)
+    archive = serve_archive((200, envelope(b"film")))
+    source = PacsSource((Pacs(name="ward", url=archive.url),), max_bytes=100)
+    with pytest.raises(StoreUnavailableError, match="a trickle"):
+        source.read(URI)
 
 
 ORTHANC_PORT = 18042

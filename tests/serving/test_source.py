@@ -1,7 +1,11 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hipray.config.storage import DEFAULT_STORAGE
 from hipray.errors import ConfigError, NotFoundError
+from hipray.serving.body import URI_PATTERN
+from hipray.serving.pacs import SCHEME, PacsSource
 from hipray.serving.problems import ProblemError
 from hipray.serving.source import FilmSource, hasten
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
@@ -67,6 +71,19 @@ def test_what_is_no_plain_s3_address_is_a_bad_request(uri: str) -> None:
 def test_a_key_with_a_control_character_is_refused_before_the_store_is_asked() -> None:
     with pytest.raises(InvalidKeyError):
         source("s3://bucket/in").read("s3://bucket/in/a\nb")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(uri=st.from_regex(URI_PATTERN))
+def test_what_the_document_allows_is_never_a_malformed_address(uri: str) -> None:
+    find = (
+        PacsSource((), max_bytes=1).find
+        if uri.startswith(SCHEME)
+        else source("s3://bucket/in").find
+    )
+    with pytest.raises(ProblemError) as caught:
+        find(uri)
+    assert caught.value.problem.status == 403
 
 
 def test_nothing_is_allowed_by_default() -> None:
