@@ -43,6 +43,7 @@ from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.patience import while_connected
 from hipray.serving.problems import Problem, explain_refusal
+from hipray.serving.reference import build_reference
 from hipray.serving.service import ScoringService
 
 UNROUTED = {
@@ -126,6 +127,11 @@ class Endpoint:
         """Return the page for a person."""
         return HTMLResponse(self._page.html, headers={CSP_HEADER: self._page.policy})
 
+    async def reference(self, request: Request) -> HTMLResponse:
+        """Return what `/openapi.json` says, to be read."""
+        page = build_reference(request.app.openapi())
+        return HTMLResponse(page.html, headers={CSP_HEADER: page.policy})
+
 
 def build_api(
     service: ScoringService,
@@ -149,7 +155,7 @@ def build_api(
         title="hipray",
         version=__version__,
         description=RESEARCH_NOTICE,
-        docs_url=None,  # the page would load scripts from elsewhere
+        docs_url=None,  # FastAPI's page would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a redirect would send the film again, and by this port's scheme
         lifespan=warm_and_close,
@@ -167,6 +173,7 @@ def build_api(
             dependencies=[Depends(require_token)] if described.guarded else [],
         )
     api.add_api_route("/", endpoint.page, methods=["GET"], include_in_schema=False)
+    api.add_api_route("/docs", endpoint.reference, methods=["GET"], include_in_schema=False)
     for route in [*api.routes]:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods.add("HEAD")  # as GET without a body (RFC 9110 9.1); not in the document

@@ -96,8 +96,8 @@ def _words() -> dict[str, object]:
 def _policy_of(html: str) -> str:
     rules = {
         "default-src": "'none'",
-        "script-src": _hash_of(html, "script"),
-        "style-src": _hash_of(html, "style"),
+        "script-src": hash_of(html, "script"),
+        "style-src": hash_of(html, "style"),
         "img-src": "data:",
         "connect-src": "'self'",
         "form-action": "'none'",
@@ -107,7 +107,7 @@ def _policy_of(html: str) -> str:
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 
-def _hash_of(html: str, element: str) -> str:
-    """The source expression of the page's one element of this name without attributes."""
+def hash_of(html: str, element: str) -> str:
+    """Return the source expression of a page's one element of this name without attributes."""
     (content,) = re.findall(rf"<{element}>(.*?)</{element}>", html, re.DOTALL)
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

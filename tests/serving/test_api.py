@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from hashlib import sha256
@@ -214,7 +215,7 @@ def test_unknown_paths_and_methods_are_problems_too(make_api: MakeApi) -> None:
     api = make_api()
     assert_problem(api.get("/v1/nothing"), 404, "/v1/score")
     assert_problem(api.get("/v1/score"), 405, "method")
-    assert_problem(api.get("/docs"), 404, "no such path")
+    assert_problem(api.get("/redoc"), 404, "no such path")
     assert_problem(api.post("/v1/score/", content=b"film"), 404, "no such path")
 
 
@@ -411,6 +412,20 @@ def test_a_proxys_request_id_is_kept_and_other_words_are_not(make_api: MakeApi) 
     replaced = api.get("/v1/nothing", headers={"x-request-id": "Doe^Jane"}).json()["request_id"]
     assert kept == given
     assert "Doe" not in replaced
+
+
+def test_the_interface_is_described_for_people_without_anything_from_elsewhere(
+    make_api: MakeApi,
+) -> None:
+    api = make_api(token_sha256=(DIGEST,))
+    page = api.get("/docs")
+    assert page.status_code == 200
+    assert RESEARCH_NOTICE in page.text
+    for path, methods in api.get("/openapi.json").json()["paths"].items():
+        assert all(f"{method.upper()} {path}" in page.text for method in methods)
+    assert "Bearer TOKEN" in page.text
+    assert re.findall(r'(?:src|href)="([^"]*)"', page.text) == ["openapi.json"]
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha")
 
 
 def test_the_interface_describes_itself(make_api: MakeApi) -> None:
