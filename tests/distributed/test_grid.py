@@ -93,21 +93,25 @@ def test_a_failing_fit_stops_no_other_and_is_named_with_its_reason(store: Store)
     regions = (Region.TOTAL_HIP, Region.FEMORAL_NECK)
     config = _config(store, regions=regions, test_folds=(0,), backbones=("resnet10t",))
     broken = config.experiment.model_copy(
-        update={
-            "classifier": config.experiment.classifier.model_copy(
-                update={"weights": "weights/other.safetensors"}
-            )
-        }
+        update={"classifier": config.experiment.classifier.model_copy(update={"lr": 1e30})}
     )
-    other_network = safetensors.torch.save({"layer.weight": torch.zeros(1)})
-    store.write("weights/other.safetensors", other_network)
-    with pytest.raises(FitsFailedError, match=r"loading state_dict"):
+    with pytest.raises(FitsFailedError, match=r"a finite loss on inner validation"):
         run_grid(config.model_copy(update={"experiment": broken}))
     done = list(store.list("fits/done/"))
     assert len(done) == config.experiment.split.folds, "the segmenters were finished"
     assert "2 failed" in describe_status(store, config.run)
     repaired = run_grid(config)
     assert repaired.trained_now == 2, "only what had failed was trained"
+
+
+def test_weights_of_another_network_stop_a_grid_before_anything_is_trained(store: Store) -> None:
+    store.write("weights/other.safetensors", safetensors.torch.save({"a": torch.zeros(1)}))
+    classifier = _config(store).experiment.classifier
+    other = classifier.model_copy(update={"weights": "weights/other.safetensors"})
+    experiment = _config(store).experiment.model_copy(update={"classifier": other})
+    with pytest.raises(ConfigError, match=r"tensors of \w+ in weights/other.safetensors"):
+        run_grid(_config(store).model_copy(update={"experiment": experiment}))
+    assert not list(store.list("fits"))
 
 
 def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> None:

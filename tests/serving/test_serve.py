@@ -130,9 +130,10 @@ def endless_form() -> Iterator[bytes]:
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 
 REQUESTS: list[tuple[Callable[[], dict[str, Any]], int]] = [
-    (lambda: {"files": {"file": ("x", b"no film")}}, 200),
-    (lambda: {"files": {"file": ("x", save_dicom(build_dicom())[:-5000])}}, 200),
-    (lambda: {"files": {"file": ("x", save_dicom(build_dicom(Rows=65535, Columns=65535)))}}, 200),
+    (lambda: {"files": {"file": ("x", save_dicom(build_dicom(BodyPartExamined="HAND")))}}, 200),
+    (lambda: {"files": {"file": ("x", b"no film")}}, 422),
+    (lambda: {"files": {"file": ("x", save_dicom(build_dicom())[:-5000])}}, 422),
+    (lambda: {"files": {"file": ("x", save_dicom(build_dicom(Rows=65535, Columns=65535)))}}, 413),
     (lambda: {"files": {"file": ("x", b"x" * (MAX_FILE_BYTES + 1))}}, 413),
     (lambda: {"content": endless_form(), "headers": FORM}, 413),
     (lambda: {"content": b"{}", "headers": {"content-type": "application/json"}}, 400),
