@@ -105,7 +105,6 @@ class GpuTrainer:
         )
         self._context = local_context()
         self._fed = build_fed_task(inputs, backbone, settings, self._context)
-        self._fed.task.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._generator = torch.Generator().manual_seed(0)
 
     def warm_up(self) -> None:

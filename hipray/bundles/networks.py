@@ -2,7 +2,6 @@
 
 from typing import assert_never
 
-import torch
 from torch import nn
 
 from hipray.bundles.bundle import ONNX_FILE, Bundle, BundleKind
@@ -13,7 +12,7 @@ from hipray.config.base import build_config
 from hipray.config.experiment import ClassifierSettings, SegmenterSettings
 from hipray.errors import BundleError
 from hipray.runtime.engine import TORCH_ON_CPU, Engine
-from hipray.runtime.network import Network, TorchNetwork
+from hipray.runtime.network import Network, TorchNetwork, arrange
 from hipray.runtime.onnx_network import OnnxNetwork
 from hipray.segmentation.model import build_network as build_segmenter_network
 from hipray.segmentation.segmenter import MaskNetwork, SegmenterNetwork
@@ -76,7 +75,7 @@ def _build_network(bundle: Bundle, engine: Engine, module: nn.Module | None) -> 
         case Runtime.TORCH:
             module = module or build_module(bundle)
             if engine.device is Device.CUDA or engine.precision is Precision.BFLOAT16:
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                module = arrange(module)
             return TorchNetwork(module, device=engine.torch_device, precision=engine.precision)
         case _:
             assert_never(engine.runtime)

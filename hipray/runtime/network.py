@@ -64,6 +64,15 @@ class TorchNetwork:
         return np.asarray(answers.float().cpu().numpy(), np.float32)
 
 
+def arrange(module: nn.Module) -> nn.Module:
+    """Return a module with its weights in the order that convolutions are fastest in.
+
+    Channels last: some tenth faster on CPUs, and what tensor cores want on GPUs.
+    """
+    arranged: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return arranged
+
+
 def _tensor(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
     # torch wants arrays that may be written to: those of a message or of the object store may not
     owned = np.require(array, requirements=("C", "W"))

@@ -21,7 +21,7 @@ from hipray.data.augment import scale_batch
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
-from hipray.runtime.network import TorchNetwork
+from hipray.runtime.network import TorchNetwork, arrange
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
@@ -76,7 +76,7 @@ class ClassifierTask:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             network = build_network(fit.cell.backbone, settings, start=start)
-        self.module: nn.Module = network.to(context.device)
+        self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             (p for p in self.module.parameters() if p.requires_grad),

@@ -152,6 +152,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+    for weight, moments in optimizer.state.items():
+        for key, tensor in moments.items():
+            if tensor.shape == weight.shape:  # in the memory format of its weight, as before
+                moments[key] = torch.empty_like(weight).copy_(tensor)
 
 
 def _copy(tensors: Tensors) -> Tensors:

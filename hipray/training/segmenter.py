@@ -19,7 +19,7 @@ from hipray.data.intensity import centre
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import dice, iou
-from hipray.runtime.network import TorchNetwork
+from hipray.runtime.network import TorchNetwork, arrange
 from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import build_network
 from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
@@ -61,9 +61,8 @@ class _SegmenterTask:
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            self.module: nn.Module = build_network(fit.arch, settings, outputs=len(channels)).to(
-                context.device
-            )
+            network = build_network(fit.arch, settings, outputs=len(channels))
+        self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
