@@ -35,6 +35,7 @@ from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
+from hipray.training.starts import try_classifiers
 from hipray.training.tuned import (
     Choice,
     TrialFolder,
@@ -89,6 +90,7 @@ def run_tune(config: TuneRun) -> TuneResult:
         left = [name for name in config.backbones if read_study(store, config, name) is None]
         if left:
             check_store(store)
+            try_classifiers(store, config.experiment, left)
             connect()
             _require_room(config.resources)
         for backbone in left:

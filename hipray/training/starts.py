@@ -62,7 +62,14 @@ def try_starts(store: Store, experiment: Experiment, plan: Sequence[PlannedFit])
     for arch, outputs in segmenters.items():
         if experiment.segmenter.weights != NO_WEIGHTS:
             build_segmenter(arch, experiment.segmenter, outputs=outputs)
-    for backbone in sorted({p.fit.cell.backbone for p in plan if isinstance(p.fit, Fit)}):
+    try_classifiers(
+        store, experiment, sorted({p.fit.cell.backbone for p in plan if isinstance(p.fit, Fit)})
+    )
+
+
+def try_classifiers(store: Store, experiment: Experiment, backbones: Iterable[str]) -> None:
+    """Build each of these networks that starts from weights; raises as `try_starts` does."""
+    for backbone in backbones:
         settings = experiment.classifier_of(backbone)
         if settings.weights != NO_WEIGHTS:
             start = read_start_weights(store, settings.weights)

@@ -28,7 +28,7 @@ from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs
 from hipray.training.results import open_reader, read_plan
-from hipray.training.starts import read_start_weights, try_starts
+from hipray.training.starts import read_start_weights
 from hipray.training.views import LabelledViews, build_views, labelled_rows
 from hipray.vocab import Cell, Fit
 
@@ -94,7 +94,6 @@ def prepare_search(store: Store, config: TuneRun) -> DataIdentity:
             f"one tuned in '{origin.run}' on another, whose training hips are tested here",
             "tune on that split again or leave out experiment.tuning and the tuned backbones",
         )
-    try_starts(store, preparation.inputs.experiment, preparation.plan)
     for backbone in config.backbones:
         search = read_search(store, config, backbone, inputs=preparation.inputs)
         for number, fold in enumerate(search.folds):
