@@ -32,7 +32,7 @@ MINI_DEMO = (
     "grid.experiment.segmenter.lr=0.003",
     "grid.experiment.classifier.size_px=32", "grid.experiment.classifier.epochs=1",
     "grid.scaling.local_lanes=true",
-    'grid.backbones=["vgg16", "resnet50", "densenet121"]',
+    'grid.backbones=["resnet18", "resnet50"]',
 )  # fmt: skip
 
 

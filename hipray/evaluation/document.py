@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hipray import RESEARCH_NOTICE
-from hipray.evaluation.audit_tables import build_audit_tables, build_caveats
 from hipray.evaluation.baselines import Baseline
 from hipray.evaluation.comparison_tables import build_calibration_table, build_comparison_table
 from hipray.evaluation.evidence import Evidence
@@ -25,6 +24,7 @@ from hipray.evaluation.layout import (
     format_interval,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES
+from hipray.evaluation.paper_audit_tables import build_audit_tables, build_caveats
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.evaluation.tables import build_cell_table, build_count_table, build_segmenter_table

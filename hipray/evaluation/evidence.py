@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from hipray.errors import DataError
-from hipray.evaluation.audit import PaperAudit, audit_paper
 from hipray.evaluation.baselines import BaselineResult, evaluate_baselines
 from hipray.evaluation.calibration import CellCalibration, calibrate_cell
 from hipray.evaluation.comparisons import Comparison, compare_cells
@@ -15,6 +14,7 @@ from hipray.evaluation.counts import RegionCounts, count_images
 from hipray.evaluation.decisions import DecisionCurve, trace_decision_curve
 from hipray.evaluation.inputs import ReportInputs
 from hipray.evaluation.paper import PaperTables, read_paper_tables
+from hipray.evaluation.paper_audit import PaperAudit, audit_paper
 from hipray.evaluation.regression import RegressionResult, summarise_regression
 from hipray.evaluation.release import evaluate_release, score_headline
 from hipray.evaluation.results import (

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hipray.evaluation.audit import PaperAudit, PaperRow
 from hipray.evaluation.calibration import CellCalibration
 from hipray.evaluation.comparisons import Comparison
 from hipray.evaluation.decisions import DecisionCurve
@@ -17,6 +16,7 @@ from hipray.evaluation.numbers import (
     record_value,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES, TEST_HIPS
+from hipray.evaluation.paper_audit import PaperAudit, PaperRow
 from hipray.evaluation.regression import RegressionResult
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric

@@ -16,10 +16,10 @@ from hipray.data.manifest import label_column, score_column
 from hipray.errors import DataError
 from hipray.evaluation.baselines import score_baselines
 from hipray.evaluation.intervals import Interval, bootstrap_patients, build_interval
+from hipray.evaluation.member_weights import fit_weights
 from hipray.evaluation.paired import Contestant, PairedAurocs
 from hipray.evaluation.results import pool_repeats, read_source, select_cell
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
-from hipray.evaluation.weights import fit_weights
 from hipray.metrics import FloatArray
 from hipray.training.thresholds import choose_threshold
 from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Part, Region

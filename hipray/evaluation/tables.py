@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hipray.evaluation.audit import PaperAudit
 from hipray.evaluation.counts import COUNTED_VARIANTS, RegionCounts
 from hipray.evaluation.layout import (
     DASH,
@@ -19,6 +18,7 @@ from hipray.evaluation.layout import (
     format_spread,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES, PaperTables, Split
+from hipray.evaluation.paper_audit import PaperAudit
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.segmenters import Overlap, SegmenterResult
 from hipray.evaluation.statistics import CELL_METRICS, PAPER_METRICS, Metric

@@ -27,7 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
-from hipray.serving.audit import AuditLine
+from hipray.serving.audit_line import AuditLine
 from hipray.serving.body import (
     FORM_OVERHEAD_BYTES,
     read_batch,

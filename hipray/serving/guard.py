@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hipray.serving.audit import AuditLine
+from hipray.serving.audit_line import AuditLine
 from hipray.serving.logs import TOLD
 from hipray.serving.metrics import request_metrics
 from hipray.serving.problems import DEFECT, PROBLEM_TYPE, Problem, explain

@@ -8,7 +8,7 @@ import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from hipray.serving.audit import AuditLine, outcome_of
+from hipray.serving.audit_line import AuditLine, outcome_of
 from hipray.serving.problems import ProblemCode, ProblemError, come_later
 
 SECONDS = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from hipray.serving.audit import Outcome
+from hipray.serving.audit_line import Outcome
 from hipray.serving.problems import ProblemCode
 from hipray.vocab import FitState, RefusalCode
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, PROMETHEUS

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_files
 
-from hipray.data.images import ReadResult, read_film, read_hips
+from hipray.config.images import Preprocessing
+from hipray.data.images import PREPROCESSING_VERSION, ReadResult, read_film, read_hips
 from hipray.data.refusals import Refusal
+from hipray.digests import digest_of
 from hipray.vocab import Finding, RefusalCode, Side
 from tests.data.film_files import (
     build_dicom,
@@ -164,3 +166,8 @@ def test_a_film_that_cannot_be_held_in_memory_is_a_decoder_crash() -> None:
     refusal = read_film(Hungry(b"x"), name="f")
     assert isinstance(refusal, Refusal)
     assert refusal.code is RefusalCode.DECODER_CRASH
+
+
+def test_other_defaults_of_the_preprocessing_want_another_version_of_it():
+    """Releases pin the version, not each default: whoever changes one raises the version, too."""
+    assert (PREPROCESSING_VERSION, digest_of(Preprocessing())[:12]) == ("2", "86b288dd656b")

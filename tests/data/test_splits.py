@@ -1,5 +1,7 @@
 """One split of an archive: by patient, stratified, repeatable."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,11 @@ def test_holding_back_without_strata_does_not_look_at_labels():
     parts = [hold_back(m, rows, stratify=None, fraction=0.2, seed=1) for m in (manifest, turned)]
     assert np.array_equal(parts[0][1], parts[1][1])
     assert manifest["patient_id"].iloc[parts[0][1]].nunique() == 8
+
+
+def test_a_stratum_rarer_than_the_folds_is_dealt_without_a_warning():
+    rows = [make_row(n, f"p{n}", device="A" if n else "B") for n in range(12)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split = deal_split(make_manifest(rows), SplitSettings(folds=3))
+    assert sorted(split["fold"].value_counts()) == [4, 4, 4]

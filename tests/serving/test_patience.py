@@ -143,7 +143,7 @@ async def hang_up(app: Any, film: bytes, begun: asyncio.Event) -> list[dict[str,
 def test_a_caller_who_hangs_up_frees_the_place_and_ends_the_stages(
     make_api: MakeApi, films: list[bytes], run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="hipray.serving.audit")
+    caplog.set_level(logging.INFO, logger="hipray.serving.audit_line")
     graph = HangingGraph()
     api = make_api(graph=graph, running=1, queue=1)
 

@@ -1,6 +1,5 @@
 """Lay out the audit of the paper's tables, with the caveats that follow from it."""
 
-from hipray.evaluation.audit import PaperAudit, PaperRow
 from hipray.evaluation.intervals import exact_interval
 from hipray.evaluation.layout import (
     DASH,
@@ -12,6 +11,7 @@ from hipray.evaluation.layout import (
     TableView,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES, TEST_HIPS
+from hipray.evaluation.paper_audit import PaperAudit, PaperRow
 from hipray.vocab import Backbone, Region, Variant
 
 TABLES = tuple(dict.fromkeys(CLASSIFIER_TABLES.values()))

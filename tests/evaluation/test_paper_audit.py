@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from hipray.evaluation.audit import PaperRow, audit_paper, imply_f1
-from hipray.evaluation.audit_tables import build_audit_tables, build_caveats
 from hipray.evaluation.paper import Split, read_paper_tables
+from hipray.evaluation.paper_audit import PaperRow, audit_paper, imply_f1
+from hipray.evaluation.paper_audit_tables import build_audit_tables, build_caveats
 from hipray.evaluation.single_run import fits_single_run
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
 

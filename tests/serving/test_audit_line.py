@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hipray.config.storage import StorageSettings
-from hipray.serving.audit import AuditLine, Outcome
+from hipray.serving.audit_line import AuditLine, Outcome
 from hipray.serving.graph import SplitGraph
 from hipray.serving.logs import JsonFormatter
 from tests.serving.conftest import LocalApi
@@ -21,10 +21,10 @@ NOT_REACHED = StorageSettings(
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, Any]]]:
-    caplog.set_level(logging.INFO, logger="hipray.serving.audit")
+    caplog.set_level(logging.INFO, logger="hipray.serving.audit_line")
 
     def read() -> list[dict[str, Any]]:
-        found = [r for r in caplog.records if r.name == "hipray.serving.audit"]
+        found = [r for r in caplog.records if r.name == "hipray.serving.audit_line"]
         return [json.loads(JsonFormatter().format(record)) for record in found]
 
     return read

@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 
 from hipray import metrics
 from hipray.config.evaluation import Combine, EvaluationConfig
+from hipray.evaluation.member_weights import fit_weights
 from hipray.evaluation.release import combine_members
 from hipray.evaluation.results import read_predictions
-from hipray.evaluation.weights import fit_weights
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
 
 from .conftest import build_manifest, predict_cell
