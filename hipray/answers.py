@@ -99,7 +99,7 @@ class StudyAnswer:
 
 
 @dataclass(frozen=True)
-class HipRow:
+class HipNumbers:
     """The numbers of one hip, before they become an answer."""
 
     probabilities: dict[tuple[Region, LabelType], float]
@@ -110,7 +110,7 @@ class HipRow:
 
 
 def distribute(
-    release: Release, engine: Engine, results: Sequence[ReadResult], rows: Sequence[HipRow]
+    release: Release, engine: Engine, results: Sequence[ReadResult], rows: Sequence[HipNumbers]
 ) -> list[StudyAnswer]:
     """Hand a batch's rows back to the files their hips came from."""
     answers, start = [], 0
@@ -122,7 +122,7 @@ def distribute(
 
 
 def build_answer(
-    release: Release, engine: Engine, result: ReadResult, rows: Sequence[HipRow]
+    release: Release, engine: Engine, result: ReadResult, rows: Sequence[HipNumbers]
 ) -> StudyAnswer:
     """Return the answer for one file from the numbers of its hips."""
     hips = tuple(
@@ -143,7 +143,7 @@ def build_answer(
     )
 
 
-def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswer:
+def _answer_hip(release: Release, index: int, hip: Hip, row: HipNumbers) -> HipAnswer:
     if row.refusal is not None:
         return HipAnswer(
             index, hip.side.value, hip.flipped, findings=hip.findings, refusal=row.refusal
@@ -161,7 +161,7 @@ def _answer_hip(release: Release, index: int, hip: Hip, row: HipRow) -> HipAnswe
 
 
 def _answer_region(
-    release: Release, question: tuple[Region, LabelType], row: HipRow
+    release: Release, question: tuple[Region, LabelType], row: HipNumbers
 ) -> RegionAnswer:
     region, label = question
     members = [m for m in release.members if (m.region, m.label_type) == question]

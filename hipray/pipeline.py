@@ -2,9 +2,10 @@
 
     read      bytes -> canonical hips, or a refusal        hipray.data.images
     frame     hips -> square frames                        hipray.data.framing
-    segment   frames -> masks of four regions              hipray.segmentation
+    segment   frames -> masks of all regions               hipray.segmentation
     cut       frames, masks -> one view per region         hipray.matting
     classify  views -> calibrated probabilities            hipray.classification
+    judge     masks -> a refusal where no hip has them     hipray.segmentation.plausibility
     answer    probabilities -> headline, marks, findings    hipray.answers
 
 Legend of shapes: N hips, S side of the frame, P side of a view, R regions in `vocab.REGIONS` order,
@@ -18,7 +19,7 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
-from hipray.answers import HipRow, StudyAnswer, build_answer, distribute
+from hipray.answers import HipNumbers, StudyAnswer, build_answer, distribute
 from hipray.bundles.loading import Loading, load_model
 from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
@@ -26,7 +27,7 @@ from hipray.config.evaluation import Combine
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
-from hipray.data.person import NOBODY, People, Person, encode_people
+from hipray.data.person import NOBODY, People, Person, encode_people, person_on
 from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
@@ -221,8 +222,7 @@ def frame_hips(result: ReadResult, working_px: int, *, stated: Person) -> Framed
     `stated` is what the caller's records say of the person; the film's header fills in the rest,
     as in ingest.
     """
-    info = result.film_info
-    person = stated if info is None else stated.completed_by(Person(info.sex, info.age))
+    person = stated.completed_by(person_on(result.film_info))
     frames = [frame_hip(hip.pixels, working_px) for hip in result.hips]
     return FramedHips(
         np.asarray(frames, np.uint8).reshape(-1, working_px, working_px),
@@ -280,7 +280,7 @@ class Pipeline:
 class ScoredHips:
     """The numbers of N hips, and what they were computed from."""
 
-    rows: list[HipRow]
+    rows: list[HipNumbers]
     views: Views
     segmentation: Segmentation | None
 
@@ -293,7 +293,7 @@ def run_stages(stages: Stages, hips: FramedHips) -> ScoredHips:
     return ScoredHips(rows, views, segmentation)
 
 
-def score_hips(stages: Stages, hips: FramedHips) -> tuple[list[HipRow], Mask | None]:
+def score_hips(stages: Stages, hips: FramedHips) -> tuple[list[HipNumbers], Mask | None]:
     """Return the numbers of hips, and their masks (N, R, S, S) if there are any."""
     scored = run_stages(stages, hips)
     return scored.rows, scored.segmentation.masks if scored.segmentation else None
@@ -304,7 +304,7 @@ def list_rows(
     probabilities: Probabilities,
     views: Views,
     segmentation: Segmentation | None,
-) -> list[HipRow]:
+) -> list[HipNumbers]:
     """Return the numbers of each hip of a batch."""
     hips = range(len(views.people))
     return [_row_of(release, probabilities, views, segmentation, n) for n in hips]
@@ -316,18 +316,18 @@ def _row_of(
     views: Views,
     segmentation: Segmentation | None,
     index: int,
-) -> HipRow:
+) -> HipNumbers:
     chances = {question: float(values[index]) for question, values in probabilities.items()}
     present = {region: bool(values[index]) for region, values in views.present.items()}
     if segmentation is None:
-        return HipRow(chances, present, None, None, None)
+        return HipNumbers(chances, present, None, None, None)
     masks, confidence = segmentation.masks[index], segmentation.confidence[index]
     refusal = check_geometry(
         masks,
         asked=release.required_regions,
         min_area_fraction=release.matting.min_area_fraction,
     )
-    return HipRow(
+    return HipNumbers(
         chances,
         present,
         {region: float(masks[c].mean()) for c, region in enumerate(REGIONS)},

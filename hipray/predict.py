@@ -8,13 +8,12 @@ from hipray.answers import answer_as_dict
 from hipray.config.jobs import PredictRun
 from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person
-from hipray.errors import NotFoundError
 from hipray.inference import start_pipeline
 from hipray.overlay import draw_overlay
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import check_servable, read_release
 from hipray.runtime.engine import find_device
-from hipray.storage import open_store
+from hipray.storage import open_file, open_store
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,5 @@ def run_predict(config: PredictRun) -> Prediction:
 
 
 def _read_file(config: PredictRun) -> bytes:
-    folder, _, name = config.file.rpartition("/")
-    if not name:
-        raise NotFoundError("the path of a film", f"'{config.file}'", "name a file, not a folder")
-    root = folder or ("/" if config.file.startswith("/") else ".")
-    data, _ = open_store(root, config.storage).read_object(
-        name, max_bytes=config.limits.max_file_bytes
-    )
-    return data
+    store, name = open_file(config.file, config.storage)
+    return store.read_object(name, max_bytes=config.limits.max_file_bytes)[0]

@@ -1,7 +1,7 @@
 """The words of hipray: every region, label, network, refusal and unit of work, as pure data.
 
-A fifth region, another backbone or a new refusal code starts here; every other module imports
-these names and none spells them as a string.
+A fifth region, another label or a new refusal code starts here; every other module imports these
+names and none spells them as a string.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from enum import StrEnum
 
 
 class Region(StrEnum):
-    """A region of interest of the hip as DXA reports it (Feng et al. 2023, section 3.2)."""
+    """A region of interest of the hip as DXA reports it (Feng et al. 2023, section 3.2).
+
+    Add new ones at the end: masks and generated hips find theirs by place.
+    """
 
     FEMORAL_NECK = "femoral_neck"
     GREATER_TROCHANTER = "greater_trochanter"

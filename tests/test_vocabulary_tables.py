@@ -1,13 +1,22 @@
 """A new word of the vocabulary must enter every table that is keyed by it."""
 
-from itertools import product
+from importlib import resources
 
 import pytest
 
+from hipray.bundles.assembly import PROBE_PEOPLE
+from hipray.bundles.golden import GOLDEN_PERSON
+from hipray.config.experiment import ClassifierSettings
+from hipray.config.labels import LabelRules
 from hipray.data.annotations.masks import ENCLOSED_BY
+from hipray.data.augment import paper_moves
 from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.dxa import RegionValues
 from hipray.data.dxa.checks import AREA_RANGES, BMD_RANGES
+from hipray.data.dxa.columns import RowKind, parse_region_cell
 from hipray.data.dxa.results import LABEL_TYPES
+from hipray.data.labels import label_values
+from hipray.data.person import encode_people
 from hipray.dicom_objects import MEANINGS
 from hipray.evaluation.baselines import BASELINE_TITLES, Baseline
 from hipray.evaluation.calibration import CalibrationStage
@@ -15,12 +24,14 @@ from hipray.evaluation.checklist import CHECKLIST, Topic
 from hipray.evaluation.comparison_tables import STAGE_TITLES
 from hipray.evaluation.extra_tables import REGRESSION_TITLES
 from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
-from hipray.evaluation.paper import CLASSIFIER_TABLES, PAPER_LABELS, TEST_HIPS
 from hipray.evaluation.regression import RegressionMetric
 from hipray.evaluation.statistics import LIMITS, METRIC_TITLES, STATISTICS, Metric
+from hipray.scoring.faults import FAULT_OF, Fault
+from hipray.serving.body import STATED_WORDS, Stated
 from hipray.skill import IOU_TARGETS
+from hipray.training.costs import PAPER_COPIES
 from hipray.training.views import MEASURED
-from hipray.vocab import LabelType, Region, Variant
+from hipray.vocab import LabelType, Region, Runtime, RuntimeChoice, Sex, Variant
 
 TABLES = {
     "data.annotations.masks.ENCLOSED_BY": (ENCLOSED_BY, Region),
@@ -31,12 +42,6 @@ TABLES = {
     "training.views.MEASURED": (MEASURED, LabelType),
     "dicom_objects.MEANINGS": (MEANINGS, LabelType),
     "skill.IOU_TARGETS": (IOU_TARGETS, Region),
-    "evaluation.paper.TEST_HIPS": (TEST_HIPS, Region),
-    "evaluation.paper.CLASSIFIER_TABLES": (CLASSIFIER_TABLES, product(Variant, LabelType)),
-    "evaluation.paper.PAPER_LABELS": (
-        {label for label in PAPER_LABELS.values() if label is not None},
-        LabelType,
-    ),
     "evaluation.layout.LABEL_TITLES": (LABEL_TITLES, LabelType),
     "evaluation.layout.VARIANT_TITLES": (VARIANT_TITLES, Variant),
     "evaluation.baselines.BASELINE_TITLES": (BASELINE_TITLES, Baseline),
@@ -54,3 +59,45 @@ def test_the_table_has_an_entry_for_every_word(name):
     table, words = TABLES[name]
     missing = sorted(str(word) for word in set(words) - set(table))
     assert not missing, f"hipray.{name} has no entry for {', '.join(missing)}"
+
+
+def test_every_label_has_a_rule():
+    labels = label_values(
+        RegionValues(Region.TOTAL_HIP), sex=Sex.FEMALE, age=70.0, rules=LabelRules()
+    )
+    assert set(labels) == set(LabelType)
+
+
+def test_the_name_of_every_region_is_read_in_reports():
+    for region in Region:
+        found = parse_region_cell(region.display_name)
+        assert (found.kind, found.region) == (RowKind.HIP, region)
+
+
+def test_the_people_of_export_and_golden_checks_tell_every_covariate():
+    known = slice(1, None, 2)
+    assert encode_people([GOLDEN_PERSON])[:, known].all()
+    assert encode_people(PROBE_PEOPLE)[:, known].any(axis=0).all()
+
+
+def test_whatever_a_caller_may_state_is_said_in_refusals_and_asked_for_on_the_page():
+    page = resources.files("hipray.serving").joinpath("page.html").read_text("utf-8")
+    for name in Stated.model_fields:
+        assert f"'{name}'" in STATED_WORDS
+        assert f'id="{name}"' in page
+
+
+def test_every_fault_of_a_store_has_its_error_and_each_kind_comes_before_what_it_is_a_kind_of():
+    assert set(FAULT_OF.values()) == set(Fault) - {Fault.OTHER}
+    kinds = list(FAULT_OF)
+    assert not any(
+        issubclass(later, kind) for n, kind in enumerate(kinds) for later in kinds[n + 1 :]
+    )
+
+
+def test_every_runtime_can_be_asked_for():
+    assert set(RuntimeChoice) - {RuntimeChoice.AUTO} == {RuntimeChoice(r.value) for r in Runtime}
+
+
+def test_the_copies_that_costs_count_are_those_that_are_made():
+    assert len(paper_moves(ClassifierSettings())) == PAPER_COPIES

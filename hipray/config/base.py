@@ -63,7 +63,7 @@ def load_config(
         values = _merge(values, _own_section(_read_toml(Path(path)), section, sections))
     for override in overrides:
         values = _merge(values, _parse_override(override))
-    return build_config(model, values)
+    return build_config(model, _keep_texts(model, values, overrides))
 
 
 def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -75,6 +75,21 @@ def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         raise ConfigError(
             f"a valid {model.__name__} configuration", "; ".join(problems), "correct these keys"
         ) from None
+
+
+def _keep_texts(
+    model: type[BaseModel], values: dict[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Give fields of text what was typed: a run may be called 1 or 2024-05-01."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        texts = {detail["loc"] for detail in error.errors() if detail["type"] == "string_type"}
+        for override in overrides:
+            path, text = _split_override(override)
+            if _list_path(path) in texts:
+                values = _merge(values, _fill(path, text))
+    return values
 
 
 def _own_section(
@@ -107,6 +122,12 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse_override(override: str) -> dict[str, Any]:
+    path, text = _split_override(override)
+    return _fill(path, _parse_value(text))
+
+
+def _split_override(override: str) -> tuple[dict[str, Any], str]:
+    """Return an override's path as a chain of single keys, and its text."""
     key, _, text = override.partition("=")
     try:
         path = tomllib.loads(f"{key} = 0")  # a name with dots stands in quotes, as in a file
@@ -114,7 +135,12 @@ def _parse_override(override: str) -> dict[str, Any]:
         path = {}
     if not path or "=" not in override:
         raise ConfigError("--set key.path=value", f"'{override}'", "write it so")
-    return _fill(path, _parse_value(text.strip()))
+    return path, text.strip()
+
+
+def _list_path(path: dict[str, Any]) -> tuple[str, ...]:
+    ((key, rest),) = path.items()
+    return (key, *(_list_path(rest) if isinstance(rest, dict) else ()))
 
 
 def _fill(path: dict[str, Any], value: Any) -> dict[str, Any]:

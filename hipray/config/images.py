@@ -27,7 +27,11 @@ class ImageLimits(Config):
 
 
 class Preprocessing(Config):
-    """How a film becomes canonical hips; part of what a bundle pins."""
+    """How a film becomes canonical hips, and which are refused; part of what a bundle pins.
+
+    Releases of before get the default of a new switch: one that changes an answer by default wants
+    another PREPROCESSING_VERSION.
+    """
 
     canonical_px: int = Field(default=512, ge=128, le=2048)
     """Pixels of the longer side of a canonical hip; a smaller film is never enlarged."""

@@ -32,7 +32,7 @@ from hipray.storage import (
     ObjectInfo,
     ObjectTooLargeError,
     Store,
-    open_store,
+    open_file,
 )
 from hipray.vocab import DataSource, RefusalCode, Side
 
@@ -108,8 +108,8 @@ def stated_source(archive: Store) -> DataSource:
 
 def read_uri(config: IngestRun, uri: str) -> bytes:
     """Return the file at a path or address outside the archive."""
-    folder, _, name = uri.rpartition("/")
-    return open_store(folder or ".", config.storage).read(name)
+    store, name = open_file(uri, config.storage)
+    return store.read(name)
 
 
 def read_films(

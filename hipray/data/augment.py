@@ -1,4 +1,7 @@
-"""Augmentation, for the training side only: the paper's seven copies and random batch changes.
+"""Augmentation: the paper's seven copies, and random changes of training batches.
+
+The seven copies are also what a network is asked with test-time augmentation; whatever only
+training should see belongs in the batch changes.
 
 Feng et al. 2023, section 3.3.4 and Table 1: rotation by ±3 degrees (two copies) and shifts of
 ±5 pixels along x and along y (four copies) make seven films of one; then every batch is scaled by

@@ -305,7 +305,7 @@ def _apply_luts(
     stored: NDArray[Any], dataset: Dataset, preprocessing: Preprocessing
 ) -> NDArray[np.float32]:
     grey = stored
-    if "ModalityLUTSequence" in dataset or _rescales(dataset):
+    if read_value(dataset, "ModalityLUTSequence") or _rescales(dataset):
         grey = apply_modality_lut(stored, dataset)
     if preprocessing.apply_voi:
         grey = apply_voi_lut(grey, dataset)

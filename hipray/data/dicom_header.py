@@ -15,11 +15,13 @@ from pydicom.dataset import Dataset
 from hipray.data.film import SpacingSource
 from hipray.vocab import Sex, Side
 
+PELVIS_WORDS = ("PELVIS", "PELVIC", "BECKEN", "BASSIN", "PELVE", "BACINO", "骨盆", "HIPS")
+"""Words that mean both hips."""
 HIP_WORDS = (
-    "HIP", "HIPS", "PELVIS", "PELVIC", "FEMUR", "FEMURS", "FEMORAL", "THIGH", "COXA", "COXAE",
-    "UPPER LEG", "HUEFTE", "HÜFTE", "BECKEN", "OBERSCHENKEL", "HANCHE", "BASSIN", "CADERA",
-    "PELVE", "BACINO", "髖", "髋", "骨盆", "股骨",
+    *PELVIS_WORDS, "HIP", "FEMUR", "FEMURS", "FEMORAL", "THIGH", "COXA", "COXAE", "UPPER LEG",
+    "HUEFTE", "HÜFTE", "OBERSCHENKEL", "HANCHE", "CADERA", "髖", "髋", "股骨",
 )  # fmt: skip
+"""The first one that a text holds counts."""
 OTHER_PART_WORDS = (
     "CHEST", "THORAX", "LUNG", "RIB", "RIBS", "STERNUM", "BREAST", "HEART", "ABDOMEN", "SPINE",
     "CSPINE", "TSPINE", "LSPINE", "SSPINE", "LSSPINE", "TLSPINE", "WHOLESPINE", "CERVICAL",

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from hipray.config.images import Preprocessing
 from hipray.data import detectors
+from hipray.data.dicom_header import PELVIS_WORDS
 from hipray.data.exposure import Box, ScalarT, find_exposed_box, find_midline
 from hipray.data.film import Film, FilmInfo, SpacingSource
 from hipray.data.refusals import Refusal
 from hipray.vocab import Finding, RefusalCode, Side
 
-PELVIS_WORDS = ("PELVIS", "PELVIC", "BECKEN", "BASSIN", "PELVE", "BACINO", "骨盆")
-"""Words of `dicom_header.HIP_WORDS` that mean both hips."""
 EXPORT_BITS = 8
 MIN_HIP_PX = 48
 """Shorter side of a hip after cropping; a film above the size limit may still be mostly border."""
@@ -111,6 +110,11 @@ def extract_hips(film: Film, preprocessing: Preprocessing) -> tuple[Hip, ...] | 
             return implant
         hips.append(hip)
     return tuple(hips)
+
+
+def is_pelvis(film: Film, preprocessing: Preprocessing) -> bool:
+    """Whether `extract_hips` would cut the film in two."""
+    return _pelvis_midline(film, _exposed_box(film, preprocessing), preprocessing) is not None
 
 
 def _exposed_box(film: Film, preprocessing: Preprocessing) -> Box:

@@ -18,7 +18,7 @@ from hipray.data import detectors
 from hipray.data.dicom import is_dicom, read_dicom
 from hipray.data.exposure import find_exposed_box
 from hipray.data.film import Film, FilmInfo
-from hipray.data.hips import Hip, extract_hips
+from hipray.data.hips import Hip, extract_hips, is_pelvis
 from hipray.data.raster import is_raster, read_raster
 from hipray.data.refusals import FilmRefused, Refusal, refuse
 from hipray.vocab import Finding, RefusalCode, Side
@@ -33,7 +33,8 @@ PREPROCESSING_VERSION = "2"
 class ReadResult:
     """What one file holds: its hips, or why there are none.
 
-    `film_info` is what the header states; None where no film could be read.
+    `film_info` is what the header states; None where no film could be read, and in batch scoring
+    beyond the process that decoded it (`scoring.packing`).
     """
 
     name: str
@@ -52,15 +53,17 @@ def read_hips(
 ) -> ReadResult:
     """Read any bytes as canonical hips; every outcome is a ReadResult and nothing is raised.
 
-    `side` is what the caller's own records say about the film. It fills in where the file states
-    none; where both speak and disagree, the side counts as unknown and nothing is flipped.
+    `side` is what the caller's own records say about a film of one hip. It fills in where the file
+    states none; where both speak and disagree, the side counts as unknown and nothing is flipped.
+    A film that shows a pelvis is cut in two whatever hip the records are about.
     """
     preprocessing = preprocessing or Preprocessing()
     film = read_film(data, name=name, limits=limits, preprocessing=preprocessing)
     if isinstance(film, Refusal):
         return ReadResult(name, refusal=film)
-    film = _state_side(film, side)
     try:
+        if not is_pelvis(film, preprocessing):
+            film = _state_side(film, side)
         hips = extract_hips(film, preprocessing)
     except Exception as error:  # a defect here must not end an archive's run, but must be seen
         _LOGGER.exception("cutting hips out of a decoded film failed")
@@ -151,7 +154,7 @@ def _invert(film: Film) -> Film:
 
 def _state_side(film: Film, side: Side | None) -> Film:
     stated = film.info.side
-    if side is None or side is Side.UNKNOWN or film.info.both_sides or side is stated:
+    if side is None or side is Side.UNKNOWN or side is stated:
         return film
     agreed = side if stated is Side.UNKNOWN else Side.UNKNOWN
     return replace(film, info=replace(film.info, side=agreed))

@@ -32,7 +32,7 @@ from hipray.data.archive import (
     stated_source,
 )
 from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
-from hipray.data.dxa.records import DxaRecord
+from hipray.data.dxa.records import DxaRecord, DxaTable
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.labels import count_label_disagreements
 from hipray.data.manifest import (
@@ -49,7 +49,7 @@ from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
-from hipray.errors import DataError
+from hipray.errors import ConfigError, DataError
 from hipray.progress import track
 from hipray.storage import Store, hold, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
@@ -60,6 +60,8 @@ SHEET_KEY = "ingest/contact-sheet.png"
 LEASE_KEY = "ingest/driver"
 LEASE_S = 60.0
 SHEET_TILES = 64
+FILMS_OF_ONE = 2
+"""Films that a report without names may be about: the hips of one person."""
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +114,12 @@ def run_ingest(config: IngestRun) -> Flow:
     """
     workspace = open_store(config.workspace, config.storage)
     archive = open_store(config.images, config.storage)
+    if f"{workspace.uri}/".startswith(f"{archive.uri}/"):
+        raise ConfigError(
+            f"a workspace outside of the archive {archive.uri}",
+            workspace.uri,
+            "choose another workspace: its hips would be read as films",
+        )
     listing = list_archive(archive, config)
     identity = _identity(config, listing, archive)
     known = _read_finished(workspace, identity)
@@ -127,6 +135,7 @@ def _read_archive(
     config: IngestRun, workspace: Store, archive: Store, listing: Listing, identity: str
 ) -> Flow:
     table = read_labels(archive, config, listing)
+    _require_names(table, listing)
     source = config.source or stated_source(archive)
     flow = Flow(
         found=len(listing.films),
@@ -145,6 +154,20 @@ def _read_archive(
     flow.problems[:0] = [*_unmatched(table.records, flow), *rows.unsided()]
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
+
+
+def _require_names(table: DxaTable, listing: Listing) -> None:
+    """Raise DataError where no record of a table says of which film or patient it is.
+
+    Reports of one person may do without: their films are few.
+    """
+    named = any(record.image or record.patient_id for record in table.records)
+    if table.records and not named and len(listing.films) > FILMS_OF_ONE:
+        raise DataError(
+            "a column of the table that names film or patient ('image', 'file', 'patient_id', ...)",
+            f"none ({'; '.join(table.problems[:3]) or 'no problem was seen'})",
+            "rename or add one",
+        )
 
 
 class _Rows:

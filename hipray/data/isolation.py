@@ -25,11 +25,10 @@ import numpy as np
 
 import hipray
 from hipray.config.images import ImageLimits, Preprocessing
-from hipray.data.exposure import Box
 from hipray.data.film import FilmInfo, SpacingSource
-from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.refusals import Refusal
+from hipray.data.transport import describe_hip, describe_refusal, restore_hip, restore_refusal
 from hipray.errors import DataError
 from hipray.vocab import Finding, RefusalCode, Sex, Side
 
@@ -240,42 +239,25 @@ def _wait(pipe: int, deadline: float | None, *, writing: bool) -> None:
 def _encode_result(result: ReadResult) -> tuple[dict[str, Any], list[bytes]]:
     pixels = [np.ascontiguousarray(hip.pixels).tobytes() for hip in result.hips]
     header = {
-        "hips": [_encode_hip(hip) for hip in result.hips],
+        "hips": [describe_hip(hip) for hip in result.hips],
         "hip_bytes": [len(blob) for blob in pixels],
         "film_info": None if result.film_info is None else asdict(result.film_info),
-        "refusal": None if result.refusal is None else asdict(result.refusal),
+        "refusal": describe_refusal(result.refusal),
     }
     return header, pixels
 
 
-def _encode_hip(hip: Hip) -> dict[str, Any]:
-    fields = {name: getattr(hip, name) for name in hip.__dataclass_fields__ if name != "pixels"}
-    return {**fields, "geometry": asdict(hip.geometry)}
-
-
 def _decode_result(name: str, header: dict[str, Any], pixels: list[bytearray]) -> ReadResult:
-    hips = [_decode_hip(*pair) for pair in zip(header["hips"], pixels, strict=True)]
-    info, refusal = header["film_info"], header["refusal"]
+    hips = [
+        restore_hip(note, np.frombuffer(values, np.uint8))
+        for note, values in zip(header["hips"], pixels, strict=True)
+    ]
+    info = header["film_info"]
     return ReadResult(
         name,
         tuple(hips),
         None if info is None else _decode_info(info),
-        None if refusal is None else Refusal(**{**refusal, "code": RefusalCode(refusal["code"])}),
-    )
-
-
-def _decode_hip(fields: dict[str, Any], pixels: bytearray) -> Hip:
-    geometry = HipGeometry(**{**fields["geometry"], "box": Box(**fields["geometry"]["box"])})
-    shape = (geometry.height, geometry.width)
-    return Hip(
-        **{
-            **fields,
-            "pixels": np.frombuffer(pixels, np.uint8).reshape(shape),
-            "side": Side(fields["side"]),
-            "geometry": geometry,
-            "spacing_source": SpacingSource(fields["spacing_source"]),
-            "findings": tuple(Finding(finding) for finding in fields["findings"]),
-        }
+        restore_refusal(header["refusal"]),
     )
 
 

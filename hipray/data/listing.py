@@ -25,8 +25,8 @@ def is_json(key: str) -> bool:
 
 def is_aside(key: str) -> bool:
     """Return whether a file is a note about the archive: hidden, or its archive.json."""
-    name = PurePosixPath(key).name
-    return name.startswith(".") or name == ARCHIVE_NOTE
+    parts = PurePosixPath(key).parts
+    return any(part.startswith(".") for part in parts) or parts[-1:] == (ARCHIVE_NOTE,)
 
 
 def stem(key: str) -> str:

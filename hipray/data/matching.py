@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import PurePosixPath
 
 from hipray.data.dxa import DxaRecord
+from hipray.data.dxa.numbers import WHOLE_AS_FRACTION, normalise_text
 from hipray.data.listing import stem
 from hipray.vocab import Side
 
@@ -28,10 +29,14 @@ class RecordIndex:
         self._by_tail: dict[tuple[str, Folder], list[DxaRecord]] = {}
         self._by_patient: dict[str, list[DxaRecord]] = {}
         places = {(_stem(key), _folder(key)) for key in films}
+        names = {name for name, _ in places}
+        records = list(records)
+        # accession or row numbers are no names of films: then the patient alone tells
+        self._by_name = not names or any(r.image and _stem(r.image) in names for r in records)
         self._films = Counter((name, tail) for name, folder in places for tail in _tails(folder))
         self._places = frozenset(places)
         for record in records:
-            if record.image:
+            if record.image and self._by_name:
                 for tail in _tails(_folder(record.image)):
                     self._by_tail.setdefault((_stem(record.image), tail), []).append(record)
             if record.patient_id:
@@ -47,7 +52,7 @@ class RecordIndex:
             return named
         # films without a header are often named after their patient
         owner = self._by_patient.get(_patient(patient_key or _stem(key)), [])
-        return [record for record in owner if not record.image]
+        return [record for record in owner if not (record.image and self._by_name)]
 
     def side_of(self, key: str, patient_key: str = "") -> Side | None:
         """Return the one side that the records of a film state, or None."""
@@ -118,7 +123,8 @@ def _pick_examination(records: list[DxaRecord], taken: date | None) -> DxaRecord
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(stem(_plain(name))).name.strip()
+    found = PurePosixPath(stem(_plain(name))).name.strip()
+    return WHOLE_AS_FRACTION.sub(r"\1", found)
 
 
 def _folder(name: str) -> Folder:
@@ -126,7 +132,8 @@ def _folder(name: str) -> Folder:
 
 
 def _plain(name: str) -> str:
-    return name.replace("\\", "/").lower()
+    """A name without what programs and tables write differently: typography, case, slashes."""
+    return normalise_text(name).replace("\\", "/").lower()
 
 
 def _tails(folder: Folder) -> list[Folder]:
@@ -143,4 +150,4 @@ def _count_shared(first: Folder, second: Folder) -> int:
 
 
 def _patient(raw: str) -> str:
-    return raw.strip().upper()
+    return normalise_text(raw).upper()

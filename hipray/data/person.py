@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from hipray.data.film import FilmInfo
 from hipray.vocab import Covariate, Sex
 
 AGE_CENTRE, AGE_SCALE = 65.0, 15.0
@@ -49,6 +50,11 @@ class Person:
 
 NOBODY = Person()
 """A person of whom nothing is stated."""
+
+
+def person_on(info: FilmInfo | None) -> Person:
+    """Return the person as a film's header states them."""
+    return NOBODY if info is None else Person(info.sex, info.age)
 
 
 def encode_people(people: Sequence[Person]) -> People:

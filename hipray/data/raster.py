@@ -6,9 +6,10 @@ as a film where its colours are one tint of grey.
 
 from io import BytesIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -34,6 +35,7 @@ PHOTOMETRIC_TAG, WHITE_IS_ZERO = 262, 0
 """PhotometricInterpretation of TIFF 6.0."""
 SAMPLE_FORMAT_TAG, UNSIGNED = 339, 1
 FULL_SCALE = 65535.0
+WIDE_BITS = 16
 OPAQUE_ALPHA = 128
 
 
@@ -54,9 +56,12 @@ def read_raster(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessin
         raise refuse(RefusalCode.NOT_A_RADIOGRAPH, detector="bilevel", evidence="1 bit per pixel")
     padding = _find_transparent(image)
     pixels = _read_grey(image, preprocessing)
+    bits = WIDE_BITS if opened.mode in WIDE_MODES else 8
+    if _is_wide_colour_png(data, opened):
+        pixels, bits = _read_wide_colours(data), WIDE_BITS
     if _is_white_zero(opened):
         pixels = pixels.max() - pixels
-    return Film(pixels, _build_info(opened, pixels), padding)
+    return Film(pixels, _build_info(opened, pixels, bits), padding)
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -134,13 +139,28 @@ def _tint_variance(sample: NDArray[np.float32]) -> float:
     return float(spectrum[-1]) / total if total > 0 else 0.0
 
 
-def _build_info(image: Image.Image, pixels: NDArray[np.float32]) -> FilmInfo:
-    eight = image.mode not in WIDE_MODES
+def _is_wide_colour_png(data: bytes, image: Image.Image) -> bool:
+    """Whether a PNG has 16 bits for each of several channels, of which Pillow keeps eight."""
+    # the header chunk (PNG specification, 11.2.1): depth at byte 24, kind of colour at 25
+    wide = data[24:25] == bytes([WIDE_BITS]) and data[25:26] in (b"\2", b"\4", b"\6")
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return image.format == PngImageFile.format and wide and not turned
+
+
+def _read_wide_colours(data: bytes) -> NDArray[np.float32]:
+    channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if channels is None:
+        raise OSError("a damaged PNG")
+    return np.asarray(channels[..., :3].mean(axis=2), np.float32)
+
+
+def _build_info(image: Image.Image, pixels: NDArray[np.float32], bits: int) -> FilmInfo:
+    eight = bits == 8
     findings = [Finding.VIEW_UNSTATED, Finding.BODY_PART_UNSTATED]
     return FilmInfo(
         file_format=(image.format or "jpeg").lower(),
         height=pixels.shape[0],
         width=pixels.shape[1],
-        bits=8 if eight else 16,
+        bits=bits,
         findings=(*findings, Finding.BIT_DEPTH_8) if eight else tuple(findings),
     )

@@ -41,7 +41,8 @@ def deal_split(manifest: pd.DataFrame, settings: SplitSettings) -> pd.DataFrame:
         raise DataError(
             f"at least {settings.folds} {settings.unit}s for {settings.folds} folds",
             f"{units}",
-            "add films or set split.folds lower",
+            "add films or set split.folds lower; where the headers of films name all patients "
+            "alike, name them in a column 'patient_id' of the table",
         )
     strata = _strata(manifest, settings)
     tables = []
@@ -97,7 +98,7 @@ def hold_back(
     rng = np.random.default_rng(seed)
     patients = manifest["patient_id"].to_numpy(dtype=str)[rows]
     strata = _strata(manifest, stratify)[rows] if stratify else np.full(len(rows), "all")
-    worst = pd.Series(strata).groupby(patients, sort=False).max()
+    worst = _pool_rare(pd.Series(strata).groupby(patients, sort=False).max(), least=1 / fraction)
     inner: set[str] = set()
     for stratum in sorted(set(worst)):
         members = worst.index[worst == stratum].to_numpy()
@@ -114,6 +115,14 @@ def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.s
     return (known.astype(str) + "/" + manifest["device"].fillna("?").astype(str)).to_numpy(
         dtype=str
     )
+
+
+def _pool_rare(strata: "pd.Series[str]", *, least: float) -> "pd.Series[str]":
+    """Join strata of fewer than `least` patients with others of their label: a share of each
+    would be nobody, or everybody."""
+    counts = strata.map(strata.value_counts())
+    pooled = strata.str.split("/").str[0] + "/rare"
+    return strata.where(counts >= least, pooled)
 
 
 def _stratum_column(manifest: pd.DataFrame, settings: SplitSettings) -> str:

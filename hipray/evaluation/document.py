@@ -305,7 +305,7 @@ def _build_tables(inputs: ReportInputs, evidence: Evidence) -> Iterator[TableVie
     yield build_count_table(evidence.counts, paper, source)
     if evidence.segmenters:
         yield build_segmenter_table(evidence.segmenters, paper, source)
-    for variant, label in CLASSIFIER_TABLES:
+    for variant, label in dict.fromkeys((*CLASSIFIER_TABLES, *sorted(run))):
         if (variant, label) in run:
             yield build_cell_table(
                 variant, label, cells, paper=paper, audit=evidence.audit, source=source

@@ -9,6 +9,9 @@ from hipray.evaluation.results import Spread
 from hipray.evaluation.statistics import Metric
 from hipray.vocab import Cell
 
+BEYOND = "beyond"
+"""The table of cells that the paper does not have."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -36,8 +39,8 @@ class NumberRecord(Subject):
 
 
 def describe_cell(cell: Cell, table: str | None = None) -> Subject:
-    """Return the subject of a cell's numbers, by default in its table of the paper."""
-    own = str(CLASSIFIER_TABLES[cell.variant, cell.label_type])
+    """Return the subject of a cell's numbers, by default in its table of the paper, if any."""
+    own = str(CLASSIFIER_TABLES.get((cell.variant, cell.label_type), BEYOND))
     return Subject(table or own, cell.region, cell.label_type, cell.variant, cell.backbone)
 
 

@@ -98,8 +98,8 @@ def build_cell_table(
     audit: PaperAudit,
     source: DataSource,
 ) -> TableView:
-    """Lay out Tables 6 to 10: one block per region, one row per network."""
-    number = CLASSIFIER_TABLES[variant, label_type]
+    """Lay out one of Tables 6 to 10, or one beyond them: a block per region, a row per network."""
+    number = CLASSIFIER_TABLES.get((variant, label_type))
     own = [r for r in results if (r.cell.variant, r.cell.label_type) == (variant, label_type)]
     beside = _Beside(paper, audit, _number_notes(audit, own))
     blocks = tuple(
@@ -107,9 +107,9 @@ def build_cell_table(
         for region in Region
     )
     return TableView(
-        anchor=f"table-{number}-{label_type}",
-        title=f"Table {number}. {VARIANT_TITLES[variant].capitalize()}, "
-        f"{LABEL_TITLES[label_type]} label ({source} data)",
+        anchor=f"table-{number or variant}-{label_type}",
+        title=f"{f'Table {number}' if number else 'Beyond the paper'}. "
+        f"{VARIANT_TITLES[variant].capitalize()}, {LABEL_TITLES[label_type]} label ({source} data)",
         caption="Test: pooled out-of-fold estimate with interval over patients, below it mean ± SD "
         "over fits (to be set beside the paper's mean over runs). Train: mean ± SD over fits.",
         columns=_CELL_HEADINGS,

@@ -1,5 +1,7 @@
 """Which engine answers for a release: one for all of its networks, so that an answer has a name."""
 
+from typing import assert_never
+
 from hipray.bundles.bundle import ONNX_FILE, BundleDescription, read_description
 from hipray.config.jobs import InferenceJob
 from hipray.errors import BundleError, ConfigError
@@ -49,6 +51,8 @@ def _choose_runtime(
                     "set runtime = 'torch' or 'auto', or publish the release again",
                 )
             return Runtime.ONNX
+        case unknown:
+            assert_never(unknown)
 
 
 def _check_bfloat16(descriptions: list[BundleDescription], runtime: Runtime) -> None:

@@ -1,12 +1,10 @@
 """The first two stages of scoring: work as it is listed, and its films decoded.
 
-Stages take and give Arrow tables of one row, a whole shard. Nothing here needs torch: a decoder's
-process stays small.
+Nothing here needs torch: a decoder's process stays small.
 """
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
@@ -20,17 +18,8 @@ from hipray.scoring.lister import list_open_work, parse_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films
 from hipray.scoring.parts import PartSet
+from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
 from hipray.storage import open_store
-
-WORK_SCHEMA = pa.schema([("work", pa.string())])
-DECODED_SCHEMA = pa.schema(
-    [
-        ("work", pa.string()),
-        ("notes", pa.large_string()),
-        ("pixels", pa.large_binary()),
-        ("letters", pa.large_string()),
-    ]
-)
 
 
 def list_work_rows(payload: str, release_text: str, *, relist: bool) -> Iterator[pa.Table]:
@@ -39,7 +28,7 @@ def list_work_rows(payload: str, release_text: str, *, relist: bool) -> Iterator
     parts = PartSet.of(Release.model_validate_json(release_text), config)
     archive = open_store(config.images, config.storage)
     for work in list_open_work(config, archive, open_output(config), parts, relist=relist):
-        yield build_row(WORK_SCHEMA, {"work": work.dump()})
+        yield build_stage_row(WORK_SCHEMA, {"work": work.dump()})
 
 
 class ShardDecoder:
@@ -63,11 +52,6 @@ class ShardDecoder:
         read = self._films.read(parse_work(row["work"]).entries)
         notes, pixels = pack_films(read.films)
         letters = json.dumps([letter.as_dict() for letter in read.letters])
-        return build_row(
+        return build_stage_row(
             DECODED_SCHEMA, row | {"notes": notes, "pixels": pixels, "letters": letters}
         )
-
-
-def build_row(schema: pa.Schema, row: dict[str, Any]) -> pa.Table:
-    """Return a table of one row; absent columns are null."""
-    return pa.Table.from_pylist([row], schema=schema)

@@ -11,7 +11,7 @@ from itertools import islice
 
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
-from hipray.data.person import NOBODY, Person
+from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.errors import NotFoundError, StorageError
@@ -133,7 +133,7 @@ class FilmReader:
             fetched.etag,
             self._pseudonyms.file(entry.key),
             self._pseudonyms.patient(info.patient_key) if info and info.patient_key else None,
-            Person(info.sex, info.age) if info else NOBODY,
+            person_on(info),
             result,
             fetched.seconds + time.perf_counter() - started,
         )

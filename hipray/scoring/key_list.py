@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from hipray.config.storage import StorageSettings
 from hipray.errors import DataError, StorageError
 from hipray.scoring.shards import Entry
-from hipray.storage import Store, open_store
+from hipray.storage import Store, open_file
 
 KEY_COLUMN = "key"
 ASKED_AHEAD = 32
@@ -42,8 +42,8 @@ def check_key_list(address: str, settings: StorageSettings) -> None:
 
 
 def _read_column(address: str, settings: StorageSettings) -> pa.ChunkedArray:
-    folder, _, name = address.rpartition("/")
-    data = open_store(folder or ".", settings).read(name)
+    store, name = open_file(address, settings)
+    data = store.read(name)
     try:
         table = _parse_parquet(data) if data.startswith(PARQUET_MAGIC) else _parse_csv(data)
     except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:

@@ -14,7 +14,6 @@ from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
 from hipray.runtime.engine import Engine, count_threads
-from hipray.scoring.decoder import build_row
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, read_letter
 from hipray.scoring.films import ReadFilm
@@ -30,21 +29,12 @@ from hipray.scoring.rows import (
     build_hip_columns,
     build_table,
 )
+from hipray.scoring.stage_tables import OUTCOME_SCHEMA, build_stage_row
 from hipray.storage import open_store
 from hipray.vocab import Device
 
 BATCH_FILMS = 16
 """Films in one forward pass: it bounds the memory of a shard, and numbers do not depend on it."""
-OUTCOME_SCHEMA = pa.schema(
-    [
-        ("part", pa.string()),
-        ("files", pa.int64()),
-        ("letters", pa.large_string()),
-        ("published", pa.bool_()),
-        ("read_seconds", pa.float64()),
-        ("model_seconds", pa.float64()),
-    ]
-)
 
 
 class ShardScorer:
@@ -75,7 +65,7 @@ class ShardScorer:
         started = time.perf_counter()
         if films:
             letters = letters + self._publish(work, films, letters)
-        return build_row(
+        return build_stage_row(
             OUTCOME_SCHEMA,
             {
                 "part": work.part,

@@ -37,13 +37,13 @@ from hipray.serving.body import (
     refuse_query,
 )
 from hipray.serving.clock import Step, StepClock
+from hipray.serving.docs_page import build_reference
 from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem, answer_refusal
 from hipray.serving.interface import OPERATIONS, describe_api
 from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.patience import while_connected
 from hipray.serving.problems import Problem, explain_refusal
-from hipray.serving.reference import build_reference
 from hipray.serving.service import ScoringService
 
 UNROUTED = {

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hipray.answers import HipRow
+from hipray.answers import HipNumbers
 from hipray.data.framing import Mask
 from hipray.pipeline import Explanations, FramedHips, Views
 from hipray.segmentation.segmenter import Segmentation
@@ -114,7 +114,7 @@ class AskedFilm:
 class ScoredFilm:
     """The numbers of one film's hips, and what they were computed from where it is asked for."""
 
-    rows: list[HipRow]
+    rows: list[HipNumbers]
     segmentation: PackedSegmentation | None = None
     views: Views | None = None
     explanations: Explanations | None = None

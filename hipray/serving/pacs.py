@@ -29,7 +29,8 @@ from hipray.errors import (
 from hipray.serving.problems import reject
 from hipray.storage import ObjectTooLargeError
 
-SCHEME = "dicomweb://"
+DICOMWEB_SCHEME = "dicomweb://"
+FILM_FORM = f"{DICOMWEB_SCHEME}NAME/STUDY/SERIES/FILM"
 
 UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
 """A DICOM unique identifier (PS3.5, 9.1)."""
@@ -72,11 +73,9 @@ class PacsSource:
 
     def find(self, uri: str) -> tuple[Pacs, str]:
         """Return the archive of a uri and the address of its film there; raises ProblemError."""
-        name, *uids = uri.removeprefix(SCHEME).split("/")
+        name, *uids = uri.removeprefix(DICOMWEB_SCHEME).split("/")
         if len(uids) != 3 or not all(map(UID.fullmatch, uids)):
-            raise reject(
-                HTTPStatus.BAD_REQUEST, f"the uri must have the form {SCHEME}NAME/STUDY/SERIES/FILM"
-            )
+            raise reject(HTTPStatus.BAD_REQUEST, f"the uri must have the form {FILM_FORM}")
         archive = self._archives.get(name)
         if archive is None:
             raise reject(HTTPStatus.FORBIDDEN, "this service may not read from this archive")

@@ -19,7 +19,7 @@ from hipray.serving.clock import Step, StepClock
 from hipray.serving.graph import Graph
 from hipray.serving.guard import explain_and_log
 from hipray.serving.messages import NUMBERS_ONLY, Extras
-from hipray.serving.pacs import SCHEME
+from hipray.serving.pacs import DICOMWEB_SCHEME
 from hipray.serving.pictures import add_objects, add_pictures
 from hipray.serving.problems import ProblemError, come_later
 from hipray.serving.readers import ReaderPool
@@ -194,7 +194,7 @@ class ScoringService:
         await asyncio.get_running_loop().run_in_executor(self._drawers, add)
 
     async def _fetch(self, uri: str, budget: ByteBudget | None) -> bytes:
-        pool = self._archive_fetchers if uri.startswith(SCHEME) else self._fetchers
+        pool = self._archive_fetchers if uri.startswith(DICOMWEB_SCHEME) else self._fetchers
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(pool, self._source.read, uri, budget)
 
@@ -210,4 +210,4 @@ class ScoringService:
 
 
 def _is_archived(film: FilmRequest) -> bool:
-    return isinstance(film, ScoreRequest) and film.uri.startswith(SCHEME)
+    return isinstance(film, ScoreRequest) and film.uri.startswith(DICOMWEB_SCHEME)

@@ -8,8 +8,7 @@ from http import HTTPStatus
 from hipray.config.serving import Pacs
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
-from hipray.serving.pacs import SCHEME as DICOMWEB
-from hipray.serving.pacs import PacsSource
+from hipray.serving.pacs import DICOMWEB_SCHEME, PacsSource
 from hipray.serving.problems import reject
 from hipray.storage import S3_SCHEME, Store, check_key, open_store
 
@@ -17,7 +16,7 @@ from hipray.storage import S3_SCHEME, Store, check_key, open_store
 @dataclass(frozen=True)
 class _Allowed:
     parts: tuple[str, ...]
-    """Bucket and folders of the prefix."""
+    """Scheme, bucket and folders of the prefix: the same bucket of another kind is another."""
     store: Store
 
 
@@ -87,7 +86,7 @@ class FilmSource:
         return data
 
     def _fetch(self, uri: str) -> bytes:
-        if uri.startswith(DICOMWEB):
+        if uri.startswith(DICOMWEB_SCHEME):
             return self._pacs.read(uri)
         store, key = self.find(uri)
         return store.read_object(key, max_bytes=self._max_bytes)[0]
@@ -112,7 +111,7 @@ def _split_uri(uri: str) -> tuple[str, ...]:
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must have the form s3://bucket/key")
     if any(part in ("", ".", "..") for part in parts):
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must not have an empty part, '.' or '..'")
-    return parts
+    return (S3_SCHEME, *parts)
 
 
 def _open_prefix(prefix: str, settings: StorageSettings) -> _Allowed:
@@ -125,4 +124,4 @@ def _open_prefix(prefix: str, settings: StorageSettings) -> _Allowed:
         raise ConfigError(
             "s3://bucket or s3://bucket/folder in allowed_prefixes", f"'{prefix}'", "correct it"
         ) from None
-    return _Allowed(tuple(trimmed.removeprefix(S3_SCHEME).split("/")), store)
+    return _Allowed((S3_SCHEME, *trimmed.removeprefix(S3_SCHEME).split("/")), store)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from ray.serve.handle import DeploymentHandle
 
-from hipray.answers import HipRow
+from hipray.answers import HipNumbers
 from hipray.bundles.loading import Loading
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError
@@ -33,14 +33,14 @@ from hipray.pipeline import (
 from hipray.releases.release import Release, check_preprocessing, parse_release
 from hipray.runtime.engine import Engine
 from hipray.segmentation.segmenter import Segmentation
-from hipray.serving.batches import (
+from hipray.serving.batching import BatchedModel
+from hipray.serving.joining import (
     join_films,
     join_views,
     split_probabilities,
     split_segmentation,
     split_views,
 )
-from hipray.serving.batching import BatchedModel
 from hipray.serving.messages import (
     AskedFilm,
     Message,
@@ -222,7 +222,7 @@ class FusedStage:
 
 
 def _keep_asked(
-    film: AskedFilm, rows: list[HipRow], views: Views, masks: Segmentation | None
+    film: AskedFilm, rows: list[HipNumbers], views: Views, masks: Segmentation | None
 ) -> ScoredFilm:
     """The numbers of one film, with masks and views only where somebody will look at them."""
     packed = PackedSegmentation.pack(masks) if masks and film.extras.needs_masks else None

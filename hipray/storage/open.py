@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
-from hipray.errors import ConfigError, StorageError
+from hipray.errors import ConfigError, NotFoundError, StorageError
 from hipray.storage.local import LocalStore
 from hipray.storage.s3 import S3_SCHEME, S3Store
 from hipray.storage.store import Store, check_prefix
@@ -33,6 +33,17 @@ def open_store(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> Store:
     raise ConfigError(
         "a local path, file:///path or s3://bucket/prefix", f"'{uri}'", "correct the address"
     )
+
+
+def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[Store, str]:
+    """Open the store that a file lies in; return it and the file's name there.
+
+    Raises NotFoundError where `uri` names a folder, and ConfigError as `open_store`.
+    """
+    folder, slash, name = uri.rpartition("/")
+    if not name:
+        raise NotFoundError("the path of a file", f"'{uri}'", "name a file, not a folder")
+    return open_store(folder or slash or ".", settings), name
 
 
 def _open_folder(path: str, settings: StorageSettings) -> LocalStore:

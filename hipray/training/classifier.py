@@ -18,6 +18,7 @@ from hipray.classification.model import build_network
 from hipray.classification.odds import OddsScale, find_threshold, standardise
 from hipray.config.experiment import Budget, ClassifierSettings, SplitSettings, Target
 from hipray.data.augment import scale_batch
+from hipray.data.manifest import label_column
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
@@ -27,10 +28,11 @@ from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.schedules import set_learning_rate
 from hipray.training.thresholds import choose_threshold
-from hipray.training.views import MEASURED, LabelledViews, augment_views
+from hipray.training.views import MEASURED, LabelledViews, augment_views, labelled_rows
 from hipray.vocab import Fit, Part, Variant
 
 VALIDATION_BATCH = 32
+TRAINING, INNER_VALIDATION = "training set", "inner validation set"
 """Films in one forward pass of validation."""
 
 
@@ -218,18 +220,47 @@ def _part_views(
     split: SplitSettings,
 ) -> dict[Part, LabelledViews]:
     """Deal the views of a fit to its parts; both classes must be there to learn and to judge."""
-    kept, held = hold_back(
+    kept, held = deal_inner(fit, manifest, fold.train, settings=settings, split=split)
+    rows = {Part.TRAIN: kept, Part.INNER: held, Part.TEST: fold.test}
+    parts = {part: views.take(views.places_of(chosen)) for part, chosen in rows.items()}
+    require_both_classes(fit, parts[Part.TRAIN].labels, TRAINING)
+    require_both_classes(fit, parts[Part.INNER].labels, INNER_VALIDATION)
+    return parts
+
+
+def deal_inner(
+    fit: Fit,
+    manifest: pd.DataFrame,
+    train: Indices,
+    *,
+    settings: ClassifierSettings,
+    split: SplitSettings,
+) -> tuple[Indices, Indices]:
+    """Divide the training rows of a fit into those that are learned and the inner validation."""
+    return hold_back(
         manifest,
-        fold.train,
+        train,
         stratify=split,
         fraction=settings.inner_fraction,
         seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
     )
-    rows = {Part.TRAIN: kept, Part.INNER: held, Part.TEST: fold.test}
-    parts = {part: views.take(views.places_of(chosen)) for part, chosen in rows.items()}
-    require_both_classes(fit, parts[Part.TRAIN].labels, "training set")
-    require_both_classes(fit, parts[Part.INNER].labels, "inner validation set")
-    return parts
+
+
+def check_division(
+    fit: Fit,
+    manifest: pd.DataFrame,
+    train: Indices,
+    *,
+    settings: ClassifierSettings,
+    split: SplitSettings,
+) -> None:
+    """Raise DataError where no network could learn or judge a fit, whatever it saw."""
+    known = labelled_rows(manifest, fit.cell)
+    labels = manifest[label_column(fit.cell.label_type, fit.cell.region)]
+    kept, held = deal_inner(fit, manifest, train, settings=settings, split=split)
+    for rows, part in ((kept, TRAINING), (held, INNER_VALIDATION)):
+        own = labels.iloc[np.intersect1d(rows, known)].to_numpy(dtype=np.int64)
+        require_both_classes(fit, own, part)
 
 
 def require_both_classes(fit: Fit, labels: Indices, part: str) -> None:

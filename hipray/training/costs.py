@@ -40,7 +40,8 @@ class FilmCounts:
 
 
 PAPER_FILMS = FilmCounts(
-    PAPER_HIPS, {(region, kind): n for region, n in PAPER_LABELLED.items() for kind in LabelType}
+    PAPER_HIPS,
+    {(r, kind): PAPER_LABELLED.get(r, PAPER_HIPS) for r in Region for kind in LabelType},
 )
 """The paper's archive: what is counted on where nothing is ingested yet."""
 

@@ -1,7 +1,7 @@
 """Everything a grid settles before a fit is trained: data, split, leak check and plan."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from hipray.data.splits import deal_split, split_name
 from hipray.digests import digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
+from hipray.training.classifier import check_division
 from hipray.training.fits import FitInputs
 from hipray.training.plan import (
     PlannedFit,
@@ -34,7 +35,7 @@ from hipray.training.plan import (
 )
 from hipray.training.starts import digest_starts
 from hipray.training.tracking import check_tracking
-from hipray.vocab import REGIONS, MaskSource, Variant
+from hipray.vocab import REGIONS, LabelType, MaskSource, Region, SegmenterFit, Variant
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     inputs = read_inputs(store, config, manifest)
     check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
+    plan = plan_grid(config, inputs, data)
+    _check_divisions(inputs, plan)
     leaks = _check_leaks(store, inputs, config, data)
-    return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
+    return Preparation(inputs, plan, leaks, data, split_key(config))
 
 
 def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
@@ -117,6 +120,22 @@ def check_labels(manifest: pd.DataFrame, config: GridRun) -> None:
                     f"{int(labels.sum())} abnormal of {len(labels)} labelled hips",
                     "leave that region or label out, or see ingest's flow for what is missing",
                 )
+
+
+def _check_divisions(inputs: FitInputs, plan: Sequence[PlannedFit]) -> None:
+    """Raise DataError for the first fit that lacks normal or abnormal hips to learn or to judge."""
+    seen: set[tuple[Region, LabelType, int, int, int, float]] = set()
+    for fit in (planned.fit for planned in plan):
+        if isinstance(fit, SegmenterFit):
+            continue
+        settings = inputs.experiment.classifier_of(fit.cell.backbone)
+        what = (fit.cell.region, fit.cell.label_type, fit.repeat, fit.fold)
+        if (key := (*what, settings.seed, settings.inner_fraction)) not in seen:
+            seen.add(key)
+            check_division(
+                fit, inputs.manifest, inputs.fold(fit).train,
+                settings=settings, split=inputs.experiment.split,
+            )  # fmt: skip
 
 
 def refuse_idle_settings(config: GridRun) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hipray.cli import COMMANDS
 from hipray.config.base import Config, build_config, load_config, preset_names, read_preset
 from hipray.config.jobs import DemoRun, GridRun, SkillRun
 from hipray.errors import ConfigError
@@ -78,6 +79,10 @@ def test_every_preset_is_valid_for_every_job_it_serves(preset: str) -> None:
     if preset in whole:
         assert load_config(whole[preset], preset=preset)
     assert load_config(GridRun, preset=preset, section="grid").run == preset
+    served = [name for name in read_preset(preset) if name in COMMANDS]
+    assert served
+    for name in served:
+        assert load_config(COMMANDS[name].config, preset=preset, section=name)
 
 
 def test_a_configuration_cannot_be_changed() -> None:
@@ -140,3 +145,10 @@ def test_a_grid_without_a_cell_is_refused(override):
 def test_a_network_named_twice_is_trained_once():
     config = load_config(GridRun, overrides=['backbones=["vgg16", "vgg16"]'])
     assert config.backbones == ("vgg16",)
+
+
+@pytest.mark.parametrize("name", ["1", "2024-05-01", "1e5", "true"])
+def test_a_name_that_looks_like_another_kind_of_value_is_taken_as_typed(name: str) -> None:
+    assert load_config(GridRun, overrides=[f"run={name}"]).run == name
+    tracking = load_config(GridRun, overrides=[f"tracking.mlflow_experiment={name}"]).tracking
+    assert name in tracking.model_dump(mode="json").values()

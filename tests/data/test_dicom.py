@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -99,6 +100,8 @@ def test_every_transfer_syntax_is_decoded_as_pydicom_does(name: str) -> None:
 @pytest.mark.parametrize("blanked", [("RescaleSlope",), ("RescaleSlope", "RescaleIntercept")])
 def test_a_rescaling_that_was_blanked_is_none(blanked: tuple[str, ...]) -> None:
     values = {"RescaleSlope": "2", "RescaleIntercept": "5"} | dict.fromkeys(blanked, "")
+    assert np.array_equal(read(encode_dicom(**values)).pixels, STORED)
+    values |= {"ModalityLUTSequence": Sequence()}
     assert np.array_equal(read(encode_dicom(**values)).pixels, STORED)
 
 

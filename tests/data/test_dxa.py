@@ -15,7 +15,7 @@ from hipray.data.dxa.numbers import (
 )
 from hipray.data.dxa.people import parse_age, parse_date, parse_height, parse_sex, parse_weight
 from hipray.errors import DataError
-from hipray.vocab import REGIONS, LabelType, Sex, Side
+from hipray.vocab import REGIONS, LabelType, Region, Sex, Side
 
 FN, GT, WT, TH = REGIONS
 
@@ -493,3 +493,41 @@ def test_ten_thousand_rows_are_read_at_more_than_twenty_thousand_a_second():
         rates.append(10_000 / (time.process_time() - start))
     assert len(table.records) == 2500
     assert max(rates) > 20_000
+
+
+@pytest.mark.parametrize("other", ["Accession Number", "Study"])
+def test_a_column_of_file_names_outranks_one_of_examinations(other):
+    table = read_text(f"{other},Filename,T-Score\n900,a.png,-2.5\n900,b.png,-1\n")
+    assert [record.image for record in table.records] == ["a.png", "b.png"]
+    assert f"column '{other}' means the same as 'Filename'; not used" in table.problems
+
+
+def test_a_site_that_is_a_hospital_is_no_region():
+    table = read_text("Filename,Site,T-Score\na.png,Hospital A,-2.5\nb.png,Hospital B,-1\n")
+    assert [r.values[Region.TOTAL_HIP].t for r in table.records] == [-2.5, -1.0]
+    assert "column 'Site' names no region of the hip in any row; not used" in table.problems
+
+
+def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_are_not():
+    table = read_text("Image,T-Score,Age\na.png,-2,5,\nb.png,-1.5,70\n")
+    assert [record.image for record in table.records] == ["b.png"]
+    assert any("row 2: expected 3 cells, found 4" in problem for problem in table.problems)
+    table = read_text("Image,T-Score,Age\na.png,-2.5,61,\nb.png,-1.5,70,\n")
+    assert [record.age for record in table.records] == [61, 70]
+
+
+@pytest.mark.parametrize("name", ["HÜFTE_001.png", "MÜLLER_L.png", "hüfte.png"])
+def test_western_names_in_either_case_are_not_taken_for_chinese(name):
+    table = read_dxa(f"Image;T-Score\n{name};-2,5\n".encode("latin-1"), name="x.csv",
+                     region=Region.TOTAL_HIP)  # fmt: skip
+    assert table.records[0].image == name
+
+
+def test_a_table_of_a_header_alone_says_that_it_is_empty():
+    assert read_text("Image,T-Score\n").problems == (
+        "no row of x.csv holds a result: every label is missing",
+    )
+
+
+def read_text(text):
+    return read_dxa(text.encode(), name="x.csv", region=Region.TOTAL_HIP)

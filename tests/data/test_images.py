@@ -3,6 +3,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -171,3 +172,31 @@ def test_a_film_that_cannot_be_held_in_memory_is_a_decoder_crash() -> None:
 def test_other_defaults_of_the_preprocessing_want_another_version_of_it():
     """Releases pin the version, not each default: whoever changes one raises the version, too."""
     assert (PREPROCESSING_VERSION, digest_of(Preprocessing())[:12]) == ("2", "86b288dd656b")
+
+
+UNSIDED = {"Laterality": "", "ImageLaterality": "", "SeriesDescription": ""}
+
+
+@pytest.mark.parametrize(
+    "film",
+    [
+        encode_image(draw_pelvis()),
+        encode_dicom(draw_pelvis().astype(np.uint16) * 12, BodyPartExamined="PELVIS", **UNSIDED),
+        encode_dicom(
+            draw_pelvis().astype(np.uint16) * 12, BodyPartExamined="AP PELVIS AND HIPS", **UNSIDED
+        ),
+    ],
+)
+def test_a_pelvis_is_cut_in_two_whichever_hip_the_records_are_about(film: bytes) -> None:
+    result = read_hips(film, name="", side=Side.RIGHT)
+    assert [hip.side for hip in result.hips] == [Side.RIGHT, Side.LEFT]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_of_colour_channels_are_kept(channels: int) -> None:
+    grey = draw_hip(120, 100).astype(np.uint16) * 12
+    image = np.dstack([grey] * 3 + [np.full_like(grey, 65535)] * (channels - 3))
+    film = read_film(cv2.imencode(".png", image)[1].tobytes(), name="")
+    assert not isinstance(film, Refusal)
+    assert film.info.bits == 16
+    assert len(np.unique(film.pixels)) == len(np.unique(grey))

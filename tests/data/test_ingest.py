@@ -18,7 +18,7 @@ from hipray.data.images import read_hips
 from hipray.data.ingest import FILES_KEY, SHEET_KEY, run_ingest
 from hipray.data.manifest import read_manifest, read_table
 from hipray.data.phantom import StudyKind, film_path, render_study
-from hipray.errors import DataError
+from hipray.errors import ConfigError, DataError
 from hipray.storage import open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
 from tests.data.film_files import draw_hip, encode_dicom, encode_image
@@ -375,3 +375,24 @@ def test_png_phantoms_find_their_records_by_file_name(tmp_path):
     manifest = read_manifest(store)
     assert manifest["label_t_score_total_hip"].notna().all()
     assert set(manifest["side"]) == {study.sides[0] for study in archive.studies}
+
+
+def test_a_workspace_inside_the_archive_is_refused_since_its_hips_would_be_films(tmp_path):
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom()})
+    with pytest.raises(ConfigError, match="expected a workspace outside of the archive"):
+        ingest(tmp_path / "a", tmp_path / "a")
+
+
+def test_what_lies_in_hidden_folders_is_no_film(tmp_path):
+    film = encode_image(draw_hip())
+    write_files(tmp_path / "a", {"a.png": film, ".ipynb_checkpoints/a-checkpoint.png": film})
+    flow, store = ingest(tmp_path, tmp_path / "a")
+    assert (flow.found, list(files_of(store))) == (1, ["a.png"])
+
+
+def test_a_table_that_names_neither_films_nor_patients_is_refused_with_its_columns(tmp_path):
+    films = {f"{n}.png": encode_image(draw_hip(seed=n)) for n in range(3)}
+    table = b"Bild;T-Score;Age\n0.png;-2,5;70\n1.png;-1;60\n"
+    write_files(tmp_path / "a", {**films, "t.csv": table})
+    with pytest.raises(DataError, match="columns not used: 'Bild'"):
+        ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)

@@ -67,7 +67,7 @@ def test_related_hips_on_one_side_are_no_leak(films, changes):
     assert report.leaks == ()
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", ["mirrored", "all but mirrored", "cropped 15 %"])
 def test_a_moved_copy_under_another_patient_is_refused(films, name):
     manifest = make_pair()
     stack = np.stack([films[0], COPIES[name](films[0]), films[1]])

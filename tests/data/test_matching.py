@@ -3,6 +3,8 @@
 from dataclasses import replace
 from datetime import date
 
+import pytest
+
 from hipray.data.dxa import DxaRecord
 from hipray.data.matching import RecordIndex, pick_record
 from hipray.vocab import Side
@@ -106,3 +108,30 @@ def test_an_archive_whose_folders_all_hold_films_of_one_name_is_matched_in_secon
     assert [index.of_film(f, f"b{n}") for n, f in enumerate(films)][2_500:] == [
         [record] for record in bare[2_500:]
     ]
+
+
+def test_numbers_that_name_no_film_leave_the_patient_to_tell():
+    records = [
+        DxaRecord(image="ACC77", patient_id="P7"),
+        DxaRecord(image="ACC78", patient_id="P8"),
+    ]
+    index = RecordIndex(records, ["IM0001.dcm", "IM0002.dcm"])
+    assert index.of_film("IM0001.dcm", "P7") == records[:1]
+    assert index.of_film("IM0002.dcm", "P9") == []
+
+
+@pytest.mark.parametrize(
+    ("film", "cell"),
+    [
+        ("Film – 1.png", "Film - 1.png"),
+        ("王小明（左）.jpg", "王小明(左).jpg"),
+        ("cas n° 1².png", "cas n° 12.png"),
+        ("Hu\u0308fte.png", "Hüfte.png"),
+        ("17.png", "17.0"),
+    ],
+)
+def test_a_name_is_the_same_however_programs_write_it(film, cell):
+    record = DxaRecord(image=cell)
+    assert RecordIndex([record], [film]).of_film(film) == [record]
+    owner = DxaRecord(patient_id="P-7")
+    assert RecordIndex([owner]).of_film("a.dcm", "P–7") == [owner]

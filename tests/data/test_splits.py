@@ -151,3 +151,20 @@ def test_a_stratum_rarer_than_the_folds_is_dealt_without_a_warning():
         warnings.simplefilter("error")
         split = deal_split(make_manifest(rows), SplitSettings(folds=3))
     assert sorted(split["fold"].value_counts()) == [4, 4, 4]
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_densitometers_of_few_patients_leave_both_labels_on_either_side(each):
+    rows = [
+        make_row(n, f"p{n}", **{LABEL: n % 10 == 0}, device=f"serial-{n // each}")
+        for n in range(120)
+    ]
+    manifest = make_manifest(rows)
+    settings = SplitSettings(folds=5)
+    split = deal_split(manifest, settings)
+    for fold in range(5):
+        train = fold_indices(manifest, split, repeat=0, fold=fold).train
+        kept, held = hold_back(manifest, train, stratify=settings, fraction=0.2, seed=fold)
+        assert 0.15 < len(held) / len(train) < 0.25
+        for part in (kept, held):
+            assert set(manifest[LABEL].iloc[part]) == {True, False}

@@ -10,20 +10,25 @@ from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
+from hipray.data.isolation import IsolatedReader
+from hipray.data.pseudonyms import KEY_BYTES, Pseudonyms
 from hipray.errors import BundleError, DataError, StoreFullError, StoreThrottledError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
-from hipray.scoring.decoder import DECODED_SCHEMA, ShardDecoder, build_row, list_work_rows
+from hipray.scoring.decoder import ShardDecoder, list_work_rows
 from hipray.scoring.faults import FailedFilm, FailureWatch, read_letter
+from hipray.scoring.films import FilmReader
 from hipray.scoring.lister import Work
 from hipray.scoring.outputs import open_output
+from hipray.scoring.packing import pack_films, unpack_films
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retraction import retract_replaced
 from hipray.scoring.rows import Row, build_table, probability_column
 from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
 from hipray.scoring.session import ScoreResult, conclude, count_open_shards
 from hipray.scoring.shards import Entry
+from hipray.scoring.stage_tables import DECODED_SCHEMA, build_stage_row
 from hipray.storage import Store, open_store
 from hipray.vocab import Runtime, View
 from tests.distributed.throttling import ThrottlingS3
@@ -131,6 +136,21 @@ def test_a_changed_film_is_scored_anew_and_its_old_row_leaves_the_parts(
     (changed,) = [row for row in rows if row["key"] == key]
     assert (changed["outcome"], before[key]["outcome"]) == ("refused", "scored")
     assert all(row == before[row["key"]] for row in rows if row["key"] != key)
+
+
+def test_a_film_that_travelled_to_the_model_has_the_whole_answer_of_one_that_did_not(
+    config: ScoreRun, workspace: Store, release: Release
+) -> None:
+    archive, keys = open_store(config.images), Pseudonyms(b"k" * KEY_BYTES)
+    reader = FilmReader(archive, IsolatedReader(config.limits, release.preprocessing), keys)
+    read = reader.read([Entry(info.key, info.size, info.etag) for info in archive.list()][:2])
+    sent = unpack_films(*pack_films(read.films))
+    pipeline = Pipeline(load_stages(workspace, release, Loading(Engine(Runtime.ONNX))))
+    direct = pipeline.answer([film.result for film in read.films])
+    travelled = pipeline.answer(
+        [film.result for film in sent], stated=[film.person for film in sent]
+    )
+    assert travelled == direct
 
 
 @pytest.fixture
@@ -244,7 +264,7 @@ def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, releas
     )
     scorer = ShardScorer(config.model_dump_json(), lost.model_dump_json())
     with pytest.raises(BundleError, match="000000"):
-        scorer(build_row(DECODED_SCHEMA, {}))
+        scorer(build_stage_row(DECODED_SCHEMA, {}))
 
 
 def test_a_part_without_rows_or_letter_for_a_film_is_never_published() -> None:

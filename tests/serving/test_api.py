@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
 from hipray import RESEARCH_NOTICE
-from hipray.answers import HipRow, answer_as_dict
+from hipray.answers import HipNumbers, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.config.storage import StorageSettings
 from hipray.data.person import Person
@@ -338,7 +338,7 @@ class SlowGraph:
             await self.let_go.wait()
         finally:
             self.ended += 1
-        return ScoredFilm([HipRow({}, {}, None, None, None)] * len(hips.frames))
+        return ScoredFilm([HipNumbers({}, {}, None, None, None)] * len(hips.frames))
 
 
 def test_a_full_queue_answers_at_once_and_others_are_still_served(

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hipray.answers import HipRow, answer_as_dict
+from hipray.answers import HipNumbers, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.pipeline import FramedHips, Pipeline
 from hipray.serving.messages import ScoredFilm
@@ -129,7 +129,7 @@ class CountingGraph:
         finally:
             self.running -= 1
             self.ended += 1
-        return ScoredFilm([HipRow({}, {}, None, None, None)] * len(hips.frames))
+        return ScoredFilm([HipNumbers({}, {}, None, None, None)] * len(hips.frames))
 
 
 def test_a_batch_is_one_request_whose_films_are_bounded(

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from hipray.answers import HipRow
+from hipray.answers import HipNumbers
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.person import NOBODY
 from hipray.pipeline import FramedHips
@@ -44,7 +44,7 @@ class HangingGraph:
             await asyncio.sleep(1000)
         finally:
             self.ended += 1
-        return ScoredFilm([HipRow({}, {}, None, None, None)] * len(hips.frames))
+        return ScoredFilm([HipNumbers({}, {}, None, None, None)] * len(hips.frames))
 
 
 def child_of(pool: ReaderPool) -> Any:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hipray.config.storage import DEFAULT_STORAGE
 from hipray.errors import ConfigError, NotFoundError
 from hipray.serving.body import URI_PATTERN
-from hipray.serving.pacs import SCHEME, PacsSource
+from hipray.serving.pacs import DICOMWEB_SCHEME, PacsSource
 from hipray.serving.problems import ProblemError
 from hipray.serving.source import FilmSource, hasten
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
@@ -78,7 +78,7 @@ def test_a_key_with_a_control_character_is_refused_before_the_store_is_asked() -
 def test_what_the_document_allows_is_never_a_malformed_address(uri: str) -> None:
     find = (
         PacsSource((), max_bytes=1).find
-        if uri.startswith(SCHEME)
+        if uri.startswith(DICOMWEB_SCHEME)
         else source("s3://bucket/in").find
     )
     with pytest.raises(ProblemError) as caught:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hipray.answers import HipRow
+from hipray.answers import HipNumbers
 from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, encode_people
@@ -15,11 +15,11 @@ from hipray.inference import blank_views
 from hipray.pipeline import FramedHips, Pipeline, Views, frame_hips, run_stages, score_hips
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
-from hipray.serving.batches import join_films, split_segmentation
 from hipray.serving.clock import StepClock
 from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
+from hipray.serving.joining import join_films, split_segmentation
 from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
 from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage
 from hipray.storage import Store
@@ -47,7 +47,7 @@ async def call(stage: StageCall[Any, Any], message: Message[Any]) -> Message[Any
     return await stage(message)
 
 
-def assert_same(found: list[HipRow], wanted: list[HipRow]) -> None:
+def assert_same(found: list[HipNumbers], wanted: list[HipNumbers]) -> None:
     assert len(found) == len(wanted)
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=TOLERANCE)

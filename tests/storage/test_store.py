@@ -3,7 +3,7 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -14,6 +14,7 @@ from hipray.storage import (
     ObjectTooLargeError,
     Store,
     check_store,
+    open_file,
     open_store,
 )
 from tests.conftest import S3Server
@@ -321,3 +322,16 @@ def test_settings_refuse_an_endpoint_that_is_no_address() -> None:
     for url in ("localhost:9000", "http://user:secret@host"):
         with pytest.raises(ValueError, match="endpoint_url"):
             StorageSettings(endpoint_url=url)
+
+
+@pytest.mark.parametrize("uri", ["/labels.csv", "labels.csv", "folder/labels.csv", "s3://bucket/l.csv"])
+def test_a_file_is_found_in_the_folder_that_its_address_names(uri: str) -> None:
+    store, name = open_file(uri)
+    assert name == PurePosixPath(uri).name
+    expected = uri if "://" in uri else str(Path(uri).absolute())
+    assert store.uri_of(name).removeprefix("file://") == expected
+
+
+def test_a_folder_is_no_file() -> None:
+    with pytest.raises(NotFoundError, match="name a file, not a folder"):
+        open_file("folder/")

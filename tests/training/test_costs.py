@@ -9,7 +9,6 @@ from hipray.data.dataset import DataIdentity
 from hipray.training.costs import (
     PAPER_COPIES,
     PAPER_FILMS,
-    PAPER_LABELLED,
     SECONDS_PER_FIT,
     SEGMENT_SECONDS_AT_128,
     TRAIN_SECONDS_AT_64,
@@ -38,7 +37,6 @@ def seconds(cell=CELL, films=PAPER_FILMS, **settings):
 
 
 def test_every_word_of_the_vocabulary_has_its_cost():
-    assert set(PAPER_LABELLED) == set(Region)
     assert set(PAPER_FILMS.labelled) == {(r, k) for r in Region for k in LabelType}
     assert set(TRAIN_SECONDS_AT_64) == {backbone.value for backbone in Backbone}
     assert set(SEGMENT_SECONDS_AT_128) == set(SegmenterArch)

@@ -22,7 +22,7 @@ from hipray.training.preparation import (
     refuse_idle_settings,
     require_same_data,
 )
-from hipray.vocab import REGIONS, MaskSource, Variant
+from hipray.vocab import REGIONS, MaskSource, Region, Variant
 from tests.small_workspace import EXPERIMENT, grid_config
 
 
@@ -166,3 +166,12 @@ def test_start_weights_that_are_not_there_are_refused_before_anything_is_trained
     config = configure(small_workspace.store, experiment=experiment(classifier=settings))
     with pytest.raises(ConfigError, match=r"no file .*gone.safetensors"):
         prepare(small_workspace.store, config)
+
+
+def test_a_fit_that_lacks_a_class_is_named_before_anything_is_trained(small_workspace):
+    store = small_workspace.store
+    manifest = read_manifest(store)
+    manifest["label_t_score_total_hip"] = manifest.index < 2
+    write_manifest(store, manifest, "rare.parquet")
+    with pytest.raises(DataError, match=r"in the inner validation set of total_hip-t_score.*r0f"):
+        prepare(store, configure(store, manifest="rare.parquet", regions=(Region.TOTAL_HIP,)))

@@ -43,6 +43,10 @@ class Field(StrEnum):
 
 QUANTITIES = (Field.BMD, Field.SBMD, Field.T, Field.Z, Field.AM_PERCENT, Field.AREA, Field.BMC)
 LABELS = (Field.LABEL_T, Field.LABEL_BMD)
+WEAK_IMAGE_WORDS = frozenset(
+    {"study", "study id", "accession", "accession number", "accession no", "xray", "x ray", "dicom"}
+)
+"""Names of image columns that give way to any other one: they may number examinations."""
 DECISIVE = frozenset({Field.BMD, Field.SBMD, Field.T, Field.Z, Field.AM_PERCENT, *LABELS})
 """A file without one of these says nothing that a label can come from."""
 
@@ -148,7 +152,7 @@ class RowKind(StrEnum):
     """What the region or side cell of a report's row announces."""
 
     HIP = "hip"
-    NO_ROI = "no_roi"  # shaft, intertrochanter: part of a hip report, none of the four regions
+    NO_ROI = "no_roi"  # shaft, intertrochanter: part of a hip report, none of our regions
     AVERAGE = "average"  # mean or difference of both hips
     SPINE = "spine"
     BLANK = "blank"
@@ -186,6 +190,11 @@ def accepted_names() -> str:
     """Return, for an error message, names of columns that carry a result."""
     names = (field for field in (*QUANTITIES, *LABELS) if field in DECISIVE)
     return ", ".join(f"'{name}'" for name in (*names, "osteoporosis"))
+
+
+def is_weak(column: Column) -> bool:
+    """Return whether a column of the same meaning would say it better."""
+    return " ".join(_split_words(column.name)) in WEAK_IMAGE_WORDS
 
 
 @lru_cache(maxsize=4096)

@@ -1,12 +1,11 @@
 """The person and examination that a row states: ids, sex, age, size, device, date."""
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hipray.data.dxa.columns import FACT_WORDS, Column, Field, parse_header
-from hipray.data.dxa.numbers import is_missing, normalise_text
+from hipray.data.dxa.numbers import WHOLE_AS_FRACTION, is_missing, normalise_text
 from hipray.data.dxa.people import (
     detect_day_first,
     parse_age,
@@ -25,8 +24,6 @@ Facts = dict[str, Any]
 
 _IDS = frozenset({Field.IMAGE, Field.PATIENT, Field.ANY_ID})
 """Cells that problems never quote."""
-
-_WHOLE_AS_FRACTION = re.compile(r"^(\d+)\.0+$")
 
 MAX_TEXT = 512  # characters of an id or path; longer is a broken quotation
 
@@ -112,9 +109,8 @@ def _parse_text(text: str) -> str | None:
 
 
 def _parse_id(text: str) -> str | None:
-    """A column of whole numbers with a gap is written as fractions by many programs: 17.0 is 17."""
     found = _parse_text(text)
-    return found if found is None else _WHOLE_AS_FRACTION.sub(r"\1", found)
+    return found if found is None else WHOLE_AS_FRACTION.sub(r"\1", found)
 
 
 def _sex_from_flag(flag: bool | None, yes: Sex, no: Sex) -> Sex | None:

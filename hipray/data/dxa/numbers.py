@@ -13,6 +13,8 @@ MISSING_WORDS = frozenset(
 MAX_CELL = 40  # characters: no figure of a report is longer, and matching stays cheap
 _MISSING_MARKS = re.compile(r"[*.\-_/\s]*")  # "*****" of Norland, "-" of GE Lunar under 20 years
 _MINUS_SIGNS = str.maketrans("−–—‒﹣", "-----")
+WHOLE_AS_FRACTION = re.compile(r"^(\d+)\.0+$")
+"""How many programs write a column of whole numbers with a gap: 17.0 is 17."""
 
 _QUANTITY = re.compile(r"([+-]?\s?[\d.,]*\d[.,]?(?:e[+-]?\d+)?)\s*([^\d.,+\-][^,]*)?", re.I)
 _GROUPED_BY_COMMA = re.compile(r"\d{1,3}(,\d{3})+")

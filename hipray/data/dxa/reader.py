@@ -29,6 +29,8 @@ def read_dxa(data: bytes, *, name: str, region: Region | None = None) -> DxaTabl
             "add a column 'region' or say which region the file is about",
         )
     records = RowMerger(table, region=region, problems=problems).read()
+    if not records:
+        problems.add("empty", f"no row of {name} holds a result: every label is missing")
     _check(records, problems)
     return DxaTable(records, problems.lines())
 

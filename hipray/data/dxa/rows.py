@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hipray.config.labels import DxaSystem
-from hipray.data.dxa.columns import Column, Field, detect_layout
+from hipray.data.dxa.columns import (
+    Column,
+    Field,
+    RowKind,
+    detect_layout,
+    is_weak,
+    parse_region_cell,
+)
 from hipray.data.dxa.facts import FactReader, Facts
 from hipray.data.dxa.numbers import detect_decimal_comma
 from hipray.data.dxa.people import parse_system
@@ -33,9 +40,12 @@ class RowMerger:
     """Read the rows of one table and merge those of the same hip."""
 
     def __init__(self, table: TextTable, *, region: Region | None, problems: ProblemLog) -> None:
-        columns = _first_of_each(table.columns, problems)
+        columns = _regions_in(_first_of_each(table.columns, problems), table.rows, problems)
         comma = detect_decimal_comma(numeric_cells(columns, table.rows))
         self._table = table
+        widths = {len(row) for row in table.rows if any(row)}
+        # in a table of commas one more cell may be half of a decimal; where all rows have it, not
+        self._ragged = table.delimiter == "," and len(widths) > 1
         self._problems = problems
         self._layout = _system_of_layout(table)
         self._facts = FactReader(columns, decimal_comma=comma, problems=problems)
@@ -67,7 +77,7 @@ class RowMerger:
     def _fit_to_width(self, number: int, row: Sequence[str], width: int) -> list[str] | None:
         if not any(cell.strip() for cell in row):
             return None
-        if any(cell.strip() for cell in row[width:]):
+        if len(row) > width and (self._ragged or any(cell.strip() for cell in row[width:])):
             self._problems.add(
                 "width",
                 f"row {number}: expected {width} cells, found {len(row)} (a decimal comma without "
@@ -159,9 +169,9 @@ def _build_values(region: Region, found: Figures) -> RegionValues:
 
 
 def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Column]:
-    """Return the recognised columns; of two that mean the same only the first."""
+    """Return the recognised columns; of two that mean the same the first that says so plainly."""
     kept: dict[tuple[object, ...], Column] = {}
-    for column in columns:
+    for column in sorted(columns, key=is_weak):
         if column.field is None or column.field is Field.UNUSED:
             continue
         first = kept.setdefault((column.field, column.region, column.side), column)
@@ -172,4 +182,23 @@ def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Colu
     if strange:
         shown = ", ".join(f"'{name[:30]}'" for name in strange[:20])
         problems.add("unknown columns", f"columns not used: {shown}")
-    return list(kept.values())
+    return sorted(kept.values(), key=lambda column: column.index)
+
+
+def _regions_in(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], problems: ProblemLog
+) -> list[Column]:
+    """Return the columns without one of regions that names none: a 'Site' may be the hospital."""
+    kept = []
+    for column in columns:
+        cells = [row[column.index] for row in rows if len(row) > column.index]
+        if column.field is Field.REGION and not any(_names_place(cell) for cell in cells):
+            line = f"column '{column.name}' names no region of the hip in any row; not used"
+            problems.add("no region", line)
+        else:
+            kept.append(column)
+    return kept
+
+
+def _names_place(cell: str) -> bool:
+    return parse_region_cell(cell).kind not in (RowKind.STRANGE, RowKind.BLANK)

@@ -14,7 +14,7 @@ from hipray.errors import DataError
 MAX_FILE_BYTES = 64 * 2**20  # a million report rows; more is not a table of one hospital
 ENCODINGS = ("utf-8-sig", "cp950", "cp1252", "latin-1")
 """Tried in turn: Unicode, Big5 (Taiwan) and the Western code page with its superset of controls."""
-_WESTERN_IN_BIG5 = re.compile(r"[a-z][^\x00-\x7f][a-z]")
+_WESTERN_IN_BIG5 = re.compile(r"[A-Za-z][^\x00-\x7f][A-Za-z]")
 """A Chinese character inside a Western word: an umlaut and its neighbour read as Big5."""
 DELIMITERS = (",", ";", "\t", "|")
 MAX_NESTED_ROWS = 10_000  # rows that one JSON object may unfold to
@@ -28,12 +28,16 @@ _EXPORTS = {
 
 @dataclass(frozen=True)
 class TextTable:
-    """Header and data rows; `cover` is what stands above them, `first_row` counts from 1."""
+    """Header and data rows; `cover` is what stands above them, `first_row` counts from 1.
+
+    `delimiter` is empty for a table that was no text of cells.
+    """
 
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[str]]
     cover: Sequence[Sequence[str]]
     first_row: int
+    delimiter: str = ""
 
 
 def read_table(data: bytes, *, name: str) -> TextTable:
@@ -79,7 +83,7 @@ def _read_csv(text: str, name: str) -> TextTable:
         raise _no_columns(_first_cells(text, name), name)
     _, at, delimiter, columns = max(found, key=lambda header: header[0])
     rows = list(_split(text, delimiter, name))
-    return TextTable(columns, rows[at + 1 :], rows[:at], at + 2)
+    return TextTable(columns, rows[at + 1 :], rows[:at], at + 2, delimiter)
 
 
 def _find_header(
