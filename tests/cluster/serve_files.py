@@ -96,9 +96,17 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
         yield "the proxy gives up before hipray has said why"
     if http.get("keep_alive_timeout_s", 0) <= run.request_timeout_s:
         yield "connections end before their answers"
+    if application.get("route_prefix") != "/":
+        yield "answers under another path than the ingress asks"
     for prefix in run.allowed_prefixes:
+        if not prefix.startswith(f"{run.workspace}/films"):
+            yield f"lets callers read {prefix}"
         if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
             yield f"lets callers read all of {prefix}"
+    if set(run.token_sha256) - {"0" * 64}:
+        yield "knows somebody's token"
+    if not 10 <= run.request_timeout_s <= 300 or run.queue > 1024:
+        yield "gives up at once, or lets callers wait for nothing"
     if run.max_replicas > MOST_REPLICAS:
         yield f"may start {run.max_replicas} replicas"
     for deployment in application.get("deployments", []):

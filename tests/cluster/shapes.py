@@ -40,8 +40,10 @@ START_WORKER = const(["ray stop", f"{START_RAY} --address=$RAY_HEAD_IP:6379 {POR
 RUN_OPTIONS = ["--ulimit nofile=65536:65536", "--security-opt no-new-privileges"]
 NOTHING: Schema = {"const": []}
 """The image has everything: each of these would run something on every node."""
+ADDRESS: Schema = {"type": "string", "format": "ipv4"}
 PATH = words(r"^~/\.ssh/[\w.-]+$")
-IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-[cg]pu$")
+CPU_IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-cpu$")
+GPU_IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-gpu$")
 
 COMMON: dict[str, Schema] = {
     "cluster_name": const("hipray"),  # iam/head.json ends the nodes of this name only
@@ -60,7 +62,7 @@ CONTAINER = {
 }
 
 DISK = exact(
-    DeviceName=words("^/dev/"),
+    DeviceName=const("/dev/sda1"),
     Ebs=exact(
         VolumeSize={**COUNT, "minimum": 64, "maximum": 2048}, VolumeType=const("gp3"),
         Encrypted=const(True),
@@ -110,7 +112,7 @@ NODES: Schema = {
     )},
     "patternProperties": {
         "^gpu-": machines("gpu", {"GPU": const(1)}),
-        "^cpu-": machines("cpu", {}, docker=exact(worker_image=words("-cpu$"))),
+        "^cpu-": machines("cpu", {}, docker=exact(worker_image=CPU_IMAGE)),
     },
 }  # fmt: skip
 
@@ -122,17 +124,18 @@ SHAPES: dict[str, Schema] = {
             cache_stopped_nodes=const(False), use_internal_ips=const(True),
         ),
         docker=exact(
-            head_image=IMAGE, worker_image=IMAGE, run_options=const(RUN_OPTIONS), **CONTAINER
+            head_image=CPU_IMAGE, worker_image=GPU_IMAGE, run_options=const(RUN_OPTIONS),
+            **CONTAINER,
         ),
         head_node_type=const("head"), available_node_types=NODES,
     ),
     "local": exact(
         **COMMON, min_workers=COUNT,
         provider=exact(
-            type=const("local"), head_ip=words(r"^[\d.]+$"), worker_ips=array(words(r"^[\d.]+$"))
+            type=const("local"), head_ip=ADDRESS, worker_ips={**array(ADDRESS), "uniqueItems": True}
         ),
         docker=exact(
-            image=IMAGE, worker_run_options={"enum": [[], ["--gpus all"]]}, **CONTAINER,
+            image=GPU_IMAGE, worker_run_options=const(["--gpus all"]), **CONTAINER,
             run_options=const([*RUN_OPTIONS, "--env-file /etc/hipray/store.env"]),
         ),
     ),
@@ -147,5 +150,7 @@ def find_shape_errors(config: dict[str, Any]) -> list[str]:
         return ["another provider"]
     return [
         f"{'/'.join(map(str, error.absolute_path))}: {error.message[:200]}"
-        for error in Draft202012Validator(shape).iter_errors(config)
+        for error in Draft202012Validator(
+            shape, format_checker=Draft202012Validator.FORMAT_CHECKER
+        ).iter_errors(config)
     ]

@@ -119,6 +119,21 @@ def test_no_script_stops_ray_by_name() -> None:
             assert not re.search(r"pkill|killall|ray stop", path.read_text("utf-8")), path.name
 
 
+SAID = (
+    "ENV PATH=/opt/venv/bin:$PATH \\\n", " HOME=/home/hipray \\\n",
+    " NO_ALBUMENTATIONS_UPDATE=1 \\\n",
+    "groupadd --gid 1000 hipray \\\n", "--create-home --shell /bin/bash hipray \\\n",
+    "echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/hipray.sh\n",
+    "install -y --no-install-recommends openssh-client rsync wget \\\n",
+    "uv venv --python python3 /opt/venv\n",
+    "COPY --from=build-cpu /opt/venv /opt/venv\n", "COPY --from=build-gpu /opt/venv /opt/venv\n",
+    "FROM build AS build-cpu\n", "FROM build AS build-gpu\n",
+    "FROM runtime AS cpu\n", "FROM runtime AS gpu\n",
+    "NVIDIA_VISIBLE_DEVICES=all \\\n", "NVIDIA_DRIVER_CAPABILITIES=compute,utility\n",
+)  # fmt: skip
+"""Lines of the image's recipe on which others rely."""
+
+
 def find_image_problems(text: str) -> list[str]:
     """Return what is wrong with the image's recipe."""
     text = re.sub(r"^ *#.*\n", "", text, flags=re.M)
@@ -126,7 +141,12 @@ def find_image_problems(text: str) -> list[str]:
     names = {name for _, name in stages}
     words = set(re.findall(r"^([A-Za-z]+) ", re.sub(r"\\\n", " ", text), re.M))
     final = text.partition(" AS runtime")[2]
-    problems = [f"unknown instruction {word}" for word in sorted(words - INSTRUCTIONS)]
+    problems = [f"lacks {line.strip()}" for line in SAID if line not in text]
+    if text.count("--torch-backend") != 1 or text.count("COPY hipray hipray\n") != 2:
+        problems.append("has another torch, or another package")
+    if text.count("--no-deps .\n") != 2 or "AUTH_TOKEN" in text:
+        problems.append("installs hipray's libraries again, or carries a token")
+    problems += [f"unknown instruction {word}" for word in sorted(words - INSTRUCTIONS)]
     problems += [f"builds on {base}" for base, _ in stages if base not in names | BASES]
     if not {"cpu", "gpu"} <= names:
         problems.append("lacks a target")

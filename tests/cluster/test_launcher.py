@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.policies import find_policy_problems
+from tests.cluster.policies import ALLOWED, find_policy_problems
 from tests.cluster.shapes import find_shape_errors
 from tests.conftest import S3Server
 from tests.k8s.mutation import spoil, spoil_everywhere
@@ -86,6 +86,8 @@ def find_problems(config: dict[str, Any]) -> list[str]:
         problems += _aws_problems(config)
     else:
         workers = len(config["provider"]["worker_ips"])
+        if config["provider"]["head_ip"] in config["provider"]["worker_ips"]:
+            problems.append("its head is a worker too")
         if not config.get("min_workers") == config.get("max_workers") == workers:
             problems.append("min_workers and max_workers are not the number of machines")
     return problems
@@ -113,6 +115,12 @@ def _aws_problems(config: dict[str, Any]) -> list[str]:
         problems.append("uses public addresses")
     if "security_group" in provider:
         problems.append("lets the launcher open a security group")
+    (region,) = ALLOWED["head"]["StartWorkers"][2][0][2]
+    if provider["region"] != region:
+        problems.append(f"starts in {provider['region']}, where iam/head.json forbids it")
+    for key in ("SecurityGroupIds", "SubnetIds", "KeyName"):
+        if len({str(node["node_config"].get(key)) for node in types.values()}) > 1:
+            problems.append(f"nodes that do not reach each other: {key}")
     for name, node in types.items():
         own = node["node_config"]
         is_head = name == config["head_node_type"]

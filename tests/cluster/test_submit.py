@@ -1,6 +1,7 @@
 """Submitting: the same run twice is one run, and exit codes tell a scheduler what to do."""
 
 import importlib.util
+import os
 import shlex
 import socket
 from collections.abc import AsyncIterator
@@ -158,3 +159,93 @@ def test_a_job_that_does_not_exist_is_refused(submit: ModuleType) -> None:
     with pytest.raises(SystemExit) as ended:
         submit.main(["gird"])
     assert ended.value.code == 2
+
+
+class Head:
+    """A head that notes what it is asked.
+
+    It knows jobs, and how each later look at one ends.
+    """
+
+    def __init__(self, known: list[JobDetails], looks: list[Any], taken: bool = False) -> None:
+        self.known, self.looks, self.taken = known, looks, taken
+        self.asked: list[dict[str, Any]] = []
+
+    def list_jobs(self) -> list[JobDetails]:
+        return list(self.known)
+
+    def submit_job(self, **request: Any) -> str:
+        self.asked.append(request)
+        if self.taken:  # by another at the same moment
+            self.known.append(_known(request["submission_id"], JobStatus.RUNNING))
+            raise RuntimeError("Request failed with status code 500: exists")
+        return str(request["submission_id"])
+
+    def get_job_info(self, submission_id: str) -> Any:
+        look = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+        if isinstance(look, Exception):
+            raise look
+        return SimpleNamespace(status=look, driver_exit_code=0)
+
+    async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+        yield "a line"
+
+
+@pytest.mark.parametrize("words", [[], ["--installed"], ["--cpus", "8"], ["--no-wait"]])
+def test_what_is_said_reaches_the_head_that_is_named(
+    words: list[str], submit: ModuleType, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://here:1")
+    head, named = Head([], [JobStatus.FAILED]), []
+    monkeypatch.setattr(submit, "JobSubmissionClient", lambda a: named.append(a) or head)
+    code = submit.main([*words, "status", "grid"])
+    (asked,) = head.asked
+    stem = submit.name_submission("status", ["grid"])
+    assert named == ["http://here:1"]
+    assert code == (0 if "--no-wait" in words else 1)
+    assert asked["submission_id"] == f"{stem}-1"
+    assert asked["entrypoint_num_cpus"] == (8 if "--cpus" in words else 0)
+    assert asked["entrypoint"].endswith("status.py grid")
+    assert ("working_dir" in asked["runtime_env"]) is ("--installed" not in words)
+    assert asked["runtime_env"]["env_vars"] == {"NO_ALBUMENTATIONS_UPDATE": "1"}
+    assert f"submission {stem}-1" in capsys.readouterr().err
+
+
+def test_a_named_address_counts_more_than_the_environment(
+    submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://here:1")
+    monkeypatch.setattr(submit, "JobSubmissionClient", lambda a: Head([], [JobStatus.SUCCEEDED]))
+    assert submit.main(["--address", "http://there:2", "status", "grid"]) == 0
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://there:2", "Ray itself asks this one"
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_two_at_once_are_one_submission(taken: bool, submit: ModuleType) -> None:
+    known = [] if taken else [_known("hipray-grid-abc-1", JobStatus.RUNNING)]
+    head = Head(known, [], taken=taken)
+    assert submit.submit_once(head, "hipray-grid-abc", {}) == "hipray-grid-abc-1"
+    assert len(head.asked) == taken
+
+
+def test_a_refused_submission_is_no_submission(submit: ModuleType) -> None:
+    head = Head([], [], taken=True)
+    head.list_jobs = list  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        submit.submit_once(head, "hipray-grid-abc", {})
+
+
+@pytest.mark.parametrize(("looks", "code", "minutes"), [
+    ([JobStatus.RUNNING] * 400 + [JobStatus.SUCCEEDED], 0, 20),
+    ([OSError("gone")] * 80 + [JobStatus.SUCCEEDED], 0, 5),
+    ([OSError("gone")], 75, 6),
+])  # fmt: skip
+def test_a_silent_head_is_lost_after_five_minutes_and_a_running_job_never(
+    looks: list[Any], code: int, minutes: int, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(submit.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(submit.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    assert submit.follow(Head([], list(looks)), "hipray-grid-abc-1") == code
+    assert clock[0] <= minutes * 60

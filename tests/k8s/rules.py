@@ -4,19 +4,20 @@ and this project's own on security, limits and settings. Each rule yields senten
 import re
 import shlex
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
-from zoneinfo import available_timezones
 
 import yaml
 
 from tests.k8s.kustomize import Document
 from tests.k8s.openings import OPENINGS, describe_policy
+from tests.k8s.pods import SETTINGS, check_place
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
-MOST_WORKERS = 64
+MOST_WORKERS = 8
 """No group of this project may grow beyond it; a larger number is a slip."""
 ALPHA_FIELDS = ("networkPolicy", "tlsOptions", "historyServerOptions")
 """Behind feature gates that are off by default."""
@@ -31,7 +32,6 @@ CLOSED = {
 OF_POD = {"runAsNonRoot", "runAsUser", "runAsGroup", "fsGroup", "seccompProfile"}
 ACCOUNTS = {"hipray-head", "hipray-worker", "hipray-submit", "hipray-redis"}
 PROBES = {"readinessProbe", "livenessProbe", "startupProbe"}
-SETTINGS = {"configMapRef": {"name": "hipray-settings"}}
 TOKEN = {"secretKeyRef": {"name": "hipray-ray-token", "key": "auth_token"}}
 REDIS = {
     "redisAddress": "hipray-redis:6379",
@@ -43,19 +43,27 @@ SUBMITTER_ENV = [
     {"name": "RAY_AUTH_MODE", "value": "token"},
     {"name": "RAY_AUTH_TOKEN", "valueFrom": TOKEN},
 ]
-REDIS_SETTINGS = ("umask 077", "requirepass %s", "appendonly yes", "dir /data", '"$REDIS_PASSWORD"')
+REDIS_START = (
+    "umask 077\n"
+    "printf 'requirepass %s\\nappendonly yes\\ndir /data\\nmaxmemory-policy noeviction\\n' \\\n"
+    '  "$REDIS_PASSWORD" > /run/redis/redis.conf\n'
+    "exec redis-server /run/redis/redis.conf\n"
+)
 ENDPOINT = {"name": "hipray-endpoint-serve-svc", "port": {"number": 8000}}
-ROUTES = {"/v1", "/readyz"}
+ROUTES = {"/v1": "Prefix", "/readyz": "Exact"}
 ANNOTATIONS = {
     "nginx.ingress.kubernetes.io/proxy-body-size": "201m",
     "nginx.ingress.kubernetes.io/proxy-read-timeout": "75",
     "nginx.ingress.kubernetes.io/ssl-redirect": "true",
 }
 METRICS_PORTS = {"head": {"metrics", "as-metrics", "dash-metrics"}, "worker": {"metrics"}}
-BUDGETS = {"hipray-serve": {"minAvailable": 1}, "hipray-redis": {"maxUnavailable": 0}}
+BUDGETS = {
+    f"hipray-{name}": {**most, "selector": {"matchLabels": {"app.kubernetes.io/component": name}}}
+    for name, most in (("serve", {"minAvailable": 1}), ("redis", {"maxUnavailable": 0}))
+}
 NEVER_HELPS = {2, 3, 4, 6}
 """hipray's exit codes that a second try does not change (hipray/errors.py)."""
-TRY_AGAIN = 75
+STOPPED = 143
 LITERALS = {
     "MINIO_BROWSER": "off",
     **{e["name"]: e["value"] for e in SUBMITTER_ENV if "value" in e},
@@ -66,11 +74,24 @@ HEAD_KEYS = {"rayStartParams", "template"}
 IMAGE = re.compile(r"\S+:(RELEASE\.)?\d[\w.-]*")
 """A tag that is a version: one that moves is another image tomorrow."""
 PULLS = {"IfNotPresent", "Always"}
-LEAST_TMP_GI = 5
 LONGEST_IDLE_S = 3600
 LONGEST_TTL_S = 24 * 3600
 PROBED = {"redis": ("readinessProbe", "livenessProbe"), "minio": ("readinessProbe",)}
-TIME_ZONE_SLOTS = available_timezones()
+
+READY = "/minio/health/ready"
+DRAINED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+NIGHT = (
+    "night=$(date -u -d yesterday +%F)\n",
+    '--images "$HIPRAY_INCOMING/$night" --output "$HIPRAY_WORKSPACE/scores/$night"',
+)
+DEMANDS = {
+    "grid": ("scaling.cpus_per_lane", "scaling.gpus_per_lane"),
+    "tune": ("resources.cpus_per_trial", "resources.gpus_per_trial"),
+    "score": ("cpus_per_actor", ""),
+}
+STAYS = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+WORK_IN_DRIVER = {"report", "ingest", "release", "phantom", "bench"}
+"""Entries whose driver does the work (cluster/README.md): on the head they would have two CPUs."""
 
 
 def ray_version() -> str:
@@ -102,6 +123,8 @@ def find_problems(document: Document) -> list[str]:
         problems += checks[kind](spec)
     if kind in named:
         problems += named[kind](document)
+    if kind in ("StatefulSet", "Deployment"):
+        problems += _check_workload(spec)
     if kind == "Secret":
         problems.append("a Secret in a file")
     if kind == "Service" and spec.get("type", "ClusterIP") != "ClusterIP":
@@ -155,6 +178,7 @@ def _check_pod(pod: Document) -> Iterator[str]:
         yield "mounts the host's files"
     for container in spec["containers"] + spec.get("initContainers", []):
         yield from _check_container(container)
+    yield from check_place(pod)
 
 
 def _check_container(container: Document) -> Iterator[str]:
@@ -221,7 +245,7 @@ def _check_ray(document: Document) -> Iterator[str]:
     if "suspend" in cluster or document["spec"].get("suspend"):
         yield "does not start"
     idle = cluster.get("autoscalerOptions", {}).get("idleTimeoutSeconds", 60)
-    if not 0 < idle <= LONGEST_IDLE_S:
+    if not 60 <= idle <= LONGEST_IDLE_S:
         yield f"keeps idle workers for {idle} s"
     groups = [group.get("groupName") for group in cluster.get("workerGroupSpecs", [])]
     if len(set(groups)) < len(groups):
@@ -234,6 +258,10 @@ def _check_ray(document: Document) -> Iterator[str]:
     scaler = cluster.get("autoscalerOptions", {}).get("securityContext")
     if scaler != {key: CLOSED[key] for key in ("allowPrivilegeEscalation", "capabilities")}:
         yield "has an autoscaler that may do more than it needs"
+    if "gpu" in head["template"]["spec"]["containers"][0]["image"]:
+        yield "has a head with CUDA"
+    if document["kind"] == "RayJob" and head["template"]["metadata"].get("annotations") != STAYS:
+        yield "may lose its head to a scale-down"
     for group in (head, *cluster.get("workerGroupSpecs", [])):
         if group["template"]["spec"].get("restartPolicy", "Never") != "Never":
             yield "autoscaler v2 needs restartPolicy Never"
@@ -253,6 +281,10 @@ def _check_group(group: Document) -> Iterator[str]:
         yield f"group {name} is several machines at a time"
     if "suspend" in group:
         yield f"group {name}: autoscaler v2 takes no suspend"
+    if group["template"]["metadata"]["labels"]["app.kubernetes.io/component"] != name:
+        yield f"group {name} is labelled as another"
+    if group.get("replicas", 0) != least:
+        yield f"group {name} starts nodes that nobody asked for"
     for container in group["template"]["spec"]["containers"]:
         asks = "nvidia.com/gpu" in container.get("resources", {}).get("limits", {})
         if asks and container["image"].endswith("-cpu"):
@@ -281,6 +313,16 @@ def _check_job(spec: Document) -> Iterator[str]:
     if not spec.get("preRunningDeadlineSeconds"):
         yield "may wait for nodes for ever"
     yield from check_entrypoint(spec["entrypoint"])
+    if not 3600 <= spec.get("activeDeadlineSeconds", 0) <= 15 * 24 * 3600:
+        yield f"ends after {spec.get('activeDeadlineSeconds')} s"
+    if not 600 <= spec.get("preRunningDeadlineSeconds", 0) <= 2 * 3600:
+        yield f"waits {spec.get('preRunningDeadlineSeconds')} s for nodes"
+    if not spec.get("ttlSecondsAfterFinished", 0) >= 300:
+        yield "leaves no time to read its logs"
+    stem = spec["entrypoint"].partition(".py")[0].rpartition("/")[2]
+    if (spec.get("entrypointNumCpus", 0) >= 1) != (stem in WORK_IN_DRIVER):
+        yield f"{stem} works on the wrong machine"
+    yield from check_demand(spec["entrypoint"], spec["rayClusterSpec"]["workerGroupSpecs"])
 
 
 def _check_submitter(template: Document, container: str) -> Iterator[str]:
@@ -326,6 +368,33 @@ def check_entrypoint(command: str) -> Iterator[str]:
         yield f"hipray refuses the entrypoint: {error}"
 
 
+def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
+    """Yield where a lane, trial or actor fits on no worker, or works outside the workspace."""
+    from hipray import cli
+    from hipray.errors import HiprayError
+
+    if '--workspace "$HIPRAY_WORKSPACE"' not in command:
+        yield "writes to a disk that goes with its pod"
+    words = shlex.split(command.replace("$HIPRAY_", "s3://HIPRAY_"))
+    stem = Path(words[1]).stem
+    if stem not in DEMANDS:
+        return
+    try:
+        options = cli._build_parser().parse_args([stem, *words[2:]])
+        config = cli._read_config(cli.COMMANDS[stem], options)
+    except (HiprayError, SystemExit):
+        return  # said by check_entrypoint
+    cpus, gpus = (reduce(getattr, path.split("."), config) if path else 0 for path in DEMANDS[stem])
+    limits = [
+        group["template"]["spec"]["containers"][0]["resources"].get("limits", {})
+        for group in groups
+    ]
+    if not any(
+        cpus <= float(x.get("cpu", 0)) and gpus <= float(x.get("nvidia.com/gpu", 0)) for x in limits
+    ):
+        yield f"{stem} asks for {cpus:g} CPUs and {gpus:g} GPUs at a time, which no worker has"
+
+
 def read_settings() -> dict[str, str]:
     """Return the variables of every pod, as the base has them."""
     text = (ROOT / "k8s/base/settings.yaml").read_text("utf-8")
@@ -341,7 +410,7 @@ def _check_service(spec: Document) -> Iterator[str]:
         yield "upgrades with a gap"
     if spec.get("excludeHeadPodFromServeSvc") is not True:
         yield "sends callers to the head"
-    if spec.get("rayClusterDeletionDelaySeconds", 0) < 60:
+    if spec.get("rayClusterDeletionDelaySeconds", 0) < 90:
         yield "ends the old cluster with requests under way"
     config = yaml.safe_load(spec["serveConfigV2"])
     yield from find_serve_problems(config)
@@ -350,6 +419,19 @@ def _check_service(spec: Document) -> Iterator[str]:
         yield "listens where its Service does not look"
     if config.get("proxy_location") != "EveryNode":
         yield "answers on the head only, where nobody asks"
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    cpus, (application,) = _count_cpus(group), config["applications"]
+    run = application["args"]
+    if 4 * run["cpus_per_stage"] > cpus:  # three stages, the ingress and its decoders
+        yield f"a node of {cpus:g} CPUs does not hold one replica of each stage"
+    if (
+        any(e.get("max_replicas_per_node") for e in application.get("deployments", []))
+        and (group.get("maxReplicas") or 0) < run["max_replicas"]
+    ):
+        yield "has fewer nodes than replicas"
+    for each in application.get("deployments", []):
+        if each["autoscaling_config"]["target_ongoing_requests"] != run["batch"]:
+            yield "scales by something else than a full batch"
 
 
 def _check_policy(document: Document) -> Iterator[str]:
@@ -369,9 +451,11 @@ def _check_ingress(document: Document) -> Iterator[str]:
         yield "is of a controller that is not there"
     if {entry.get("secretName") for entry in spec.get("tls", [])} != {"hipray-tls"}:
         yield "has another certificate"
-    opened = {path["path"] for rule in spec["rules"] for path in rule["http"]["paths"]}
+    opened = {
+        path["path"]: path["pathType"] for rule in spec["rules"] for path in rule["http"]["paths"]
+    }
     if opened != ROUTES:
-        yield f"opens {sorted(opened)} instead of {sorted(ROUTES)}"
+        yield f"opens {opened} instead of {ROUTES}"
     covered = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
     for rule in spec["rules"]:
         if rule["host"] not in covered:
@@ -383,12 +467,19 @@ def _check_ingress(document: Document) -> Iterator[str]:
 
 def _check_budget(document: Document) -> Iterator[str]:
     spec, name = document["spec"], document["metadata"]["name"]
-    if {k: v for k, v in spec.items() if k != "selector"} != BUDGETS.get(name):
+    if spec != BUDGETS.get(name):
         yield f"{name} lets a drain take too much, or blocks it"
 
 
 def _check_monitor(spec: Document) -> Iterator[str]:
     kind = spec["selector"]["matchLabels"].get("ray.io/node-type")
+    if set(spec["selector"]["matchLabels"]) != {"ray.io/node-type", "app.kubernetes.io/part-of"}:
+        yield "looks for other pods"
+    if any(
+        set(each) != {"port", "interval"} or each["interval"] != "15s"
+        for each in spec["podMetricsEndpoints"]
+    ):
+        yield "asks another way, or too rarely for rates over five minutes"
     ports = {each.get("port") for each in spec["podMetricsEndpoints"]}
     if ports != METRICS_PORTS.get(kind):
         yield f"asks ports {sorted(map(str, ports))} of {kind}"
@@ -405,11 +496,36 @@ def _check_redis(spec: Document) -> Iterator[str]:
         yield "has no name in the network"
     if container.get("env") != [{"name": "REDIS_PASSWORD", **REDIS["redisPassword"]}]:
         yield "has another password than the heads"
-    yield from (f"has no {each}" for each in REDIS_SETTINGS if each not in text)
+    if text != REDIS_START:
+        yield "starts open, forgetful or not at all"
+    run = spec["template"]["spec"].get("volumes")
+    if run != [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]:
+        yield "writes its password to the node's disk"
     mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     if mounts.get("/data") not in claims:
         yield "forgets what the heads must remember"
+
+
+def _check_workload(spec: Document) -> Iterator[str]:
+    """Yield where labels or the names of ports inside one workload differ."""
+    labels, (container,) = (
+        spec["template"]["metadata"]["labels"],
+        spec["template"]["spec"]["containers"],
+    )
+    if not set(spec["selector"]["matchLabels"].items()) <= set(labels.items()):
+        yield "does not select its own pods"
+    if spec.get("replicas") != 1 or spec.get("strategy", {"type": "Recreate"}) != {
+        "type": "Recreate"
+    }:
+        yield "is none, or two on one volume"
+    named = {port["name"] for port in container["ports"]}
+    for probe in PROBES & set(container):
+        ((_, asked),) = (
+            (k, v) for k, v in container[probe].items() if k in ("tcpSocket", "httpGet")
+        )
+        if asked["port"] not in named or asked.get("path", READY) != READY:
+            yield f"{probe} asks {asked}"
 
 
 def _check_cron_job(spec: Document) -> Iterator[str]:
@@ -417,11 +533,13 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
         yield "starts a night beside another"
     if not NIGHTLY.fullmatch(spec["schedule"]):
         yield f"does not run once a night: {spec['schedule']}"
-    if spec.get("timeZone", "Etc/UTC") not in TIME_ZONE_SLOTS:
+    if spec.get("timeZone") != "Etc/UTC":
         yield f"lives by the clock of {spec['timeZone']}"
-    if not 600 <= spec.get("startingDeadlineSeconds", 600) <= LONGEST_TTL_S:
+    if not 600 <= spec.get("startingDeadlineSeconds", 0) <= LONGEST_TTL_S:
         yield "misses its night after a moment"
     job = spec["jobTemplate"]["spec"]
+    if job.get("ttlSecondsAfterFinished", 0) < 24 * 3600 or not spec.get("failedJobsHistoryLimit"):
+        yield "leaves nothing of a failed night to read"
     yield from _check_submitter(job["template"], "submit")
     (container,) = job["template"]["spec"]["containers"]
     if container.get("env") != SUBMITTER_ENV or SETTINGS not in container.get("envFrom", []):
@@ -430,12 +548,15 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
     for rule in job.get("podFailurePolicy", {}).get("rules", []):
         if rule.get("onExitCodes", {}).get("containerName", "submit") != "submit":
             yield "judges the exit codes of no container"
-    if not job.get("activeDeadlineSeconds") or not 1 <= job.get("backoffLimit", 0) <= MOST_TRIES:
+    if (
+        not 3600 <= job.get("activeDeadlineSeconds", 0) <= 24 * 3600
+        or not 1 <= job.get("backoffLimit", 0) <= MOST_TRIES
+    ):
         yield "has no retry or no end"
     rules = job.get("podFailurePolicy", {}).get("rules", [])
     if {rule["onExitCodes"]["operator"] for rule in rules if "onExitCodes" in rule} != {"In"}:
         yield "takes exit codes for their opposite"
-    if "DisruptionTarget" not in str(rules):
+    if DRAINED not in rules:
         yield "counts a drained node as a failure"
     final = {
         code
@@ -443,7 +564,7 @@ def _check_cron_job(spec: Document) -> Iterator[str]:
         if rule["action"] == "FailJob"
         for code in rule.get("onExitCodes", {}).get("values", [])
     }
-    if not final >= NEVER_HELPS or TRY_AGAIN in final:
+    if final != NEVER_HELPS | {STOPPED}:
         yield f"its exit codes without another try are {sorted(final)}"
 
 
@@ -455,5 +576,11 @@ def _check_submission(script: str) -> Iterator[str]:
     if not call or before.count("\n") > 1:
         yield "does not end with the exit code of cluster/submit.py"
         return
+    if before != NIGHT[0] or " ".join(NIGHT[1].split()) not in " ".join(call.split()):
+        yield "scores another night, or all of them"
     job, _, arguments = call.partition(" ")
+    (cluster,) = yaml.safe_load_all((ROOT / "k8s/base/ray-cluster.yaml").read_text("utf-8"))
+    yield from check_demand(
+        f"python /opt/hipray/jobs/{job}.py {arguments}", cluster["spec"]["workerGroupSpecs"]
+    )
     yield from check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cluster.policies import WORKSPACE
 from tests.k8s.kustomize import Document, build, read_documents
 from tests.k8s.openings import OPENINGS
+from tests.k8s.pods import SETTINGS
 from tests.k8s.rules import (
     ENDPOINT,
     REDIS,
@@ -370,3 +372,108 @@ def test_no_secret_is_written_into_a_manifest() -> None:
             text = path.read_text("utf-8")
             assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY", text), path
             assert not re.search(r"(?im)^\s*(stringData|redis-password):\s*\S", text), path
+
+
+def _one(documents: list[Document], kind: str) -> Document:
+    (found,) = [each for each in documents if each["kind"] == kind]
+    return found
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_what_pods_are_told_belongs_to_one_store(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay)
+    told = dict(_one(documents, "ConfigMap")["data"])
+    workspace = told.pop("HIPRAY_WORKSPACE")
+    aws = yaml.safe_load((ROOT / "cluster/aws.yaml").read_text("utf-8"))
+    fixed = {
+        "HIPRAY_ARCHIVE": f"{workspace}/archive", "HIPRAY_INCOMING": f"{workspace}/incoming",
+        "RAY_USAGE_STATS_ENABLED": "0", "NO_ALBUMENTATIONS_UPDATE": "1",
+        "HIPRAY_CACHE": "/tmp/hipray-cache",
+    }  # fmt: skip
+    if overlay == "prod":
+        assert told == fixed | {"AWS_DEFAULT_REGION": aws["provider"]["region"]}
+        assert workspace == WORKSPACE.removesuffix("/*").replace("arn:aws:s3:::", "s3://")
+        return
+    service = next(e for e in documents if e["kind"] == "Service" and "minio" in str(e["metadata"]))
+    url = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert told == fixed | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
+    (container,) = _one(documents, "Job")["spec"]["template"]["spec"]["containers"]
+    bucket = workspace.split("/")[2]
+    assert set(re.findall(r'"(hipray[\w-]*)"', container["args"][0])) == {bucket}
+    assert container["envFrom"] == [SETTINGS, {"secretRef": {"name": "hipray-store"}}]
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_a_service_leads_to_one_workload_and_its_port(overlay: str) -> None:
+    documents = build(K8S / "overlays" / overlay)
+    claims = _names(documents, "PersistentVolumeClaim")
+    for each in documents:
+        for volume in each.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", []):
+            assert volume.get("persistentVolumeClaim", {}).get("claimName") in {None, *claims}
+        if each["kind"] != "Service":
+            continue
+        wanted, (port,) = each["spec"]["selector"].items(), each["spec"]["ports"]
+        ((owner, pod),) = [
+            (d["metadata"]["name"], pod)
+            for d in documents
+            for _, pod in list_pods(d)
+            if wanted <= pod["metadata"]["labels"].items()
+        ]
+        assert owner == each["metadata"]["name"]
+        (container,) = pod["spec"]["containers"]
+        assert container["ports"] == [{"name": port["targetPort"], "containerPort": port["port"]}]
+        if owner == "minio":
+            assert container["args"] == ["server", "/data", "--address", f":{port['port']}"]
+
+
+def test_no_account_mounts_a_token_unasked() -> None:
+    accounts = [e for e in build(K8S / "overlays/prod") if e["kind"] == "ServiceAccount"]
+    assert {each.get("automountServiceAccountToken") for each in accounts} == {False}
+
+
+def test_production_knows_no_phantoms_and_one_release() -> None:
+    documents = build(K8S / "overlays/prod") + build(K8S / "overlays/prod/jobs")
+    text = yaml.safe_dump_all(documents, width=10**6)
+    assert not re.search("allow.phantom", text)
+    assert set(re.findall(r"(?:--release |\n\s*release: |\\n\s+release: )([\w-]+)", text)) == {
+        "default"
+    }
+
+
+def test_all_four_stages_are_scaled() -> None:
+    service = _one(build(K8S / "overlays/prod"), "RayService")
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    names = [each["name"] for each in application["deployments"]]
+    assert names == ["ingress", "segmenter", "matting", "ensemble"]
+
+
+def _make_secrets(folder: Path, *words: str, exists: bool = False) -> tuple[str, list[str]]:
+    """Run secrets.sh with a kubectl that notes its arguments; return those and the Secrets."""
+    (folder / "kubectl").write_text(
+        f'#!/bin/bash\necho "$*" >> {folder}/calls\n'
+        f'case "$*" in *"get secret"*) exit {0 if exists else 1};; *"get namespace"*) exit 1;;\n'
+        f"*create\\ -f*) (cat; echo ---) >> {folder}/seen;; esac\n"
+    )
+    (folder / "kubectl").chmod(0o700)
+    (folder / "seen").touch()
+    subprocess.run(
+        ["bash", str(K8S / "secrets.sh"), "hipray", *words], check=True, capture_output=True,
+        env={"PATH": f"{folder}:/usr/bin:/bin"}, timeout=60,
+    )  # fmt: skip
+    made = [
+        each["metadata"]["name"]
+        for each in yaml.safe_load_all((folder / "seen").read_text())
+        if each
+    ]
+    return (folder / "calls").read_text(), made
+
+
+def test_secrets_go_into_their_namespace_and_store_keys_only_where_asked(tmp_path: Path) -> None:
+    calls, made = _make_secrets(tmp_path)
+    assert made == ["hipray-ray-token", "hipray-redis"], "keys would hide the role on AWS"
+    assert "create namespace hipray\n" in calls
+    assert all(c.startswith("-n hipray ") for c in calls.splitlines() if "namespace" not in c)
+
+
+def test_secrets_that_exist_stay(tmp_path: Path) -> None:
+    assert _make_secrets(tmp_path, "--store", exists=True)[1] == []

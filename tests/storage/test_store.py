@@ -324,7 +324,9 @@ def test_settings_refuse_an_endpoint_that_is_no_address() -> None:
             StorageSettings(endpoint_url=url)
 
 
-@pytest.mark.parametrize("uri", ["/labels.csv", "labels.csv", "folder/labels.csv", "s3://bucket/l.csv"])
+@pytest.mark.parametrize(
+    "uri", ["/labels.csv", "labels.csv", "folder/labels.csv", "s3://bucket/l.csv"]
+)
 def test_a_file_is_found_in_the_folder_that_its_address_names(uri: str) -> None:
     store, name = open_file(uri)
     assert name == PurePosixPath(uri).name

@@ -173,5 +173,5 @@ def test_a_fit_that_lacks_a_class_is_named_before_anything_is_trained(small_work
     manifest = read_manifest(store)
     manifest["label_t_score_total_hip"] = manifest.index < 2
     write_manifest(store, manifest, "rare.parquet")
-    with pytest.raises(DataError, match=r"in the inner validation set of total_hip-t_score.*r0f"):
+    with pytest.raises(DataError, match=r"in the training set of total_hip-t_score.*r0f"):
         prepare(store, configure(store, manifest="rare.parquet", regions=(Region.TOTAL_HIP,)))
