@@ -25,7 +25,7 @@ from hipray.vocab import Finding, RefusalCode, Side
 
 _LOGGER = logging.getLogger(__name__)
 
-PREPROCESSING_VERSION = "2"
+PREPROCESSING_VERSION = "3"
 """Raised with every change of the canonical pixels of any film."""
 
 

@@ -39,6 +39,8 @@ def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
     yield from _find_missing_keys(config)
     if config.get("logging_config") != QUIET:
         yield "writes requests into its log"
+    if config.get("proxy_location") == "Disabled":
+        yield "answers nobody"
     for application in config["applications"]:
         yield from _check_application(application, config.get("http_options", {}))
 

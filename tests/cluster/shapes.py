@@ -47,9 +47,9 @@ GPU_IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-gpu$")
 
 COMMON: dict[str, Schema] = {
     "cluster_name": const("hipray"),  # iam/head.json ends the nodes of this name only
-    "max_workers": {**COUNT, "maximum": 32},
-    "upscaling_speed": {**SECONDS, "maximum": 10},
-    "idle_timeout_minutes": {**SECONDS, "maximum": 120},
+    "max_workers": {**COUNT, "minimum": 2, "maximum": 20},
+    "upscaling_speed": {**SECONDS, "maximum": 2},
+    "idle_timeout_minutes": {**SECONDS, "minimum": 2, "maximum": 60},
     "auth": exact(ssh_user=words("^(?!root$)[a-z][a-z0-9_-]*$"), ssh_private_key=PATH),
     "file_mounts": exact(**{"~/.ray/auth_token": const("~/.ray/auth_token")}),
     "initialization_commands": NOTHING, "setup_commands": NOTHING,
@@ -64,7 +64,7 @@ CONTAINER = {
 DISK = exact(
     DeviceName=const("/dev/sda1"),
     Ebs=exact(
-        VolumeSize={**COUNT, "minimum": 64, "maximum": 2048}, VolumeType=const("gp3"),
+        VolumeSize={**COUNT, "minimum": 64, "maximum": 500}, VolumeType=const("gp3"),
         Encrypted=const(True),
         DeleteOnTermination=const(True),
     ),
@@ -74,7 +74,7 @@ MACHINE: dict[str, Schema] = {
     "InstanceType": words(r"^[a-z]\w*\.\d*x?large$"),
     "ImageId": words("^ami-[0-9a-f]{8,17}$"),
     "KeyName": const("hipray"),
-    "SecurityGroupIds": array(words("^sg-[0-9a-f]{8,17}$")),
+    "SecurityGroupIds": {**array(words("^sg-[0-9a-f]{8,17}$")), "maxItems": 1},
     "SubnetIds": array(words("^subnet-[0-9a-f]{8,17}$")),
     "IamInstanceProfile": exact(Name=TEXT),
     "MetadataOptions": exact(
@@ -97,7 +97,8 @@ def machines(kind: str, resources: Schema, **more: Schema) -> Schema:
     """Return a schema of a node type: one of the machines of its kind, with that one's CPUs."""
     return {"oneOf": [
         exact(
-            resources=exact(CPU=const(cpus), **resources), min_workers=const(0), max_workers=COUNT,
+            resources=exact(CPU=const(cpus), **resources), min_workers=const(0),
+            max_workers={**COUNT, "maximum": 16},
             node_config=exact(**(MACHINE | {"InstanceType": const(name)}), **SPOT), **more,
         )
         for name, cpus in SIZES[kind].items()

@@ -72,6 +72,10 @@ def test_ray_runs_with_what_the_endpoint_needs(text: str, name: str, value: str)
 CLOSED = (
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token\n",
     f"export {SWITCH}=0\n", "umask 077\n", 'chmod 700 "$STATE"\n',
+    "export RAY_USAGE_STATS_ENABLED=0 NO_ALBUMENTATIONS_UPDATE=1\n",
+    "if folder.stat().st_uid != os.getuid() or int(folder.name) == os.getpid():\n",
+    '2>/dev/null | cut -d\' \' -f20)" = "$born" ]; then echo "$pid $born"; fi\n',
+    '!= "$(id -u)" ] || [ -L "$STATE" ]; then\n',
     "--node-ip-address=127.0.0.1 ", "--dashboard-host=127.0.0.1 ", "--disable-usage-stats ",
     f'echo "export {SWITCH}=0"\n',
     "python -c 'import secrets; print(secrets.token_hex(32))' > \"$RAY_AUTH_TOKEN_PATH\"\n",

@@ -182,6 +182,9 @@ def test_the_dashboard_numbers_its_panels_and_knows_its_variables() -> None:
     dashboard = _read("grafana.json")
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(places) == len(panels)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
     variables = {each["name"] for each in dashboard["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(dashboard)))
     assert used <= variables

@@ -37,7 +37,7 @@ REDIS = {
     "redisAddress": "hipray-redis:6379",
     "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "hipray-redis", "key": "password"}}},
 }
-NIGHTLY = re.compile(r"[0-5]?\d ([01]?\d|2[0-3]) \* \* \*")
+NIGHTLY = re.compile(r"[0-5]?\d 0?[0-5] \* \* \*")
 SUBMITTER_ENV = [
     {"name": "RAY_API_SERVER_ADDRESS", "value": "http://hipray-head-svc:8265"},
     {"name": "RAY_AUTH_MODE", "value": "token"},
@@ -73,7 +73,7 @@ HEAD_KEYS = {"rayStartParams", "template"}
 """More would open the head by a Service or an Ingress of the operator's own."""
 IMAGE = re.compile(r"\S+:(RELEASE\.)?\d[\w.-]*")
 """A tag that is a version: one that moves is another image tomorrow."""
-PULLS = {"IfNotPresent", "Always"}
+PULLS = {"IfNotPresent"}
 LONGEST_IDLE_S = 3600
 LONGEST_TTL_S = 24 * 3600
 PROBED = {"redis": ("readinessProbe", "livenessProbe"), "minio": ("readinessProbe",)}
