@@ -58,7 +58,7 @@ def compare_packings(
     store: Store, grid: GridRun, bench: GpuBench, *, gpus: float
 ) -> Iterator[Measure]:
     """Yield the measures on `gpus` GPUs in all; 0 runs the same on CPUs."""
-    rates = {name: _measure_network(store, grid, name, bench, gpus) for name in grid.backbones}
+    rates = {name: _measure_network(grid, name, bench, gpus) for name in grid.backbones}
     for name, rate in rates.items():
         for processes, packed in rate.packed.items():
             yield compare_rates(
@@ -74,9 +74,7 @@ def compare_packings(
     yield _project(rates, load_config(GridRun, preset=bench.preset, section="grid"), bench)
 
 
-def _measure_network(
-    store: Store, grid: GridRun, backbone: str, bench: GpuBench, gpus: float
-) -> Rates:
+def _measure_network(grid: GridRun, backbone: str, bench: GpuBench, gpus: float) -> Rates:
     packed: dict[int, float] = {}
     plain = 0.0
     for processes in bench.processes:

@@ -182,8 +182,8 @@ class ReleaseRun(Job):
     """Regions the release answers for."""
     label_types: tuple[LabelType, ...] = (LabelType.T_SCORE,)
     """Labels the release answers for."""
-    backbones: tuple[str, ...] = PAPER_BACKBONES
-    """Members of the ensemble."""
+    backbones: tuple[str, ...] | None = None
+    """Members of the ensemble; by default the networks of the run."""
     variant: Variant = Variant.SEGMENTED
     """Data variant of the members; it decides the view: whole or matted."""
     folds: tuple[int, ...] = (0,)

@@ -62,8 +62,7 @@ def read_hips(
     if isinstance(film, Refusal):
         return ReadResult(name, refusal=film)
     try:
-        if not is_pelvis(film, preprocessing):
-            film = _state_side(film, side)
+        film = _state_side(film, side, preprocessing)
         hips = extract_hips(film, preprocessing)
     except Exception as error:  # a defect here must not end an archive's run, but must be seen
         _LOGGER.exception("cutting hips out of a decoded film failed")
@@ -152,9 +151,9 @@ def _invert(film: Film) -> Film:
     )
 
 
-def _state_side(film: Film, side: Side | None) -> Film:
+def _state_side(film: Film, side: Side | None, preprocessing: Preprocessing) -> Film:
     stated = film.info.side
-    if side is None or side is Side.UNKNOWN or side is stated:
+    if side in (None, Side.UNKNOWN, stated) or is_pelvis(film, preprocessing):
         return film
     agreed = side if stated is Side.UNKNOWN else Side.UNKNOWN
     return replace(film, info=replace(film.info, side=agreed))

@@ -60,8 +60,6 @@ SHEET_KEY = "ingest/contact-sheet.png"
 LEASE_KEY = "ingest/driver"
 LEASE_S = 60.0
 SHEET_TILES = 64
-FILMS_OF_ONE = 2
-"""Films that a report without names may be about: the hips of one person."""
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +119,7 @@ def run_ingest(config: IngestRun) -> Flow:
             "choose another workspace: its hips would be read as films",
         )
     listing = list_archive(archive, config)
-    identity = _identity(config, listing, archive)
+    identity = _identity(config, listing)
     known = _read_finished(workspace, identity)
     if known is not None:
         return known
@@ -135,7 +133,7 @@ def _read_archive(
     config: IngestRun, workspace: Store, archive: Store, listing: Listing, identity: str
 ) -> Flow:
     table = read_labels(archive, config, listing)
-    _require_names(table, listing)
+    _require_names(table)
     source = config.source or stated_source(archive)
     flow = Flow(
         found=len(listing.films),
@@ -151,18 +149,16 @@ def _read_archive(
             rows.add(film)
             update(done)
     rows.finish()
-    flow.problems[:0] = [*_unmatched(table.records, flow), *rows.unsided()]
+    flow.problems[:0] = [
+        *_unmatched(table.records, flow), *_numbered(records.numbered), *rows.unsided()
+    ]  # fmt: skip
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
 
 
-def _require_names(table: DxaTable, listing: Listing) -> None:
-    """Raise DataError where no record of a table says of which film or patient it is.
-
-    Reports of one person may do without: their films are few.
-    """
-    named = any(record.image or record.patient_id for record in table.records)
-    if table.records and not named and len(listing.films) > FILMS_OF_ONE:
+def _require_names(table: DxaTable) -> None:
+    """Raise DataError where no record of a table says of which film or patient it is."""
+    if table.records and not any(r.image or r.patient_id for r in table.records):
         raise DataError(
             "a column of the table that names film or patient ('image', 'file', 'patient_id', ...)",
             f"none ({'; '.join(table.problems[:3]) or 'no problem was seen'})",
@@ -313,7 +309,7 @@ def _warped_masks(film: FilmFile, index: int) -> dict[Region, Any]:
     return {region: mask for region, mask in warped.items() if mask.any()}
 
 
-def _identity(config: IngestRun, listing: Listing, archive: Store) -> str:
+def _identity(config: IngestRun, listing: Listing) -> str:
     """What makes two ingests the same: settings, files, table and the code that reads them."""
     settings = config.model_dump(mode="json", exclude={"workspace", "storage", "readers"})
     labels = "" if config.labels is None else digest_bytes(read_uri(config, config.labels))
@@ -358,6 +354,15 @@ def _unmatched(records: Sequence[DxaRecord], flow: Flow) -> list[str]:
     return [
         f"none of the table's {len(records)} records names one of the films or its patient: "
         "compare its image or patient column with the file names"
+    ]
+
+
+def _numbered(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"{count} records of the table call their image what no film is called (an accession "
+        "number?); they are given to the films of their patient"
     ]
 
 

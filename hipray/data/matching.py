@@ -29,14 +29,15 @@ class RecordIndex:
         self._by_tail: dict[tuple[str, Folder], list[DxaRecord]] = {}
         self._by_patient: dict[str, list[DxaRecord]] = {}
         places = {(_stem(key), _folder(key)) for key in films}
-        names = {name for name, _ in places}
+        self._names = {name for name, _ in places}
         records = list(records)
-        # accession or row numbers are no names of films: then the patient alone tells
-        self._by_name = not names or any(r.image and _stem(r.image) in names for r in records)
+        numbered = (r for r in records if r.image and r.patient_id and not self._names_film(r))
+        self.numbered = sum(1 for _ in numbered)
+        """Records whose image is a number of something else: only their patient leads to films."""
         self._films = Counter((name, tail) for name, folder in places for tail in _tails(folder))
         self._places = frozenset(places)
         for record in records:
-            if record.image and self._by_name:
+            if record.image:
                 for tail in _tails(_folder(record.image)):
                     self._by_tail.setdefault((_stem(record.image), tail), []).append(record)
             if record.patient_id:
@@ -45,19 +46,27 @@ class RecordIndex:
     def of_film(self, key: str, patient_key: str = "") -> list[DxaRecord]:
         """Return the records of a film; several where both hips or more exams are listed.
 
-        A record that names another film never falls to this one through its patient.
+        A record that names another film never falls to this one through its patient; one that
+        numbers rows or examinations does, and never to a film of another patient.
         """
-        named = self._naming(key, patient_key)
+        named = [r for r in self._naming(key, patient_key) if not _contradicts(r, patient_key)]
         if named:
             return named
         # films without a header are often named after their patient
         owner = self._by_patient.get(_patient(patient_key or _stem(key)), [])
-        return [record for record in owner if not (record.image and self._by_name)]
+        return [record for record in owner if not self._names_film(record)]
 
     def side_of(self, key: str, patient_key: str = "") -> Side | None:
         """Return the one side that the records of a film state, or None."""
         sides = {record.side for record in self.of_film(key, patient_key)}
         return sides.pop() if len(sides) == 1 else None
+
+    def _names_film(self, record: DxaRecord) -> bool:
+        """Whether a record's image is a film, of this archive or another one."""
+        if not record.image:
+            return False
+        known = not self._names or _stem(record.image) in self._names
+        return known or not _is_number(record.image)
 
     def _naming(self, key: str, patient_key: str) -> list[DxaRecord]:
         """The records that name this film and no other one; of those the ones that fit it best."""
@@ -120,6 +129,19 @@ def _pick_examination(records: list[DxaRecord], taken: date | None) -> DxaRecord
     gaps = [gap for gap, _ in dated]
     nearest = [record for gap, record in dated if gap == min(gaps)]
     return nearest[0] if len(nearest) == 1 else None
+
+
+def _is_number(image: str) -> bool:
+    """Whether an image is named without ending and folder: it may be an accession number."""
+    plain = _plain(image)
+    return not _folder(image) and stem(plain) == plain
+
+
+def _contradicts(record: DxaRecord, patient_key: str) -> bool:
+    """Whether a number that happens to be a film's name belongs to another patient."""
+    if not (record.image and record.patient_id and patient_key):
+        return False
+    return _is_number(record.image) and _patient(record.patient_id) != _patient(patient_key)
 
 
 def _stem(name: str) -> str:

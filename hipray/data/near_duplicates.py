@@ -7,9 +7,9 @@ correlation of fine detail away from bone edges, which agree in any two hips onc
 registered. Measured on files that were altered, read and framed again (three phantoms and a film of
 a person): rotation to 15 degrees, quarter turns, mirroring, centred crops to 80 % of the side,
 squeezing and shearing by a tenth, brightness, contrast, gamma, CLAHE, inversion, blur of 2 px,
-noise of 10 and JPEG of 30 correlate at .42 or more; noise of 20 grey levels and blur of 3 px at
-.24. The 180,000 pairs among 600 distinct phantom hips correlate at .195 or less. Not found: crops
-to 70 % or into a corner of the film, and JPEG of 10.
+noise of 10 and JPEG of 30 correlate at .42 or more. The 180,000 pairs among 600 distinct phantom
+hips correlate at .195 or less. Not found: crops to 70 % or into a corner of the film, JPEG of 10,
+and at the default limit noise of 20 grey levels or blur of 3 px (.24).
 
 Legend of shapes: N films, S side in pixels.
 """
@@ -79,8 +79,8 @@ GRAIN_PX = 192
 LEAST_OVERLAP = 0.2
 """Share of the frame that must be compared once two films are registered."""
 MARGIN = 1 / 16
-"""Share of the side about exposure and frame that registration leaves out: a cropped copy has its
-own edges there."""
+"""Share of the side along the frame that registration leaves out, and half of it along the edge of
+what is exposed there: a cropped copy has edges of its own."""
 SMOOTH_SHARE = 0.5
 """Share of the overlap compared: the rest, along the steepest edges, is left out."""
 LEAST_FIT = 0.85
@@ -255,11 +255,7 @@ class _Registrar:
         self._grain = [_band_pass(film, 0.0, 1.0) for film in self._large]
 
     def correlate(self, posed: Posed) -> float:
-        """Return the correlation of the grain of two films; 0 where they cannot be registered.
-
-        Copies are turned and scaled, while two different hips only fit each other when one is
-        stretched.
-        """
+        """Return the correlation of the grain of two films; 0 where they cannot be registered."""
         a, b, turn, pose = posed
         mask = self._exposed[a] & _warp_mask(_turn(self._exposed[b], turn), pose)
         moving = [_signed(_turn(band[b], turn), turn) for band in

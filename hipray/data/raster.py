@@ -140,11 +140,15 @@ def _tint_variance(sample: NDArray[np.float32]) -> float:
 
 
 def _is_wide_colour_png(data: bytes, image: Image.Image) -> bool:
-    """Whether a PNG has 16 bits for each of several channels, of which Pillow keeps eight."""
+    """Whether a PNG has 16 bits for each of several channels, of which Pillow keeps eight.
+
+    One that is to be turned stays with Pillow.
+    """
     # the header chunk (PNG specification, 11.2.1): depth at byte 24, kind of colour at 25
     wide = data[24:25] == bytes([WIDE_BITS]) and data[25:26] in (b"\2", b"\4", b"\6")
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return image.format == PngImageFile.format and wide and not turned
+    if image.format != PngImageFile.format or not wide:
+        return False
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1)) == 1
 
 
 def _read_wide_colours(data: bytes) -> NDArray[np.float32]:

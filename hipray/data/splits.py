@@ -118,8 +118,10 @@ def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.s
 
 
 def _pool_rare(strata: "pd.Series[str]", *, least: float) -> "pd.Series[str]":
-    """Join strata of fewer than `least` patients with others of their label: a share of each
-    would be nobody, or everybody."""
+    """Join strata of fewer than `least` members with others of their label.
+
+    A share of each would be nobody, or everybody.
+    """
     counts = strata.map(strata.value_counts())
     pooled = strata.str.split("/").str[0] + "/rare"
     return strata.where(counts >= least, pooled)
@@ -141,6 +143,7 @@ def _deal_once(
     settings: SplitSettings,
     seed: int,
 ) -> Indices:
+    strata = _pool_rare(pd.Series(strata), least=settings.folds).to_numpy(dtype=str)
     rare = {
         s for s, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < settings.folds
     }

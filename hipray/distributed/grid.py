@@ -17,7 +17,13 @@ from hipray.training.costs import count_films
 from hipray.training.driver import hold_run
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit, order_fits
-from hipray.training.preparation import Preparation, prepare, refuse_idle_settings, write_plan
+from hipray.training.preparation import (
+    Preparation,
+    check_divisions,
+    prepare,
+    refuse_idle_settings,
+    write_plan,
+)
 from hipray.training.starts import try_starts
 
 __all__ = ["GridResult", "host_lane", "run_grid"]
@@ -66,6 +72,7 @@ def _prepare(store: Store, config: GridRun) -> Preparation:
     """The grid's plan with the films of this archive counted, so that the longest come first."""
     refuse_idle_settings(config)
     preparation = prepare(store, config)
+    check_divisions(preparation.inputs, preparation.plan)
     films = count_films(preparation.inputs.manifest)
     plan = order_fits(preparation.plan, config.experiment, films)
     return replace(preparation, plan=plan)

@@ -34,6 +34,7 @@ class _Beside:
     footnotes: tuple[str, ...]
 
 
+BESIDE_PAPER = " (to be set beside the paper's mean over runs)"
 _CELL_HEADINGS = tuple(
     f"{metric.heading}, {split}"
     for metric in CELL_METRICS
@@ -111,7 +112,7 @@ def build_cell_table(
         title=f"{f'Table {number}' if number else 'Beyond the paper'}. "
         f"{VARIANT_TITLES[variant].capitalize()}, {LABEL_TITLES[label_type]} label ({source} data)",
         caption="Test: pooled out-of-fold estimate with interval over patients, below it mean ± SD "
-        "over fits (to be set beside the paper's mean over runs). Train: mean ± SD over fits.",
+        f"over fits{BESIDE_PAPER if number else ''}. Train: mean ± SD over fits.",
         columns=_CELL_HEADINGS,
         blocks=blocks,
         footnotes=beside.footnotes,

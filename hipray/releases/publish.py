@@ -48,25 +48,24 @@ def run_release(config: ReleaseRun) -> Release:
     """
     store = open_store(config.workspace, config.storage)
     results = read_run(store, config.run)
-    chosen = _choose_fits(config, results)
     folds = results.config.experiment.split.folds
     evaluation = widen_for_folds(config.evaluation, folds=folds, tested=len(set(config.folds)))
-    config = config.model_copy(update={"evaluation": evaluation})
-    ledger = open_reader(store)
-    manifest = read_manifest(store, results.config.manifest)
-    source = read_source(manifest)
-    publisher = _Publisher(store, ledger, results, source)
+    release = _build_release(store, config.model_copy(update={"evaluation": evaluation}), results)
+    write_release(store, release)
+    return release
+
+
+def _build_release(store: Store, config: ReleaseRun, results: RunResults) -> Release:
+    """Publish the bundles of a release and describe it."""
+    chosen = _choose_fits(config, results)
     segmenters = _choose_segmenters(config, results)
-    if config.variant.view is View.MATTED and not segmenters:
-        raise DataError(
-            f"finished segmenters of run '{config.run}' to cut regions out with",
-            "none",
-            "train a grid whose masks are predicted (matting.mask), or publish another variant",
-        )
+    manifest = read_manifest(store, results.config.manifest)
     predictions = read_predictions(_rows_of(results.predictions, chosen))
     cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     weights = _weigh_cells(config, predictions, cells)
-    release = Release(
+    source = read_source(manifest)
+    publisher = _Publisher(store, open_reader(store), results, source)
+    return Release(
         name=config.name,
         run=config.run,
         data_source=source,
@@ -87,8 +86,6 @@ def run_release(config: ReleaseRun) -> Release:
         ),
         evaluation=_evaluate(config, predictions, cells, manifest),
     )
-    write_release(store, release)
-    return release
 
 
 class _Publisher:
@@ -146,7 +143,7 @@ def _choose_fits(config: ReleaseRun, results: RunResults) -> list[tuple[Fit, Don
         Fit(Cell(region, label_type, backbone, config.variant), repeat, fold)
         for region in config.regions
         for label_type in config.label_types
-        for backbone in config.backbones
+        for backbone in config.backbones or results.config.backbones
         for repeat in config.repeats
         for fold in config.folds
     ]
@@ -165,11 +162,18 @@ def _choose_segmenters(
 ) -> list[tuple[SegmenterFit, DoneFit]]:
     """Segmenters of the members' own folds: what scored out of fold is what is served."""
     arch = results.config.experiment.segmenter.archs[0]
-    return [
+    found = [
         (fit, done)
         for fit, done in results.segmenters
         if fit.arch is arch and fit.repeat in config.repeats and fit.fold in config.folds
     ]
+    if config.variant.view is View.MATTED and not found:
+        raise DataError(
+            f"finished segmenters of run '{config.run}' to cut regions out with",
+            "none",
+            "train a grid whose masks are predicted (matting.mask), or publish another variant",
+        )
+    return found
 
 
 def _rows_of(predictions: pd.DataFrame, chosen: list[tuple[Fit, DoneFit]]) -> pd.DataFrame:

@@ -40,8 +40,9 @@ def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[St
 
     Raises NotFoundError where `uri` names a folder, and ConfigError as `open_store`.
     """
-    folder, slash, name = uri.rpartition("/")
-    if not name:
+    path = unquote(uri.removeprefix("file://")) if uri.startswith("file:///") else uri
+    folder, slash, name = path.rpartition("/")
+    if not name or folder == S3_SCHEME.removesuffix("/"):
         raise NotFoundError("the path of a file", f"'{uri}'", "name a file, not a folder")
     return open_store(folder or slash or ".", settings), name
 

@@ -32,8 +32,8 @@ from hipray.training.views import MEASURED, LabelledViews, augment_views, labell
 from hipray.vocab import Fit, Part, Variant
 
 VALIDATION_BATCH = 32
-TRAINING, INNER_VALIDATION = "training set", "inner validation set"
 """Films in one forward pass of validation."""
+TRAINING, INNER_VALIDATION = "training set", "inner validation set"
 
 
 @dataclass(frozen=True)

@@ -61,10 +61,8 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     inputs = read_inputs(store, config, manifest)
     check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
-    plan = plan_grid(config, inputs, data)
-    _check_divisions(inputs, plan)
     leaks = _check_leaks(store, inputs, config, data)
-    return Preparation(inputs, plan, leaks, data, split_key(config))
+    return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
 
 
 def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
@@ -122,7 +120,7 @@ def check_labels(manifest: pd.DataFrame, config: GridRun) -> None:
                 )
 
 
-def _check_divisions(inputs: FitInputs, plan: Sequence[PlannedFit]) -> None:
+def check_divisions(inputs: FitInputs, plan: Sequence[PlannedFit]) -> None:
     """Raise DataError for the first fit that lacks normal or abnormal hips to learn or to judge."""
     seen: set[tuple[Region, LabelType, int, int, int, float]] = set()
     for fit in (planned.fit for planned in plan):

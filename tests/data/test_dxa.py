@@ -508,12 +508,30 @@ def test_a_site_that_is_a_hospital_is_no_region():
     assert "column 'Site' names no region of the hip in any row; not used" in table.problems
 
 
+def test_a_hospital_before_the_region_leaves_the_region_to_its_own_column():
+    table = read_text("Filename,Site,ROI,T-Score\na.png,Hospital A,Neck,-2.5\n")
+    assert list(table.records[0].values) == [Region.FEMORAL_NECK]
+
+
+def test_a_region_column_that_names_only_sides_still_tells_them_apart():
+    rows = "P1,Left Femur,-1\nP1,Right Femur,-3\n"
+    table = read_text(f"patient_id,region,total_hip_t_score\n{rows}")
+    found = {record.side: record.values[Region.TOTAL_HIP].t for record in table.records}
+    assert found == {Side.LEFT: -1.0, Side.RIGHT: -3.0}
+
+
+def test_a_site_of_hospitals_without_any_region_is_told_so():
+    with pytest.raises(DataError, match="a region column, or regions in the column names"):
+        read_dxa(b"image,site,t_score\na.png,Hospital A,-2\n", name="x.csv")
+
+
 def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_are_not():
     table = read_text("Image,T-Score,Age\na.png,-2,5,\nb.png,-1.5,70\n")
     assert [record.image for record in table.records] == ["b.png"]
     assert any("row 2: expected 3 cells, found 4" in problem for problem in table.problems)
-    table = read_text("Image,T-Score,Age\na.png,-2.5,61,\nb.png,-1.5,70,\n")
-    assert [record.age for record in table.records] == [61, 70]
+    rows = "a.png,-2.5,61,\nb.png,-1.5,70,\n , \nPrinted by the hospital\n"
+    table = read_text(f"Image,T-Score,Age\n{rows}Image,T-Score,Age\n")
+    assert [record.age for record in table.records if record.age] == [61, 70]
 
 
 @pytest.mark.parametrize("name", ["HÜFTE_001.png", "MÜLLER_L.png", "hüfte.png"])

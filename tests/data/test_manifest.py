@@ -6,12 +6,13 @@ import pytest
 from hipray.data.manifest import (
     MANIFEST_KEY,
     MANIFEST_SCHEMA,
+    MANIFEST_VERSION,
     build_manifest,
     read_manifest,
     read_table,
     write_table,
 )
-from hipray.digests import digest_bytes
+from hipray.digests import digest_bytes, digest_of
 from hipray.errors import DataError
 from hipray.storage import open_store
 from tests.data.manifests import LABEL, make_row
@@ -40,6 +41,13 @@ def test_rows_come_back_as_written_with_unknown_labels_as_null(store):
 def test_every_column_explains_itself():
     for field in MANIFEST_SCHEMA:
         assert field.metadata[b"description"].strip(), field.name
+
+
+def test_other_columns_are_another_version_so_that_no_workspace_mixes_the_two():
+    columns = [[field.name, str(field.type)] for field in MANIFEST_SCHEMA]
+    known = {"1": "d85ac61839d5"}
+    found = digest_of(columns)[:12]
+    assert found == known.get(MANIFEST_VERSION), "raise MANIFEST_VERSION, add it here"
 
 
 def test_an_unknown_column_is_named_in_one_sentence(store):

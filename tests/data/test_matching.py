@@ -111,13 +111,20 @@ def test_an_archive_whose_folders_all_hold_films_of_one_name_is_matched_in_secon
 
 
 def test_numbers_that_name_no_film_leave_the_patient_to_tell():
-    records = [
-        DxaRecord(image="ACC77", patient_id="P7"),
-        DxaRecord(image="ACC78", patient_id="P8"),
-    ]
-    index = RecordIndex(records, ["IM0001.dcm", "IM0002.dcm"])
-    assert index.of_film("IM0001.dcm", "P7") == records[:1]
-    assert index.of_film("IM0002.dcm", "P9") == []
+    records = [DxaRecord(image=f"{n}", patient_id=f"P{n}") for n in range(1, 6)]
+    index = RecordIndex(records, ["series/a.dcm", "series/b.dcm", "series/3.dcm"])
+    assert index.of_film("series/a.dcm", "P1") == records[:1]
+    assert index.of_film("series/b.dcm", "P9") == []
+    assert index.of_film("series/3.dcm", "P5") == records[4:]
+    assert index.of_film("series/3.dcm", "P3") == records[2:3]
+    assert index.numbered == 4
+
+
+def test_the_name_of_a_film_that_is_not_there_leaves_its_patient_without_a_record():
+    older = DxaRecord(image="p1_2015.dcm", patient_id="P1")
+    index = RecordIndex([older], ["p1_2021.dcm"])
+    assert index.of_film("p1_2021.dcm", "P1") == []
+    assert index.numbered == 0
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ def test_densitometers_of_few_patients_leave_both_labels_on_either_side(each):
     settings = SplitSettings(folds=5)
     split = deal_split(manifest, settings)
     for fold in range(5):
-        train = fold_indices(manifest, split, repeat=0, fold=fold).train
+        train, test = vars(fold_indices(manifest, split, repeat=0, fold=fold)).values()
+        assert 1 <= manifest[LABEL].iloc[test].sum() <= 4
         kept, held = hold_back(manifest, train, stratify=settings, fraction=0.2, seed=fold)
         assert 0.15 < len(held) / len(train) < 0.25
         for part in (kept, held):

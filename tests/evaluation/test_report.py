@@ -19,6 +19,7 @@ from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.markdown import write_markdown
 from hipray.evaluation.model_card import write_model_card
 from hipray.evaluation.page import write_page
+from hipray.evaluation.paper import CLASSIFIER_TABLES
 from hipray.evaluation.report import build_report
 from hipray.evaluation.results import read_cell
 from hipray.evaluation.run_report import read_statements
@@ -239,6 +240,15 @@ def test_another_backbone_and_a_single_fold_still_make_a_report(lean_inputs):
     assert "efficientnet_b0" in page
     assert "in 1 fit" in page
     assert not re.search(r"\bnan\b", re.sub(r'"data:image[^"]*"', "", page))
+
+
+def test_cells_that_the_paper_does_not_have_stand_in_a_table_beyond_it(lean_inputs, monkeypatch):
+    for key in [key for key in CLASSIFIER_TABLES if key[1] is LabelType.T_SCORE]:
+        monkeypatch.delitem(CLASSIFIER_TABLES, key)
+    files = build_report(lean_inputs)
+    assert "Beyond the paper. " in files["index.html"].decode()
+    numbers = pd.read_csv(io.BytesIO(files["tables.csv"]), keep_default_na=False)
+    assert (numbers["table"] == "beyond").any()
 
 
 def test_flow_counts_with_a_missing_key_are_refused():

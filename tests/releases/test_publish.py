@@ -23,7 +23,6 @@ def publish(small_grid, variant, **changes):
         "run": "small",
         "name": f"small-{variant}",
         "regions": (Region.TOTAL_HIP,),
-        "backbones": (BACKBONE,),
         "variant": variant,
         "evaluation": EvaluationConfig(resamples=100),
     }

@@ -334,6 +334,13 @@ def test_a_file_is_found_in_the_folder_that_its_address_names(uri: str) -> None:
     assert store.uri_of(name).removeprefix("file://") == expected
 
 
-def test_a_folder_is_no_file() -> None:
-    with pytest.raises(NotFoundError, match="name a file, not a folder"):
-        open_file("folder/")
+def test_an_address_of_a_local_file_may_be_escaped() -> None:
+    store, name = open_file("file:///tmp/a%20b.png")
+    assert (store.uri.removeprefix("file://"), name) == ("/tmp", "a b.png")
+    assert open_file("file:///x.png")[1] == "x.png"
+
+
+@pytest.mark.parametrize("uri", ["folder/", "s3://bucket", "file:///"])
+def test_a_folder_is_no_file(uri: str) -> None:
+    with pytest.raises(NotFoundError, match=f"found '{uri}'; name a file, not a folder"):
+        open_file(uri)

@@ -16,6 +16,7 @@ from hipray.config.experiment import (
 from hipray.data.manifest import MANIFEST_SCHEMA, mask_column, read_manifest, write_table
 from hipray.errors import ConfigError, DataError, LeakageError
 from hipray.training.preparation import (
+    check_divisions,
     chosen_folds,
     explain_optimism,
     prepare,
@@ -173,5 +174,6 @@ def test_a_fit_that_lacks_a_class_is_named_before_anything_is_trained(small_work
     manifest = read_manifest(store)
     manifest["label_t_score_total_hip"] = manifest.index < 2
     write_manifest(store, manifest, "rare.parquet")
+    rare = prepare(store, configure(store, manifest="rare.parquet", regions=(Region.TOTAL_HIP,)))
     with pytest.raises(DataError, match=r"in the training set of total_hip-t_score.*r0f"):
-        prepare(store, configure(store, manifest="rare.parquet", regions=(Region.TOTAL_HIP,)))
+        check_divisions(rare.inputs, rare.plan)

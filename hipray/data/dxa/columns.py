@@ -192,8 +192,8 @@ def accepted_names() -> str:
     return ", ".join(f"'{name}'" for name in (*names, "osteoporosis"))
 
 
-def is_weak(column: Column) -> bool:
-    """Return whether a column of the same meaning would say it better."""
+def is_weak_image(column: Column) -> bool:
+    """Return whether another column of images would name them better."""
     return " ".join(_split_words(column.name)) in WEAK_IMAGE_WORDS
 
 

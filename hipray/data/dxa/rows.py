@@ -10,7 +10,7 @@ from hipray.data.dxa.columns import (
     Field,
     RowKind,
     detect_layout,
-    is_weak,
+    is_weak_image,
     parse_region_cell,
 )
 from hipray.data.dxa.facts import FactReader, Facts
@@ -40,12 +40,10 @@ class RowMerger:
     """Read the rows of one table and merge those of the same hip."""
 
     def __init__(self, table: TextTable, *, region: Region | None, problems: ProblemLog) -> None:
-        columns = _regions_in(_first_of_each(table.columns, problems), table.rows, problems)
+        columns = _first_of_each(drop_idle_regions(table, problems), problems)
         comma = detect_decimal_comma(numeric_cells(columns, table.rows))
         self._table = table
-        widths = {len(row) for row in table.rows if any(row)}
-        # in a table of commas one more cell may be half of a decimal; where all rows have it, not
-        self._ragged = table.delimiter == "," and len(widths) > 1
+        self._doubtful = _has_rows_of_its_width(table)
         self._problems = problems
         self._layout = _system_of_layout(table)
         self._facts = FactReader(columns, decimal_comma=comma, problems=problems)
@@ -77,7 +75,7 @@ class RowMerger:
     def _fit_to_width(self, number: int, row: Sequence[str], width: int) -> list[str] | None:
         if not any(cell.strip() for cell in row):
             return None
-        if len(row) > width and (self._ragged or any(cell.strip() for cell in row[width:])):
+        if len(row) > width and (self._doubtful or any(cell.strip() for cell in row[width:])):
             self._problems.add(
                 "width",
                 f"row {number}: expected {width} cells, found {len(row)} (a decimal comma without "
@@ -168,10 +166,19 @@ def _build_values(region: Region, found: Figures) -> RegionValues:
     )
 
 
+def _has_rows_of_its_width(table: TextTable) -> bool:
+    """Whether one more empty cell may be half of a decimal: other rows do without it."""
+    names = [column.name for column in table.columns]
+    rows = ([cell.strip() for cell in row] for row in table.rows)
+    return table.delimiter == "," and any(
+        len(row) == len(names) and any(row) and row != names for row in rows
+    )
+
+
 def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Column]:
     """Return the recognised columns; of two that mean the same the first that says so plainly."""
     kept: dict[tuple[object, ...], Column] = {}
-    for column in sorted(columns, key=is_weak):
+    for column in sorted(columns, key=is_weak_image):
         if column.field is None or column.field is Field.UNUSED:
             continue
         first = kept.setdefault((column.field, column.region, column.side), column)
@@ -185,13 +192,11 @@ def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Colu
     return sorted(kept.values(), key=lambda column: column.index)
 
 
-def _regions_in(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], problems: ProblemLog
-) -> list[Column]:
+def drop_idle_regions(table: TextTable, problems: ProblemLog) -> list[Column]:
     """Return the columns without one of regions that names none: a 'Site' may be the hospital."""
     kept = []
-    for column in columns:
-        cells = [row[column.index] for row in rows if len(row) > column.index]
+    for column in table.columns:
+        cells = [row[column.index] for row in table.rows if len(row) > column.index]
         if column.field is Field.REGION and not any(_names_place(cell) for cell in cells):
             line = f"column '{column.name}' names no region of the hip in any row; not used"
             problems.add("no region", line)
@@ -201,4 +206,5 @@ def _regions_in(
 
 
 def _names_place(cell: str) -> bool:
-    return parse_region_cell(cell).kind not in (RowKind.STRANGE, RowKind.BLANK)
+    place = parse_region_cell(cell)
+    return place.side is not None or place.kind not in (RowKind.STRANGE, RowKind.BLANK)
