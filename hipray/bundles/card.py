@@ -51,4 +51,5 @@ def _describe_export(description: BundleDescription) -> str:
 
 def _describe_bfloat16(description: BundleDescription) -> str:
     change = description.bfloat16_difference
-    return f"bfloat16 (off by default) changes an answer by up to {change or 'NOT PROVIDED'}"
+    known = "NOT PROVIDED" if change is None else change
+    return f"bfloat16 (off by default) changes an answer by up to {known}"

@@ -14,6 +14,7 @@ from typing import Any, Self
 import safetensors.torch
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, Target, VggHead
@@ -44,7 +45,6 @@ class ClassifierNetwork(nn.Module):
         self._columns = columns_of(settings.covariates)
         self.dense = nn.Linear(width + len(self._columns), OUTPUTS[settings.target])
         self._background = settings.background_fraction
-        self._frozen: list[nn.Module] = []
 
     def forward(self, films: torch.Tensor, people: torch.Tensor | None = None) -> torch.Tensor:
         """Return (B, 2) logits or (B, 1) scores of films (B, 1, P, P) with values in 0..1.
@@ -65,21 +65,23 @@ class ClassifierNetwork(nn.Module):
 
     def freeze(self, what: Freeze) -> None:
         """Keep the start weights and batch statistics of a part of the features for good."""
-        layers = [
-            m
-            for m in self.features.modules()
-            if next(m.parameters(recurse=False), None) is not None
-        ]
+        layers = list(self._list_layers())
         share = {Freeze.NOTHING: 0, Freeze.HALF: len(layers) // 2, Freeze.FEATURES: len(layers)}
-        self._frozen = layers[: share[what]]
-        for layer in self._frozen:
+        for layer in layers[: share[what]]:
             layer.requires_grad_(False)
+
+    def _list_layers(self) -> Iterator[nn.Module]:
+        """The features' modules with parameters of their own; others may take their place."""
+        for module in self.features.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                yield module
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; frozen layers stay in evaluation, or batch norm would forget."""
         super().train(mode)
-        for layer in self._frozen:
-            layer.eval()
+        for layer in self._list_layers():
+            if not any(own.requires_grad for own in layer.parameters(recurse=False)):
+                layer.eval()
         return self
 
 
@@ -170,3 +172,12 @@ def check_backbone(backbone: str) -> None:
         close = difflib.get_close_matches(backbone, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
         raise ConfigError("the name of a timm network", f"backbone '{backbone}'", hint)
+
+
+def join_batch_norms(module: nn.Module) -> nn.Module:
+    """Return a network whose batch statistics are those of all processes that train it together.
+
+    torch's own conversion drops the activations that timm fuses into batch norm (DenseNet).
+    """
+    joined: nn.Module = convert_sync_batchnorm(module)
+    return joined

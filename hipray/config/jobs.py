@@ -143,6 +143,8 @@ class GridRun(Job):
     """Networks of the grid: any timm names."""
     variants: Each[Variant] = tuple(Variant)
     """Data variants of the grid."""
+    cells: bool = True
+    """Whether cells are trained; false trains only the segmenters of their masks."""
     test_folds: Each[int] | None = None
     """Folds that are tested; default all. `[0]` of five folds is the paper's 8:2 hold-out."""
     scaling: Scaling = Scaling()
@@ -178,17 +180,17 @@ class ReleaseRun(Job):
     """Name of the run."""
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
     """Name of the release."""
-    regions: tuple[Region, ...] = (Region.FEMORAL_NECK, Region.TOTAL_HIP)
+    regions: Each[Region] = (Region.FEMORAL_NECK, Region.TOTAL_HIP)
     """Regions the release answers for."""
-    label_types: tuple[LabelType, ...] = (LabelType.T_SCORE,)
+    label_types: Each[LabelType] = (LabelType.T_SCORE,)
     """Labels the release answers for."""
-    backbones: tuple[str, ...] | None = None
+    backbones: Each[str] | None = None
     """Members of the ensemble; by default the networks of the run."""
     variant: Variant = Variant.SEGMENTED
     """Data variant of the members; it decides the view: whole or matted."""
-    folds: tuple[int, ...] = (0,)
+    folds: Each[int] = (0,)
     """Folds whose fits are members; more folds, more members."""
-    repeats: tuple[int, ...] = (0,)
+    repeats: Each[int] = (0,)
     """Repeats whose fits are members."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How members are combined, the headline's threshold, and intervals of the release's result."""

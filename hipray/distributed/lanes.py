@@ -26,14 +26,14 @@ from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.crew import ALONE, Crew
 from hipray.training.device_errors import DeviceLostError
-from hipray.training.fits import FitFiles
+from hipray.training.fits import FitFiles, FitInputs
 from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain, follow
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.memory import check_gpu_memory
 from hipray.training.patience import PatientStore
 from hipray.training.plan import PlannedFit, load_plan, shaping_digest
-from hipray.training.preparation import read_inputs
+from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import read_plan
 from hipray.training.tracking import track_fit
 
@@ -136,11 +136,11 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
     scaling, lane = config.scaling, options["lane"]
     torch.set_num_threads(count_threads(scaling.cpus_per_lane))
     store = open_patient_store(config)
-    plan = _read_own_plan(store, config)
+    plan, inputs = _read_own_plan(store, config)
     ledger = open_ledger(store, config, options["submission"])
     context = _lane_context(config, plan)
     if not context.crew.leads:
-        follow(plan, ledger, read_inputs(store, config), context)
+        follow(plan, ledger, inputs, context)
         return None
     notes = LaneNotes(open_store(config.workspace, config.storage), config.run, lane)
     notes.wait()
@@ -156,7 +156,7 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
     )
     try:
         return drain(
-            plan, ledger, read_inputs(store, config), settings=settings, context=context,
+            plan, ledger, inputs, settings=settings, context=context,
             on_commit=partial(_track, store, config), notes=notes,
         )  # fmt: skip
     finally:
@@ -174,8 +174,11 @@ def _end_process(code: int) -> None:
     os._exit(code)
 
 
-def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
-    """The driver's plan; refused where this worker would compute other numbers than planned."""
+def _read_own_plan(store: Store, config: GridRun) -> tuple[list[PlannedFit], FitInputs]:
+    """The driver's plan and its data; refused where this worker would compute other numbers.
+
+    Raises ConfigError for other source code, DataError for an archive ingested again since.
+    """
     plan = read_plan(store, config.run)
     if plan["source"] != shaping_digest():
         raise ConfigError(
@@ -183,7 +186,9 @@ def _read_own_plan(store: Store, config: GridRun) -> list[PlannedFit]:
             "other source code",
             "submit the job with the package as py_modules, or use one image everywhere",
         )
-    return load_plan(plan["fits"])
+    inputs = read_inputs(store, config)
+    require_same_data(inputs, plan)
+    return load_plan(plan["fits"]), inputs
 
 
 def _lane_context(config: GridRun, plan: list[PlannedFit]) -> FitContext:

@@ -10,9 +10,8 @@ from hipray.errors import DataError
 
 def without_cells(config: SegmentRun) -> GridRun:
     """Return the grid that has the segmenters only, as a run of its own."""
-    values = {name: getattr(config, name) for name in GridRun.model_fields}
-    own = {"run": f"{config.run}-segmenters", "variants": ()}
-    return GridRun.model_construct(**(values | own))
+    own = {"run": f"{config.run}-segmenters", "cells": False}
+    return GridRun.model_validate(config.model_dump() | own)
 
 
 def run_segment(config: SegmentRun) -> GridResult:

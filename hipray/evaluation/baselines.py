@@ -104,7 +104,7 @@ Scorer = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
 def _score_majority(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     # One constant score has an AUROC of one half; the threshold alone says which class it is.
     abnormal = float(train["label"].mean()) >= 0.5
-    return test.assign(score=0.5, threshold=0.5 if abnormal else 1.0)
+    return test.assign(score=0.5, threshold=0.0 if abnormal else 1.0)
 
 
 def _score_age_and_sex(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +131,8 @@ def _knows_people(hips: pd.DataFrame) -> bool:
 
 
 def _score_ost(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    index = np.trunc(OST_PER_UNIT * (test["weight_kg"] - test["age"]))
+    # to a thousandth: numbers that a manifest keeps in 32 bits lie just beside whole ones
+    index = np.trunc(np.round(OST_PER_UNIT * (test["weight_kg"] - test["age"]), 3))
     scaled = test.assign(
         score=((OST_RANGE - index) / (2 * OST_RANGE)).clip(0, 1),
         threshold=(OST_RANGE - OST_CUTOFF) / (2 * OST_RANGE),

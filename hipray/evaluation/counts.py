@@ -28,7 +28,7 @@ def count_images(fits: pd.DataFrame, manifest: pd.DataFrame) -> list[RegionCount
 def _count_region(region: Region, fits: pd.DataFrame, manifest: pd.DataFrame) -> RegionCounts:
     labels = {label_type: _read_labels(region, label_type, manifest) for label_type in LabelType}
     sizes = {
-        variant: fits[(fits["region"] == region) & (fits["variant"] == variant)]["n_train"]
+        variant: fits[(fits["region"] == region) & (fits["variant"] == variant)]["n_train_images"]
         for variant in COUNTED_VARIANTS
     }
     return RegionCounts(

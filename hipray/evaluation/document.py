@@ -29,7 +29,7 @@ from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.evaluation.tables import build_cell_table, build_count_table, build_segmenter_table
 from hipray.evaluation.worth import BestCell
-from hipray.vocab import DataSource
+from hipray.vocab import DataSource, Variant
 
 HEADLINE_METRICS = (
     *(Metric.AUROC, Metric.SENSITIVITY, Metric.SPECIFICITY, Metric.PPV, Metric.NPV),
@@ -175,10 +175,12 @@ def _name_choice(best: BestCell) -> str:
 def _name_ties(best: BestCell) -> str:
     if not best.n_rivals:
         return "no other cell of this region and label has finished"
+    if not best.n_compared:
+        return f"none of the {best.n_rivals} others was tested on the same hips"
     if not best.ties:
-        return f"better than each of the {best.n_rivals} others"
-    if len(best.ties) == best.n_rivals:
-        return f"none of the {best.n_rivals} others can be told apart from it"
+        return f"better than each of the {best.n_compared} others that share its hips"
+    if len(best.ties) == best.n_compared:
+        return f"none of the {best.n_compared} others that share its hips can be told apart from it"
     ties = ", ".join(f"{tie.backbone} on {VARIANT_TITLES[tie.variant]}" for tie in best.ties)
     return f"tied with {len(best.ties)} of {best.n_rivals} others: {ties}"
 
@@ -204,9 +206,10 @@ def _list_flow(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[str, 
 def _list_uncut(cells: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
     """Hips that other cells of the same region and label were tested on, and a segmented one not:
     its figures are those of the hips that could be cut out."""
-    for cell in cells:
+    for cell in (c for c in cells if c.cell.variant is Variant.SEGMENTED):
         site = (cell.cell.region, cell.cell.label_type)
         rivals = [c for c in cells if (c.cell.region, c.cell.label_type) == site]
+        rivals = [c for c in rivals if c.n_fits == cell.n_fits]
         tested = set().union(*(c.hips["hip_id"] for c in rivals))
         missing = len(tested - set(cell.hips["hip_id"]))
         if missing:
@@ -252,6 +255,10 @@ def _describe_release(release: Any, source: DataSource) -> Section:
         "(repeat, fold) pairs, each by its own ensemble: a release of several folds averages them; "
         f"{len(release['members'])} members combined by {release['combine']}: "
         f"{', '.join(release['members'])}.",
+        f"A hip's score is the mean over {release['n_repeats']} repeats, whose noise it averages: "
+        "a release of one repeat is expected to do worse."
+        if release["n_repeats"] > 1
+        else "",
         f"{missing} scored hips lack the T-score that would decide and are left out."
         if missing
         else "",

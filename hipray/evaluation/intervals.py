@@ -45,12 +45,17 @@ class Interval:
 
 
 def bootstrap_patients(
-    frame: pd.DataFrame, statistics: Mapping[NameT, WeightedStatistic], config: EvaluationConfig
+    frame: pd.DataFrame,
+    statistics: Mapping[NameT, WeightedStatistic],
+    config: EvaluationConfig,
+    *,
+    limits: tuple[float, float] = NO_LIMITS,
 ) -> dict[NameT, Interval]:
     """Return each statistic with its interval over resampled patients.
 
     Patients are drawn with replacement and bring all their hips (cluster bootstrap, Davison and
-    Hinkley 1997, section 3.8). All statistics see the same resamples. A share of 0 or 1, whose
+    Hinkley 1997, section 3.8). All statistics see the same resamples. `limits` are the least and
+    largest value of statistics that are no Metric. A share of 0 or 1, whose
     resamples all agree, gets the exact binomial interval of its patients.
     """
     sample = build_sample(frame)
@@ -62,7 +67,7 @@ def bootstrap_patients(
     found = {
         name: build_interval(
             float(statistic(sample, once)[0]), np.concatenate(drawn[name]), config,
-            limits=LIMITS.get(name, NO_LIMITS),
+            limits=LIMITS.get(name, limits),
         )
         for name, statistic in statistics.items()
     }  # fmt: skip

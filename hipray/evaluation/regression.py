@@ -1,5 +1,6 @@
 """Summarise how well a regression reads the measured value (BMD or T-score)."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +61,7 @@ def _summarise(rows: pd.DataFrame, config: EvaluationConfig) -> RegressionResult
                 float(measure(measured, predicted, once)[0]),
                 measure(measured, predicted, weights),
                 config,
+                limits=_LIMITS[metric],
             )
             for metric, measure in _MEASURES.items()
         },
@@ -100,6 +102,12 @@ def _mean(values: FloatArray, weights: FloatArray) -> FloatArray:
     return np.asarray(weights @ values / weights.sum(axis=1), dtype=np.float64)
 
 
+_LIMITS: Mapping[RegressionMetric, tuple[float, float]] = {
+    RegressionMetric.PEARSON_R: (-1.0, 1.0),
+    RegressionMetric.RMSE: (0.0, math.inf),
+    RegressionMetric.MEAN_ABSOLUTE_ERROR: (0.0, math.inf),
+    RegressionMetric.BIAS: (-math.inf, math.inf),
+}
 _MEASURES: Mapping[RegressionMetric, Measure] = {
     RegressionMetric.PEARSON_R: _pearson_r,
     RegressionMetric.RMSE: _rmse,

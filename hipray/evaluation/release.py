@@ -63,6 +63,7 @@ def evaluate_release(
         "combine": str(config.combine),
         "threshold_rule": str(config.threshold),
         "n_folds": headline.n_folds,
+        "n_repeats": headline.folds["repeat"].nunique(),
         "n_folds_without_threshold": headline.n_folds_without_threshold,
         "n_without_t_score": headline.n_without_t,
         **_measure(headline.hips, config),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import Interval, bootstrap_patients
-from hipray.evaluation.statistics import mean_score
+from hipray.evaluation.statistics import SHARE, mean_score
 from hipray.vocab import Region, SegmenterArch
 
 
@@ -63,5 +63,6 @@ def _bound_mean(hips: pd.DataFrame, overlap: Overlap, config: EvaluationConfig) 
         hips.assign(score=hips[overlap], label=0, positive=False),
         {overlap: mean_score},
         config,
+        limits=SHARE,
     )
     return bounds[overlap]

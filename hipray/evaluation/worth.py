@@ -19,6 +19,8 @@ class BestCell:
     result: CellResult
     ties: tuple[Cell, ...]
     n_rivals: int
+    n_compared: int
+    """Rivals that were tested on some of its hips."""
 
 
 @dataclass(frozen=True)
@@ -110,4 +112,5 @@ def _name_best(
         c.cell for c in cells if (c.cell.region, c.cell.label_type) == site and c.cell != best.cell
     ]
     ties = tuple(cell for cell in rivals if comparisons[cell].tied_with_best)
-    return BestCell(best, ties, len(rivals))
+    compared = [cell for cell in rivals if comparisons[cell].behind_best is not None]
+    return BestCell(best, ties, len(rivals), len(compared))

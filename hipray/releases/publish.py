@@ -26,8 +26,18 @@ from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store
 from hipray.training.fits import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
+from hipray.training.preparation import check_version, read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import HEADLINE_REGIONS, Cell, DataSource, Fit, LabelType, SegmenterFit, View
+from hipray.vocab import (
+    HEADLINE_REGIONS,
+    Cell,
+    DataSource,
+    Fit,
+    LabelType,
+    MaskSource,
+    SegmenterFit,
+    View,
+)
 
 SOFTWARE = (
     "hipray",
@@ -48,6 +58,7 @@ def run_release(config: ReleaseRun) -> Release:
     """
     store = open_store(config.workspace, config.storage)
     results = read_run(store, config.run)
+    require_same_data(read_inputs(store, results.config), results.plan)
     folds = results.config.experiment.split.folds
     evaluation = widen_for_folds(config.evaluation, folds=folds, tested=len(set(config.folds)))
     release = _build_release(store, config.model_copy(update={"evaluation": evaluation}), results)
@@ -60,6 +71,7 @@ def _build_release(store: Store, config: ReleaseRun, results: RunResults) -> Rel
     chosen = _choose_fits(config, results)
     segmenters = _choose_segmenters(config, results)
     manifest = read_manifest(store, results.config.manifest)
+    check_version(manifest)
     predictions = read_predictions(_rows_of(results.predictions, chosen))
     cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     weights = _weigh_cells(config, predictions, cells)
@@ -161,13 +173,20 @@ def _choose_segmenters(
     config: ReleaseRun, results: RunResults
 ) -> list[tuple[SegmenterFit, DoneFit]]:
     """Segmenters of the members' own folds: what scored out of fold is what is served."""
+    matted = config.variant.view is View.MATTED
+    if matted and results.config.experiment.matting.mask is MaskSource.TRUE:
+        raise DataError(
+            "a run whose masks were predicted (matting.mask), as those of films will be",
+            "one that was trained and tested on annotated masks",
+            "train a grid with matting.mask = 'predicted', or publish another variant",
+        )
     arch = results.config.experiment.segmenter.archs[0]
     found = [
         (fit, done)
         for fit, done in results.segmenters
         if fit.arch is arch and fit.repeat in config.repeats and fit.fold in config.folds
     ]
-    if config.variant.view is View.MATTED and not found:
+    if matted and not found:
         raise DataError(
             f"finished segmenters of run '{config.run}' to cut regions out with",
             "none",

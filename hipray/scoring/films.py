@@ -156,7 +156,9 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", evidence), None)
     try:
         data, found = archive.read_object(entry.key, max_bytes=max_file_bytes)
-    except ObjectTooLargeError:
+    except ObjectTooLargeError as error:
+        if not entry.etag:  # nobody could say its size before
+            return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", error.found), None)
         return FetchedFilm(_changed("it grew beyond the limit of bytes"), None)
     except InvalidKeyError:
         evidence = "its key is no plain relative path"

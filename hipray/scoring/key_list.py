@@ -84,10 +84,10 @@ def _is_key(text: str) -> bool:
 
 def _relative(keys: pa.Array, archive: Store) -> pa.Array:
     root = f"{archive.uri.rstrip('/')}/"
-    for prefix in (root, "./"):
+    for prefix in (f"file://{root}", root, "./"):
         short = pc.utf8_slice_codeunits(keys, start=len(prefix))
         keys = pc.if_else(pc.starts_with(keys, prefix), short, keys)
-    foreign = keys.filter(pc.starts_with(keys, "s3://"))
+    foreign = keys.filter(pc.match_substring_regex(keys, "^(s3:/|file:/)?/"))
     if len(foreign):
         raise DataError(
             f"keys in {archive.uri}", f"'{foreign[0].as_py()}'", "score each archive for itself"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import RetryScope
@@ -25,6 +25,8 @@ from hipray.scoring.ranges import KeyRange, choose_boundaries
 from hipray.scoring.selection import build_filter
 from hipray.scoring.shards import Entry, Position, Shard, group_entries
 from hipray.storage import Store
+
+ListedT = TypeVar("ListedT")
 
 QUEUED = 64
 """Shards that all walks together may be ahead of who takes them."""
@@ -197,7 +199,7 @@ class _Walk:
             found, last = found + ListingTotals.of(shard), shard.entries[-1].key
         older = [self._read_known(listing, key_range.number) for listing in self._older]
         steps = heapq.merge(*older, key=lambda step: step[:3])
-        fresh = find_changes(self._list_wanted(key_range, last), steps, on_shard=self._emit)
+        fresh = find_changes(self._list_entries(key_range, last), steps, on_shard=self._emit)
         groups = group_entries(
             fresh, max_files=self._config.shard_files, max_bytes=self._config.shard_bytes
         )
@@ -214,20 +216,20 @@ class _Walk:
             for entry in shard.entries:
                 yield Known(entry.key, True, listing, shard, entry)
 
-    def _list_wanted(self, key_range: KeyRange, start_after: str) -> Iterator[Entry]:
-        """The films of a range; a walk that is no longer wanted ends at the next."""
-        for entry in self._list_entries(key_range, start_after):
+    def _while_wanted(self, listed: Iterable[ListedT]) -> Iterator[ListedT]:
+        """What is listed, film or not; a walk that is no longer wanted ends at the next."""
+        for each in listed:
             if self._stopped.is_set():
                 raise _NoLongerWantedError
-            yield entry
+            yield each
 
     def _list_entries(self, key_range: KeyRange, start_after: str) -> Iterator[Entry]:
         takes = build_filter(self._config.select)
         if self._config.select.keys is not None:
             keys = read_key_list(self._config.select.keys, self._config.storage, self._archive)
             wanted = (key for key in keys if key > start_after and takes(key))
-            return describe_keys(self._archive, wanted)
-        infos = key_range.list(self._archive, start_after=start_after)
+            return describe_keys(self._archive, self._while_wanted(wanted))
+        infos = self._while_wanted(key_range.list(self._archive, start_after=start_after))
         return (Entry(info.key, info.size, info.etag) for info in infos if takes(info.key))
 
 
@@ -240,6 +242,7 @@ def find_changes(
 ) -> Iterator[Entry]:
     """Yield the entries, sorted by key, that older listings do not have or have otherwise.
 
+    One without an etag could not be described now, which says nothing of a change.
     `on_shard` gets each older shard as it is passed, the last ones at the end.
     """
     step = next(steps, None)
@@ -253,7 +256,7 @@ def find_changes(
             step = next(steps, None)
         if latest is None:
             yield entry
-        elif (latest.entry.size, latest.entry.etag) != (entry.size, entry.etag):
+        elif entry.etag and (latest.entry.size, latest.entry.etag) != (entry.size, entry.etag):
             yield replace(entry, replaces=latest.shard.name)
     while step is not None:
         if not step.is_film:

@@ -123,5 +123,5 @@ def check_token(authorization: str | None, token_sha256: Sequence[str]) -> None:
     presented = sha256(token.strip().encode()).hexdigest()
     # every digest is compared, each in constant time: the answer's time tells nothing
     matches = [hmac.compare_digest(presented, accepted) for accepted in token_sha256]
-    if scheme.lower() != SCHEME or not any(matches):
+    if scheme.lower() != SCHEME or not token.strip() or not any(matches):
         raise ProblemError(UNAUTHORIZED)

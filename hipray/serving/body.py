@@ -206,7 +206,10 @@ async def _read_form(request: Request, max_file_bytes: int) -> UploadedFilm:
 
 
 def _read_stated(form: FormData) -> Stated:
-    fields = {name: value for name, value in form.multi_items() if name != FILE_FIELD}
+    given = [(name, value) for name, value in form.multi_items() if name != FILE_FIELD]
+    fields = dict(given)
+    if len(fields) < len(given):
+        raise reject(HTTPStatus.BAD_REQUEST, "the form states a fact twice")
     try:
         return Stated.model_validate(fields)
     except ValidationError:

@@ -270,6 +270,8 @@ def describe_api(api: FastAPI, *, guarded: bool) -> None:
                 description=api.description,
                 routes=api.routes,
             )
+            for methods in document["paths"].values():
+                methods.pop("head", None)  # GET without a body: no operation of its own
             if guarded:
                 scheme = {"type": "http", "scheme": "bearer"}
                 document.setdefault("components", {})["securitySchemes"] = {BEARER: scheme}

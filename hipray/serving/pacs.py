@@ -156,10 +156,12 @@ def _authorize(archive: Pacs) -> dict[str, str]:
     if archive.authorization_file is None:
         return {}
     try:
-        return {"authorization": Path(archive.authorization_file).read_text("utf-8").strip()}
-    except OSError as error:
+        return {"authorization": Path(archive.authorization_file).read_text("ascii").strip()}
+    except (OSError, UnicodeError) as error:
         raise AccessDeniedError(
-            f"the authorization for archive {archive.name}", f"{error.strerror}", "write the file"
+            f"the authorization for archive {archive.name} in ASCII",
+            getattr(error, "strerror", None) or type(error).__name__,
+            "write the file",
         ) from None
 
 

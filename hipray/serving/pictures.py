@@ -4,7 +4,7 @@ DICOM objects."""
 import logging
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from hipray.answers import StudyAnswer
 from hipray.data.images import ReadResult
@@ -16,6 +16,8 @@ from hipray.serving.messages import Extras, ScoredFilm
 from hipray.vocab import LabelType, Region
 
 METHOD = "grad-cam"
+
+MadeT = TypeVar("MadeT")
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def add_objects(
 
     A header that no object can be made from costs the object and never the answer.
     """
-    header = read_header(film) if scored is not None else None
+    header = _or_nothing(lambda: read_header(film)) if scored is not None else None
     packed = scored.segmentation if scored is not None else None
     report = segmentation = None
     if header is not None:
@@ -64,9 +66,9 @@ def add_objects(
     answer["dicom_sr"], answer["dicom_seg"] = _encode(report), _encode(segmentation)
 
 
-def _or_nothing(write: Callable[[], bytes | None]) -> bytes | None:
+def _or_nothing(make: Callable[[], MadeT | None]) -> MadeT | None:
     try:
-        return write()
+        return make()
     except Exception as error:  # its words may quote the header: only its kind is told
         logger.warning("a DICOM object was not made: %s", type(error).__name__)
         return None

@@ -93,7 +93,8 @@ def deploy(config: ServeRun, release: Release, *, before: DoorPlan | None = None
         _run(build_door(config, release), APPLICATION, "/", config.rollout_timeout_s)
     except _NotRunningError as failure:
         raise _undo(failure, config, release, before) from None
-    _wait_for_old_replicas(config)
+    limits = [config.request_timeout_s, *([before.config.request_timeout_s] if before else [])]
+    _wait_for_old_replicas(max(limits))
     end_stages(but=name_stages(config, release))
 
 
@@ -224,7 +225,7 @@ def _restore_door(before: DoorPlan) -> None:
         logger.error("the old ingress answers and cannot be deployed anew: %s", failure)
 
 
-def _wait_for_old_replicas(config: ServeRun) -> None:
+def _wait_for_old_replicas(request_timeout_s: float) -> None:
     """Wait until only new replicas of the ingress are left: nobody then asks the old stages."""
 
     def are_gone(status: ServeStatus) -> bool:
@@ -232,4 +233,4 @@ def _wait_for_old_replicas(config: ServeRun) -> None:
             "RUNNING"
         }
 
-    _wait_until(are_gone, config.request_timeout_s + 2 * DRAIN_SLACK_S)
+    _wait_until(are_gone, request_timeout_s + 2 * DRAIN_SLACK_S)

@@ -74,10 +74,24 @@ def find_endpoint(store: Store, port: int) -> RunningEndpoint | None:
     """Return the endpoint that is noted for a port of this machine, if it answers."""
     try:
         note = RunningEndpoint.model_validate(json.loads(store.read(_key_of(port))))
+        if not all(map(_is_here, (httpx.URL(note.url).host, note.ray_address.rpartition(":")[0]))):
+            return None  # whoever may write the workspace may not send a token elsewhere
         httpx.get(f"{note.url}/healthz", timeout=ASK_S, trust_env=False).raise_for_status()
     except (NotFoundError, ValidationError, ValueError, httpx.HTTPError):
         return None
     return note
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine's own."""
+    address = host.strip("[]")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _key_of(port: int) -> str:

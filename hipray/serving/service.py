@@ -166,6 +166,8 @@ class ScoringService:
                     film.data, name=request_id, side=film.stated.side,
                     person=film.stated.person, working_px=self.release.working_px,
                 )  # fmt: skip
+        data = film.data if extras.dicom else b""
+        del film  # the door counts the films that are held: one that is read makes room
         scored = None
         if hips is not None:
             async with self._explaining if extras.explain else nullcontext():
@@ -182,7 +184,7 @@ class ScoringService:
                 )  # fmt: skip
                 if extras.dicom:
                     await self._draw(
-                        partial(add_objects, answer, film=film.data, study=built, result=result,
+                        partial(add_objects, answer, film=data, study=built, result=result,
                                 scored=scored, working_px=working_px)
                     )  # fmt: skip
         return answer

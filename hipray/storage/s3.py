@@ -251,6 +251,8 @@ class S3Store(Store):
         last = ""
         for entry in (entry for page in pages for entry in page.get("Contents", ())):
             key = entry["Key"].removeprefix(self._root)
+            if key == last and key:
+                continue  # pages may overlap while others write
             if key < last:
                 raise StorageError(
                     f"keys in order from {self.uri}", f"{key!r} after {last!r}", "use another store"
@@ -261,7 +263,8 @@ class S3Store(Store):
 
     def next_key(self, after: str) -> str | None:
         """Return the next key by a listing of one; see `Store.next_key`."""
-        options = {"StartAfter": self._root + after} if after else {}
+        # the folder's own marker is no key: the listing starts behind it
+        options = {"StartAfter": self._root + after} if self._root + after else {}
         with self._explained(None):
             answer = self._client.list_objects_v2(
                 Bucket=self.bucket, Prefix=self._root, MaxKeys=1, **options
@@ -348,7 +351,7 @@ def _process_client(settings: StorageSettings, process_id: int) -> Any:
 
 
 def _describe(key: str, answer: dict[str, Any], size: int) -> ObjectInfo:
-    return ObjectInfo(key, size, answer["ETag"].strip('"'), _modified(answer))
+    return ObjectInfo(key, size, answer["ETag"].removeprefix("W/").strip('"'), _modified(answer))
 
 
 def _modified(answer: dict[str, Any]) -> datetime:

@@ -15,6 +15,7 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hipray.classification.model import join_batch_norms
 from hipray.errors import ConfigError
 
 
@@ -37,7 +38,7 @@ class Crew:
         if self.size == 1:
             return module
         if device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+            module = join_batch_norms(module)
         return DistributedDataParallel(module)
 
     def share(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -26,7 +26,7 @@ from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
 from hipray.training.starts import read_start_weights
-from hipray.training.views import build_views
+from hipray.training.views import build_views, count_copies
 from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -136,7 +136,7 @@ def run_classifier_fit(
             PREDICTIONS_FILE: dump_frame(outcome.predictions),
             HISTORY_FILE: _dump_json(outcome.history.as_dict()),
         },
-        _classifier_summary(outcome),
+        _classifier_summary(outcome, count_copies(fit.cell.variant, settings)),
     )
 
 
@@ -230,7 +230,7 @@ def _segmenter_summary(outcome: SegmenterOutcome) -> dict[str, Any]:
     }
 
 
-def _classifier_summary(outcome: ClassifierOutcome) -> dict[str, Any]:
+def _classifier_summary(outcome: ClassifierOutcome, copies: int) -> dict[str, Any]:
     parts = dict(tuple(outcome.predictions.groupby("part")))
     train = parts[Part.TRAIN]
     counts = count_confusion(train["label"], train["score"] >= outcome.threshold)
@@ -238,6 +238,7 @@ def _classifier_summary(outcome: ClassifierOutcome) -> dict[str, Any]:
         "epochs": outcome.history.epochs,
         "best_epoch": outcome.history.best_epoch,
         **{f"n_{part}": len(parts.get(part, ())) for part in Part},
+        "n_train_images": copies * len(train),
         "train_accuracy": accuracy(counts),
         "train_sensitivity": sensitivity(counts),
         "train_specificity": specificity(counts),

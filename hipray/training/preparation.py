@@ -11,6 +11,7 @@ import pyarrow as pa
 from hipray.classification.model import check_backbone
 from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity, identify_data, load_films
+from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.leakage import (
     GUARD_PX,
     Leak,
@@ -37,6 +38,9 @@ from hipray.training.starts import digest_starts
 from hipray.training.tracking import check_tracking
 from hipray.vocab import REGIONS, LabelType, MaskSource, Region, SegmenterFit, Variant
 
+FOLDERS_OF_NETWORKS = ("bundles/", "fits/")
+"""Where a workspace keeps networks that its own hips have trained."""
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -59,7 +63,9 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     check_tracking(config.tracking)
     manifest = read_manifest(store, config.manifest)
     inputs = read_inputs(store, config, manifest)
-    check_labels(manifest, config)
+    check_version(manifest)
+    if config.cells:
+        check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
     leaks = _check_leaks(store, inputs, config, data)
     return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
@@ -85,6 +91,10 @@ def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
 
     The tuner trained and validated on all folds but one: only that one tests what it chose.
     """
+    settings = [config.experiment.classifier_of(backbone) for backbone in config.backbones]
+    own = [s.weights for s in settings if s.weights.startswith(FOLDERS_OF_NETWORKS)]
+    if own:
+        return f"hips tested here may have trained the start weights {own[0]}"
     tuning = config.experiment.tuning
     if tuning is None:
         return None
@@ -105,6 +115,17 @@ def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
         f"{tuning.repeat}, and other folds are tested here; test_folds = [{tuning.fold}] with "
         "split.repeats = 1 tests only hips that the tuner did not see"
     )
+
+
+def check_version(manifest: pd.DataFrame) -> None:
+    """Raise DataError for hips that another preprocessing made than films will meet."""
+    found = sorted(set(manifest["preprocessing_version"]))
+    if found != [PREPROCESSING_VERSION]:
+        raise DataError(
+            f"hips of preprocessing version {PREPROCESSING_VERSION}",
+            f"version {', '.join(found)}",
+            "ingest the archive again",
+        )
 
 
 def check_labels(manifest: pd.DataFrame, config: GridRun) -> None:
@@ -172,7 +193,7 @@ def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[Pl
     has_masks = check_masks(inputs.manifest, config)
     cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
     return plan_fits(
-        cells,
+        cells if config.cells else [],
         config.experiment,
         data=data,
         test_folds=chosen_folds(config),
@@ -202,7 +223,7 @@ def split_key(config: GridRun) -> str:
 def check_masks(manifest: pd.DataFrame, config: GridRun) -> bool:
     """Return whether any hip has annotated masks; raise DataError for a variant without its own."""
     annotated = manifest[[mask_column(region) for region in REGIONS]].notna()
-    if Variant.SEGMENTED not in config.variants:
+    if Variant.SEGMENTED not in config.variants or not config.cells:
         return bool(annotated.any(axis=None))
     if not annotated.any(axis=None):
         raise DataError(

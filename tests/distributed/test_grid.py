@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 
 from hipray.config.jobs import GridRun, Scaling
+from hipray.distributed import lanes
 from hipray.distributed.grid import GridResult, run_grid
 from hipray.distributed.grid_metrics import GridMetrics
-from hipray.errors import ConfigError, FitsFailedError, RunBusyError
+from hipray.errors import ConfigError, DataError, FitsFailedError, RunBusyError
 from hipray.storage import Store, acquire, holder
 from hipray.training.ledger import DoneFit
 from hipray.training.plan import PlannedFit
@@ -22,7 +23,7 @@ from hipray.training.results import read_plan, read_run
 from hipray.training.status import describe_status
 from hipray.training.tally import tally_fits
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
-from tests.small_workspace import SmallArchive, grid_config, ingest, write_archive
+from tests.small_workspace import SmallArchive, SmallGrid, grid_config, ingest, write_archive
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -170,3 +171,12 @@ def test_two_workers_of_a_lane_train_each_fit_together(store: Store) -> None:
     run = read_run(store, "small")
     assert {done.attempt for _, done in run.classifiers} == {1}
     assert run.predictions["score"].between(0, 1).all()
+
+
+def test_a_lane_refuses_an_archive_that_was_ingested_again_since_the_plan(
+    small_grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = read_plan(small_grid.store, "small")
+    monkeypatch.setattr(lanes, "read_plan", lambda *_: plan | {"data": {"films": "others"}})
+    with pytest.raises(DataError, match="the archive was ingested again since"):
+        lanes._read_own_plan(small_grid.store, small_grid.config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hipray.config.jobs import SegmentRun
+from hipray.config.jobs import GridRun, SegmentRun
 from hipray.distributed.segment import run_segment, without_cells
 from hipray.errors import DataError
 from hipray.training.preparation import prepare
@@ -37,3 +37,8 @@ def test_an_archive_without_masks_has_nothing_to_segment(
     monkeypatch.setattr(preparation, "plan_fits", lambda *_, **__: [])
     with pytest.raises(DataError, match="annotated masks"):
         run_segment(_segment_run(small_grid))
+
+
+def test_lanes_are_told_of_a_grid_without_cells(small_grid: SmallGrid) -> None:
+    alone = without_cells(_segment_run(small_grid))
+    assert GridRun.model_validate(alone.model_dump(mode="json")) == alone

@@ -89,7 +89,8 @@ def list_fits(predictions: pd.DataFrame) -> pd.DataFrame:
     return fits.assign(
         fit=[f"fit-{i}" for i in range(len(fits))],
         **dict.fromkeys(("seconds", "epochs", "best_epoch"), 3),
-        n_train=np.where(fits["variant"] == "augmented", 777, 111),
+        n_train=111,
+        n_train_images=np.where(fits["variant"] == "augmented", 777, 111),
         **{"n_inner": 20, "n_test": 28, "train_accuracy": 0.9, "train_f1": 0.88},
         **{"train_sensitivity": 0.87, "train_specificity": 0.93},
     )

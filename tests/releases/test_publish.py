@@ -1,19 +1,24 @@
 """Publishing: what is served is what was scored out of fold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hipray.bundles.bundle import load_bundle
 from hipray.config.evaluation import Combine, EvaluationConfig
+from hipray.config.experiment import MattingSettings
 from hipray.config.jobs import ReleaseRun
 from hipray.data.person import NOBODY, encode_people, read_people
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, youden_threshold
 from hipray.pipeline import Cutter, FramedHips, load_stages, score_hips
+from hipray.releases import publish as publish_module
 from hipray.releases.publish import run_release
 from hipray.releases.release import read_release
 from hipray.training.fits import PREDICTIONS_FILE, load_frame
-from hipray.vocab import Cell, DataSource, Fit, LabelType, Region, Variant, View
+from hipray.training.results import read_run
+from hipray.vocab import Cell, DataSource, Fit, LabelType, MaskSource, Region, Variant, View
 from tests.small_workspace import BACKBONE, one_thread
 
 
@@ -141,3 +146,24 @@ def test_each_member_looks_at_views_of_the_size_it_was_trained_on(small_grid):
     assert set(views.films) == {(Region.TOTAL_HIP, own), (Region.TOTAL_HIP, 48)}
     assert all(films.shape[1] == size for (_, size), films in views.films.items())
     assert stages.release.view_sizes == ((Region.TOTAL_HIP, own),)
+
+
+def test_a_run_of_annotated_masks_is_no_release_of_matted_views(small_grid, monkeypatch):
+    results = read_run(small_grid.store, "small")
+    true = results.config.experiment.model_copy(
+        update={"matting": MattingSettings(mask=MaskSource.TRUE)}
+    )
+    told = replace(results, config=results.config.model_copy(update={"experiment": true}))
+    monkeypatch.setattr(publish_module, "read_run", lambda *_: told)
+    with pytest.raises(DataError, match="trained and tested on annotated masks"):
+        publish(small_grid, Variant.SEGMENTED)
+
+
+def test_an_archive_ingested_again_is_not_published_with_the_networks_of_before(
+    small_grid, monkeypatch
+):
+    results = read_run(small_grid.store, "small")
+    other = replace(results, plan=results.plan | {"data": {"films": "others"}})
+    monkeypatch.setattr(publish_module, "read_run", lambda *_: other)
+    with pytest.raises(DataError, match="the archive was ingested again since"):
+        publish(small_grid, Variant.ORIGINAL)

@@ -309,3 +309,30 @@ def test_suffixes_and_patterns_select_keys(select: dict[str, list[str]], taken: 
 )  # fmt: skip
 def test_the_key_alone_tells_what_is_read_as_a_film(key: str, film: bool) -> None:
     assert is_film(key) is film
+
+
+def test_a_key_that_cannot_be_described_now_has_not_changed(
+    archive: Store, output: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys.csv"
+    path.write_text("key\n" + "\n".join(FILMS[:4]))
+    chosen = Selection(keys=str(path)).model_dump()
+    (work,) = walk(archive, output, select=chosen)
+    publish(output, work)
+    describe = LocalStore.info
+    monkeypatch.setattr(
+        LocalStore, "info",
+        lambda self, key: None if key == FILMS[1] else describe(self, key),
+    )  # fmt: skip
+    assert list(walk(archive, output, select=chosen)) == []
+
+
+def test_keys_may_be_full_addresses_and_those_of_another_archive_are_refused(
+    archive: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.csv"
+    path.write_text(f"key\nfile://{archive.uri}/films/00.dcm\n{archive.uri}/films/01.dcm\n")
+    assert list(read_key_list(str(path), StorageSettings(), archive)) == FILMS[:2]
+    path.write_text("key\n/other/a.dcm\n")
+    with pytest.raises(DataError, match="score each archive for itself"):
+        list(read_key_list(str(path), StorageSettings(), archive))

@@ -116,3 +116,9 @@ def test_a_service_does_not_start_with_a_token_file_that_holds_none(
         path.write_text(text)
     with pytest.raises(ConfigError, match="token_file"):
         TokenCheck((), str(path))
+
+
+@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "bearer  "])
+def test_the_digest_of_nothing_lets_nobody_in(header: str) -> None:
+    with pytest.raises(ProblemError):
+        check_token(header, (sha256(b"").hexdigest(),))

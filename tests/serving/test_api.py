@@ -432,3 +432,16 @@ def test_the_interface_describes_itself(make_api: MakeApi) -> None:
     described = make_api().get("/openapi.json").json()
     content = described["paths"]["/v1/score"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
+
+
+def test_every_operation_of_the_document_has_a_name_of_its_own(make_api: MakeApi) -> None:
+    paths = make_api().get("/openapi.json").json()["paths"]
+    assert not any("head" in methods for methods in paths.values())
+    names = [each["operationId"] for methods in paths.values() for each in methods.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_a_form_that_states_a_fact_twice_is_refused(make_api: MakeApi, films: list[bytes]) -> None:
+    answer = make_api().post(files=[("file", ("a", films[0])), ("side", (None, "left")),
+                                    ("side", (None, "right"))])  # fmt: skip
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

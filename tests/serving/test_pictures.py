@@ -129,3 +129,20 @@ def test_an_answer_comes_as_dicom_of_the_films_own_study_where_it_is_asked_for(
         assert (found.Modality, found.StudyInstanceUID) == (modality, study)
     refused = api.upload(b"no film", params={"dicom": "true"}).json()
     assert (refused["dicom_sr"], refused["dicom_seg"]) == (None, None)
+
+
+@pytest.mark.parametrize("values", [{"PixelSpacing": ["0,2", "0,2"]}, {"PixelSpacing": "abc"}])
+def test_a_header_that_no_object_can_be_made_from_costs_the_object_and_not_the_answer(
+    make_api: MakeApi, graph: SplitGraph | FusedGraph, films: list[bytes], values: dict[str, Any]
+) -> None:
+    pytest.importorskip("highdicom")
+    film = pydicom.dcmread(BytesIO(films[0]))
+    with pydicom.config.disable_value_validation():
+        element = pydicom.DataElement(0x00280030, "LO", values["PixelSpacing"])
+        element.VR = "DS"
+        film[0x00280030] = element
+        buffer = BytesIO()
+        film.save_as(buffer)
+    answer = make_api(graph=graph).upload(buffer.getvalue(), params={"dicom": "true"})
+    assert answer.status_code == 200
+    assert answer.json()["hips"][0]["regions"]

@@ -76,3 +76,8 @@ def test_ray_is_pointed_at_the_endpoint_and_at_no_other_where_one_is_named(
     os.environ["RAY_ADDRESS"] = "elsewhere:1"
     join_endpoint(config)
     assert os.environ["RAY_ADDRESS"] == "elsewhere:1"
+
+
+def test_a_note_that_leads_to_another_machine_is_not_followed(store: Store, url: str) -> None:
+    note_endpoint(store, RunningEndpoint(url=url, ray_address="203.0.113.5:6379"), 8000)
+    assert find_endpoint(store, 8000) is None

@@ -20,6 +20,7 @@ from hipray.errors import (
     StoreUnavailableError,
 )
 from hipray.storage import ObjectTooLargeError, check_store, open_store
+from tests.conftest import S3Server
 from tests.storage.scripted import Answer, ScriptedS3
 
 
@@ -313,3 +314,25 @@ def _imported_roots(path: Path) -> str:
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     return " ".join(names)
+
+
+def test_a_key_that_pages_repeat_is_listed_once_and_its_etag_is_that_of_reading(
+    scripted_s3: ScriptedS3,
+) -> None:
+    entry = (
+        "<Contents><Key>root/{}</Key><Size>1</Size><ETag>W/&quot;e&quot;</ETag>"
+        "<LastModified>2025-01-01T00:00:00Z</LastModified></Contents>"
+    )
+    keys = "".join(entry.format(key) for key in ("a", "b", "b", "c"))
+    scripted_s3.answers = [
+        Answer(200, body=f"<ListBucketResult>{keys}</ListBucketResult>".encode())
+    ]
+    found = [(info.key, info.etag) for info in scripted_s3.store().list()]
+    assert found == [("a", "e"), ("b", "e"), ("c", "e")]
+
+
+def test_the_marker_of_a_folder_does_not_hide_its_first_key(s3_server: S3Server) -> None:
+    store = s3_server.new_store()
+    bucket = store.uri.removeprefix("s3://").partition("/")[0]
+    s3_server.put(bucket, ["archive/", "archive/b.dcm"])
+    assert store.next_key("") == "b.dcm"

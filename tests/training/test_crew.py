@@ -9,7 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from hipray.classification.model import build_network, join_batch_norms
+from hipray.config.experiment import ClassifierSettings, Freeze
 from hipray.errors import ConfigError
 from hipray.training.crew import ALONE, END, Crew
 
@@ -87,3 +90,20 @@ def test_one_process_alone_asks_nobody():
     assert ALONE.leads
     assert ALONE.mean(0.3) == ALONE.agree(0.3) == 0.3
     ALONE.call(END)
+
+
+@pytest.mark.parametrize("backbone", ["densenet121", "resnet18"])
+def test_batch_norms_over_a_crew_keep_their_activations_and_frozen_ones_stay_frozen(backbone):
+    network = build_network(backbone, ClassifierSettings(weights="none", lr=1e-3))
+    network.freeze(Freeze.HALF)
+    films = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    before = network.eval()(films)
+    frozen = count_learning_norms(network.train())
+    joined = join_batch_norms(network)
+    assert torch.allclose(joined.eval()(films), before, atol=1e-5)
+    assert count_learning_norms(joined.train()) == frozen
+
+
+def count_learning_norms(network: nn.Module) -> int:
+    return sum(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training
+               for m in network.modules())  # fmt: skip
