@@ -34,10 +34,11 @@ from hipray.data.archive import (
 from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
 from hipray.data.dxa.records import DxaRecord, DxaTable
 from hipray.data.images import PREPROCESSING_VERSION
-from hipray.data.labels import count_label_disagreements
+from hipray.data.labels import ISCD_AGE, count_label_disagreements
 from hipray.data.manifest import (
     MANIFEST_KEY,
     build_manifest,
+    label_column,
     mask_column,
     missing_column,
     read_manifest,
@@ -51,7 +52,7 @@ from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_
 from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.progress import track
-from hipray.storage import Store, hold, open_store
+from hipray.storage import Store, hold, lies_within, open_store
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
 
 FLOW_KEY = "ingest/flow.json"
@@ -112,7 +113,7 @@ def run_ingest(config: IngestRun) -> Flow:
     """
     workspace = open_store(config.workspace, config.storage)
     archive = open_store(config.images, config.storage)
-    if f"{workspace.uri}/".startswith(f"{archive.uri}/"):
+    if lies_within(workspace, archive):
         raise ConfigError(
             f"a workspace outside of the archive {archive.uri}",
             workspace.uri,
@@ -150,7 +151,8 @@ def _read_archive(
             update(done)
     rows.finish()
     flow.problems[:0] = [
-        *_unmatched(table.records, flow), *_numbered(records.numbered), *rows.unsided()
+        *_unmatched(table.records, flow), *_numbered(records.numbered), *rows.unsided(),
+        *rows.young(),
     ]  # fmt: skip
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
@@ -247,6 +249,21 @@ class _Rows:
         return [
             f"{count} hips are of unknown side and none of them was turned to the left: name it in "
             "a column 'side' of the table or in the films' headers"
+        ]
+
+    def young(self) -> list[str]:
+        """Hips that carry a T-score label although ISCD diagnoses nobody of their age by it."""
+        columns = [label_column(LabelType.T_SCORE, region) for region in REGIONS]
+        count = sum(
+            row["age"] is not None and row["age"] < ISCD_AGE
+            and any(row.get(column) is not None for column in columns)
+            for row in self._rows
+        )  # fmt: skip
+        if not count:
+            return []
+        return [
+            f"{count} hips of people below {ISCD_AGE:.0f} have a T-score label; ISCD 2023 does not "
+            "diagnose osteoporosis by it at that age: read results with them apart"
         ]
 
     def _build(self, film: FilmFile, index: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hipray.scoring.retraction import find_replaced, retract_replaced
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
-from hipray.storage import Lease, Store, hold
+from hipray.storage import Lease, Store, hold, lies_within
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
@@ -55,7 +55,7 @@ def check_lease(lease: Lease, output: Store) -> None:
 
 def check_output(archive: Store, output: Store) -> None:
     """Raise ConfigError for an output inside the archive: it would be listed as films."""
-    if f"{output.uri}/".startswith(f"{archive.uri}/"):
+    if lies_within(output, archive):
         raise ConfigError(
             f"an output outside of the archive {archive.uri}", output.uri, "choose another output"
         )

@@ -1,7 +1,7 @@
 """The one door to local folders and S3: open_store, Store and the leases on top of it."""
 
 from hipray.storage.leases import Lease, LeaseInfo, acquire, acquire_when_silent, hold, holder
-from hipray.storage.open import check_store, open_file, open_store
+from hipray.storage.open import check_store, lies_within, open_file, open_store
 from hipray.storage.s3 import S3_SCHEME
 from hipray.storage.store import (
     InvalidKeyError,
@@ -25,6 +25,7 @@ __all__ = [
     "check_store",
     "hold",
     "holder",
+    "lies_within",
     "open_file",
     "open_store",
 ]

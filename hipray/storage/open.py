@@ -1,5 +1,6 @@
 """Opening a store by its address, and checking that it keeps its promises."""
 
+import os
 import re
 import uuid
 from pathlib import Path
@@ -45,6 +46,17 @@ def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[St
     if not name or folder == S3_SCHEME.removesuffix("/"):
         raise NotFoundError("the path of a file", f"'{uri}'", "name a file, not a folder")
     return open_store(folder or slash or ".", settings), name
+
+
+def lies_within(inner: Store, outer: Store) -> bool:
+    """Return whether what is written to one store is listed in the other; links are followed."""
+    return f"{_place_of(inner)}/".startswith(f"{_place_of(outer)}/")
+
+
+def _place_of(store: Store) -> str:
+    if store.uri.startswith(S3_SCHEME):
+        return store.uri.rstrip("/")
+    return os.path.realpath(store.uri.removeprefix("file://")).rstrip("/")
 
 
 def _open_folder(path: str, settings: StorageSettings) -> LocalStore:

@@ -22,7 +22,7 @@ from hipray.training.costs import (
     estimate_seconds,
 )
 from hipray.training.memory import GIB, find_largest
-from hipray.training.plan import PlannedFit, build_cells, plan_fits
+from hipray.training.plan import PlannedFit, list_cells, plan_fits
 from hipray.training.preparation import chosen_folds, refuse_idle_settings
 from hipray.vocab import Fit, Region
 
@@ -56,7 +56,7 @@ def describe_plan(store: Store, config: GridRun) -> str:
     """
     refuse_idle_settings(config)
     archive = _read_archive(store, config.manifest)
-    cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
+    cells = list_cells(config)
     plan = plan_fits(
         cells,
         config.experiment,
@@ -76,7 +76,9 @@ def describe_plan(store: Store, config: GridRun) -> str:
             f"run        {config.run} in {config.workspace}",
             f"cells      {len(cells)} = {len(config.regions)} regions x "
             f"{len(config.label_types)} labels x {len(config.backbones)} backbones x "
-            f"{len(config.variants)} variants",
+            f"{len(config.variants)} variants"
+            if cells
+            else "cells      none, segmenters only",
             f"fits       {len(plan)} = {len(plan) - len(classifiers)} segmenters + "
             f"{len(classifiers)} classifiers ({_describe_split(config)})",
             f"images     {archive.films.hips} hips ({archive.where}); labelled: {labelled}",

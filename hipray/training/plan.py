@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hipray.config.experiment import Experiment
+from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity
 from hipray.digests import digest_of, source_digest
 from hipray.training.costs import PAPER_FILMS, FilmCounts, estimate_seconds
@@ -54,6 +55,13 @@ class PlannedFit:
     def name(self) -> str:
         """The fit's readable name."""
         return self.fit.name
+
+
+def list_cells(config: GridRun) -> list[Cell]:
+    """Return the cells of a grid; none where it trains segmenters only."""
+    if not config.cells:
+        return []
+    return build_cells(config.regions, config.label_types, config.backbones, config.variants)
 
 
 def build_cells(

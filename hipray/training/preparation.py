@@ -29,8 +29,8 @@ from hipray.training.classifier import check_division
 from hipray.training.fits import FitInputs
 from hipray.training.plan import (
     PlannedFit,
-    build_cells,
     dump_plan,
+    list_cells,
     plan_fits,
     shaping_digest,
 )
@@ -191,9 +191,8 @@ def require_same_data(inputs: FitInputs, plan: Mapping[str, Any]) -> None:
 def plan_grid(config: GridRun, inputs: FitInputs, data: DataIdentity) -> list[PlannedFit]:
     """Return every fit of the grid."""
     has_masks = check_masks(inputs.manifest, config)
-    cells = build_cells(config.regions, config.label_types, config.backbones, config.variants)
     return plan_fits(
-        cells if config.cells else [],
+        list_cells(config),
         config.experiment,
         data=data,
         test_folds=chosen_folds(config),

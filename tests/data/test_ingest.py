@@ -396,3 +396,12 @@ def test_a_table_that_names_neither_films_nor_patients_is_refused_with_its_colum
     write_files(tmp_path / "a", {**films, "t.csv": table})
     with pytest.raises(DataError, match="columns not used: 'Bild'"):
         ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+
+
+def test_t_score_labels_of_people_too_young_for_them_are_told(tmp_path):
+    films = {f"{n}.png": encode_image(draw_hip(seed=n)) for n in range(3)}
+    table = b"image,age,t_score\n0.png,45,-2.6\n1.png,50,-2.6\n2.png,,-1\n"
+    write_files(tmp_path / "a", {**films, "t.csv": table})
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    (line,) = [problem for problem in flow.problems if "ISCD" in problem]
+    assert line.startswith("1 hips of people below 50 have a T-score label")

@@ -14,6 +14,7 @@ from hipray.storage import (
     ObjectTooLargeError,
     Store,
     check_store,
+    lies_within,
     open_file,
     open_store,
 )
@@ -344,3 +345,17 @@ def test_an_address_of_a_local_file_may_be_escaped() -> None:
 def test_a_folder_is_no_file(uri: str) -> None:
     with pytest.raises(NotFoundError, match=f"found '{uri}'; name a file, not a folder"):
         open_file(uri)
+
+
+def test_a_folder_lies_within_another_whatever_their_addresses_look_like(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "films")
+    monkeypatch.chdir(tmp_path)
+    scores = open_store(str(tmp_path / "films" / "scores"))
+    for outer in ("films", "./films/../films", "link", "/"):
+        assert lies_within(scores, open_store(outer))
+    assert not lies_within(open_store("films2"), open_store("films"))
+    assert lies_within(open_store("s3://bucket/a/b"), open_store("s3://bucket/a"))
+    assert not lies_within(open_store("s3://bucket/ab"), open_store("s3://bucket/a"))
