@@ -98,8 +98,9 @@ def find_near_duplicates(films: Pixels, *, least_correlation: float) -> list[tup
 
     All pairs are compared, on all cores: 600 films take three minutes of two busy ones.
     """
-    candidates = _sieve_fine(films, _sieve_coarse(films))
-    registrar = _Registrar(films)
+    small, large = resize_square(films, DETAIL_PX), resize_square(films, GRAIN_PX)
+    candidates = _sieve_fine(small, _sieve_coarse(small))
+    registrar = _Registrar(small, large)
     correlations = _map_on_all_cores(registrar.correlate, candidates, what="pairs", at_once=AT_ONCE)
     return sorted(
         {
@@ -124,15 +125,14 @@ def _map_on_all_cores(
 
 def _sieve_coarse(films: Pixels) -> list[Candidate]:
     """Candidates whose 32 px thumbnails cross-correlate at some shift, rotation and scale."""
-    small = resize_square(films, DETAIL_PX)
-    base = _spectra([_thumbnail(film, COARSE_PX, 0.0) for film in small])
+    base = _spectra([_thumbnail(film, COARSE_PX, 0.0) for film in films])
 
     def compare(pose: tuple[Turn, float, float]) -> list[tuple[Candidate, float]]:
         turn, degrees, scale = pose
-        moved = [_move(_turn(film, turn), scale, degrees) for film in small]
+        moved = [_move(_turn(film, turn), scale, degrees) for film in films]
         other = _spectra([_thumbnail(film, COARSE_PX, 0.0) for film in moved])
         found = []
-        for a in range(len(small) - 1):
+        for a in range(len(films) - 1):
             planes = _cross_correlate(base[a], other[a + 1 :], COARSE_PX)
             for negative, peaks in ((False, planes.max((1, 2))), (True, -planes.min((1, 2)))):
                 for hit in np.flatnonzero(peaks >= COARSE_LEAST):
@@ -161,14 +161,13 @@ def _list_coarse_poses() -> Iterator[tuple[Turn, float, float]]:
 
 def _sieve_fine(films: Pixels, candidates: list[Candidate]) -> list[Posed]:
     """Candidates whose 64 px thumbnails still agree at some rotation and scale."""
-    small = resize_square(films, DETAIL_PX)
-    base = _spectra([_thumbnail(film, FINE_PX, 0.7) for film in small])
+    base = _spectra([_thumbnail(film, FINE_PX, 0.7) for film in films])
 
     def compare(group: tuple[tuple[int, Turn, float], list[int]]) -> list[Posed]:
         (b, turn, about), rows = group
         kept = []
         poses = [(scale, about + more) for scale in FINE_SCALES for more in FINE_ROTATIONS]
-        turned = _turn(small[b], turn)
+        turned = _turn(films[b], turn)
         other = _spectra([_thumbnail(_move(turned, *pose), FINE_PX, 0.7) for pose in poses])
         sign = -1 if turn.negative else 1
         for a in rows:
@@ -247,12 +246,12 @@ def _band_pass(film: Pixels, low: float, high: float) -> Floats:
 class _Registrar:
     """Lays films on each other and compares their grain."""
 
-    def __init__(self, films: Pixels) -> None:
-        small, self._large = resize_square(films, DETAIL_PX), resize_square(films, GRAIN_PX)
+    def __init__(self, small: Pixels, large: Pixels) -> None:
+        self._large = large
         self._exposed = [_find_inner(film) for film in small]
         self._outlines = [_band_pass(film, 0.7, 4.0) for film in small]
-        self._textures = [_band_pass(film, 0.5, 1.5) for film in self._large]
-        self._grain = [_band_pass(film, 0.0, 1.0) for film in self._large]
+        self._textures = [_band_pass(film, 0.5, 1.5) for film in large]
+        self._grain = [_band_pass(film, 0.0, 1.0) for film in large]
 
     def correlate(self, posed: Posed) -> float:
         """Return the correlation of the grain of two films; 0 where they cannot be registered."""

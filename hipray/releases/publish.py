@@ -13,7 +13,6 @@ from hipray.config.evaluation import Combine
 from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
-from hipray.data.manifest import read_manifest
 from hipray.errors import DataError
 from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.release import (
@@ -58,20 +57,23 @@ def run_release(config: ReleaseRun) -> Release:
     """
     store = open_store(config.workspace, config.storage)
     results = read_run(store, config.run)
-    require_same_data(read_inputs(store, results.config), results.plan)
+    inputs = read_inputs(store, results.config)
+    require_same_data(inputs, results.plan)
+    check_version(inputs.manifest)
     folds = results.config.experiment.split.folds
     evaluation = widen_for_folds(config.evaluation, folds=folds, tested=len(set(config.folds)))
-    release = _build_release(store, config.model_copy(update={"evaluation": evaluation}), results)
+    config = config.model_copy(update={"evaluation": evaluation})
+    release = _build_release(store, config, results, inputs.manifest)
     write_release(store, release)
     return release
 
 
-def _build_release(store: Store, config: ReleaseRun, results: RunResults) -> Release:
+def _build_release(
+    store: Store, config: ReleaseRun, results: RunResults, manifest: pd.DataFrame
+) -> Release:
     """Publish the bundles of a release and describe it."""
     chosen = _choose_fits(config, results)
     segmenters = _choose_segmenters(config, results)
-    manifest = read_manifest(store, results.config.manifest)
-    check_version(manifest)
     predictions = read_predictions(_rows_of(results.predictions, chosen))
     cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     weights = _weigh_cells(config, predictions, cells)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from hipray.data.dxa.checks import check_t_scores, find_identity_breaks
-from hipray.data.dxa.columns import Column, Field
+from hipray.data.dxa.columns import Field
 from hipray.data.dxa.problems import ProblemLog
 from hipray.data.dxa.records import DxaRecord, DxaTable
-from hipray.data.dxa.rows import RowMerger, drop_idle_regions
-from hipray.data.dxa.table import read_table
+from hipray.data.dxa.rows import RowMerger, ignore_idle_regions
+from hipray.data.dxa.table import TextTable, read_table
 from hipray.errors import DataError
 from hipray.vocab import Region
 
@@ -21,8 +21,8 @@ def read_dxa(data: bytes, *, name: str, region: Region | None = None) -> DxaTabl
     given. Raises DataError for a file without a usable table, naming the columns found.
     """
     problems = ProblemLog()
-    table = read_table(data, name=name)
-    if region is None and not _names_regions(drop_idle_regions(table, ProblemLog())):
+    table = ignore_idle_regions(read_table(data, name=name), problems)
+    if region is None and not _names_regions(table):
         raise DataError(
             "a region column, or regions in the column names",
             f"neither in {name}",
@@ -35,8 +35,8 @@ def read_dxa(data: bytes, *, name: str, region: Region | None = None) -> DxaTabl
     return DxaTable(records, problems.lines())
 
 
-def _names_regions(columns: Sequence[Column]) -> bool:
-    return any(c.field is Field.REGION or c.region is not None for c in columns)
+def _names_regions(table: TextTable) -> bool:
+    return any(c.field is Field.REGION or c.region is not None for c in table.columns)
 
 
 def _check(records: Sequence[DxaRecord], problems: ProblemLog) -> None:

@@ -1,7 +1,7 @@
 """Rows of a DXA table merged to one record per hip and examination."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from hipray.config.labels import DxaSystem
@@ -40,7 +40,7 @@ class RowMerger:
     """Read the rows of one table and merge those of the same hip."""
 
     def __init__(self, table: TextTable, *, region: Region | None, problems: ProblemLog) -> None:
-        columns = _first_of_each(drop_idle_regions(table, problems), problems)
+        columns = _first_of_each(table.columns, problems)
         comma = detect_decimal_comma(numeric_cells(columns, table.rows))
         self._table = table
         self._doubtful = _has_rows_of_its_width(table)
@@ -192,17 +192,17 @@ def _first_of_each(columns: Sequence[Column], problems: ProblemLog) -> list[Colu
     return sorted(kept.values(), key=lambda column: column.index)
 
 
-def drop_idle_regions(table: TextTable, problems: ProblemLog) -> list[Column]:
-    """Return the columns without one of regions that names none: a 'Site' may be the hospital."""
+def ignore_idle_regions(table: TextTable, problems: ProblemLog) -> TextTable:
+    """Return the table without use of a region column that names none: a 'Site' of hospitals."""
     kept = []
     for column in table.columns:
         cells = [row[column.index] for row in table.rows if len(row) > column.index]
         if column.field is Field.REGION and not any(_names_place(cell) for cell in cells):
             line = f"column '{column.name}' names no region of the hip in any row; not used"
             problems.add("no region", line)
-        else:
-            kept.append(column)
-    return kept
+            column = replace(column, field=Field.UNUSED)
+        kept.append(column)
+    return replace(table, columns=tuple(kept))
 
 
 def _names_place(cell: str) -> bool:
