@@ -1,4 +1,4 @@
-"""How many lanes a cluster holds, and whether a lane holds the largest fit.
+"""How many lanes and actors a cluster holds, and whether a lane holds the largest fit.
 
 A lane's reservation is in CPUs and GPUs; memory is Ray's to watch, so lanes are also counted in
 what their processes take.
@@ -48,6 +48,31 @@ def _count_on(node: NodeSize, scaling: Scaling, lane_bytes: int) -> int:
     by_cpu = math.floor(node.cpus / scaling.cpus_per_lane)
     by_memory = max(1, math.floor(node.memory_bytes / lane_bytes))
     return min(by_cpu, by_memory, count_gpu_shares(node.gpus, scaling.gpus_per_lane))
+
+
+def require_places(count: int, of: str, *, cpus: float, gpus: float, mend: str) -> None:
+    """Refuse `count` actors that would wait for ever; warn where nodes may still join.
+
+    Raises ConfigError on a Ray of this machine alone that holds fewer of this size.
+    """
+    nodes = read_nodes()
+    holds = sum(_count_places(node, cpus, gpus) for node in nodes)
+    if holds >= count:
+        return
+    wanted = f"room for {count} {of} at once, each of {cpus:g} CPU and {gpus:g} GPU"
+    found = (
+        f"a cluster of {sum(node.cpus for node in nodes):g} CPU and "
+        f"{sum(node.gpus for node in nodes):g} GPU that holds {holds}"
+    )
+    if not may_grow():
+        raise ConfigError(wanted, found, mend)
+    logger.warning("%s: %s; the others wait until nodes join", wanted, found)
+
+
+def _count_places(node: NodeSize, cpus: float, gpus: float) -> int:
+    return min(
+        math.floor(node.cpus / cpus) if cpus else NO_LIMIT, count_gpu_shares(node.gpus, gpus)
+    )
 
 
 def count_gpu_shares(gpus: float, wanted: float) -> int:

@@ -14,6 +14,7 @@ from ray.data import Dataset
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import load_pseudonyms
+from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect, may_grow
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.errors import ConfigError, DataError, HiprayError, StorageError, StoreUnavailableError
@@ -185,6 +186,10 @@ def _count_cpus(config: ScoreRun) -> float:
 
 
 def _require_room(config: ScoreRun) -> None:
+    require_places(
+        config.actors, "model actors", cpus=config.cpus_per_actor, gpus=config.gpus_per_actor,
+        mend="lower actors, cpus_per_actor or gpus_per_actor",
+    )  # fmt: skip
     found, needed = ray.cluster_resources().get("CPU", 0), _count_cpus(config)
     if found < needed and not may_grow():
         raise ConfigError(

@@ -8,7 +8,6 @@ write to the workspace can run code in the driver: tune in workspaces you trust.
 
 import importlib.util
 import json
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -17,15 +16,13 @@ from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
-import ray
 import torch
 from ray import tune
-from ray._private.state import state as cluster_state
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from hipray.config.tuning import Axis, Searcher, TrialResources, TuneRun, Value
 from hipray.data.dataset import DataIdentity
-from hipray.distributed.capacity import count_gpu_shares
+from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError
@@ -108,31 +105,11 @@ def _require_searcher(search: Searcher) -> None:
 
 
 def _require_room(resources: TrialResources) -> None:
-    """Refuse what would wait for ever; an autoscaling cluster may still grow to its limits."""
-    room = sum(_count_slots(resources, n["Resources"]) for n in ray.nodes() if n["Alive"])
-    limits = cluster_state.get_max_resources_from_cluster_config()
-    if limits is not None:
-        room = max(room, _count_slots(resources, limits))
-    if room < resources.max_concurrent:
-        total = ray.cluster_resources()
-        count, cpus, gpus = (
-            resources.max_concurrent, resources.cpus_per_trial, resources.gpus_per_trial,
-        )  # fmt: skip
-        raise ConfigError(
-            f"room for {count} trials at once, {count * cpus:g} CPU and {count * gpus:g} GPU",
-            f"a cluster of {total.get('CPU', 0):g} CPU and {total.get('GPU', 0):g} GPU, room for "
-            f"{room}",
-            "lower resources.max_concurrent, cpus_per_trial or gpus_per_trial",
-        )
-
-
-def _count_slots(resources: TrialResources, offered: dict[str, float]) -> int:
-    """Trials that fit into `offered`, one node or the limits of a cluster."""
-    cpus, gpus = offered.get("CPU", 0), offered.get("GPU", 0)
-    return min(
-        math.floor(cpus / resources.cpus_per_trial),
-        count_gpu_shares(gpus, resources.gpus_per_trial),
-    )
+    require_places(
+        resources.max_concurrent, "trials",
+        cpus=resources.cpus_per_trial, gpus=resources.gpus_per_trial,
+        mend="lower resources.max_concurrent, cpus_per_trial or gpus_per_trial",
+    )  # fmt: skip
 
 
 def _search_network(store: Store, config: TuneRun, backbone: str) -> None:

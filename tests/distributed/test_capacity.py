@@ -7,7 +7,12 @@ import pytest
 from hipray.config.experiment import ClassifierSettings, Experiment
 from hipray.config.jobs import GridRun, Scaling
 from hipray.distributed import capacity
-from hipray.distributed.capacity import LANE_BYTES, check_capacity, count_lanes
+from hipray.distributed.capacity import (
+    LANE_BYTES,
+    check_capacity,
+    count_lanes,
+    require_places,
+)
 from hipray.distributed.cluster import NodeSize, read_nodes
 from hipray.errors import ConfigError
 from hipray.training.memory import GIB
@@ -72,6 +77,18 @@ def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster):
         check_capacity(grid(gpus_per_lane=1), PLAN)
     with pytest.raises(ConfigError, match="cpus_per_lane"):
         check_capacity(grid(cpus_per_lane=5), PLAN)
+
+
+def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(cluster, caplog):
+    want = {"cpus": 1, "gpus": 0.6, "mend": "lower actors"}
+    cluster(node(4, gpus=2))
+    require_places(2, "model actors", **want)
+    with pytest.raises(ConfigError, match=r"3 model actors.*4 CPU and 2 GPU that holds 2; lower"):
+        require_places(3, "model actors", **want)
+    cluster(node(4), grows=True)
+    with caplog.at_level(logging.WARNING):
+        require_places(1, "model actors", **want)
+    assert "that holds 0; the others wait until nodes join" in caplog.text
 
 
 def test_a_cluster_that_grows_may_still_get_its_first_gpu(cluster, caplog):
