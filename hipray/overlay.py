@@ -3,9 +3,10 @@
 import cv2
 import numpy as np
 
-from hipray.data.contact_sheet import draw_contours, encode_png
+from hipray.data.contours import draw_contours
 from hipray.data.framing import Mask, Pixels
 from hipray.data.images import ReadResult
+from hipray.data.png import encode_png
 from hipray.pipeline import lift_masks
 
 CONTOUR_PX = 2

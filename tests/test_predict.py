@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hipray.config.jobs import PredictRun
-from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.contours import CONTOUR_COLOURS
 from hipray.data.framing import Frame
 from hipray.data.images import read_hips
 from hipray.errors import ConfigError, NotFoundError

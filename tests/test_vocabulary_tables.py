@@ -10,7 +10,7 @@ from hipray.config.experiment import ClassifierSettings
 from hipray.config.labels import LabelRules
 from hipray.data.annotations.masks import ENCLOSED_BY
 from hipray.data.augment import paper_moves
-from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.contours import CONTOUR_COLOURS
 from hipray.data.dxa import RegionValues
 from hipray.data.dxa.checks import AREA_RANGES, BMD_RANGES
 from hipray.data.dxa.columns import RowKind, parse_region_cell
@@ -35,7 +35,7 @@ from hipray.vocab import LabelType, Region, Runtime, RuntimeChoice, Sex, Variant
 
 TABLES = {
     "data.annotations.masks.ENCLOSED_BY": (ENCLOSED_BY, Region),
-    "data.contact_sheet.CONTOUR_COLOURS": (CONTOUR_COLOURS, Region),
+    "data.contours.CONTOUR_COLOURS": (CONTOUR_COLOURS, Region),
     "data.dxa.checks.AREA_RANGES": (AREA_RANGES, Region),
     "data.dxa.checks.BMD_RANGES": (BMD_RANGES, Region),
     "data.dxa.results.LABEL_TYPES": (LABEL_TYPES.values(), LabelType),

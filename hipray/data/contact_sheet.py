@@ -5,21 +5,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from hipray.data.contours import draw_contours
 from hipray.data.framing import Frame, Mask, Pixels
-from hipray.vocab import REGIONS, Region
+from hipray.data.png import encode_png
+from hipray.vocab import Region
 
 TILE_PX = 192
 COLUMNS = 8
-
-CONTOUR_COLOURS: dict[Region, tuple[int, int, int]] = {
-    Region.FEMORAL_NECK: (0, 114, 178),
-    Region.GREATER_TROCHANTER: (230, 159, 0),
-    Region.WARDS_TRIANGLE: (204, 121, 167),
-    Region.TOTAL_HIP: (0, 158, 115),
-}
-"""RGB of each region's contour, told apart by colour-blind readers too (Okabe and Ito)."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +24,6 @@ class Tile:
     caption: str
 
 
-def draw_contours(pixels: Pixels, masks: dict[Region, Mask], *, thickness: int = 1) -> Pixels:
-    """Return an RGB picture (H, W, 3) of `pixels` (H, W) with the outline of each mask (H, W)."""
-    picture = np.repeat(pixels[:, :, None], 3, axis=2).copy()
-    for region in REGIONS:
-        if region in masks:
-            outline, _ = cv2.findContours(
-                masks[region].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
-            cv2.drawContours(picture, outline, -1, CONTOUR_COLOURS[region], thickness)
-    return picture
-
-
 def build_contact_sheet(tiles: Sequence[Tile]) -> bytes:
     """Return the sheet as PNG; black where there is no tile."""
     rows = max(1, -(-len(tiles) // COLUMNS))
@@ -51,14 +32,6 @@ def build_contact_sheet(tiles: Sequence[Tile]) -> bytes:
         y, x = (number // COLUMNS) * TILE_PX, (number % COLUMNS) * TILE_PX
         sheet[y : y + TILE_PX, x : x + TILE_PX] = _draw(tile)
     return encode_png(sheet)
-
-
-def encode_png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Return grey (H, W) or RGB (H, W, 3) pixels as PNG."""
-    ordered = picture[:, :, ::-1] if picture.ndim == 3 else picture
-    ok, data = cv2.imencode(".png", ordered)
-    assert ok, "cv2 encodes any uint8 array as PNG"
-    return bytes(data)
 
 
 def _draw(tile: Tile) -> Pixels:

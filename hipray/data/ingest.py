@@ -31,7 +31,7 @@ from hipray.data.archive import (
     read_uri,
     stated_source,
 )
-from hipray.data.contact_sheet import Tile, build_contact_sheet, encode_png
+from hipray.data.contact_sheet import Tile, build_contact_sheet
 from hipray.data.dxa.records import DxaRecord, DxaTable
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.labels import ISCD_AGE, count_label_disagreements
@@ -46,6 +46,7 @@ from hipray.data.manifest import (
 )
 from hipray.data.matching import RecordIndex
 from hipray.data.patients import MOST_NAMES, Link, join_patients
+from hipray.data.png import encode_mask, encode_png
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
@@ -279,7 +280,7 @@ class _Rows:
         row.update(mask_keys(row["hip_id"], masks))
         self._workspace.write(row["image_key"], encode_png(hip.pixels))
         for region, mask in masks.items():
-            self._workspace.write(row[f"mask_key_{region}"], encode_png(mask.astype("uint8") * 255))
+            self._workspace.write(row[f"mask_key_{region}"], encode_mask(mask))
         self._flow.annotations += bool(masks)
         self._seen.add((row["patient_id"], row["pixel_sha256"]))
         self._rows.append(row)

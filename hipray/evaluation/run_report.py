@@ -9,10 +9,11 @@ import numpy as np
 from hipray.config.evaluation import EvaluationConfig
 from hipray.config.experiment import Experiment, SplitUnit, ThresholdRule
 from hipray.config.jobs import GridRun, ReportRun
-from hipray.data.contact_sheet import draw_contours, encode_png
+from hipray.data.contours import draw_contours
 from hipray.data.framing import Mask
 from hipray.data.ingest import FLOW_KEY
 from hipray.data.leakage import LeakKind
+from hipray.data.png import encode_png
 from hipray.errors import ConfigError, DataError
 from hipray.evaluation.checklist import Topic
 from hipray.evaluation.flow import FlowCounts, LeakCheck

@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib import resources
 
 from hipray import RESEARCH_NOTICE
-from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.contours import CONTOUR_COLOURS
 from hipray.vocab import REGIONS, Finding, LabelType, RefusalCode
 
 PLACE_OF_WORDS = "{{ words }}"

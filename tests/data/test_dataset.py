@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hipray.config.experiment import SplitSettings
-from hipray.data.contact_sheet import encode_png
 from hipray.data.dataset import identify_data, load_arrays
 from hipray.data.framing import frame_hip
+from hipray.data.png import encode_png
 from hipray.data.splits import deal_split
 from hipray.errors import DataError, StorageError
 from hipray.storage import open_store

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from hipray.data.contact_sheet import CONTOUR_COLOURS
+from hipray.data.contours import CONTOUR_COLOURS
 from hipray.data.images import read_hips
 from hipray.explanation import HeatMap
 from hipray.overlay import draw_overlay

@@ -80,16 +80,6 @@ def read_bitmap(shape: Mapping[str, Any], *, width: int, height: int) -> Mask:
     return _place(bitmap, left=left, top=top, width=width, height=height)
 
 
-def encode_bitmap(mask: Mask) -> tuple[str, list[list[float]]]:
-    """Return the base64 PNG of the mask's bounding box and the box's corners [[x, y], [x, y]]."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
-    buffer = io.BytesIO()
-    Image.fromarray(mask[top : bottom + 1, left : right + 1]).save(buffer, "PNG")
-    text = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return text, [[float(left), float(top)], [float(right), float(bottom)]]
-
-
 def _decode_bitmap(encoded: str, *, limit: int) -> Mask:
     try:
         data = base64.b64decode(encoded, validate=True)

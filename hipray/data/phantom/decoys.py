@@ -21,6 +21,7 @@ from hipray.data.phantom.patient import sample_patient
 from hipray.data.phantom.streams import open_stream
 from hipray.data.phantom.study import DecoyKind, PhantomStudy
 from hipray.data.phantom.xray import develop, expose, sample_exposure, sample_look
+from hipray.data.png import encode_png
 from hipray.errors import DataError
 
 _BITS = 12
@@ -118,7 +119,9 @@ def _noise_bytes(config: PhantomConfig, study: PhantomStudy) -> bytes:
 def _thumbnail(config: PhantomConfig, study: PhantomStudy) -> bytes:
     picture = _photograph(config, study, _draw_hand(config.image_px))
     side = (_THUMBNAIL_PX, _THUMBNAIL_PX)
-    return _as_png(cv2.resize((picture >> 4).astype(np.uint8), side, interpolation=cv2.INTER_AREA))
+    return encode_png(
+        cv2.resize((picture >> 4).astype(np.uint8), side, interpolation=cv2.INTER_AREA)
+    )
 
 
 def _text_page(config: PhantomConfig, study: PhantomStudy) -> bytes:
@@ -129,24 +132,19 @@ def _text_page(config: PhantomConfig, study: PhantomStudy) -> bytes:
         words = f"{line:02d} bone density report, page {study.seed % 97}"
         place = (size // 16, 32 * (line + 1))
         cv2.putText(page, words, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 20, 1, cv2.LINE_AA)
-    return _as_png(page)
+    return encode_png(page)
 
 
 def _photo(config: PhantomConfig, study: PhantomStudy) -> bytes:
     """Draw a colour picture: sky, meadow and a sun."""
     size = config.image_px
     picture = np.empty((size, size, 3), np.uint8)
-    picture[: size // 2], picture[size // 2 :] = (235, 170, 90), (60, 160, 70)
+    picture[: size // 2], picture[size // 2 :] = (90, 170, 235), (70, 160, 60)
     stream = open_stream(study.seed, "photo")
     sun = (int(stream.integers(size // 8, size)), size // 5)
-    cv2.circle(picture, sun, size // 10, (60, 220, 250), _FILL)
+    cv2.circle(picture, sun, size // 10, (250, 220, 60), _FILL)
     noise = stream.normal(0, 6, picture.shape)
-    return _as_png(np.clip(picture + noise, 0, 255).astype(np.uint8))
-
-
-def _as_png(image: NDArray[np.uint8]) -> bytes:
-    _, encoded = cv2.imencode(".png", image)
-    return bytes(encoded)
+    return encode_png(np.clip(picture + noise, 0, 255).astype(np.uint8))
 
 
 def _photograph(config: PhantomConfig, study: PhantomStudy, bone: Field) -> NDArray[np.uint16]:

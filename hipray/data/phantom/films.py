@@ -2,7 +2,6 @@
 
 from pathlib import PurePosixPath
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,7 @@ from hipray.data.phantom.dicom import FilmHeader, encode_film
 from hipray.data.phantom.labelme import encode_labelme
 from hipray.data.phantom.render import RenderedStudy, render_study, shows_hip
 from hipray.data.phantom.study import DecoyKind, PhantomStudy, StudyKind
+from hipray.data.png import encode_mask, encode_png
 from hipray.vocab import REGIONS, Side
 
 _LATERALITY = {Side.LEFT: "L", Side.RIGHT: "R", Side.UNKNOWN: "B"}
@@ -48,7 +48,7 @@ def _write_annotations(
         for hip in rendered.hips:
             for region, mask in zip(REGIONS, hip.masks, strict=True):
                 name = truth_path(rendered.study, hip.side, region)
-                files[name] = encode_png(mask.astype(np.uint8) * np.uint8(255))
+                files[name] = encode_mask(mask)
     return files
 
 
@@ -80,9 +80,3 @@ def encode_hip_dicom(rendered: RenderedStudy, *, name: str) -> bytes:
 def scale_to_bytes(film: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
     """Return a film of `bits` bits in 8 bits."""
     return np.asarray(np.rint(film * (255 / (2**bits - 1))), dtype=np.uint8)
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Return an 8-bit image (H, W) or (H, W, 3 as blue, green, red) as PNG."""
-    _, encoded = cv2.imencode(".png", image)
-    return bytes(encoded)
