@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import SystemRandom
 
 import httpx
 import ray
@@ -41,6 +42,9 @@ POLL_S = 0.2
 TIMEOUT_SLACK_S = 5.0
 """Seconds after its own time limit at which Serve ends a request that did not end itself."""
 
+FREE_PORTS = range(20_000, 32_000)
+"""Where a free port is sought: below the ports that systems deal out to outgoing connections, one
+of which may take a port between its choice and Serve's start."""
 STOP = (signal.SIGINT, signal.SIGTERM)
 """What a terminal and a container's runtime end a service with."""
 
@@ -235,11 +239,15 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def find_free_port(host: str) -> int:
-    """Return a port of `host` that nobody listens on now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port of `host` that nobody listens on now; raises ServingError without any."""
+    for port in SystemRandom().sample(FREE_PORTS, len(FREE_PORTS)):
+        if _is_free(host, port):
+            return port
+    raise ServingError(
+        f"a free port of {host}",
+        f"none in {FREE_PORTS.start} to {FREE_PORTS.stop - 1}",
+        "name one with --port",
+    )
 
 
 def _url_of(host: str, port: int) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +33,13 @@ from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.rollout import ServingError, hold_rollout
-from hipray.serving.serve import ServedEndpoint, choose_address, run_serve
+from hipray.serving.serve import (
+    FREE_PORTS,
+    ServedEndpoint,
+    choose_address,
+    find_free_port,
+    run_serve,
+)
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
@@ -206,6 +213,13 @@ def test_an_endpoint_takes_the_address_of_the_ray_serve_that_runs(
         ("whole", False, {"classify"}),
     ],
 )
+@pytest.mark.skipif(not Path("/proc/sys/net").exists(), reason="reads the range from /proc")
+def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
+    assert find_free_port("127.0.0.1") in FREE_PORTS
+    dealt_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert FREE_PORTS.stop <= dealt_out
+
+
 def test_only_the_stages_that_a_release_needs_are_bound(
     workspace: Store, release: str, fused: bool, stages: set[str]
 ) -> None:
