@@ -52,19 +52,18 @@ DECISIVE = frozenset({Field.BMD, Field.SBMD, Field.T, Field.Z, Field.AM_PERCENT,
 
 FACT_WORDS: dict[Field, tuple[str, ...]] = {
     Field.IMAGE: (
-        *("file", "filename", "file name", "image", "image id", "image name", "imageid", "img"),
-        *("image file", "image path", "path", "img id", "study", "study id", "accession"),
-        *("accession number", "accession no", "xray", "x ray", "radiograph", "film", "dicom"),
-        *("dicom file", "檔名", "影像", "影像編號"),
+        *("path", "study", "study id", "accession", "accession number", "accession no"),
+        *("檔名", "影像", "影像編號"),
     ),
     Field.PATIENT: (
         *("patient", "patient id", "patientid", "patient no", "patient number", "pid", "pt id"),
-        *("mrn", "medical record number", "chart no", "subject", "subject id"),
+        *("mrn", "medical record number", "chart no", "subject", "subject id", "participant"),
+        *("participant id",),
         *("病歷號", "病歷號碼", "病人編號"),
     ),
-    Field.ANY_ID: ("id", "case", "case id", "編號"),
+    Field.ANY_ID: ("id", "case", "case id", "case no", "case number", "hip id", "編號"),
     Field.SIDE: ("side", "laterality", "hip side", "側別", "側"),
-    Field.SEX: ("sex", "gender", "patient sex", "性別", "性别"),
+    Field.SEX: ("sex", "gender", "patient sex", "m f", "f m", "性別", "性别"),
     Field.IS_MALE: ("male", "is male"),
     Field.IS_FEMALE: ("female", "is female"),
     Field.AGE: ("age", "patient age", "age at exam", "age at scan", "年齡", "年龄"),
@@ -102,7 +101,16 @@ QUANTITY_WORDS: dict[Field, tuple[str, ...]] = {
     Field.LABEL_BMD: ("bmd label", "bmd class", "bmd status", "bmd abnormal", "abnormal bmd"),
     Field.UNUSED: ("ya", "young ref", "young adult", "peak reference", "pr"),
 }
-UNUSED_FACTS = ("bmi", "ethnicity", "race", "name", "patient name", "birth date", "dob", "姓名")
+UNUSED_FACTS = (
+    *("bmi", "ethnicity", "race", "name", "patient name", "birth date", "dob", "姓名"),
+    *("s no", "sno", "sr no", "serial no", "serial number", "row", "index"),
+)
+IMAGE_THINGS = frozenset(
+    {"image", "img", "xray", "radiograph", "film", "photo", "picture", "file", "filename", "dicom"}
+    | {"imagename", "imageid", "filepath", "imagepath"}
+)
+"""What a column of images is called, alone or with what of the image it states."""
+IMAGE_TRAITS = frozenset({"name", "path", "id", "no", "number"})
 REPORT_REGIONS = {
     "femur total": Region.TOTAL_HIP,
     "total femur": Region.TOTAL_HIP,
@@ -122,6 +130,10 @@ PLAIN_REGION_WORDS = frozenset({"hip"})
 _FACTS = {word: field for field, words in FACT_WORDS.items() for word in words}
 _FACTS.update(dict.fromkeys(UNUSED_FACTS, Field.UNUSED))
 _QUANTITIES = {word: field for field, words in QUANTITY_WORDS.items() for word in words}
+_CODES = re.compile(
+    r"[(\[]\s*(sd|years?|yrs?|[mf01]\s*[/,|]\s*[mf01]|[^()]*=[^()]*)\s*[)\]]\s*$", re.I
+)
+"""The codes or the plain unit of a column, behind its name: "Sex (M/F)", "T-score (SD)"."""
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _NOT_WORD = re.compile(r"[^\w]+|_+")
 _CJK_WORDS = re.compile(
@@ -134,6 +146,11 @@ _OTHER_ROIS = frozenset(
     {"shaft", "inter", "intertroch", "intertrochanter", "intertrochanteric", "upper neck"}
     | {"lower neck", "neck upper", "neck lower", "upper", "lower"}
 )
+_WORDS = (
+    frozenset(word for phrase in (*_FACTS, *_QUANTITIES) for word in phrase.split()) | IMAGE_THINGS
+)
+_Meaning = tuple[Field | None, Region | None, Side | None, Unit | None]
+NO_MEANING: _Meaning = (None, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -194,7 +211,8 @@ def accepted_names() -> str:
 
 def is_weak_image(column: Column) -> bool:
     """Return whether another column of images would name them better."""
-    return " ".join(_split_words(column.name)) in WEAK_IMAGE_WORDS
+    words = _split_words(column.name)
+    return " ".join(words) in WEAK_IMAGE_WORDS or words[-1] in {"no", "number"}
 
 
 @lru_cache(maxsize=4096)
@@ -221,8 +239,33 @@ def parse_region_cell(text: str) -> RegionCell:
 
 
 @lru_cache(maxsize=4096)
-def _parse_name(name: str) -> tuple[Field | None, Region | None, Side | None, Unit | None]:
-    words, unit = _take_unit(_split_words(name))
+def _parse_name(name: str) -> _Meaning:
+    as_it_is = _split_words(name)
+    for words in (as_it_is, _split_words(_CODES.sub("", name)), [*map(_singular, as_it_is)]):
+        meaning = _parse_words(words)
+        if meaning[0] is not None:
+            return meaning
+    if "at" in as_it_is:  # "age at DXA"; a quantity at a place is another one
+        fact = _FACTS.get(" ".join(as_it_is[: as_it_is.index("at")]))
+        return fact, None, None, None
+    return NO_MEANING
+
+
+def _singular(word: str) -> str:
+    return next(
+        (word.removesuffix(end) for end in ("es", "s") if word.removesuffix(end) in _WORDS), word
+    )
+
+
+def _is_image_name(words: Sequence[str]) -> bool:
+    joined = " ".join(words).replace("x ray", "xray").split()
+    return bool(IMAGE_THINGS.intersection(joined)) and IMAGE_THINGS.union(IMAGE_TRAITS).issuperset(
+        joined
+    )
+
+
+def _parse_words(words: list[str]) -> _Meaning:
+    words, unit = _take_unit(words)
     phrase = " ".join(words)
     if phrase == "wt" and unit in {Unit.KG, Unit.POUND}:
         return Field.WEIGHT, None, None, unit
@@ -230,12 +273,14 @@ def _parse_name(name: str) -> tuple[Field | None, Region | None, Side | None, Un
         return Field.HEIGHT, None, None, unit
     if phrase in _FACTS:
         return _FACTS[phrase], None, None, unit
+    if _is_image_name(words):
+        return Field.IMAGE, None, None, None
     words, side = _take_side(words)
     for region, rest in _region_readings(words):
         field = _quantity(rest, unit)
         if field is not None:
             return field, region, side, unit
-    return None, None, None, None
+    return NO_MEANING
 
 
 def _quantity(words: Sequence[str], unit: Unit | None) -> Field | None:

@@ -72,23 +72,14 @@ def is_missing(text: str) -> bool:
 
 
 @lru_cache(maxsize=16384)
-def parse_number(text: str, *, decimal_comma: bool | None = None) -> float | None:
-    """Return the number in a cell, None for a missing mark; raise ValueError for anything else.
-
-    `decimal_comma` says how the file writes decimals where that is known; without it "1,008" may
-    be 1.008 or 1008 and is refused. A unit behind the number is refused too.
-    """
-    value, unit = parse_quantity(text, decimal_comma=decimal_comma)
-    if unit is not None:
-        raise ValueError("a number without a unit")
-    return value
-
-
-@lru_cache(maxsize=16384)
 def parse_quantity(
     text: str, *, decimal_comma: bool | None = None
 ) -> tuple[float | None, Unit | None]:
-    """Return number and unit of a cell such as "745 mg/cm²"; raise ValueError as parse_number."""
+    """Return number and unit of a cell such as "745 mg/cm²", (None, None) for a missing mark.
+
+    `decimal_comma` says how the file writes decimals where that is known; without it "1,008" may
+    be 1.008 or 1008 and is refused. Raises ValueError for what is no number.
+    """
     if is_missing(text):
         return None, None
     match = _QUANTITY.fullmatch(normalise_text(text)) if len(text) <= MAX_CELL else None
