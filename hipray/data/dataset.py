@@ -6,11 +6,13 @@ Legend of shapes: N hips, S side of the frame in pixels, R regions in `vocab.REG
 
 import os
 import tempfile
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,9 +23,9 @@ from hipray.data.manifest import mask_column
 from hipray.digests import digest_of, source_digest
 from hipray.errors import DataError, StorageError
 from hipray.storage import Store
+from hipray.storage.atomic import replace_file
+from hipray.storage.local import explained
 from hipray.vocab import REGIONS
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _cache_path(identity: pd.DataFrame, side: int, kind: str, cache_dir: Path | 
 
 
 def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.parent.stat().st_uid != os.getuid():
         raise StorageError(
             f"a folder of this user for decoded films at {path.parent}",
@@ -110,12 +113,17 @@ def _load_or_make(path: Path, make: Callable[[], Pixels | Mask]) -> Pixels:
             "set HIPRAY_CACHE to a folder of your own",
         )
     if not path.exists():
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        with partial.open("wb") as stream:
-            np.save(stream, make(), allow_pickle=False)
-        partial.replace(path)  # two lanes may both decode; either result is the same
+        made = make()
+        with explained(path):  # two lanes may both decode; either result is the same
+            replace_file(path, partial(_write_array, array=made))
     loaded: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     return loaded
+
+
+def _write_array(stream: BinaryIO, array: Pixels | Mask) -> None:
+    # numpy writes to a file by itself, and then does not say why it could not
+    sink: Any = SimpleNamespace(write=stream.write)
+    np.save(sink, array, allow_pickle=False)
 
 
 def _decode_films(store: Store, manifest: pd.DataFrame, side: int) -> Pixels:

@@ -4,7 +4,7 @@ Four kinds of pair may not lie on both sides of a fold: two hips of one patient,
 a near duplicate, and a film with its augmented sibling. `near_duplicates` finds the third.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -54,6 +54,11 @@ class LeakReport:
     def counts(self) -> dict[str, int]:
         """Return the number of leaking pairs of each kind."""
         return {kind.value: sum(leak.kind is kind for leak in self.leaks) for kind in LeakKind}
+
+
+def describe_leaks(counts: Mapping[str, int]) -> str:
+    """Return in words what a LeakReport counts: "10 same_patient, 2 near_duplicate", or nothing."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
 def find_leaks(

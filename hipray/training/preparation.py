@@ -1,6 +1,7 @@
 """Everything a grid settles before a fit is trained: data, split, leak check and plan."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from hipray.data.leakage import (
     Leak,
     LeakKind,
     LeakReport,
+    describe_leaks,
     find_leaks,
     refuse_leaks,
 )
@@ -37,6 +39,8 @@ from hipray.training.plan import (
 from hipray.training.starts import digest_starts
 from hipray.training.tracking import check_tracking
 from hipray.vocab import REGIONS, LabelType, MaskSource, Region, SegmenterFit, Variant
+
+logger = logging.getLogger(__name__)
 
 FOLDERS_OF_NETWORKS = ("bundles/", "fits/")
 """Where a workspace keeps networks that its own hips have trained."""
@@ -284,4 +288,10 @@ def _check_leaks(
         )
         store.write(key, json.dumps(asdict(report), indent=1).encode())
     refuse_leaks(report, listed_at=store.uri_of(key))
+    if report.overridden:
+        logger.warning(
+            "%d pairs lie on both sides of a fold (%s), which leakage.allow lets through: results "
+            "will be too good; all are in %s",
+            len(report.leaks), describe_leaks(report.counts()), store.uri_of(key),
+        )  # fmt: skip
     return report

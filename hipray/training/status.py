@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from hipray.data.leakage import describe_leaks
 from hipray.progress import describe_duration
 from hipray.storage import LeaseInfo, Store
 from hipray.training.driver import find_driver
@@ -29,7 +30,8 @@ def describe_status(store: Store, run: str) -> str:
     """
     if store.exists(f"runs/{run}/tune.json"):
         return _describe_search(store, run)
-    plan = load_plan(read_plan(store, run)["fits"])
+    document = read_plan(store, run)
+    plan = load_plan(document["fits"])
     ledger = open_reader(store)
     finished = ledger.finished()
     open_fits = [p.digest for p in plan if p.digest not in finished]
@@ -41,6 +43,7 @@ def describe_status(store: Store, run: str) -> str:
     lines = [
         f"run {run}: {len(plan)} fits: {describe_counts(tally.fits)}",
         f"cells: {tally.cells.total()}: {describe_counts(tally.cells)}",
+        *_describe_leaks(document["leaks"]),
         f"driver: {driver or 'none is running'}",
         *_describe_rate(own, driver),
         *_time_left(ledger, plan, tally, lanes=len(claims)),
@@ -48,6 +51,11 @@ def describe_status(store: Store, run: str) -> str:
         *_describe_failures(ledger, plan, tally),
     ]
     return "\n".join(lines)
+
+
+def _describe_leaks(counts: Mapping[str, int]) -> list[str]:
+    kinds = describe_leaks(counts)
+    return [f"pairs on both sides of a fold: {kinds}; results are too good"] if kinds else []
 
 
 def _describe_search(store: Store, run: str) -> str:

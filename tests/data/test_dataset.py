@@ -1,6 +1,8 @@
 """The decoded data set: framed once, shared by all, never written to."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -98,6 +100,30 @@ def test_a_hip_of_another_size_than_its_row_is_refused(store, tmp_path):
     store.write("hips/h2.png", encode_png(draw_hip(50, 60)))
     with pytest.raises(DataError, match=r"expected 120 x 90 pixels .*, found 50 x 60"):
         load_arrays(store, manifest, side=64, cache_dir=tmp_path)
+
+
+FULL_DISK = """
+import pandas, resource
+from pathlib import Path
+from hipray.data.dataset import load_films
+from hipray.errors import StoreFullError
+from hipray.storage import open_store
+manifest = pandas.read_parquet("hips.parquet")
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    load_films(open_store("workspace"), manifest, side=64, cache_dir=Path("cache"))
+except StoreFullError as error:
+    print(error, list(Path("cache").iterdir()))
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_of_the_decoded_films(store, tmp_path):
+    write_hips(store).to_parquet(tmp_path / "hips.parquet")
+    shown = subprocess.run(
+        [sys.executable, "-c", FULL_DISK], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert "expected room on the disk" in shown
+    assert shown.endswith("[]\n")
 
 
 def identity(manifest, **settings):

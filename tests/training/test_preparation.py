@@ -69,15 +69,17 @@ def test_a_leaking_split_is_refused_before_anything_is_trained(small_workspace):
         prepare(small_workspace.store, config)
 
 
-def test_an_override_keeps_the_count_of_leaks(small_workspace):
+def test_an_override_keeps_the_count_of_leaks_and_tells_it(small_workspace, caplog):
     by_image = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
     guard = LeakageSettings(allow=True)
     config = configure(small_workspace.store, experiment=experiment(split=by_image, leakage=guard))
     first = prepare(small_workspace.store, config).leaks
     known = prepare(small_workspace.store, config).leaks
     assert first.allowed
-    assert first.counts()["same_patient"] > 0
+    count = first.counts()["same_patient"]
+    assert count > 0
     assert known == first
+    assert f"{count} same_patient" in caplog.text
 
 
 def test_the_segmented_variant_without_any_annotation_is_refused(small_workspace):

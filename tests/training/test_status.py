@@ -1,5 +1,6 @@
 """Where a run stands, in words."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,15 @@ def test_a_finished_run_has_nothing_left(small_grid):
     assert "cells: 2: 0 waiting, 0 running, 2 done, 0 failed" in text
     assert "driver: none is running" in text
     assert "time left" not in text
+
+
+def test_leaks_that_were_let_through_are_told(small_grid, store):
+    key = "runs/small/plan.json"
+    plan = json.loads(store.read(key))
+    assert "both sides" not in describe_status(store, "small")
+    plan["leaks"]["same_patient"] = 7
+    store.write(key, json.dumps(plan).encode())
+    assert "both sides of a fold: 7 same_patient" in describe_status(store, "small")
 
 
 def test_running_and_failed_fits_are_named_with_their_cause(small_grid, store):

@@ -8,7 +8,6 @@ from hipray.data.phantom.archive import (
     clone_path,
     dxa_csv,
     film_path,
-    list_files,
     plan_archive,
     plan_clones,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "clone_path",
     "dxa_csv",
     "film_path",
-    "list_files",
     "plan_archive",
     "plan_clones",
     "render_study",

@@ -80,18 +80,6 @@ def clone_path(clone: PhantomClone) -> str:
     return f"{FILM_FOLDER}/{clone.name}.dcm"
 
 
-def list_files(config: PhantomConfig, study: PhantomStudy) -> tuple[str, ...]:
-    """Return the names of all files that `write_study` makes, without drawing any."""
-    names = [film_path(config, study)]
-    if study.decoy is DecoyKind.COPY:
-        names.append(copy_path(study))
-    if study.annotated:
-        names.append(f"{FILM_FOLDER}/{study.name}.json")
-        if config.write_truth:
-            names += [truth_path(study, side, r) for side in study.sides for r in REGIONS]
-    return tuple(names)
-
-
 def truth_path(study: PhantomStudy, side: Side, region: str) -> str:
     """Return the path of one true mask."""
     return f"{TRUTH_FOLDER}/{study.name}-{side}-{region}.png"
