@@ -156,6 +156,8 @@ class TrialResources(Config):
     epoch. A checkpoint holds the networks of all inner folds."""
     lease_s: float = Field(60, gt=0)
     """Seconds without a heartbeat after which another process may take the search over."""
+    store_wait_s: float = Field(600, ge=0)
+    """Seconds that a trial waits for a store out of reach before it fails."""
 
 
 class TuneRun(Job):

@@ -74,7 +74,7 @@ def find_leaks(
     `films` are hips framed at GUARD_PX (N, S, S) in manifest order.
     """
     pairs = dict(_related_pairs(manifest))
-    for pair in find_near_duplicates(films, least_correlation=settings.near_duplicate_correlation):
+    for pair in find_near_duplicates(films, least_grain=settings.near_duplicate_correlation):
         pairs.setdefault(pair, LeakKind.NEAR_DUPLICATE)
     return LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), settings.allow)
 

@@ -43,7 +43,7 @@ def count_lanes(nodes: Iterable[NodeSize], scaling: Scaling, *, fit_bytes: int =
 
 
 def _count_on(node: NodeSize, scaling: Scaling, lane_bytes: int) -> int:
-    if not _holds_one(node, scaling):
+    if node.cpus < scaling.cpus_per_lane or node.gpus < scaling.gpus_per_lane:
         return 0
     by_cpu = math.floor(node.cpus / scaling.cpus_per_lane)
     by_memory = max(1, math.floor(node.memory_bytes / lane_bytes))
@@ -84,10 +84,6 @@ def count_gpu_shares(gpus: float, wanted: float) -> int:
     return math.floor(gpus / wanted)
 
 
-def _holds_one(node: NodeSize, scaling: Scaling) -> bool:
-    return node.cpus >= scaling.cpus_per_lane and node.gpus >= scaling.gpus_per_lane
-
-
 def check_capacity(config: GridRun, plan: Sequence[PlannedFit]) -> int:
     """Return the largest fit's need on a CPU lane; refuse a grid that cannot run here.
 
@@ -96,13 +92,13 @@ def check_capacity(config: GridRun, plan: Sequence[PlannedFit]) -> int:
     system may still find some.
     """
     nodes, scaling = read_nodes(), config.scaling
-    if not may_grow() and not any(_holds_one(node, scaling) for node in nodes):
-        raise ConfigError(
-            f"a machine with {scaling.cpus_per_lane:g} CPU and {scaling.gpus_per_lane:g} GPU for "
-            "a lane",
-            f"{_describe_best(nodes)}",
-            "lower scaling.cpus_per_lane or gpus_per_lane, or submit the job to a cluster",
-        )
+    if not scaling.local_lanes:
+        require_places(
+            scaling.workers_per_fit, "workers of a lane",
+            cpus=scaling.cpus_per_lane, gpus=scaling.gpus_per_lane,
+            mend="lower scaling.workers_per_fit, cpus_per_lane or gpus_per_lane, or submit the job "
+            "to a cluster",
+        )  # fmt: skip
     if scaling.gpus_per_lane > 0:
         for gpu_bytes in _gpu_sizes(nodes, scaling):
             check_gpu_memory(
@@ -113,10 +109,6 @@ def check_capacity(config: GridRun, plan: Sequence[PlannedFit]) -> int:
     fit_bytes = largest.total_bytes if largest else 0
     _warn_of_little_memory(nodes, scaling, LANE_BYTES + fit_bytes)
     return fit_bytes
-
-
-def _describe_best(nodes: Sequence[NodeSize]) -> str:
-    return " and ".join(f"one with {n.cpus:g} CPU and {n.gpus:g} GPU" for n in nodes) or "none"
 
 
 def _warn_of_little_memory(nodes: Sequence[NodeSize], scaling: Scaling, lane_bytes: int) -> None:

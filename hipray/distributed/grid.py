@@ -44,15 +44,16 @@ class GridResult:
 def run_grid(config: GridRun) -> GridResult:
     """Train all open fits of the grid; finished fits are never trained again.
 
-    Raises RunBusyError where another driver works on the run, FitsFailedError naming the fits
-    that failed after all others were finished, ConfigError before anything is trained where the
-    largest fit does not fit into a lane's part of a GPU or start weights do not fit a network.
+    Raises RunBusyError where another driver works on the run or took it over, FitsFailedError
+    naming the fits that failed after all others were finished, ConfigError before anything is
+    trained where the largest fit does not fit into a lane's part of a GPU or start weights do not
+    fit a network.
     """
     store = open_patient_store(config)
     # a worker's working directory may be another: lanes get the full address
     config = config.model_copy(update={"workspace": store.uri})
     ttl_s = config.scaling.lease_s
-    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray grid"):
+    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray grid") as lease:
         started = time.monotonic()
         preparation = _prepare(store, config)
         write_plan(store, config, preparation)
@@ -62,7 +63,7 @@ def run_grid(config: GridRun) -> GridResult:
         if before:
             check_store(store)
             try_starts(store, config.experiment, before)
-            errors = Supervisor(config, store, submission, preparation.plan, ledger).run()
+            errors = Supervisor(config, store, submission, preparation.plan, ledger, lease).run()
             if errors and _was_left(preparation.plan, ledger.snapshot()):
                 raise errors[0]
         return _conclude(config, preparation.plan, ledger, len(before), started)

@@ -22,16 +22,22 @@ from hipray.data.phantom import (
 from hipray.digests import digest_of, source_digest
 from hipray.distributed.cluster import connect
 from hipray.progress import track
-from hipray.storage import check_store, open_store
+from hipray.storage import check_store, hold, open_store
 from hipray.vocab import DataSource
 
 STUDIES_PER_TASK = 8
 CLONES_PER_TASK = 500
 DXA_TABLE = "dxa.csv"
+LEASE_KEY = ".writer"
+"""Where the process that writes an archive says so; a hidden name is no film."""
+LEASE_S = 60.0
 
 
 def run_phantom(config: PhantomRun) -> int:
-    """Write the archive and return its number of films; a finished archive is left as it is."""
+    """Write the archive and return its number of films; a finished archive is left as it is.
+
+    Raises RunBusyError where another process writes it.
+    """
     archive = open_store(config.archive, config.storage)
     config = config.model_copy(update={"archive": archive.uri})  # workers may run elsewhere
     studies = plan_archive(config.phantom)
@@ -42,15 +48,17 @@ def run_phantom(config: PhantomRun) -> int:
         if known.get("identity") == identity:
             return len(studies) + len(clones)
     check_store(archive)
-    archive.delete(ARCHIVE_NOTE)  # written last: no note of another archive over a half-made one
-    connect()
-    _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)
-    if clones:
-        _write_all("clones", _clone, config, clones, per_task=CLONES_PER_TASK)
-    archive.write(DXA_TABLE, dxa_csv(config.phantom, studies))
-    films = len(studies) + len(clones)
-    note = {"source": DataSource.PHANTOM, "identity": identity, "films": films}
-    archive.write(ARCHIVE_NOTE, json.dumps(note).encode())
+    thing = f"the archive {archive.uri}"
+    with hold(archive, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray phantom", thing=thing):
+        archive.delete(ARCHIVE_NOTE)  # written last: no note of another over a half-made one
+        connect()
+        _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)
+        if clones:
+            _write_all("clones", _clone, config, clones, per_task=CLONES_PER_TASK)
+        archive.write(DXA_TABLE, dxa_csv(config.phantom, studies))
+        films = len(studies) + len(clones)
+        note = {"source": DataSource.PHANTOM, "identity": identity, "films": films}
+        archive.write(ARCHIVE_NOTE, json.dumps(note).encode())
     return films
 
 

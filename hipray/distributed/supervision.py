@@ -20,7 +20,7 @@ from hipray.distributed.grid_metrics import GridMetrics
 from hipray.distributed.lanes import start_lane
 from hipray.errors import FitsFailedError, HiprayError, all_errors
 from hipray.progress import Tracker, track
-from hipray.storage import LeaseInfo, Store
+from hipray.storage import Lease, LeaseInfo, Store, check_still_held
 from hipray.training.lane_notes import clear_notes, read_notes
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit
@@ -33,6 +33,8 @@ LOOK_SHARE = 10
 """A look takes at most a tenth of the driver's time: large ledgers on S3 are looked at less."""
 NODES_INTERVAL_S = 10.0
 """Seconds between two looks at the cluster's nodes."""
+SHOW_S = 5.0
+"""Seconds between two showings of the metrics: Ray drops what was not set for twenty."""
 FAREWELL_S = 30.0
 """Seconds that lanes get to end by themselves when no fit is left."""
 
@@ -70,7 +72,7 @@ class Supervisor:
 
     def __init__(
         self, config: GridRun, store: Store, submission: str, plan: Sequence[PlannedFit],
-        ledger: Ledger,
+        ledger: Ledger, lease: Lease,
     ) -> None:  # fmt: skip
         self._config = config
         self._payload = config.model_dump(mode="json")
@@ -78,6 +80,7 @@ class Supervisor:
         self._submission = submission
         self._plan = plan
         self._ledger = ledger
+        self._lease = lease
         self._fleet = _Fleet()
         self._limit = 0
         self._limit_read = -NODES_INTERVAL_S
@@ -102,6 +105,7 @@ class Supervisor:
 
     def _step(self, update: Tracker) -> bool:
         """Look once and act on it; return whether there is more to do."""
+        check_still_held(self._lease, thing=f"run '{self._config.run}'")
         began = time.monotonic()
         view = look(self._ledger, self._plan)
         self._tell(update, view)
@@ -111,9 +115,14 @@ class Supervisor:
         self._grow(view, limit)
         if view.unclaimed == 0:
             self._cancel_waiting(view)
-        pause = max(POLL_S, LOOK_SHARE * (time.monotonic() - began))
-        self._collect(pause)
+        self._pause(view, max(POLL_S, LOOK_SHARE * (time.monotonic() - began)))
         return bool(self._fleet.names) or limit > 0
+
+    def _pause(self, view: _View, seconds: float) -> None:
+        """Wait for the next look or the end of a lane, and keep the metrics alive meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._collect(min(left, SHOW_S)):
+            self._metrics.show(view.tally, lanes=len(self._fleet.names))
 
     def _read_limit(self) -> int:
         """Most lanes at once; without a number in the configuration, as the cluster is now."""
@@ -157,10 +166,11 @@ class Supervisor:
         logger.info("lane %s is cancelled: no fit is left for it", lane)
         ray.cancel(reference, force=True)
 
-    def _collect(self, timeout_s: float) -> None:
+    def _collect(self, timeout_s: float) -> bool:
+        """Wait for a lane to end; return whether one did."""
         if not self._fleet.names:
             time.sleep(timeout_s)
-            return
+            return False
         finished, _ = ray.wait(list(self._fleet.names), num_returns=1, timeout=timeout_s)
         for reference in finished:
             lane = self._fleet.names.pop(reference)
@@ -168,6 +178,7 @@ class Supervisor:
             self._fleet.broken += ended_badly
             self._fleet.errors += [error] if error else []
             self._ledger.release_lane(lane, [p.digest for p in self._plan])
+        return bool(finished)
 
     def _dismiss(self) -> None:
         """Let the lanes end; one that waits for a node or does not answer is cancelled."""

@@ -25,13 +25,14 @@ from hipray.data.dataset import DataIdentity
 from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
-from hipray.errors import ConfigError, FitsFailedError
+from hipray.errors import ConfigError, FitsFailedError, StorageError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
+from hipray.training.patience import PatientStore
 from hipray.training.starts import try_classifiers
 from hipray.training.tuned import (
     Choice,
@@ -221,8 +222,7 @@ def run_one(
             "submit the job with the package as py_modules, or use one image everywhere",
         )
     config = TuneRun.model_validate(payload)
-    store = open_store(config.workspace, config.storage)
-    folder = TrialFolder(store, config, backbone, chosen)
+    folder = TrialFolder(_open_patient_store(config), config, backbone, chosen)
     figures = folder.read_outcome()
     if figures is None:
         torch.set_num_threads(count_threads(config.resources.cpus_per_trial))
@@ -240,7 +240,12 @@ def _report(figures: Figures) -> None:
 def _open_search(payload: str, backbone: str) -> Search:
     """A worker's data, kept from trial to trial."""
     config = TuneRun.model_validate_json(payload)
-    return read_search(open_store(config.workspace, config.storage), config, backbone)
+    return read_search(_open_patient_store(config), config, backbone)
+
+
+def _open_patient_store(config: TuneRun) -> PatientStore:
+    store = open_store(config.workspace, config.storage)
+    return PatientStore(store, patience_s=config.resources.store_wait_s)
 
 
 def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
@@ -256,8 +261,18 @@ def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
 
 
 def _read_row(result: Any, config: TuneRun, backbone: str) -> dict[str, Any]:
-    """One ended trial as a row; raises FitsFailedError where it was interrupted."""
-    figures = None
+    """One ended trial as a row; raises FitsFailedError where it was cut off by no fault of its own.
+
+    A study is written once and for good: settings that a store's outage kept from being tried
+    would never be tried again.
+    """
+    figures, cause = None, getattr(result.error, "cause", result.error)
+    if isinstance(cause, StorageError):
+        raise FitsFailedError(
+            f"all trials of {backbone} to end by themselves",
+            f"one that the store ended: {cause}",
+            "submit the same job again when the store answers; ended trials are kept",
+        )
     if result.error is None:
         if LOG_LOSS not in (result.metrics or {}):
             raise FitsFailedError(

@@ -1,6 +1,14 @@
 """The one door to local folders and S3: open_store, Store and the leases on top of it."""
 
-from hipray.storage.leases import Lease, LeaseInfo, acquire, acquire_when_silent, hold, holder
+from hipray.storage.leases import (
+    Lease,
+    LeaseInfo,
+    acquire,
+    acquire_when_silent,
+    check_still_held,
+    hold,
+    holder,
+)
 from hipray.storage.open import check_store, lies_within, open_file, open_store
 from hipray.storage.s3 import S3_SCHEME
 from hipray.storage.store import (
@@ -22,6 +30,7 @@ __all__ = [
     "acquire",
     "acquire_when_silent",
     "check_key",
+    "check_still_held",
     "check_store",
     "hold",
     "holder",

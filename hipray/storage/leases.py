@@ -180,6 +180,16 @@ def hold(store: Store, key: str, *, ttl_s: float, owner_note: str, thing: str) -
     return lease
 
 
+def check_still_held(lease: Lease, *, thing: str) -> None:
+    """Raise RunBusyError where another driver took `thing` over because this one was silent."""
+    if lease.taken:
+        raise RunBusyError(
+            f"{thing} to stay this driver's",
+            "another that took over when this one was silent",
+            "let that one finish",
+        )
+
+
 def holder(store: Store, key: str) -> LeaseInfo | None:
     """Return who holds the lease on `key` now, or None; `str()` of it is fit for a message."""
     _, info = _read_latest(store, key)

@@ -73,10 +73,12 @@ def grid(batch=16, **scaling):
 
 def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster):
     cluster(node(4))
-    with pytest.raises(ConfigError, match="1 GPU for a lane, found one with 4 CPU and 0 GPU"):
+    with pytest.raises(ConfigError, match="of 1 CPU and 1 GPU, found a cluster of 4 CPU and 0 GPU"):
         check_capacity(grid(gpus_per_lane=1), PLAN)
     with pytest.raises(ConfigError, match="cpus_per_lane"):
         check_capacity(grid(cpus_per_lane=5), PLAN)
+    with pytest.raises(ConfigError, match="room for 8 workers of a lane at once"):
+        check_capacity(grid(workers_per_fit=8), PLAN)
 
 
 def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(cluster, caplog):

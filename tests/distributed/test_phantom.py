@@ -8,8 +8,9 @@ from hipray.config.jobs import PhantomRun
 from hipray.config.phantom import PhantomConfig
 from hipray.data.images import read_hips
 from hipray.data.phantom import plan_archive, write_study
-from hipray.distributed.phantom import run_phantom
-from hipray.storage import open_store
+from hipray.distributed.phantom import LEASE_KEY, run_phantom
+from hipray.errors import RunBusyError
+from hipray.storage import acquire, open_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
@@ -24,6 +25,15 @@ def test_parallel_workers_write_the_same_bytes_as_one_process(tmp_path: Path) ->
     for study in plan_archive(PHANTOMS):
         for name, data in write_study(PHANTOMS, study).items():
             assert (tmp_path / name).read_bytes() == data
+
+
+def test_of_two_writers_of_one_archive_the_second_is_told(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    lease = acquire(store, LEASE_KEY, ttl_s=60, owner_note="the first")
+    assert lease is not None
+    with lease, pytest.raises(RunBusyError, match="the first"):
+        run_phantom(PhantomRun(archive=str(tmp_path), phantom=PHANTOMS))
+    assert run_phantom(PhantomRun(archive=str(tmp_path), phantom=PHANTOMS)) == 40
 
 
 def test_clones_are_films_of_their_own_and_a_finished_archive_is_left_alone(

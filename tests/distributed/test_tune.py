@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from hipray.distributed.studies import RememberingAsha
 from hipray.distributed.tune import (
     TuneResult,
     _can_resume,
+    _read_row,
     _require_room,
     build_trainable,
     run_tune,
 )
-from hipray.errors import ConfigError, RunBusyError
+from hipray.errors import ConfigError, FitsFailedError, RunBusyError, StoreUnavailableError
 from hipray.storage import Store, acquire
 from hipray.training.preparation import read_inputs
 from hipray.training.tuning import describe_as_grid
@@ -204,6 +206,31 @@ def test_more_trials_than_the_cluster_can_fit_are_refused(resources: TrialResour
     with pytest.raises(ConfigError, match=expected):
         _require_room(resources)
     _require_room(TrialResources(max_concurrent=4, cpus_per_trial=1))
+
+
+@ray.remote
+def _fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [
+        (StoreUnavailableError("a store", "silence", "wait"), False),
+        (ValueError("loss is nan"), True),
+    ],
+)
+def test_a_trial_that_the_store_ended_is_no_failed_trial(
+    store: Store, error: Exception, is_kept: bool
+) -> None:
+    with pytest.raises(type(error)) as seen:
+        ray.get(_fail.remote(error))
+    ended = SimpleNamespace(error=seen.value, config={"lr": 1e-3}, metrics=None)
+    if is_kept:
+        assert _read_row(ended, _config(store), BACKBONE)["error"].endswith("loss is nan")
+    else:
+        with pytest.raises(FitsFailedError, match="one that the store ended"):
+            _read_row(ended, _config(store), BACKBONE)
 
 
 def test_a_driver_killed_in_its_first_moments_leaves_nothing_to_resume(store: Store) -> None:

@@ -13,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from hipray.errors import StorageError
-from hipray.storage import Store, acquire, acquire_when_silent, holder, leases
+from hipray.errors import RunBusyError, StorageError
+from hipray.storage import (
+    Store,
+    acquire,
+    acquire_when_silent,
+    check_still_held,
+    holder,
+    leases,
+)
 from hipray.storage.processes import current_process, has_ended
 
 HOUR_S = 3600.0
@@ -145,11 +152,14 @@ def test_a_holder_notices_that_it_was_taken_over(store: Store) -> None:
     lease = acquire(store, "runs/a", ttl_s=0.2)
     assert lease is not None
     with lease:
+        check_still_held(lease, thing="run 'a'")
         assert store.create("runs/a/2.json", store.read("runs/a/1.json"))
         deadline = time.monotonic() + 10
         while not lease.taken:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+        with pytest.raises(RunBusyError, match="run 'a' to stay this driver's"):
+            check_still_held(lease, thing="run 'a'")
 
 
 def test_a_process_on_another_machine_is_not_judged_by_its_number(store: Store) -> None:
