@@ -11,18 +11,28 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "hipray"
 
 FLOORS: dict[str, int] = {
-    "hipray": 0, "vocab": 0, "errors": 0, "digests": 0, "config": 0,
-    "storage": 1, "metrics": 1, "progress": 1,
-    "data": 2,
-    "segmentation": 3, "matting": 3, "classification": 3,
-    "training": 4, "evaluation": 4, "bundles": 4, "releases": 4, "pipeline": 4, "answers": 4,
-    "dicom_objects": 4,
-    "predict": 4, "scoring": 4, "explanation": 4, "overlay": 4,
-    "runtime": 3, "inference": 4,
-    "distributed": 5, "serving": 5,
-    "commands": 6, "cli": 6, "dry_run": 6, "demo": 6, "skill": 6, "benchmarks": 6,
+    "hipray": 0, "vocab": 0, "errors": 0, "digests": 0,
+    "config": 1,
+    "storage": 2, "metrics": 2, "progress": 2,
+    "data": 3,
+    "runtime": 4,
+    "segmentation": 5, "matting": 5, "classification": 5,
+    "training": 6, "bundles": 6, "explanation": 6,
+    "evaluation": 7,
+    "releases": 8,
+    "answers": 9,
+    "pipeline": 10,
+    "inference": 11, "overlay": 11, "dicom_objects": 11,
+    "predict": 12, "scoring": 12,
+    "distributed": 13,
+    "serving": 14,
+    "benchmarks": 15,
+    "dry_run": 16,
+    "commands": 17,
+    "demo": 18, "skill": 18,
+    "cli": 19,
 }  # fmt: skip
-"""Each room's floor; imports go down or stay on their floor."""
+"""Each room's floor; imports go down."""
 
 RAY_ROOMS = {"distributed", "serving", "benchmarks"}
 SINGLE_IMPORTERS = {
@@ -34,6 +44,7 @@ SINGLE_IMPORTERS = {
 }
 MODEL_ROOMS = ("segmentation", "matting", "classification")
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
+FORBIDDEN_ENDINGS = ("Manager", "Helper", "Utils")
 
 
 def _modules() -> list[Path]:
@@ -69,11 +80,12 @@ def test_every_room_has_a_floor() -> None:
 @pytest.mark.parametrize("path", _modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_only_go_down(path: Path) -> None:
     floor = FLOORS[_room(path)]
-    upward = {
+    own = _room(path)
+    strays = {
         name for name in _imports(path)
-        if (room := _room_of_import(name)) is not None and FLOORS[room] > floor
+        if (room := _room_of_import(name)) not in (None, own, "hipray") and FLOORS[room] >= floor
     }  # fmt: skip
-    assert not upward
+    assert not strays
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
@@ -116,7 +128,14 @@ def test_nothing_is_unpickled() -> None:
 
 def test_no_room_is_a_drawer_for_leftovers() -> None:
     names = {part.removesuffix(".py") for path in _modules() for part in path.parts}
+    classes = {
+        node.name
+        for path in _modules()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
     assert not names & FORBIDDEN_NAMES
+    assert not {name for name in classes if name.endswith(FORBIDDEN_ENDINGS)}
 
 
 def test_region_names_are_spelled_in_the_vocabulary_only() -> None:
@@ -133,7 +152,12 @@ def test_region_names_are_spelled_in_the_vocabulary_only() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda p: p.name)
 def test_a_job_is_a_sentence(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 25
+    statements = ast.parse(path.read_text("utf-8")).body[1:]
+    assert [ast.unparse(statement) for statement in statements] == [
+        "import sys",
+        "from hipray.cli import main",
+        f"if __name__ == '__main__':\n    raise SystemExit(main(['{path.stem}', *sys.argv[1:]]))",
+    ]
 
 
 def test_the_fixed_top_level_is_kept() -> None:

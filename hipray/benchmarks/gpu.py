@@ -18,14 +18,13 @@ from hipray.benchmarks.measure import Measure, Pair, compare_rates, skip
 from hipray.benchmarks.steps import FedTask, build_fed_task, step_from_memory
 from hipray.config.base import load_config
 from hipray.config.benchmarks import GpuBench
-from hipray.config.experiment import Budget
 from hipray.config.jobs import GridRun
 from hipray.storage import Store, open_store
 from hipray.training.context import local_context
-from hipray.training.costs import PAPER_COPIES, PAPER_FILMS
+from hipray.training.costs import PAPER_FILMS, count_copies
 from hipray.training.plan import build_cells
 from hipray.training.preparation import chosen_folds, read_inputs
-from hipray.vocab import Cell, Variant
+from hipray.vocab import Cell
 
 WARM_UP_STEPS = 5
 PREFIX = "gpu_training"
@@ -158,6 +157,5 @@ def count_films_shown(cell: Cell, grid: GridRun) -> float:
     experiment = grid.experiment
     settings = experiment.classifier_of(cell.backbone)
     films = PAPER_FILMS.labelled[cell.region, cell.label_type] * (1 - 1 / experiment.split.folds)
-    longer = cell.variant is not Variant.ORIGINAL and settings.budget is Budget.EQUAL_EPOCHS
-    copies = PAPER_COPIES if longer else 1
+    copies = count_copies(settings, cell.variant)
     return films * (1 - settings.inner_fraction) * copies * settings.epochs

@@ -1,7 +1,7 @@
 """From a DXA result to the labels normal and abnormal (section 3.4.2 and Table 4 of the paper).
 
-The t_score label follows WHO: T <= -2.5. Below 50 years ISCD judges by Z-score instead, so such a
-label carries `below_50`: it is still given, and whoever uses it decides whether to keep it.
+The t_score label follows WHO: T <= -2.5. Below ISCD_AGE, at which ISCD judges by Z-score instead,
+it is still given; ingest tells how many there are.
 """
 
 from collections import defaultdict
@@ -35,7 +35,6 @@ class RegionLabel:
     abnormal: bool | None
     source: LabelSource
     missing_reason: str | None = None
-    below_50: bool = False  # a T-score label at an age for which ISCD asks for the Z-score
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,10 @@ def label_values(
     `age` in years. `system` is the densitometer's maker; `rules.system` stands in where unknown.
     """
     computed = _compute_labels(values, sex=sex, age=age, rules=rules, system=system)
-    young = age is not None and age < ISCD_AGE
-    labels: dict[LabelType, RegionLabel] = {}
-    for kind, label in computed.items():
-        flag = young and kind is LabelType.T_SCORE
-        given = values.given.get(kind)
-        if given is not None:
-            labels[kind] = RegionLabel(given, LabelSource.GIVEN, below_50=flag)
-        else:
-            flag = flag and label.abnormal is not None
-            labels[kind] = RegionLabel(label.abnormal, label.source, label.missing_reason, flag)
-    return labels
+    given = {
+        kind: RegionLabel(abnormal, LabelSource.GIVEN) for kind, abnormal in values.given.items()
+    }
+    return computed | given
 
 
 def label_record(

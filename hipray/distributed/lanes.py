@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hipray.config.jobs import GridRun
-from hipray.errors import ConfigError, HiprayError
+from hipray.errors import HiprayError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
@@ -32,7 +32,7 @@ from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.memory import check_gpu_memory
 from hipray.training.patience import PatientStore
-from hipray.training.plan import PlannedFit, load_plan, shaping_digest
+from hipray.training.plan import PlannedFit, load_plan, require_own_source, shaping_digest
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import read_plan
 from hipray.training.tracking import track_fit
@@ -180,12 +180,7 @@ def _read_own_plan(store: Store, config: GridRun) -> tuple[list[PlannedFit], Fit
     Raises ConfigError for other source code, DataError for an archive ingested again since.
     """
     plan = read_plan(store, config.run)
-    if plan["source"] != shaping_digest():
-        raise ConfigError(
-            "the driver's hipray on every worker",
-            "other source code",
-            "submit the job with the package as py_modules, or use one image everywhere",
-        )
+    require_own_source(plan["source"], own=shaping_digest())
     inputs = read_inputs(store, config)
     require_same_data(inputs, plan)
     return load_plan(plan["fits"]), inputs

@@ -33,6 +33,7 @@ from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
 from hipray.training.patience import PatientStore
+from hipray.training.plan import require_own_source
 from hipray.training.starts import try_classifiers
 from hipray.training.tuned import (
     Choice,
@@ -215,12 +216,7 @@ def run_one(
     chosen: dict[str, Value], *, payload: dict[str, Any], backbone: str, source: str
 ) -> dict[str, Any]:
     """Run one trial and return its last figures; an ended one only says them again."""
-    if source != search_source():
-        raise ConfigError(
-            "the driver's hipray on every worker",
-            "other source code",
-            "submit the job with the package as py_modules, or use one image everywhere",
-        )
+    require_own_source(source, own=search_source())
     config = TuneRun.model_validate(payload)
     folder = TrialFolder(_open_patient_store(config), config, backbone, chosen)
     figures = folder.read_outcome()

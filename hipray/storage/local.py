@@ -50,6 +50,10 @@ class LocalStore(Store):
         super().__init__(uri, settings)
         self._root = Path(uri)
 
+    def place(self) -> str:
+        """Return the folder behind all links; see `Store.place`."""
+        return os.path.realpath(self._root).rstrip("/")
+
     def local_path(self, key: str) -> Path:
         """Return where `key` lies; there need not be a file."""
         return self._root / _name_of(check_key(key))

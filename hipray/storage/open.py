@@ -1,6 +1,5 @@
 """Opening a store by its address, and checking that it keeps its promises."""
 
-import os
 import re
 import uuid
 from pathlib import Path
@@ -50,13 +49,7 @@ def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[St
 
 def lies_within(inner: Store, outer: Store) -> bool:
     """Return whether what is written to one store is listed in the other; links are followed."""
-    return f"{_place_of(inner)}/".startswith(f"{_place_of(outer)}/")
-
-
-def _place_of(store: Store) -> str:
-    if store.uri.startswith(S3_SCHEME):
-        return store.uri.rstrip("/")
-    return os.path.realpath(store.uri.removeprefix("file://")).rstrip("/")
+    return f"{inner.place()}/".startswith(f"{outer.place()}/")
 
 
 def _open_folder(path: str, settings: StorageSettings) -> LocalStore:

@@ -114,6 +114,10 @@ class S3Store(Store):
             "Key": self._root + check_foreign_key(key, empty_parts=True),
         }
 
+    def place(self) -> str:
+        """Return the address; see `Store.place`."""
+        return self.uri.rstrip("/")
+
     def local_path(self, key: str) -> None:
         """Return None: an object on S3 has no local path."""
         check_key(key)

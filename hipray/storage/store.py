@@ -136,6 +136,10 @@ class Store(ABC):
         """Return the full address of `key`, for messages and tables."""
         return f"{self.uri.rstrip('/')}/{key}"
 
+    @abstractmethod
+    def place(self) -> str:
+        """Return where the store really is, for comparison: every name of it has this one."""
+
     def child(self, prefix: str) -> Self:
         """Return the store of the folder `prefix` below this one."""
         return type(self)(self.uri_of(check_prefix(prefix)), self.settings)

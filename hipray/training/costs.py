@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hipray.config.experiment import Budget, Experiment
+from hipray.config.experiment import Budget, ClassifierSettings, Experiment
 from hipray.data.manifest import label_column
 from hipray.vocab import Fit, LabelType, Region, SegmenterArch, SegmenterFit, Variant
 
@@ -72,8 +72,17 @@ def _segmenter_seconds(fit: SegmenterFit, experiment: Experiment, films: float) 
 
 
 def _classifier_seconds(fit: Fit, experiment: Experiment, films: float) -> float:
-    settings = experiment.classifier_of(fit.cell.backbone)
-    per_film = TRAIN_SECONDS_AT_64.get(fit.cell.backbone, OTHER_SECONDS_AT_64)
-    longer = fit.cell.variant is not Variant.ORIGINAL and settings.budget is Budget.EQUAL_EPOCHS
-    shown = films * (1 - settings.inner_fraction) * (PAPER_COPIES if longer else 1)
-    return shown * settings.epochs * per_film * (settings.size_px / 64) ** 2
+    cell, settings = fit.cell, experiment.classifier_of(fit.cell.backbone)
+    shown = films * (1 - settings.inner_fraction) * count_copies(settings, cell.variant)
+    return shown * settings.epochs * seconds_per_film(cell.backbone, settings.size_px)
+
+
+def count_copies(settings: ClassifierSettings, variant: Variant) -> int:
+    """Return how often an epoch shows each film."""
+    longer = variant is not Variant.ORIGINAL and settings.budget is Budget.EQUAL_EPOCHS
+    return PAPER_COPIES if longer else 1
+
+
+def seconds_per_film(backbone: str, size_px: int) -> float:
+    """Return the seconds to train a classifier on one film, on one core."""
+    return TRAIN_SECONDS_AT_64.get(backbone, OTHER_SECONDS_AT_64) * (size_px / 64) ** 2

@@ -1,6 +1,5 @@
 """What a grid would cost before it runs: cells, fits, hips, resources, memory and time."""
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +9,11 @@ import pandas as pd
 from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity
 from hipray.data.manifest import mask_column, read_manifest
+from hipray.progress import describe_duration
 from hipray.storage import Store
 from hipray.training.costs import (
-    OTHER_SECONDS_AT_64,
-    PAPER_COPIES,
     PAPER_FILMS,
     PAPER_PATIENTS,
-    TRAIN_SECONDS_AT_64,
     FilmCounts,
     count_films,
     estimate_seconds,
@@ -25,15 +22,6 @@ from hipray.training.memory import GIB, find_largest
 from hipray.training.plan import PlannedFit, list_cells, plan_fits
 from hipray.training.preparation import chosen_folds, refuse_idle_settings
 from hipray.vocab import Fit, Region
-
-__all__ = [
-    "OTHER_SECONDS_AT_64",
-    "PAPER_COPIES",
-    "START_UP_S",
-    "TRAIN_SECONDS_AT_64",
-    "describe_plan",
-    "estimate_grid_seconds",
-]
 
 START_UP_S = 30.0
 """Start of Ray and of a lane's Train run."""
@@ -140,8 +128,8 @@ def _describe_time(plan: Sequence[PlannedFit], config: GridRun, films: FilmCount
     longest = max((estimate_seconds(p.fit, config.experiment, films) for p in plan), default=0.0)
     wall = START_UP_S + max(total / _count_lanes(config, len(plan)), longest)
     return (
-        f"roughly {_duration(wall)} on CPU lanes if no fit stops early "
-        f"({_duration(total)} of one core); GPU lanes are far faster and not estimated"
+        f"roughly {describe_duration(wall)} on CPU lanes if no fit stops early "
+        f"({describe_duration(total)} of one core); GPU lanes are far faster and not estimated"
     )
 
 
@@ -155,12 +143,3 @@ def _read_archive(store: Store, key: str) -> Archive:
         count_films(manifest), manifest["patient_id"].nunique(),
         has_masks=has_masks, where="manifest of the workspace",
     )  # fmt: skip
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 48 else f"{math.ceil(hours / 24)} days"

@@ -40,6 +40,10 @@ class PatientStore(Store):
     def __reduce__(self) -> Any:
         return self._inner.__reduce__()  # it travels as the plain store
 
+    def place(self) -> str:
+        """Return the place of the store behind this one; see `Store.place`."""
+        return self._inner.place()
+
     def child(self, prefix: str) -> Self:
         """Return the store of the folder `prefix` below this one, as patient as this one."""
         return type(self)(self._inner.child(prefix), patience_s=self._patience_s)

@@ -13,6 +13,7 @@ from hipray.config.experiment import Experiment
 from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity
 from hipray.digests import digest_of, source_digest
+from hipray.errors import ConfigError
 from hipray.training.costs import PAPER_FILMS, FilmCounts, estimate_seconds
 from hipray.vocab import (
     REGIONS,
@@ -230,6 +231,16 @@ def dump_plan(plan: Sequence[PlannedFit]) -> list[dict[str, Any]]:
 def load_plan(entries: Iterable[dict[str, Any]]) -> list[PlannedFit]:
     """Return the plan that `dump_plan` wrote."""
     return [PlannedFit(read_fit(e["fit"]), e["digest"], tuple(e["needs"])) for e in entries]
+
+
+def require_own_source(found: str, *, own: str) -> None:
+    """Raise ConfigError where a driver's digest of the source is not this process's `own`."""
+    if found != own:
+        raise ConfigError(
+            "the driver's hipray on every worker",
+            "other source code",
+            "submit the job with the package as py_modules, or use one image everywhere",
+        )
 
 
 def shaping_digest() -> str:

@@ -1,19 +1,13 @@
 """What a search would cost before it runs: hips, trials, epochs and time."""
 
-from hipray.config.experiment import Budget
 from hipray.config.tuning import Axis, TuneRun
 from hipray.data.manifest import label_column, read_manifest
 from hipray.errors import DataError
+from hipray.progress import describe_duration
 from hipray.storage import Store
-from hipray.training.estimate import (
-    OTHER_SECONDS_AT_64,
-    PAPER_COPIES,
-    START_UP_S,
-    TRAIN_SECONDS_AT_64,
-    _duration,
-)
+from hipray.training.costs import count_copies, seconds_per_film
+from hipray.training.estimate import START_UP_S
 from hipray.training.tuning import resolve_config
-from hipray.vocab import Variant
 
 
 def describe_search(store: Store, config: TuneRun) -> str:
@@ -45,14 +39,14 @@ def describe_search(store: Store, config: TuneRun) -> str:
             values = axis.describe() if isinstance(axis, Axis) else " | ".join(map(str, axis))
             lines.append(f"  {name:<16} {values}")
     slots = resources.max_concurrent
+    longest, expected = (describe_duration(START_UP_S + total / slots) for total in (most, likely))
     return "\n".join(
         [
             *lines,
             f"resources  {slots} trials x {resources.cpus_per_trial:g} CPU, "
             f"{resources.gpus_per_trial:g} GPU",
-            f"time       at most {_duration(START_UP_S + most / slots)} on CPU if no trial ends "
-            f"early, about {_duration(START_UP_S + likely / slots)} if they thin out like that; "
-            "GPUs are far faster and not estimated",
+            f"time       at most {longest} on CPU if no trial ends early, about {expected} if they "
+            "thin out like that; GPUs are far faster and not estimated",
         ]
     )
 
@@ -69,9 +63,7 @@ def expected_epochs(config: TuneRun) -> float:
 def _seconds(config: TuneRun, backbone: str, hips: float) -> float:
     """One epoch of all trials of one network, in seconds of one core."""
     settings = config.experiment.classifier_of(backbone)
-    k = config.inner_folds
+    k, sides = config.inner_folds, config.space.size_px
     films = hips * (k - 1 if k > 1 else 1 - settings.inner_fraction)
-    longer = config.variant is not Variant.ORIGINAL and settings.budget is Budget.EQUAL_EPOCHS
-    area = sum((side / 64) ** 2 for side in config.space.size_px) / len(config.space.size_px)
-    per_film = TRAIN_SECONDS_AT_64.get(backbone, OTHER_SECONDS_AT_64) * area
-    return config.trials * films * (PAPER_COPIES if longer else 1) * per_film
+    per_film = sum(seconds_per_film(backbone, side) for side in sides) / len(sides)
+    return config.trials * films * count_copies(settings, config.variant) * per_film

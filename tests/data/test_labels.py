@@ -97,11 +97,8 @@ def test_an_unknown_sex_has_no_reference_of_its_own():
     assert got.abnormal is None
 
 
-def test_below_50_the_t_label_is_given_and_flagged_and_the_bmd_label_is_not():
-    assert label(T, t=-3.0, age=49.9).below_50
+def test_below_50_the_t_label_is_given_all_the_same():
     assert label(T, t=-3.0, age=49.9).abnormal is True
-    assert not label(T, t=-3.0, age=50.0).below_50
-    assert not label(BMD, z=-3.0, age=40.0).below_50
 
 
 def test_the_z_threshold_is_set_per_region_and_stays_at_minus_1_elsewhere():
