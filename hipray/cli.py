@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from hipray import RESEARCH_NOTICE, __version__
 from hipray.config import jobs
 from hipray.config.base import Config, load_config, preset_names
 from hipray.config.benchmarks import BenchRun
+from hipray.config.storage import StorageSettings
 from hipray.config.tuning import TuneRun
 from hipray.errors import ConfigError, HiprayError
 
@@ -151,14 +153,26 @@ def _read_config(command: Command, options: argparse.Namespace) -> Config:
         for key in command.config.model_fields
         if getattr(options, f"key_{key}", None) is not None
     ]
+    overrides = [*options.overrides, *named]
+    remote = "://" in (options.config or "")
     return load_config(
         command.config,
         preset=options.preset or command.preset,
         path=options.config,
-        overrides=[*options.overrides, *named],
+        read=partial(_read_object, overrides=overrides) if remote else None,
+        overrides=overrides,
         section=command.section or options.job,
         sections={*COMMANDS, *jobs.DemoRun.model_fields, *jobs.SkillRun.model_fields},
     )
+
+
+def _read_object(uri: str, *, overrides: Sequence[str]) -> str:
+    """Return the text of an object; `overrides` may say how its store is reached."""
+    from hipray.storage import open_file
+
+    own = [text.removeprefix("storage.") for text in overrides if text.startswith("storage.")]
+    store, key = open_file(uri, load_config(StorageSettings, overrides=own))
+    return store.read(key).decode("utf-8")
 
 
 def _load(path: str) -> Callable[[Any], None]:

@@ -94,9 +94,8 @@ def tune(config: TuneRun) -> None:
     counts = f"{result.trials} trials, {result.failed} failed, {result.seconds:.0f} s"
     tell(f"{counts}: {folder}/trials.parquet")
     settings = f"{folder}/tuned.toml"
-    local = settings if "://" not in settings else "COPY-OF-IT"  # --config reads local files
     tell(
-        f"settings: {settings}; next: hipray grid --config {local} "
+        f"settings: {settings}; next: hipray grid --config {settings} "
         f"--workspace {config.workspace} --test-folds '[{config.fold}]'"
     )
 

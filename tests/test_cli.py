@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hipray.cli import COMMANDS, main
+from tests.conftest import S3Server
 
 JOBS = Path(__file__).resolve().parent.parent / "jobs"
 
@@ -103,6 +104,19 @@ def test_an_unknown_option_ends_with_the_nearest_one_and_none_is_completed(
         main(["serve", option])
     assert ended.value.code == 2
     assert capsys.readouterr().err.strip().endswith(hint)
+
+
+def test_a_settings_file_may_lie_on_s3(
+    s3_server: S3Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = s3_server.new_store()
+    store.write("runs/search/tuned.toml", b'[grid]\nrun = "tuned-elsewhere"\n')
+    reached = f"storage.endpoint_url={s3_server.settings.endpoint_url}"
+    shared = ["--set", reached, "--workspace", store.uri, "--dry-run"]
+    assert main(["grid", "--config", store.uri_of("runs/search/tuned.toml"), *shared]) == 0
+    assert "run        tuned-elsewhere" in capsys.readouterr().out
+    assert main(["grid", "--config", store.uri_of("none.toml"), *shared]) == 5
+    assert "none.toml" in capsys.readouterr().err
 
 
 def test_a_process_ends_with_the_code_of_its_error(tmp_path: Path) -> None:

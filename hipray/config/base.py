@@ -5,7 +5,7 @@ Unknown keys are refused with the nearest known one. The text under a field is i
 
 import difflib
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -49,18 +49,22 @@ def load_config(
     overrides: Sequence[str] = (),
     section: str | None = None,
     sections: Collection[str] = (),
+    read: Callable[[str], str] | None = None,
 ) -> ConfigT:
     """Build `model` from a preset, then a TOML file, then `a.b=c` overrides; later wins.
 
     A preset or file may serve several jobs: then a top-level table named `section` holds this
-    job's keys, and nothing may stand beside it but tables of the jobs in `sections`. Raises
-    ConfigError naming the key, what it takes and what was given.
+    job's keys, and nothing may stand beside it but tables of the jobs in `sections`. `read` gives
+    the text at `path` where that is no local file. Raises ConfigError naming the key, what it
+    takes and what was given.
     """
     values: dict[str, Any] = {}
     if preset is not None:
         values = _own_section(read_preset(preset), section, ())
     if path is not None:
-        values = _merge(values, _own_section(_read_toml(Path(path)), section, sections))
+        values = _merge(
+            values, _own_section(_read_toml(path, read or _read_file), section, sections)
+        )
     for override in overrides:
         values = _merge(values, _parse_override(override))
     return build_config(model, _keep_texts(model, values, overrides))
@@ -110,13 +114,18 @@ def _own_section(
     return own
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_file(path: str) -> str:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return Path(path).read_text("utf-8")
     except OSError as error:
         raise ConfigError(
             "a readable TOML file", f"{path} ({error.strerror})", "check the path"
         ) from None
+
+
+def _read_toml(path: str, read: Callable[[str], str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(read(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("valid TOML", f"{path}: {error}", "correct the file") from None
 

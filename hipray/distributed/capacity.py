@@ -22,6 +22,8 @@ LANE_BYTES = 3 * GIB
 """What one lane's processes hold besides its fit: the Train worker 1.4 GiB, the task and the
 controller that host its run 1.0 GiB, Ray Train's own actors 0.5 GiB (proportional set size,
 measured on Linux with a CUDA build of torch)."""
+HOST_BYTES = int(1.5 * GIB)
+"""The part of it that lies where the run is hosted, beside the driver if there is room."""
 ASK_TIMEOUT_S = 60.0
 """Longest wait for a node to tell the size of its GPU; a busy one may not answer."""
 SLIVER = 0.001

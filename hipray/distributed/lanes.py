@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hipray.config.jobs import GridRun
+from hipray.distributed.capacity import HOST_BYTES
 from hipray.errors import HiprayError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
@@ -54,12 +55,15 @@ def start_lane(
 ) -> "ray.ObjectRef[dict[str, Any]]":
     """Start a lane and return the reference of its report."""
     scaling = config.scaling
-    # the host of a Train run lies beside the driver: when a node goes, only its own lanes go
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # the host of a Train run lies beside the driver while that node's memory holds it: when
+    # another node goes, only its own lanes go
+    here = NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True, _spill_on_unavailable=True
+    )
     options: dict[str, Any] = (
         {"num_cpus": scaling.cpus_per_lane, "num_gpus": scaling.gpus_per_lane}
         if scaling.local_lanes
-        else {"num_cpus": 0, "scheduling_strategy": here}  # the Train worker reserves
+        else {"num_cpus": 0, "memory": HOST_BYTES, "scheduling_strategy": here}
     )
     remote = ray.remote(host_lane).options(
         max_retries=scaling.max_lane_restarts, name=f"hipray-lane-{lane}", **options
