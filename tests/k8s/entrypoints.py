@@ -1,0 +1,106 @@
+"""Whether hipray takes a command of a manifest, and whether a worker holds what it asks for."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from hipray import cli
+from hipray.config.jobs import GridRun
+from hipray.errors import HiprayError
+from tests.k8s.kustomize import Document
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HEAD_GIB, LANE_GIB = 2.0, 1.5
+"""GiB of the driver's node: Ray and the driver; and for each lane of a grid its host process and
+Ray Train's controller (1.0) and Train's other actors (0.5, with torch for CUDA imported)."""
+DEMANDS = {
+    "grid": ("scaling.cpus_per_lane", "scaling.gpus_per_lane"),
+    "tune": ("resources.cpus_per_trial", "resources.gpus_per_trial"),
+    "score": ("cpus_per_actor", ""),
+}
+
+
+def read_settings() -> dict[str, str]:
+    """Return the variables of every pod, as the base has them."""
+    text = (ROOT / "k8s/base/settings.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text)["data"])
+
+
+def check_entrypoint(command: str) -> Iterator[str]:
+    """Yield what is wrong with `python /opt/hipray/jobs/x.py ...` as hipray itself reads it."""
+    unknown = set(re.findall(r"\$\{?([A-Z]\w+)", command)) - set(read_settings())
+    if unknown:
+        yield f"asks for {sorted(unknown)}, which nobody sets"
+    words = _read_words(command)
+    if words[0] != "python" or not words[1].startswith("/opt/hipray/jobs/"):
+        yield f"entrypoint {words[:2]} is not in the image"
+        return
+    script = ROOT / words[1].removeprefix("/opt/hipray/")
+    if not script.exists():
+        yield f"{script.name} does not exist"
+        return
+    try:
+        read_config(command)
+    except (HiprayError, SystemExit) as error:
+        yield f"hipray refuses the entrypoint: {error}"
+
+
+def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
+    """Yield where a lane, trial or actor fits on no worker, or works outside the workspace."""
+    if '--workspace "$HIPRAY_WORKSPACE"' not in command:
+        yield "writes to a disk that goes with its pod"
+    stem = Path(_read_words(command)[1]).stem
+    if stem not in DEMANDS:
+        return
+    try:
+        config = read_config(command)
+    except (HiprayError, SystemExit):
+        return  # said by check_entrypoint
+    cpus, gpus = (reduce(getattr, path.split("."), config) if path else 0 for path in DEMANDS[stem])
+    limits = [
+        group["template"]["spec"]["containers"][0]["resources"].get("limits", {})
+        for group in groups
+    ]
+    if not any(
+        cpus <= float(x.get("cpu", 0)) and gpus <= float(x.get("nvidia.com/gpu", 0)) for x in limits
+    ):
+        yield f"{stem} asks for {cpus:g} CPUs and {gpus:g} GPUs at a time, which no worker has"
+
+
+def check_head_memory(command: str, gib: float) -> Iterator[str]:
+    """Yield where the lanes of a grid have more processes beside its driver than memory holds."""
+    try:
+        config = read_config(command)
+    except (HiprayError, SystemExit, FileNotFoundError):
+        return  # said by check_entrypoint
+    if not isinstance(config, GridRun):
+        return
+    if config.scaling.lanes is None:
+        yield "leaves the number of its lanes to the cluster: no head is large enough for any"
+        return
+    needed = HEAD_GIB + LANE_GIB * config.scaling.lanes
+    if gib < needed:
+        yield f"{config.scaling.lanes} lanes need a head of {needed:g} GiB, not {gib:g}"
+
+
+def read_config(command: str) -> Any:
+    """Return the configuration that hipray reads from a command.
+
+    Raises:
+        HiprayError: the configuration is refused.
+        SystemExit: an argument is unknown or missing.
+    """
+    _, script, *arguments = _read_words(command)
+    options = cli._build_parser().parse_args([Path(script).stem, *arguments])
+    return cli._read_config(cli.COMMANDS[Path(script).stem], options)
+
+
+def _read_words(command: str) -> list[str]:
+    """Return the words of a command as the pod's shell makes them."""
+    return shlex.split(Template(command).safe_substitute(read_settings()))

@@ -1,0 +1,99 @@
+"""What the documents of an overlay and of its jobs have to agree on, whatever a hospital sets."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from tests.k8s.images import OwnImage, read_image
+from tests.k8s.kustomize import Document
+from tests.k8s.pods import PORTS_OF_OPERATOR
+from tests.k8s.rules import list_pods
+
+ROLE = "eks.amazonaws.com/role-arn"
+ROLE_NAME = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+
+
+def find_overlay_problems(standing: list[Document], jobs: list[Document]) -> Iterator[str]:
+    """Yield where what stands and its jobs name different places, images or releases."""
+    spaces = {each["metadata"].get("namespace") for each in standing + jobs} - {None}
+    if len(spaces) != 1:
+        yield f"lives in {sorted(map(str, spaces))}"
+    images = [_place_of(each) for each in list_own_images(standing + jobs)]
+    if len(set(images)) != 1:
+        yield f"takes its image from {sorted(set(images))}"
+    settings, run = read_settings(standing), read_endpoint(standing)
+    workspace = settings["HIPRAY_WORKSPACE"]
+    if run["workspace"] != workspace:
+        yield f"answers from {run['workspace']} and works in {workspace}"
+    if run["release"] != settings["HIPRAY_RELEASE"]:
+        yield f"answers with {run['release']} and scores with {settings['HIPRAY_RELEASE']}"
+    for name in ("HIPRAY_ARCHIVE", "HIPRAY_INCOMING"):
+        if not settings[name].startswith(f"{workspace}/"):
+            yield f"{name} is not below the workspace, which is all that the role reaches"
+    roles = {name: read_role(standing, name) for name in ("hipray-head", "hipray-worker")}
+    if len(set(roles.values())) != 1:
+        yield f"has two roles for one prefix: {roles}"
+    if not all(role is None or ROLE_NAME.fullmatch(role) for role in roles.values()):
+        yield f"has no role: {roles}"
+    yield from find_unnamed_ports(standing + jobs)
+
+
+def list_own_images(documents: list[Document]) -> list[OwnImage]:
+    """Return the project's images among all containers, one entry per container."""
+    found = (
+        read_image(container["image"])
+        for each in documents
+        for _, pod in list_pods(each)
+        for container in pod["spec"]["containers"]
+    )
+    return [image for image in found if image is not None]
+
+
+def _place_of(image: OwnImage) -> str:
+    return f"{image.registry}hipray:{image.version}"
+
+
+def read_settings(standing: list[Document]) -> dict[str, str]:
+    """Return what every pod of an overlay is told."""
+    (settings,) = [each["data"] for each in standing if each["kind"] == "ConfigMap"]
+    return dict(settings)
+
+
+def read_endpoint(standing: list[Document]) -> dict[str, Any]:
+    """Return hipray's arguments of the endpoint."""
+    (service,) = [each["spec"] for each in standing if each["kind"] == "RayService"]
+    (application,) = yaml.safe_load(service["serveConfigV2"])["applications"]
+    return dict(application["args"])
+
+
+def read_role(standing: list[Document], account: str) -> str | None:
+    """Return the cloud's role of a service account."""
+    (found,) = [
+        each["metadata"].get("annotations", {}).get(ROLE)
+        for each in standing
+        if each["kind"] == "ServiceAccount" and each["metadata"]["name"] == account
+    ]
+    return found
+
+
+def find_unnamed_ports(documents: list[Document]) -> Iterator[str]:
+    """Yield each port that a PodMonitor asks by a name that pods it selects do not have."""
+    for monitor in documents:
+        if monitor["kind"] != "PodMonitor":
+            continue
+        kind = monitor["spec"]["selector"]["matchLabels"]["ray.io/node-type"]
+        asked = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
+        pods = [c for each in documents for c in _ray_containers(each, f"ray-{kind}")]
+        if not pods:
+            yield f"{monitor['metadata']['name']} selects no pod"
+        for container in pods:
+            named = {each["name"] for each in container.get("ports", [])} | set(PORTS_OF_OPERATOR)
+            if asked - named:
+                yield f"{monitor['metadata']['name']} asks {sorted(asked - named)} of no pod"
+
+
+def _ray_containers(document: Document, name: str) -> Iterator[Document]:
+    for _, pod in list_pods(document):
+        yield from (each for each in pod["spec"]["containers"] if each["name"] == name)

@@ -1,0 +1,121 @@
+"""Rules on what stands beside Ray: policies, ingress, budgets, monitors, Redis and MinIO."""
+
+from collections.abc import Iterator
+
+from tests.k8s.containers import PROBES
+from tests.k8s.kustomize import Document
+from tests.k8s.openings import OPENINGS, describe_policy
+from tests.k8s.ray_documents import ENDPOINT, REDIS
+
+REDIS_START = (
+    "umask 077\n"
+    "printf 'requirepass %s\\nappendonly yes\\ndir /data\\nmaxmemory-policy noeviction\\n' \\\n"
+    '  "$REDIS_PASSWORD" > /run/redis/redis.conf\n'
+    "exec redis-server /run/redis/redis.conf\n"
+)
+ROUTES = {"/v1": "Prefix", "/readyz": "Exact"}
+ANNOTATIONS = {
+    "nginx.ingress.kubernetes.io/proxy-body-size": "201m",
+    "nginx.ingress.kubernetes.io/proxy-read-timeout": "75",
+    "nginx.ingress.kubernetes.io/ssl-redirect": "true",
+}
+METRICS_PORTS = {"head": {"metrics", "as-metrics", "dash-metrics"}, "worker": {"metrics"}}
+BUDGETS = {
+    f"hipray-{name}": {**most, "selector": {"matchLabels": {"app.kubernetes.io/component": name}}}
+    for name, most in (("serve", {"minAvailable": 1}), ("redis", {"maxUnavailable": 0}))
+}
+READY = "/minio/health/ready"
+
+
+def check_policy(document: Document) -> Iterator[str]:
+    told, known = set(describe_policy(document["spec"])), OPENINGS.get(document["metadata"]["name"])
+    if known is None:
+        yield "is a policy that tests/k8s/openings.py does not know"
+        return
+    yield from (f"also opens: {each}" for each in sorted(told - known))
+    yield from (f"no longer opens: {each}" for each in sorted(known - told))
+
+
+def check_ingress(document: Document) -> Iterator[str]:
+    spec = document["spec"]
+    if document["metadata"].get("annotations") != ANNOTATIONS:
+        yield "has other limits, or answers without TLS"
+    if spec.get("ingressClassName") != "nginx":
+        yield "is of a controller that is not there"
+    if {entry.get("secretName") for entry in spec.get("tls", [])} != {"hipray-tls"}:
+        yield "has another certificate"
+    opened = {
+        path["path"]: path["pathType"] for rule in spec["rules"] for path in rule["http"]["paths"]
+    }
+    if opened != ROUTES:
+        yield f"opens {opened} instead of {ROUTES}"
+    covered = {host for entry in spec.get("tls", []) for host in entry["hosts"]}
+    for rule in spec["rules"]:
+        if rule["host"] not in covered:
+            yield f"{rule['host']} is served without TLS"
+        for path in rule["http"]["paths"]:
+            if path["path"] not in ROUTES or path["backend"]["service"] != ENDPOINT:
+                yield f"opens {path['path']} of {path['backend']['service']}"
+
+
+def check_budget(document: Document) -> Iterator[str]:
+    spec, name = document["spec"], document["metadata"]["name"]
+    if spec != BUDGETS.get(name):
+        yield f"{name} lets a drain take too much, or blocks it"
+
+
+def check_monitor(spec: Document) -> Iterator[str]:
+    kind = spec["selector"]["matchLabels"].get("ray.io/node-type")
+    if set(spec["selector"]["matchLabels"]) != {"ray.io/node-type", "app.kubernetes.io/part-of"}:
+        yield "looks for other pods"
+    if any(
+        set(each) != {"port", "interval"} or each["interval"] != "15s"
+        for each in spec["podMetricsEndpoints"]
+    ):
+        yield "asks another way, or too rarely for rates over five minutes"
+    ports = {each.get("port") for each in spec["podMetricsEndpoints"]}
+    if ports != METRICS_PORTS.get(kind):
+        yield f"asks ports {sorted(map(str, ports))} of {kind}"
+
+
+def check_redis(spec: Document) -> Iterator[str]:
+    (container,) = spec["template"]["spec"]["containers"]
+    text = "".join(container.get("args", []))
+    if container["name"] != "redis":
+        return
+    if spec.get("replicas") != 1:
+        yield "is more than one on a volume, or none"
+    if spec.get("serviceName") != "hipray-redis":
+        yield "has no name in the network"
+    if container.get("env") != [{"name": "REDIS_PASSWORD", **REDIS["redisPassword"]}]:
+        yield "has another password than the heads"
+    if text != REDIS_START:
+        yield "starts open, forgetful or not at all"
+    run = spec["template"]["spec"].get("volumes")
+    if run != [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]:
+        yield "writes its password to the node's disk"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", [])}
+    claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
+    if mounts.get("/data") not in claims:
+        yield "forgets what the heads must remember"
+
+
+def check_workload(spec: Document) -> Iterator[str]:
+    """Yield where labels or the names of ports inside one workload differ."""
+    labels, (container,) = (
+        spec["template"]["metadata"]["labels"],
+        spec["template"]["spec"]["containers"],
+    )
+    if not set(spec["selector"]["matchLabels"].items()) <= set(labels.items()):
+        yield "does not select its own pods"
+    if spec.get("replicas") != 1 or spec.get("strategy", {"type": "Recreate"}) != {
+        "type": "Recreate"
+    }:
+        yield "is none, or two on one volume"
+    named = {port["name"] for port in container["ports"]}
+    for probe in PROBES & set(container):
+        ((_, asked),) = (
+            (k, v) for k, v in container[probe].items() if k in ("tcpSocket", "httpGet")
+        )
+        if asked["port"] not in named or asked.get("path", READY) != READY:
+            yield f"{probe} asks {asked}"
