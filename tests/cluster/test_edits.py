@@ -1,4 +1,4 @@
-"""What the files tell a hospital to change passes all checks; in one place of several it does not."""
+"""What the files ask a hospital to change passes all checks; half of such a change is found."""
 
 import json
 import re

@@ -17,41 +17,38 @@ from jsonschema import Draft202012Validator
 from hipray.serving.audit_line import Outcome
 from hipray.serving.problems import ProblemCode
 from hipray.vocab import FitState, RefusalCode
+from tests.cluster.ray_metrics import RAY_METRICS, SCRAPED
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, PROMETHEUS
 from tests.k8s.mutation import spoil_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
-METRIC = re.compile(r"\b(?:ray|autoscaler)_[a-z0-9_]+")
 GROUPING = "by|without|on|ignoring|group_left|group_right"
 KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
 """What Prometheus sees of each kind of ray.util.metrics."""
 
 
-def _own_metrics() -> Iterator[str]:
-    """Yield the names under which the package's own metrics arrive, from its source."""
-    for path in (ROOT / "hipray").rglob("*.py"):
-        tree = ast.parse(path.read_text("utf-8"))
-        imported = {
-            alias.asname or alias.name: alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.module == "ray.util.metrics"
-            for alias in node.names
-        }
-        for node in ast.walk(tree):
-            kind = imported.get(getattr(getattr(node, "func", None), "id", ""))
-            if kind in KINDS and isinstance(node, ast.Call) and node.args:
-                yield from (f"ray_{ast.literal_eval(node.args[0])}{end}" for end in KINDS[kind])
+STEM = re.compile(r"_(bucket|count|sum|total)$")
 
 
 @cache
-def _ray_metrics() -> frozenset[str]:
-    """Return the names in the dashboards that Ray itself ships."""
-    import ray
+def _own_metrics() -> frozenset[str]:
+    """Return the names under which the package's own metrics arrive, from its source."""
+    return frozenset(name for path in (ROOT / "hipray").rglob("*.py") for name in _metrics_in(path))
 
-    folder = Path(ray.__file__).parent / "dashboard/modules/metrics/dashboards"
-    text = "".join(path.read_text("utf-8") for path in folder.glob("*_panels.py"))
-    return frozenset(METRIC.findall(text))
+
+def _metrics_in(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "ray.util.metrics"
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        kind = imported.get(getattr(getattr(node, "func", None), "id", ""))
+        if kind in KINDS and isinstance(node, ast.Call) and node.args:
+            yield from (f"ray_{ast.literal_eval(node.args[0])}{end}" for end in KINDS[kind])
 
 
 def _expressions(node: Any) -> Iterator[str]:
@@ -69,7 +66,8 @@ def _expressions(node: Any) -> Iterator[str]:
 def _unknown(document: Any) -> set[str]:
     named = {name for text in _expressions(document) for name in _name_metrics(text)}
     assert named
-    return named - _ray_metrics() - set(_own_metrics()) - {"up"}
+    known = {name for name in named if STEM.sub("", name) in RAY_METRICS or name in RAY_METRICS}
+    return named - known - _own_metrics()
 
 
 def _name_metrics(text: str) -> list[str]:
@@ -82,6 +80,7 @@ def _name_metrics(text: str) -> list[str]:
     return [name for name in names if name not in {"and", "or", "unless", "bool", "offset"}]
 
 
+@cache
 def _own_labels() -> dict[str, set[str]]:
     """Return the labels of each of the package's metrics, from its source."""
     labels = {}
@@ -98,17 +97,21 @@ def _own_labels() -> dict[str, set[str]]:
 
 VALUES: dict[str, set[str]] = {
     "state": {*FitState}, "outcome": {*Outcome}, "code": {*ProblemCode, *RefusalCode},
+    "Name": {"CPU", "GPU", "memory", "object_store_memory"}, "error_code": {"500"},
 }  # fmt: skip
-"""What may stand behind a label of the package's metrics."""
+"""What may stand behind a label; of a pattern, something that it has to match."""
+
+
+def _labels_of(name: str) -> set[str]:
+    """Return the labels of a metric, Ray's own or the package's, as Prometheus has it."""
+    stem = STEM.sub("", name)
+    ours = RAY_METRICS.get(name) or RAY_METRICS.get(stem)
+    return {*(ours.labels if ours else _own_labels().get(stem, ())), *SCRAPED, "le"}
 
 
 def _label_problems(text: str) -> Iterator[str]:
-    """Yield labels and values of a query that the package's metrics do not have."""
-    labels = _own_labels()
-    named = {re.sub(r"_(bucket|count|sum|total)$", "", name) for name in _name_metrics(text)}
-    if not named or not named <= set(labels):
-        return  # Ray's own metrics are beside them: their labels are Ray's
-    known = {"le"}.union(*(labels[name] for name in named))
+    """Yield labels and values of a query that its metrics do not have."""
+    known = set().union(*(_labels_of(name) for name in _name_metrics(text)))
     for clause in re.findall(r"\b(?:by|without)\s*\(([^)]*)\)", text):
         yield from (word for word in re.split(r"[,\s]+", clause.strip()) if word not in known)
     for label, value in re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', text):
@@ -116,6 +119,37 @@ def _label_problems(text: str) -> Iterator[str]:
             yield label
         elif label in VALUES and not any(re.fullmatch(value, word) for word in VALUES[label]):
             yield f"{label}={value}"
+
+
+def _shown_label_problems(text: str, query: str) -> Iterator[str]:
+    """Yield labels of a legend or a summary that the query's result does not have."""
+    kept = {word for clause in re.findall(r"\bby\s*\(([^)]*)\)", query) for word in
+            re.split(r"[,\s]+", clause)}  # fmt: skip
+    kept = kept or set().union(*(_labels_of(name) for name in _name_metrics(query)))
+    shown = re.findall(r"\{\{\s*(?:\$labels\.)?(\w+)\s*\}\}", text)
+    yield from (label for label in shown if label not in kept)
+
+
+def test_legends_and_summaries_show_labels_of_their_queries() -> None:
+    shown = [
+        (target["legendFormat"], target["expr"])
+        for panel in _read("grafana.json")["panels"]
+        for target in panel["targets"]
+    ]
+    for group in _read("alerts.yaml")["groups"]:
+        shown += [(rule["annotations"]["summary"], rule["expr"]) for rule in group["rules"]]
+    assert [p for text, query in shown for p in _shown_label_problems(text, query)] == []
+    assert [*_shown_label_problems("{{Stat}}", 'sum by (State) (ray_resources{Name="GPU"})')]
+
+
+def test_a_panel_shows_its_metrics_in_their_unit() -> None:
+    for panel in _read("grafana.json")["panels"]:
+        plain = [
+            t["expr"] for t in panel["targets"] if not re.search(r"rate\(|increase\(|/", t["expr"])
+        ]
+        metrics = {name for text in plain for name in _name_metrics(text)} & set(RAY_METRICS)
+        units = {RAY_METRICS[name].unit for name in metrics}
+        assert units <= {panel["fieldConfig"]["defaults"]["unit"]}, panel["title"]
 
 
 @pytest.mark.parametrize("name", ["grafana.json", "alerts.yaml"])
@@ -130,6 +164,13 @@ def test_queries_ask_for_labels_and_values_that_exist(name: str) -> None:
         'ray_hipray_grid_fits{status="failed"}',
         'ray_hipray_grid_fits{state="faild"}',
         'rate(ray_hipray_films_total{outcome="reject"}[1h])',
+        "sum by (NodeTyp) (autoscaler_active_nodes)",
+        'sum by (State) (ray_resources{Nam="GPU"})',
+        'sum by (State) (ray_resources{Name="GUP"})',
+        "sum by (eror_code) (rate(ray_serve_num_http_error_requests_total[5m]))",
+        'rate(ray_serve_num_http_error_requests_total{error_code=~"6.."}[5m])',
+        "min by (deploymnt) (ray_serve_deployment_status)",
+        "sum by (State) (ray_hipray_grid_fits)",
     ],
 )
 def test_a_slip_in_a_label_is_found(text: str) -> None:
@@ -148,12 +189,12 @@ def test_queries_close_what_they_open_and_call_functions_that_exist(name: str) -
 FUNCTIONS = {
     "sum", "rate", "increase", "min", "max", "avg", "count", "histogram_quantile", "label_values",
     "clamp_min", "abs",
-    "absent",
+    "absent", "changes",
 }  # fmt: skip
 
 
 def test_the_package_has_metrics_of_its_own() -> None:
-    assert "ray_hipray_grid_fits" in set(_own_metrics())
+    assert "ray_hipray_grid_fits" in _own_metrics()
 
 
 def test_the_dashboard_shows_metrics_that_exist() -> None:
@@ -174,7 +215,7 @@ def test_a_misspelt_metric_is_found() -> None:
 
 def test_every_metric_of_the_package_is_on_the_dashboard() -> None:
     shown = (CLUSTER / "grafana.json").read_text("utf-8")
-    stems = {re.sub(r"_(bucket|count|sum|total)$", "", name) for name in _own_metrics()}
+    stems = {STEM.sub("", name) for name in _own_metrics()}
     assert [stem for stem in sorted(stems) if stem not in shown] == []
 
 
@@ -229,5 +270,15 @@ def test_prometheus_accepts_configuration_and_rules() -> None:
     ended = subprocess.run(
         ["promtool", "check", "config", "prometheus.yaml"],
         cwd=CLUSTER, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    ended = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yaml"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
