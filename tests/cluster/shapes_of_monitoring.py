@@ -13,9 +13,13 @@ PROMETHEUS = exact(
     scrape_configs=array(
         exact(
             job_name=TEXT,
-            file_sd_configs=array(
-                exact(files=array(const("/tmp/ray/prom_metrics_service_discovery.json")))
+            http_sd_configs=array(
+                exact(
+                    url=words(r"^http://127\.0\.0\.1:\d+/api/prometheus/sd$"),
+                    authorization=exact(type=const("Bearer"), credentials_file=words("^/")),
+                )
             ),
+            file_sd_configs=array(exact(files=array(words(r"^/\S+/ray/prom_[a-z_]+\.json$")))),
         )
     ),
 )

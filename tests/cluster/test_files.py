@@ -8,11 +8,18 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hipray import __version__
+from hipray.config.jobs import ServeRun
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
-from tests.k8s.entrypoints import check_entrypoint
+from tests.cluster.launcher_files import count_gib
+from tests.cluster.policies import read_place
+from tests.cluster.serve_files import count_upgrade_cpus
+from tests.k8s.entrypoints import HEAD_GIB, LANE_GIB, check_entrypoint, check_head_memory
+from tests.k8s.kustomize import build
+from tests.k8s.pods import gib
 from tests.k8s.ray_documents import ray_version
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -284,11 +291,64 @@ def test_each_submission_of_a_runbook_is_one_that_hipray_takes(path: Path) -> No
         assert list(check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")) == []
 
 
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)
+def test_the_roles_reach_every_uri_of_a_runbook(path: Path) -> None:
+    text = path.read_text("utf-8")
+    place = read_place(ROOT / "cluster")
+    named = set(re.findall(r"s3://[\w./-]*\w", text))
+    own = {uri for uri in named if not uri.startswith("s3://hipray-dev/")}  # MinIO knows no roles
+    assert own
+    assert [uri for uri in sorted(own) if not place.covers(uri)] == []
+
+
+def _grids(path: Path) -> list[str]:
+    """The grids of a runbook whose driver is on a cluster's head."""
+    found = SUBMISSION.findall(path.read_text("utf-8"))
+    return [
+        f"python {HOME}/jobs/grid.py {arguments}"
+        for options, job, arguments in found
+        if job == "grid" and "--installed" in options
+    ]
+
+
+def test_the_head_on_aws_holds_the_lanes_of_the_runbook() -> None:
+    config = yaml.safe_load((ROOT / "cluster/aws.yaml").read_text("utf-8"))
+    machine = config["available_node_types"]["head"]["node_config"]["InstanceType"]
+    (command,) = _grids(RUNBOOKS[0])
+    assert list(check_head_memory(command, count_gib(machine))) == []
+
+
+def test_the_standing_head_on_kubernetes_holds_the_lanes_of_the_runbook() -> None:
+    (cluster,) = [e for e in build(ROOT / "k8s/overlays/prod") if e["kind"] == "RayCluster"]
+    (container,) = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    (command,) = _grids(RUNBOOKS[1])
+    assert list(check_head_memory(command, gib(container["resources"]["limits"]["memory"]))) == []
+
+
+def test_each_row_of_sizes_has_a_head_for_its_lanes() -> None:
+    on_aws = re.findall(
+        r"^\| \d+ \| head (\S+), .*?`lanes=(\d+)`", RUNBOOKS[0].read_text("utf-8"), re.M
+    )
+    on_kubernetes = re.findall(
+        r"^\| \d+ \| \d+ \| (\d+) \| \d CPUs, (\d+Gi) \|", RUNBOOKS[1].read_text("utf-8"), re.M
+    )
+    assert len(on_aws) == len(on_kubernetes) == 3
+    heads = [(float(count_gib(machine)), int(lanes)) for machine, lanes in on_aws]
+    heads += [(gib(memory), int(lanes)) for lanes, memory in on_kubernetes]
+    assert all(memory >= HEAD_GIB + LANE_GIB * lanes for memory, lanes in heads), heads
+
+
+def test_the_runbook_names_the_cpus_of_an_upgrade_in_place() -> None:
+    config = yaml.safe_load((ROOT / "cluster/serve.yaml").read_text("utf-8"))
+    run = ServeRun.model_validate(config["applications"][0]["args"])
+    assert f"{count_upgrade_cpus(run):g} for one replica each" in RUNBOOKS[0].read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda p: p.parent.name)
 def test_a_runbook_has_a_place_for_every_emergency(path: Path) -> None:
     text = path.read_text("utf-8").lower()
     for word in ("first deployment", "upgrade", "rollback", "head dies", "preempted", "throttles",
-                 "bad bundle", "air-gapped"):  # fmt: skip
+                 "bad bundle", "air-gapped", "## monitoring", "grafana"):  # fmt: skip
         assert word in text, word
 
 

@@ -274,6 +274,18 @@ def test_prometheus_accepts_configuration_and_rules() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_prometheus_reads_what_a_local_head_writes() -> None:
+    from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
+
+    (scraped,) = _read("prometheus.yaml")["scrape_configs"]
+    (found,) = scraped["file_sd_configs"]
+    script = (CLUSTER / "local.sh").read_text("utf-8")
+    assert "STATE=${HIPRAY_LOCAL:-/tmp/hipray-$(id -u)}\n" in script
+    assert '--temp-dir="$STATE/ray" ' in script
+    (path,) = found["files"]
+    assert re.fullmatch(rf"/tmp/hipray-\d+/ray/{PROMETHEUS_SERVICE_DISCOVERY_FILE}", path)
+
+
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed")

@@ -44,6 +44,12 @@ def gib(quantity: Any) -> float:
     return float(found[1]) / (1 if found[2] == "G" else 1024) if found else 0.0
 
 
+def count_cpus(quantity: Any) -> float:
+    """Return a quantity of CPUs, whole or in thousandths, as a number."""
+    text = str(quantity)
+    return float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
+
+
 def check_place(pod: Document) -> Iterator[str]:
     """Yield where a pod has another account, user, label or volume than its container needs."""
     spec, (container, *more) = pod["spec"], pod["spec"]["containers"]

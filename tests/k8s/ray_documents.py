@@ -12,7 +12,7 @@ from tests.k8s.containers import CLOSED
 from tests.k8s.entrypoints import ROOT, check_demand, check_entrypoint, check_head_memory
 from tests.k8s.images import Target, read_image
 from tests.k8s.kustomize import Document
-from tests.k8s.pods import SETTINGS, gib
+from tests.k8s.pods import SETTINGS, count_cpus, gib
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
@@ -178,8 +178,7 @@ def check_submitter(template: Document, container: str) -> Iterator[str]:
 
 def _count_cpus(group: Document) -> float:
     limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
-    cpus = str(limits.get("cpu", "0"))
-    return float(cpus.removesuffix("m")) / (1000 if cpus.endswith("m") else 1)
+    return count_cpus(limits.get("cpu", "0"))
 
 
 def check_service(spec: Document) -> Iterator[str]:

@@ -23,8 +23,8 @@ from tests.k8s.overlays import (
     read_role,
     read_settings,
 )
-from tests.k8s.pods import SETTINGS
-from tests.k8s.ray_documents import ENDPOINT, REDIS, cluster_of
+from tests.k8s.pods import SETTINGS, count_cpus, gib
+from tests.k8s.ray_documents import ENDPOINT, LONGEST_NAME, REDIS, cluster_of
 from tests.k8s.rules import find_problems, list_pods
 from tests.k8s.schemas import find_schema_errors
 
@@ -504,3 +504,39 @@ def test_secrets_go_into_their_namespace_and_store_keys_only_where_asked(tmp_pat
 
 def test_secrets_that_exist_stay(tmp_path: Path) -> None:
     assert _make_secrets(tmp_path, "--store", exists=True)[1] == []
+
+
+def _count_requests(document: Document) -> tuple[float, float]:
+    """Return the CPUs and GiB that a document's pods ask for, autoscalers and all."""
+    asked = [
+        container["resources"]["requests"]
+        for _, pod in list_pods(document)
+        for container in pod["spec"]["containers"]
+    ]
+    if document["kind"] in LONGEST_NAME:
+        asked.append(cluster_of(document)["autoscalerOptions"]["resources"]["requests"])
+    return sum(count_cpus(each["cpu"]) for each in asked), sum(
+        gib(each["memory"]) for each in asked
+    )
+
+
+def test_the_machine_that_the_runbook_asks_for_holds_dev_and_a_job() -> None:
+    standing, jobs = _build_both("dev")
+    (cluster,) = [each for each in standing if each["kind"] == "RayCluster"]
+    working = [_count_requests(each) for each in standing]
+    for group in cluster["spec"]["workerGroupSpecs"]:  # which is idle while a job has its own
+        group["template"]["spec"]["containers"][0]["resources"]["requests"] = {
+            "cpu": 0,
+            "memory": "0Gi",
+        }
+    beside_a_job = [_count_requests(each) for each in standing]
+    beside_a_job.append(max(_count_requests(each) for each in jobs))
+    text = (K8S / "README.md").read_text("utf-8")
+    ((cpus, memory),) = re.findall(r"k3s\) with (\d+) CPUs and (\d+) GiB", text)
+    for asked in (working, beside_a_job):
+        assert sum(each for each, _ in asked) + SYSTEM_CPUS <= float(cpus)
+        assert sum(each for _, each in asked) + SYSTEM_GIB <= float(memory)
+
+
+SYSTEM_CPUS, SYSTEM_GIB = 2, 2
+"""For Kubernetes' own pods and the operators'."""
