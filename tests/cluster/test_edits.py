@@ -29,6 +29,7 @@ PROD, PROD_JOBS = (
     "k8s/overlays/prod/jobs/kustomization.yaml",
 )
 BOTH_OF_PROD = "k8s/overlays/prod/**/kustomization.yaml"
+POLICIES = "k8s/base/network-policies.yaml"
 SETTINGS = "k8s/overlays/prod/settings.patch.yaml"
 NOBODY, SOMEBODY = "0" * 64, "5e" * 32
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/radiology/"
@@ -90,6 +91,17 @@ EDITS: dict[str, list[Edit]] = {
     ],
     "a mirror of redis": [
         (PROD, "images:\n", "images:\n  - {name: redis, newName: inner:5000/redis}\n"),
+    ],
+    "namespaces of one's own": [
+        (POLICIES, "name: kuberay-operator", "name: operators"),
+        (POLICIES, "name: ingress-nginx", "name: ingress"),
+        (POLICIES, "name: monitoring", "name: prometheus"),
+    ],
+    "a store with an address": [
+        (POLICIES, r"(?s)0\.0\.0\.0/0\n.*?192\.168\.0\.0/16\](.*?)443", r"10.1.2.3/32\g<1>9000"),
+    ],
+    "an API server with an address": [
+        (POLICIES, r"\{cidr: 0\.0\.0\.0/0, except: \[169\.254\.0\.0/16\]\}", "{cidr: 10.0.0.1/32}"),
     ],
     "another host": [("k8s/overlays/prod/ingress.yaml", "hipray.example.org", "hips.example.org")],
     "sixteen GPUs on kubernetes": [
@@ -178,6 +190,12 @@ HALVES: dict[str, list[Edit]] = {
     "a release that scoring does not take": [(PROD, "release: default", "release: spring")],
     "an open endpoint": [
         (SERVE, "host: 127.0.0.1", "host: 0.0.0.0"), (SERVE, rf'\n *- "{NOBODY}".*', " []"),
+    ],
+    "a store with a network instead of an address": [
+        (POLICIES, r"(?s)0\.0\.0\.0/0\n.*?192\.168\.0\.0/16\]", "10.0.0.0/8"),
+    ],
+    "an endpoint open to every namespace": [
+        (POLICIES, r"\{matchLabels: \{kubernetes.io/metadata.name: ingress-nginx\}\}", "{}"),
     ],
     "16 GPUs with the head of four": [
         (PROD_JOBS, r"(?m)^# (patches:|  - path:|    target:)", r"\1"),

@@ -33,6 +33,7 @@ while True:
     time.sleep(1)
 """
 """A driver with a run's metrics."""
+OF_EXPORTER = ("__name__", "otel_scope_")
 SHOWN = (
     "Fits by state", "Cells by state", "Lanes", "CPU", "Memory", "Disk free", "Object store",
 )  # fmt: skip
@@ -135,7 +136,7 @@ def test_prometheus_finds_a_guarded_head_and_its_series_fill_the_dashboard(
                     assert prometheus.wait_for(text), text
         for name, metric in RAY_METRICS.items():
             for series in prometheus.query(name):
-                labels = set(series["metric"]) - {"__name__"}
+                labels = {key for key in series["metric"] if not key.startswith(OF_EXPORTER)}
                 assert labels <= metric.labels | SCRAPED, name
         assert prometheus.query("absent(ray_node_cpu_count)") == []
         rules = httpx.get(f"{prometheus.url}/rules", timeout=20).json()["data"]["groups"]

@@ -1,5 +1,6 @@
 """What each NetworkPolicy opens, as sentences: a policy that opens anything else is found."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,17 +27,49 @@ OPENINGS: dict[str, set[str]] = {
     },
     "cleanup-to-redis": {f"{CLEANUP} out to {REDIS}: TCP 6379"},
     "head-from-operator-and-submitters": {
-        f"{HEADS} in from kuberay-operator: TCP 8265", f"{HEADS} in from {SUBMITTERS}: TCP 8265",
+        f"{HEADS} in from <namespace>: TCP 8265", f"{HEADS} in from {SUBMITTERS}: TCP 8265",
     },
     "submitters-to-head": {f"{SUBMITTERS} out to {HEADS}: TCP 8265"},
-    "endpoint-from-ingress": {f"{ENDPOINT} in from ingress-nginx: TCP 8000"},
-    "metrics-from-prometheus": {f"{NODES} in from monitoring: TCP 8080, TCP 44217, TCP 44227"},
+    "endpoint-from-ingress": {f"{ENDPOINT} in from <namespace>: TCP 8000"},
+    "metrics-from-prometheus": {f"{NODES} in from <namespace>: TCP 8080, TCP 44217, TCP 44227"},
     "minio": {
         f"{MINIO} in from {NODES}: TCP 9000", f"{MINIO} in from {BUCKET}: TCP 9000",
     },
     "to-minio": {f"{OF_MINIO} out to {MINIO}: TCP 9000"},
 }  # fmt: skip
-"""Every policy by name, and all that it lets through."""
+"""Every policy by name, and all that it lets through; <namespace> is one that has the operator, the
+ingress controller or Prometheus of a place."""
+NARROWER: dict[str, set[str]] = {
+    "ray-to-store": {f"{NODES} out to <hosts> but nothing: TCP <port>"},
+    "head-to-kubernetes": {f"{HEADS} out to <hosts> but nothing: TCP 443, TCP 6443"},
+}
+"""What a place may write instead, as the policies say: the address of its store or API server."""
+PLACES = {
+    "<namespace>": "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?", "<port>": r"\d+",
+    "<hosts>": r"(?:\d{1,3}\.){3}\d{1,3}/(?:2[4-9]|3[0-2])",
+}  # fmt: skip
+
+
+def find_opening_problems(name: str, told: set[str]) -> list[str]:
+    """Return what a policy lets through beyond what it may, and what it no longer does."""
+    if name not in OPENINGS:
+        return ["is a policy that tests/k8s/openings.py does not know"]
+    ways = [OPENINGS[name], *([NARROWER[name]] if name in NARROWER else [])]
+    return min((_compare(told, known) for known in ways), key=len)
+
+
+def _compare(told: set[str], known: set[str]) -> list[str]:
+    found = {each: [text for text in told if _fits(text, each)] for each in known}
+    covered = {text for texts in found.values() for text in texts}
+    lost = [f"no longer opens: {each}" for each, texts in sorted(found.items()) if not texts]
+    return lost + [f"also opens: {each}" for each in sorted(told - covered)]
+
+
+def _fits(text: str, known: str) -> bool:
+    pattern = re.escape(known)
+    for word, place in PLACES.items():
+        pattern = pattern.replace(re.escape(word), place)
+    return re.fullmatch(pattern, text) is not None
 
 
 def describe_policy(spec: Document) -> Iterator[str]:
