@@ -76,6 +76,11 @@ EDITS: dict[str, list[Edit]] = {
     "another role of kubernetes": [
         (PROD, "111122223333:role/hipray-worker", "444455556666:role/films"),
     ],
+    "a store without roles": [
+        (PROD, r"- op: replace\n *path: /metadata/annotations/.*\n *value: .*",
+         "- {op: remove, path: /metadata/annotations}"),
+        (SETTINGS, r"\Z", "  AWS_ENDPOINT_URL: https://store.example.org\n"),
+    ],
     "new tags": [(pattern, "0.1.0-", "0.2.0-b1-") for pattern in (AWS, ONPREM, BOTH_OF_PROD)],
     "the endpoint's tokens": [(pattern, NOBODY, SOMEBODY) for pattern in (SERVE, PROD)],
     "the endpoint's films": [
@@ -184,6 +189,10 @@ HALVES: dict[str, list[Edit]] = {
     "the CPU image and GPUs": [(ONPREM, "0.1.0-gpu", "0.1.0-cpu")],
     "a workspace that its role does not reach": [(SERVE, "hospital-hipray", "clinic-films")],
     "a policy of another bucket": [("cluster/iam/worker.json", "hospital-hipray", "clinic-films")],
+    "a role for workers only": [
+        (PROD, r"hipray-\(head\|worker\)", "hipray-worker"),
+        (PROD, "111122223333:role/hipray-worker", "444455556666:role/films"),
+    ],
     "an endpoint elsewhere than its jobs": [(SETTINGS, "osteoporosis", "hips")],
     "films beside the workspace": [(PROD, "osteoporosis/films", "films")],
     "a region that its role may not use": [(AWS, "eu-central-1", "us-east-2")],

@@ -10,12 +10,15 @@ import yaml
 Document = dict[str, Any]
 
 KNOWN = {"apiVersion", "kind", "resources", "namespace", "images", "patches"}
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The same as safe_load, ten times as fast where PyYAML was built with its C part."""
 CLUSTER_WIDE = {"Namespace"}
 
 
 def read_documents(path: Path) -> list[Document]:
     """Return the documents of a YAML file."""
-    return [each for each in yaml.safe_load_all(path.read_text("utf-8")) if each is not None]
+    documents = yaml.load_all(path.read_text("utf-8"), LOADER)
+    return [each for each in documents if each is not None]
 
 
 def build(folder: Path, kustomization: Document | None = None) -> list[Document]:
