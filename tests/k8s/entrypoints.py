@@ -2,8 +2,9 @@
 
 import re
 import shlex
+from argparse import ArgumentParser
 from collections.abc import Iterator
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -26,6 +27,7 @@ DEMANDS = {
 }
 
 
+@cache
 def read_settings() -> dict[str, str]:
     """Return the variables of every pod, as the base has them."""
     text = (ROOT / "k8s/base/settings.yaml").read_text("utf-8")
@@ -97,8 +99,13 @@ def read_config(command: str) -> Any:
         SystemExit: an argument is unknown or missing.
     """
     _, script, *arguments = _read_words(command)
-    options = cli._build_parser().parse_args([Path(script).stem, *arguments])
+    options = _parser().parse_args([Path(script).stem, *arguments])
     return cli._read_config(cli.COMMANDS[Path(script).stem], options)
+
+
+@cache
+def _parser() -> ArgumentParser:
+    return cli._build_parser()
 
 
 def _read_words(command: str) -> list[str]:
