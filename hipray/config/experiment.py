@@ -1,7 +1,7 @@
 """The scientific sections that decide what a fit is: change one and it is another fit."""
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -131,8 +131,9 @@ class SegmenterSettings(Config):
     """Widths of the five decoder stages."""
     size_px: int = Field(192, ge=32, le=1024, multiple_of=32)
     """Input side in pixels."""
-    weights: Literal["imagenet", "none"] = "none"
-    """Encoder weights: imagenet or none."""
+    weights: str = NO_WEIGHTS
+    """Start weights: imagenet, none, or the key of a safetensors file in the workspace, of the
+    encoder or of a whole network."""
     loss: SegmentationLoss = SegmentationLoss.BCE_DICE
     """First term of the loss."""
     epochs: int = Field(30, ge=1)

@@ -4,14 +4,19 @@ The outputs are independent because the total hip contains the others (multi-lab
 Legend of shapes: B films, R regions of this network, S side in pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import segmentation_models_pytorch as smp
+import torch
 from torch import nn
 
-from hipray.config.experiment import NO_WEIGHTS, SegmenterSettings
+from hipray.config.experiment import IMAGENET_WEIGHTS, SegmenterSettings
 from hipray.errors import ConfigError
 from hipray.vocab import SegmenterArch
+
+Tensors = Mapping[str, torch.Tensor]
+_ENCODER = "encoder."
+_COUNTER = "num_batches_tracked"
 
 ARCHITECTURES: dict[SegmenterArch, Callable[..., nn.Module]] = {
     SegmenterArch.UNET: smp.Unet,
@@ -20,14 +25,32 @@ ARCHITECTURES: dict[SegmenterArch, Callable[..., nn.Module]] = {
 
 
 def build_network(
-    arch: SegmenterArch, settings: SegmenterSettings, *, outputs: int, pretrained: bool = True
+    arch: SegmenterArch,
+    settings: SegmenterSettings,
+    *,
+    outputs: int,
+    pretrained: bool = True,
+    start: Tensors | None = None,
 ) -> nn.Module:
     """Return a network from films (B, 1, S, S) to logits (B, `outputs`, S, S).
 
+    `start` are the tensors of a weights file: of a whole network as bundles hold it, or of the
+    encoder as it is published, of which the first layer is summed over colours. Without them
     `pretrained=False` leaves out start weights that a bundle's own will replace. Raises
-    ConfigError for an unknown encoder, or where its weights are out of reach.
+    ConfigError for an unknown encoder, where its weights are out of reach, and for a file of
+    another network.
     """
-    weights = settings.weights if pretrained and settings.weights != NO_WEIGHTS else None
+    imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
+    published = IMAGENET_WEIGHTS if imagenet else None
+    network = _build(arch, settings, outputs=outputs, encoder_weights=published)
+    if start is not None:
+        _load(network, start, settings)
+    return network
+
+
+def _build(
+    arch: SegmenterArch, settings: SegmenterSettings, *, outputs: int, encoder_weights: str | None
+) -> nn.Module:
     if settings.encoder not in smp.encoders.get_encoder_names():
         names = ", ".join(sorted(smp.encoders.get_encoder_names())[:12])
         raise ConfigError(
@@ -38,14 +61,43 @@ def build_network(
     try:
         return ARCHITECTURES[arch](
             encoder_name=settings.encoder,
-            encoder_weights=weights,
+            encoder_weights=encoder_weights,
             in_channels=1,
             classes=outputs,
             decoder_channels=settings.decoder_channels,
         )
     except (OSError, ConnectionError) as error:
         raise ConfigError(
-            f"{weights} weights of {settings.encoder} within reach",
+            f"{encoder_weights} weights of {settings.encoder} within reach",
             f"{type(error).__name__}",
-            "set segmenter.weights = 'none', or run where the model hub can be reached",
+            "set segmenter.weights to a safetensors file in the workspace or to 'none', or run "
+            "where the model hub can be reached",
         ) from error
+
+
+def _load(network: nn.Module, start: Tensors, settings: SegmenterSettings) -> None:
+    """Fill the whole network, or its encoder, from a file."""
+    whole = any(name.startswith(_ENCODER) for name in start)
+    own = network.state_dict()
+    if not whole:
+        start = {f"{_ENCODER}{name}": tensor for name, tensor in start.items()}
+        own = {name: tensor for name, tensor in own.items() if name.startswith(_ENCODER)}
+    taken = {name: _to_grey(start[name], own[name]) for name in own if name in start}
+    strange = [
+        name for name in own
+        if not name.endswith(_COUNTER)
+        and (name not in taken or taken[name].shape != own[name].shape)
+    ]  # fmt: skip
+    if strange:
+        raise ConfigError(
+            f"tensors of {settings.encoder}, or of a whole segmenter, in {settings.weights}",
+            f"others (no {strange[0]} of its shape)",
+            "name a file of that network",
+        )
+    network.load_state_dict(taken, strict=False)
+
+
+def _to_grey(tensor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Sum a first layer for colours over them: a film has one, three times the same."""
+    is_first = tensor.shape[1:2] == (3,) and wanted.shape[1:2] == (1,)
+    return tensor.sum(dim=1, keepdim=True) if is_first else tensor

@@ -74,6 +74,7 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
         fold=inputs.fold(fit),
         settings=settings,
         context=context,
+        start=read_start_weights(inputs.store, settings.weights),
     )
     model = {
         "arch": fit.arch,

@@ -96,7 +96,7 @@ def plan_fits(
     Where the archive has no annotated mask (`has_masks`) no segmenter is planned. `starts` are
     the digests of files of start weights.
     """
-    segmenters = plan_segmenters(experiment, data=data) if has_masks else []
+    segmenters = plan_segmenters(experiment, data=data, starts=starts) if has_masks else []
     mask_makers = _mask_makers(segmenters, experiment)
     classifiers = [
         _plan_classifier(Fit(cell, repeat, fold), experiment, data, mask_makers, starts)
@@ -107,11 +107,13 @@ def plan_fits(
     return order_fits(segmenters + classifiers, experiment, films)
 
 
-def plan_segmenters(experiment: Experiment, *, data: DataIdentity) -> list[PlannedFit]:
+def plan_segmenters(
+    experiment: Experiment, *, data: DataIdentity, starts: Mapping[str, str] = NO_STARTS
+) -> list[PlannedFit]:
     """Return one segmenter fit per network, region group, repeat and fold: full cross-fitting."""
     groups = [(r,) for r in REGIONS] if experiment.segmenter.per_region else [REGIONS]
     return [
-        _plan_segmenter(SegmenterFit(arch, regions, repeat, fold), experiment, data)
+        _plan_segmenter(SegmenterFit(arch, regions, repeat, fold), experiment, data, starts)
         for arch in experiment.segmenter.archs
         for repeat in range(experiment.split.repeats)
         for fold in range(experiment.split.folds)
@@ -146,13 +148,16 @@ def read_fit(values: dict[str, Any]) -> Fit | SegmenterFit:
     )
 
 
-def _plan_segmenter(fit: SegmenterFit, experiment: Experiment, data: DataIdentity) -> PlannedFit:
+def _plan_segmenter(
+    fit: SegmenterFit, experiment: Experiment, data: DataIdentity, starts: Mapping[str, str]
+) -> PlannedFit:
     # the list of networks is not part of one network's identity
     settings = experiment.segmenter.model_dump(mode="json", exclude={"archs"})
     digest = digest_of(
         [
             describe_fit(fit),
             settings,
+            starts.get(experiment.segmenter.weights),
             experiment.data,
             data.films,
             data.split,

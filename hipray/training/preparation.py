@@ -95,8 +95,9 @@ def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
 
     The tuner trained and validated on all folds but one: only that one tests what it chose.
     """
-    settings = [config.experiment.classifier_of(backbone) for backbone in config.backbones]
-    own = [s.weights for s in settings if s.weights.startswith(FOLDERS_OF_NETWORKS)]
+    starts = [config.experiment.classifier_of(backbone).weights for backbone in config.backbones]
+    starts.append(config.experiment.segmenter.weights)
+    own = [weights for weights in starts if weights.startswith(FOLDERS_OF_NETWORKS)]
     if own:
         return f"hips tested here may have trained the start weights {own[0]}"
     tuning = config.experiment.tuning

@@ -21,7 +21,7 @@ from hipray.errors import DataError
 from hipray.metrics import dice, iou
 from hipray.runtime.network import TorchNetwork, arrange
 from hipray.segmentation.losses import segmentation_loss
-from hipray.segmentation.model import build_network
+from hipray.segmentation.model import Tensors, build_network
 from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
@@ -53,6 +53,7 @@ class _SegmenterTask:
         rows: tuple[Indices, Indices],
         settings: SegmenterSettings,
         context: FitContext,
+        start: Tensors | None,
     ) -> None:
         self._settings = settings
         self._context = context
@@ -61,7 +62,7 @@ class _SegmenterTask:
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            network = build_network(fit.arch, settings, outputs=len(channels))
+            network = build_network(fit.arch, settings, outputs=len(channels), start=start)
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -129,10 +130,12 @@ def train_segmenter(
     fold: FoldIndices,
     settings: SegmenterSettings,
     context: FitContext,
+    start: Tensors | None = None,
 ) -> SegmenterOutcome:
     """Train `fit` on the annotated hips of its training side and segment its test hips.
 
-    Raises DataError where the training side has too few annotated hips.
+    `start` are the tensors of a weights file. Raises DataError where the training side has too few
+    annotated hips.
     """
     channels = [REGIONS.index(region) for region in fit.regions]
     annotated = fold.train[arrays.has_mask[fold.train][:, channels].any(1)]
@@ -151,7 +154,9 @@ def train_segmenter(
         fraction=settings.inner_fraction,
         seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
     )
-    task = _SegmenterTask(fit, arrays, rows=(kept, held), settings=settings, context=context)
+    task = _SegmenterTask(
+        fit, arrays, rows=(kept, held), settings=settings, context=context, start=start
+    )
     history = run_epochs(
         task,
         epochs=settings.epochs,

@@ -42,6 +42,7 @@ def digest_starts(store: Store, experiment: Experiment, backbones: Iterable[str]
     Raises ConfigError for a file that is not there.
     """
     wanted = {experiment.classifier_of(backbone).weights for backbone in backbones}
+    wanted.add(experiment.segmenter.weights)
     files = sorted(wanted - {NO_WEIGHTS, IMAGENET_WEIGHTS})
     for key in files:
         if not store.exists(key):
@@ -59,9 +60,11 @@ def try_starts(store: Store, experiment: Experiment, plan: Sequence[PlannedFit])
     Raises ConfigError where they are out of reach or of another network.
     """
     segmenters = {p.fit.arch: len(p.fit.regions) for p in plan if not isinstance(p.fit, Fit)}
+    settings = experiment.segmenter
     for arch, outputs in segmenters.items():
-        if experiment.segmenter.weights != NO_WEIGHTS:
-            build_segmenter(arch, experiment.segmenter, outputs=outputs)
+        if settings.weights != NO_WEIGHTS:
+            start = read_start_weights(store, settings.weights)
+            build_segmenter(arch, settings, outputs=outputs, start=start)
     try_classifiers(
         store, experiment, sorted({p.fit.cell.backbone for p in plan if isinstance(p.fit, Fit)})
     )

@@ -1,6 +1,7 @@
 """U-Net and U-Net++ with one independent output per region."""
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from hipray.config.experiment import SegmenterSettings
@@ -23,6 +24,33 @@ def test_an_unknown_encoder_is_refused_with_names_to_take():
     settings = SMALL.model_copy(update={"encoder": "resnet19"})
     with pytest.raises(ConfigError, match=r"segmenter.encoder = 'resnet19'; take one of"):
         build_network(SegmenterArch.UNET, settings, outputs=4)
+
+
+def test_an_encoder_starts_from_a_published_file_with_its_colours_summed():
+    published = smp.Unet("mobilenet_v2", encoder_weights=None).encoder.state_dict()
+    settings = SMALL.model_copy(update={"weights": "w.safetensors"})
+    own = build_network(SegmenterArch.UNET, settings, outputs=4, start=published).state_dict()
+    first = "features.0.0.weight"
+    assert torch.equal(own[f"encoder.{first}"], published[first].sum(1, keepdim=True))
+    others = {name for name in published if name != first}
+    assert all(torch.equal(own[f"encoder.{name}"], published[name]) for name in others)
+
+
+def test_a_whole_network_starts_from_its_own_file():
+    settings = SMALL.model_copy(update={"weights": "w.safetensors"})
+    whole = build_network(SegmenterArch.UNET, settings, outputs=4).state_dict()
+    own = build_network(SegmenterArch.UNET, settings, outputs=4, start=whole).state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_a_file_of_another_network_is_refused(outputs):
+    settings = SMALL.model_copy(update={"weights": "w.safetensors"})
+    other = {"conv1.weight": torch.zeros(3)}
+    if outputs == 1:
+        other = build_network(SegmenterArch.UNET, settings, outputs=4).state_dict()
+    with pytest.raises(ConfigError, match=r"in w\.safetensors, found others"):
+        build_network(SegmenterArch.UNET, settings, outputs=outputs, start=other)
 
 
 def test_a_bundles_network_is_built_without_reaching_for_start_weights():

@@ -2,12 +2,14 @@
 
 import pytest
 import safetensors.torch
+import segmentation_models_pytorch as smp
 import timm
 
-from hipray.config.experiment import ClassifierSettings, Experiment
+from hipray.config.experiment import ClassifierSettings, Experiment, SegmenterSettings
+from hipray.data.dataset import DataIdentity
 from hipray.errors import ConfigError
 from hipray.storage import open_store
-from hipray.training.plan import PlannedFit
+from hipray.training.plan import PlannedFit, plan_segmenters
 from hipray.training.starts import digest_starts, read_start_weights, try_starts
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
@@ -67,6 +69,22 @@ def test_weights_of_another_network_are_refused_before_anything_is_trained(store
     put_published(store, "resnet10t")
     with pytest.raises(ConfigError, match=rf"tensors of densenet121 in {FILE}.*no features"):
         try_starts(store, starting_from(FILE), [planned("resnet10t"), planned("densenet121")])
+
+
+def test_a_segmenter_starts_from_a_file_too_and_is_another_fit_for_it(store):
+    encoder = smp.Unet("resnet18", encoder_weights=None).encoder.state_dict()
+    store.write(FILE, safetensors.torch.save(dict(encoder)))
+    experiment = Experiment(segmenter=SegmenterSettings(weights=FILE))
+    starts = digest_starts(store, experiment, [])
+    assert starts.keys() == {FILE}
+    data = DataIdentity("films", "labels", "split")
+    plan = plan_segmenters(experiment, data=data, starts=starts)
+    try_starts(store, experiment, plan)
+    others = plan_segmenters(experiment, data=data, starts={FILE: "other bytes"})
+    assert not {p.digest for p in plan} & {p.digest for p in others}
+    put_published(store, "resnet10t")
+    with pytest.raises(ConfigError, match="tensors of resnet18"):
+        try_starts(store, experiment, plan)
 
 
 def test_a_plan_of_networks_without_start_weights_reads_nothing(store):
