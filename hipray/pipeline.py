@@ -14,7 +14,6 @@ C numbers that tell a person.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,6 @@ from hipray.answers import HipNumbers, StudyAnswer, build_answer, distribute
 from hipray.bundles.loading import Loading, load_model
 from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
-from hipray.config.evaluation import Combine
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
@@ -37,6 +35,7 @@ from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
 from hipray.storage import Store
 from hipray.vocab import REGIONS, Region, View
+from hipray.voting import combine_votes
 
 
 @dataclass(frozen=True)
@@ -148,19 +147,6 @@ class Ensemble:
 def _explainer_of(voter: Voter) -> Explainer:
     assert voter.explainer is not None, "stages that explain are loaded with `explaining`"
     return voter.explainer
-
-
-def combine_votes(
-    votes: npt.NDArray[np.float64], weights: Sequence[float], combine: Combine
-) -> npt.NDArray[np.float64]:
-    """Return one probability (N,) from members' votes (M, N)."""
-    match combine:
-        case Combine.MEDIAN:
-            return np.asarray(np.median(votes, axis=0), np.float64)
-        case Combine.MEAN | Combine.WEIGHTED:
-            return np.asarray(np.average(votes, axis=0, weights=weights), np.float64)
-        case _:
-            assert_never(combine)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "hipray"
 FLOORS: dict[str, int] = {
     "hipray": 0, "vocab": 0, "errors": 0, "digests": 0,
     "config": 1,
-    "storage": 2, "metrics": 2, "progress": 2,
+    "storage": 2, "metrics": 2, "voting": 2, "progress": 2,
     "data": 3,
     "runtime": 4,
     "segmentation": 5, "matting": 5, "classification": 5,

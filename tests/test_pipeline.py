@@ -1,34 +1,10 @@
 """The pipeline's own arithmetic; its agreement with endpoint and batch is held by their tests."""
 
-import numpy as np
-import pytest
-
-from hipray.config.evaluation import Combine
 from hipray.data.images import read_hips
 from hipray.data.person import Person, columns_of, encode_people
-from hipray.pipeline import combine_votes, frame_hips
+from hipray.pipeline import frame_hips
 from hipray.vocab import Covariate, Sex
 from tests.data.film_files import build_dicom, save_dicom
-
-VOTES = np.array([[0.1, 0.8], [0.2, 0.2], [0.9, 0.5]])
-
-
-@pytest.mark.parametrize(
-    ("combine", "weights", "expected"),
-    [
-        (Combine.MEAN, [1, 1, 1], [0.4, 0.5]),
-        (Combine.MEDIAN, [1, 1, 1], [0.2, 0.5]),
-        (Combine.WEIGHTED, [0.5, 0.5, 0.0], [0.15, 0.5]),
-        (Combine.WEIGHTED, [2, 2, 0], [0.15, 0.5]),
-    ],
-)
-def test_members_become_one_probability_by_the_releases_rule(combine, weights, expected):
-    assert combine_votes(VOTES, weights, combine) == pytest.approx(expected)
-
-
-def test_every_rule_combines():
-    for combine in Combine:
-        assert combine_votes(VOTES, [1, 1, 1], combine).shape == (2,)
 
 
 def test_a_callers_records_come_first_and_the_films_header_fills_in_the_rest():

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 from hipray.config.base import Config
 from hipray.vocab import REGIONS, Region
 
+OSTEOPOROSIS_T = -2.5
+"""WHO 1994: osteoporosis is a T-score (SD) at or below this."""
 DEFAULT_BMD_Z = -1.0
 """Z-score (SD) at or below which bone is abnormal for its age: the lower edge of the age-matched
 mean +-1 SD band that GE Lunar reports draw."""
@@ -41,7 +43,7 @@ class ReferenceSex(StrEnum):
 class LabelRules(Config):
     """Turn BMD, T- and Z-scores into normal or abnormal; given labels always win."""
 
-    t_threshold: float = Field(-2.5, ge=-6.0, le=0.0)
+    t_threshold: float = Field(OSTEOPOROSIS_T, ge=-6.0, le=0.0)
     """T-score (SD) at or below which the t_score label is abnormal (Table 4 of the paper, WHO)."""
 
     bmd_rule: BmdRule = BmdRule.Z

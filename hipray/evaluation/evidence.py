@@ -12,11 +12,12 @@ from hipray.evaluation.calibration import CellCalibration, calibrate_cell
 from hipray.evaluation.comparisons import Comparison, compare_cells
 from hipray.evaluation.counts import RegionCounts, count_images
 from hipray.evaluation.decisions import DecisionCurve, trace_decision_curve
+from hipray.evaluation.headline import score_headline
 from hipray.evaluation.inputs import ReportInputs
 from hipray.evaluation.paper import PaperTables, read_paper_tables
 from hipray.evaluation.paper_audit import PaperAudit, audit_paper
 from hipray.evaluation.regression import RegressionResult, summarise_regression
-from hipray.evaluation.release import evaluate_release, score_headline
+from hipray.evaluation.release import evaluate_release
 from hipray.evaluation.results import (
     CellResult,
     read_predictions,

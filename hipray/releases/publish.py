@@ -14,12 +14,10 @@ from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
 from hipray.errors import DataError
+from hipray.evaluation.combining import weigh_members
+from hipray.evaluation.headline import choose_headline_threshold
 from hipray.evaluation.intervals import widen_for_folds
-from hipray.evaluation.release import (
-    choose_headline_threshold,
-    evaluate_release,
-    weigh_members,
-)
+from hipray.evaluation.release import evaluate_release
 from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.storage import Store, open_store

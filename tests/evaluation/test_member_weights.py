@@ -7,8 +7,8 @@ from scipy.optimize import minimize
 
 from hipray import metrics
 from hipray.config.evaluation import Combine, EvaluationConfig
+from hipray.evaluation.combining import combine_members
 from hipray.evaluation.member_weights import fit_weights
-from hipray.evaluation.release import combine_members
 from hipray.evaluation.results import read_predictions
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
 

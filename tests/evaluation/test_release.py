@@ -10,12 +10,9 @@ from hipray import metrics
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.experiment import ThresholdRule
 from hipray.errors import DataError
-from hipray.evaluation.release import (
-    choose_headline_threshold,
-    combine_members,
-    evaluate_release,
-    score_headline,
-)
+from hipray.evaluation.combining import combine_members
+from hipray.evaluation.headline import choose_headline_threshold, score_headline
+from hipray.evaluation.release import evaluate_release
 from hipray.evaluation.results import read_predictions
 from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
 

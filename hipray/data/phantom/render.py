@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from hipray.config.labels import OSTEOPOROSIS_T
 from hipray.config.phantom import PhantomConfig
 from hipray.data.phantom.anatomy import (
     FIELD_OF_VIEW_MM,
@@ -27,7 +28,6 @@ from hipray.data.phantom.patient import (
     sample_truth,
 )
 from hipray.data.phantom.pelvis import add_gas, build_pelvis, build_soft_tissue
-from hipray.data.phantom.scanner import OSTEOPOROSIS_T
 from hipray.data.phantom.streams import open_stream
 from hipray.data.phantom.study import DecoyKind, PhantomStudy, StudyKind
 from hipray.data.phantom.xray import develop, expose, sample_exposure, sample_look, vary_tissue

@@ -6,7 +6,7 @@ Both are on the Hologic scale; young normals and age curves come from `hipray.da
 import math
 from enum import StrEnum
 
-from hipray.config.labels import DxaSystem
+from hipray.config.labels import OSTEOPOROSIS_T, DxaSystem
 from hipray.data.reference import (
     MAX_REFERENCE_AGE,
     YOUNG_NORMALS,
@@ -27,9 +27,6 @@ class Densitometer(StrEnum):
         """The regions this device reports."""
         return REGIONS if self is Densitometer.A else HEADLINE_REGIONS
 
-
-OSTEOPOROSIS_T = -2.5
-"""WHO 1994: osteoporosis is a T-score at or below this."""
 
 FLOOR = {
     Region.FEMORAL_NECK: 0.14,
