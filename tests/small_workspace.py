@@ -20,7 +20,8 @@ from hipray.config.experiment import (
 )
 from hipray.config.jobs import GridRun, IngestRun
 from hipray.config.phantom import PhantomConfig
-from hipray.data.ingest import Flow, run_ingest
+from hipray.data.flow import Flow
+from hipray.data.ingest import run_ingest
 from hipray.data.listing import ARCHIVE_NOTE
 from hipray.data.phantom import PhantomStudy, dxa_csv, plan_archive, write_study
 from hipray.storage import Store, open_store

@@ -9,9 +9,7 @@ images/**               films; labelme JSON of the same name beside them
 
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +18,6 @@ import pyarrow as pa
 from hipray.config.base import build_config
 from hipray.config.images import Preprocessing
 from hipray.config.jobs import IngestRun
-from hipray.config.labels import LabelRules
 from hipray.data.annotations import check_masks
 from hipray.data.archive import (
     FilmFile,
@@ -31,16 +28,21 @@ from hipray.data.archive import (
     read_uri,
     stated_source,
 )
+from hipray.data.caveats import (
+    tell_numbered,
+    tell_unmatched,
+    tell_unsided,
+    tell_unsided_contours,
+    tell_young,
+)
 from hipray.data.contact_sheet import Tile, build_contact_sheet
-from hipray.data.dxa.records import DxaRecord, DxaTable
+from hipray.data.dxa.records import DxaTable
+from hipray.data.flow import Flow, count_dropped, count_given
 from hipray.data.images import PREPROCESSING_VERSION
-from hipray.data.labels import ISCD_AGE, count_label_disagreements
 from hipray.data.manifest import (
     MANIFEST_KEY,
     build_manifest,
-    label_column,
     mask_column,
-    missing_column,
     read_manifest,
     write_table,
 )
@@ -49,12 +51,12 @@ from hipray.data.patients import MOST_NAMES, Link, join_patients
 from hipray.data.png import encode_mask, encode_png
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.data.rows import HIPS_FOLDER, NO_RECORD, FilmFacts, build_row, mask_keys
+from hipray.data.rows import HIPS_FOLDER, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.progress import track
 from hipray.storage import Store, hold, lies_within, open_store
-from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
+from hipray.vocab import REGIONS, DataSource, RefusalCode, Region
 
 FLOW_KEY = "ingest/flow.json"
 FILES_KEY = "ingest/files.parquet"
@@ -82,27 +84,6 @@ class FileOutcome(StrEnum):
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
-
-
-@dataclass
-class Flow:
-    """The counts of one ingest: found = accepted + refused, in files."""
-
-    found: int = 0
-    accepted: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    hips: int = 0
-    patients: int = 0
-    annotations: int = 0
-    dropped: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    """region -> label -> reason -> hips."""
-    given: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    """region -> label -> how many given labels of the table could be computed too, and differ."""
-    problems: list[str] = field(default_factory=list)
-    source: str = DataSource.REAL
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    """The settings that made the hips; a release pins them."""
-    reused: bool = False
 
 
 def run_ingest(config: IngestRun) -> Flow:
@@ -140,20 +121,20 @@ def _read_archive(
     flow = Flow(
         found=len(listing.films),
         source=source,
-        given=_count_given(table.records, config.rules),
+        given=count_given(table.records, config.rules),
         problems=list(table.problems),
         preprocessing=config.preprocessing.model_dump(mode="json"),
     )
     records = RecordIndex(table.records, listing.films)
-    rows = _Rows(workspace, records, config, source, flow)
+    rows = _Outcomes(workspace, records, config, source, flow)
     with track("ingest", len(listing.films)) as update:
         for done, film in enumerate(read_films(archive, listing, records, config), start=1):
             rows.add(film)
             update(done)
     rows.finish()
     flow.problems[:0] = [
-        *_unmatched(table.records, flow), *_numbered(records.numbered), *rows.unsided(),
-        *rows.young(),
+        *tell_unmatched(table.records, flow), *tell_numbered(records.numbered),
+        *tell_unsided(rows.hips), *tell_young(rows.hips),
     ]  # fmt: skip
     workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
     return flow
@@ -169,8 +150,8 @@ def _require_names(table: DxaTable) -> None:
         )
 
 
-class _Rows:
-    """Collects manifest rows and the outcome of every file."""
+class _Outcomes:
+    """Writes hips as they come, and keeps their rows and what became of every file."""
 
     def __init__(
         self,
@@ -186,7 +167,7 @@ class _Rows:
         self._source = source
         self._flow = flow
         self._pseudonyms: Pseudonyms = load_pseudonyms(workspace)
-        self._rows: list[dict[str, Any]] = []
+        self.hips: list[dict[str, Any]] = []
         self._files: list[dict[str, Any]] = []
         self._tiles: list[Tile] = []
         self._seen: set[tuple[str, str]] = set()
@@ -216,10 +197,10 @@ class _Rows:
     def _join(self) -> None:
         """Let hips of one person have one patient, whichever of table and header named them."""
         joined, placeholders = join_patients(self._links)
-        before = {row["patient_id"] for row in self._rows}
-        for row in self._rows:
+        before = {row["patient_id"] for row in self.hips}
+        for row in self.hips:
             row["patient_id"] = joined.get(row["patient_id"], row["patient_id"])
-        merged = len(before) - len({row["patient_id"] for row in self._rows})
+        merged = len(before) - len({row["patient_id"] for row in self.hips})
         if merged:
             self._flow.problems.append(
                 f"{merged} patients share a DICOM PatientID with another and count as the same"
@@ -236,36 +217,11 @@ class _Rows:
         write_table(
             self._workspace, FILES_KEY, pa.Table.from_pylist(self._files, schema=FILES_SCHEMA)
         )
-        write_table(self._workspace, MANIFEST_KEY, build_manifest(self._rows))
+        write_table(self._workspace, MANIFEST_KEY, build_manifest(self.hips))
         self._workspace.write(SHEET_KEY, build_contact_sheet(self._tiles))
-        self._flow.hips = len(self._rows)
-        self._flow.patients = len({row["patient_id"] for row in self._rows})
-        self._flow.dropped = _count_dropped(self._rows)
-
-    def unsided(self) -> list[str]:
-        """Hips of which nothing says the side: a right one among them is not turned."""
-        count = sum(row["side"] == Side.UNKNOWN for row in self._rows)
-        if not count:
-            return []
-        return [
-            f"{count} hips are of unknown side and none of them was turned to the left: name it in "
-            "a column 'side' of the table or in the films' headers"
-        ]
-
-    def young(self) -> list[str]:
-        """Hips that carry a T-score label although ISCD diagnoses nobody of their age by it."""
-        columns = [label_column(LabelType.T_SCORE, region) for region in REGIONS]
-        count = sum(
-            row["age"] is not None and row["age"] < ISCD_AGE
-            and any(row.get(column) is not None for column in columns)
-            for row in self._rows
-        )  # fmt: skip
-        if not count:
-            return []
-        return [
-            f"{count} hips of people below {ISCD_AGE:.0f} have a T-score label; ISCD 2023 does not "
-            "diagnose osteoporosis by it at that age: read results with them apart"
-        ]
+        self._flow.hips = len(self.hips)
+        self._flow.patients = len({row["patient_id"] for row in self.hips})
+        self._flow.dropped = count_dropped(self.hips)
 
     def _build(self, film: FilmFile, index: int) -> dict[str, Any]:
         facts = FilmFacts(film.key, film.sha256, self._source)
@@ -283,14 +239,14 @@ class _Rows:
             self._workspace.write(row[f"mask_key_{region}"], encode_mask(mask))
         self._flow.annotations += bool(masks)
         self._seen.add((row["patient_id"], row["pixel_sha256"]))
-        self._rows.append(row)
+        self.hips.append(row)
         self._link(film, row["patient_id"])
         if len(self._tiles) < SHEET_TILES:
             caption = f"{row['hip_id'][:8]} {hip.side}"
             self._tiles.append(Tile(hip.pixels, masks, caption))
         for problem in [
             *(film.annotation.problems if film.annotation else ()),
-            *_unsided_contours(film, masks),
+            *tell_unsided_contours(film, masks),
             *check_masks(masks),
         ]:
             self._flow.problems.append(f"{row['hip_id']}: {problem}")
@@ -306,14 +262,6 @@ class _Rows:
         # a name that is no text is shown by its bytes
         name = film.key.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         self._files.append({"file": name, **outcome})
-
-
-def _unsided_contours(film: FilmFile, masks: dict[Region, Any]) -> list[str]:
-    if film.annotation is None or not film.annotation.masks or masks:
-        return []
-    if len(film.result.hips) == 1:
-        return []
-    return ["contours on a film of two hips do not say of which; they are not used"]
 
 
 def _warped_masks(film: FilmFile, index: int) -> dict[Region, Any]:
@@ -361,49 +309,3 @@ def _is_whole(workspace: Store) -> bool:
 def read_preprocessing(workspace: Store) -> Preprocessing:
     """Return the settings that the workspace's films were ingested with."""
     return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
-
-
-def _unmatched(records: Sequence[DxaRecord], flow: Flow) -> list[str]:
-    """A table of which no record met a film is a mistake in names, not an archive without DXA."""
-    dropped = (flow.dropped[region][label].get(NO_RECORD, 0) for region in REGIONS
-               for label in LabelType)  # fmt: skip
-    if not records or not flow.hips or min(dropped) < flow.hips:
-        return []
-    return [
-        f"none of the table's {len(records)} records names one of the films or its patient: "
-        "compare its image or patient column with the file names"
-    ]
-
-
-def _numbered(count: int) -> list[str]:
-    if not count:
-        return []
-    return [
-        f"{count} records of the table call their image what no film is called (an accession "
-        "number?); they are given to the films of their patient"
-    ]
-
-
-def _count_given(
-    records: Iterable[DxaRecord], rules: LabelRules
-) -> dict[str, dict[str, dict[str, int]]]:
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for (region, label), agreement in count_label_disagreements(records, rules).items():
-        counts.setdefault(region, {})[label] = asdict(agreement)
-    return counts
-
-
-def _count_dropped(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    return {
-        region.value: {
-            label.value: dict(
-                Counter(
-                    row[missing_column(label, region)]
-                    for row in rows
-                    if row.get(missing_column(label, region))
-                )
-            )
-            for label in LabelType
-        }
-        for region in REGIONS
-    }

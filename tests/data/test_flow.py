@@ -1,7 +1,6 @@
 """The counts of an ingest in words."""
 
-from hipray.data.flow import SHOWN_PROBLEMS, describe_flow
-from hipray.data.ingest import Flow
+from hipray.data.flow import SHOWN_PROBLEMS, Flow, describe_flow
 from hipray.vocab import DataSource, LabelType, Region
 
 
