@@ -9,7 +9,7 @@ from ray.tune.schedulers import ASHAScheduler
 from hipray.config.tuning import TuneRun
 from hipray.progress import Tracker, track
 from hipray.storage import open_store
-from hipray.training.tuned import TrialFolder, read_figures
+from hipray.training.trials import TrialFolder, read_figures
 
 EPOCH, LOG_LOSS = "epoch", "log_loss"
 """What trials are compared after, and by; fields of Figures."""

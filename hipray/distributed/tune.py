@@ -35,19 +35,15 @@ from hipray.training.lockstep import Figures
 from hipray.training.patience import PatientStore
 from hipray.training.plan import require_own_source
 from hipray.training.starts import try_classifiers
-from hipray.training.tuned import (
-    Choice,
+from hipray.training.trials import (
     TrialFolder,
-    conclude,
     folder_of,
-    hold_to_search,
-    own_values,
     read_figures,
     read_study,
-    search_source,
     trial_row,
     write_study,
 )
+from hipray.training.tuned import Choice, conclude, hold_to_search, own_values, search_source
 from hipray.training.tuning import Search, prepare_search, read_search, resolve_config, run_trial
 
 ENVIRONMENT = {

@@ -24,16 +24,8 @@ from hipray.training.lockstep import WORST_LOG_LOSS, Figures
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import explain_optimism
 from hipray.training.search_estimate import describe_search, expected_epochs
-from hipray.training.tuned import (
-    TrialFolder,
-    conclude,
-    describe_choices,
-    hold_to_search,
-    own_values,
-    read_study,
-    trial_row,
-    write_study,
-)
+from hipray.training.trials import TrialFolder, read_study, trial_row, write_study
+from hipray.training.tuned import conclude, describe_choices, hold_to_search, own_values
 from hipray.training.tuning import (
     Search,
     _build_parts,
