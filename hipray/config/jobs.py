@@ -265,6 +265,9 @@ class ServeRun(InferenceJob):
     """Seconds that a release may take to load and answer before it is given up."""
     queue: int = Field(64, ge=1)
     """Requests that may wait before callers are told to come later."""
+    max_held_bytes: int = Field(1_000_000_000, gt=0)
+    """Bytes of the bodies of all requests without an answer that one of Serve's proxies holds, at
+    least one body; beyond it callers are told to come later."""
     request_timeout_s: float = Field(60, gt=0)
     """Seconds a request may take from its first byte to its answer."""
     batch_at_once: int = Field(4, ge=1, le=64)

@@ -16,6 +16,7 @@ from hipray.releases.release import Release, check_preprocessing, check_servable
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
 from hipray.serving.problems import RETRY_AFTER_S
+from hipray.serving.running import ENVIRONMENT
 from hipray.serving.source import FilmSource
 from hipray.serving.stages import (
     EnsembleStage,
@@ -48,6 +49,9 @@ INGRESS = "ingress"
 
 DRAIN_SLACK_S = 10.0
 """Seconds above its time limit that a request of a replica that ends may take."""
+
+_ENVIRONMENT = {"runtime_env": {"env_vars": ENVIRONMENT}}
+"""What replicas run with on any Ray, however that was started."""
 
 
 def build_app(config: ServeRun) -> Application:
@@ -170,7 +174,11 @@ def _root_of(stages: Mapping[str, Any]) -> str:
 def _stage_options(config: ServeRun, plan: _StagePlan) -> dict[str, Any]:
     return {
         "name": plan.name,
-        "ray_actor_options": {"num_cpus": config.cpus_per_stage, "num_gpus": plan.gpus},
+        "ray_actor_options": {
+            "num_cpus": config.cpus_per_stage,
+            "num_gpus": plan.gpus,
+            **_ENVIRONMENT,
+        },
         "max_ongoing_requests": 2 * config.batch,
         "max_queued_requests": config.queue,
         **_live(config),
@@ -182,7 +190,7 @@ def _ingress_options(config: ServeRun) -> dict[str, Any]:
     running = count_running(config)
     return {
         "name": INGRESS,
-        "ray_actor_options": {"num_cpus": config.cpus_per_ingress},
+        "ray_actor_options": {"num_cpus": config.cpus_per_ingress, **_ENVIRONMENT},
         "max_ongoing_requests": running + config.queue + DOOR_SLACK,
         "max_queued_requests": config.queue,
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),

@@ -3,7 +3,6 @@
 import ipaddress
 import logging
 import math
-import os
 import signal
 import socket
 import threading
@@ -22,24 +21,21 @@ from hipray.releases.release import Release
 from hipray.serving.access import TokenCheck, check_exposure
 from hipray.serving.app import APPLICATION, read_servable
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.proxies import check_proxies, start_proxies
 from hipray.serving.rollout import (
-    QUIET,
     ServingError,
     deploy,
     end_stages,
     hold_rollout,
     read_running,
 )
-from hipray.serving.running import ENVIRONMENT, RunningEndpoint, forget_endpoint, note_endpoint
+from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
 from hipray.storage import Store, open_store
 
 READY_S = 120.0
 """Seconds that a deployed application may take to answer on its port."""
 
 POLL_S = 0.2
-
-TIMEOUT_SLACK_S = 5.0
-"""Seconds after its own time limit at which Serve ends a request that did not end itself."""
 
 STOP = (signal.SIGINT, signal.SIGTERM)
 """What a terminal and a container's runtime end a service with."""
@@ -101,8 +97,6 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     store = open_store(config.workspace, config.storage)
     owns_ray = not ray.is_initialized()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     connect(min_cpus=_count_cpus(config))
     with hold_rollout():
         before = read_running()
@@ -112,7 +106,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
         url, port = _url_of(config.host, config.port), config.port
         endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
         try:
-            _start_serve(config)
+            start_proxies(config)
             deploy(config, release)
             _wait_until_ready(endpoint)
         except BaseException:
@@ -186,7 +180,8 @@ def choose_address(config: ServeRun) -> ServeRun:
 def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
     """Return the configuration with the address at which Serve listens already.
 
-    Raises ServingError where another port was asked for, ConfigError where it is too open.
+    Raises ServingError where another port was asked for or its proxies keep other limits,
+    ConfigError where it is too open.
     """
     if "port" in config.model_fields_set and config.port not in (0, port):
         raise ServingError(
@@ -195,13 +190,8 @@ def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
             "name that port or shut it down",
         )
     check_exposure(host, guarded=config.guarded)
+    check_proxies(config)
     return config.model_copy(update={"host": host, "port": port})
-
-
-def _start_serve(config: ServeRun) -> None:
-    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
-    http = {"host": config.host, "port": config.port, "request_timeout_s": timeout_s}
-    serve.start(http_options=http, logging_config=QUIET)
 
 
 def _wait_until_ready(endpoint: ServedEndpoint) -> None:
