@@ -122,6 +122,7 @@ def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
         fused=bench.fused,
         allow_phantom_release=True,
         cpus_per_stage=bench.cores,
+        gpus_per_stage=0,
         precision=bench.precision,
         batch=bench.batch,
         queue=bench.queue,
