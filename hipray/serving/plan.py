@@ -36,6 +36,11 @@ class StagePlan:
     gpus: float
     """GPUs that one replica reserves."""
 
+    @property
+    def has_networks(self) -> bool:
+        """Whether its replicas hold networks: cutting out regions takes none."""
+        return self.kind is not MattingStage
+
 
 def list_stages(config: ServeRun, release: Release) -> dict[str, StagePlan]:
     """Return the stages by the names that the ingress takes them; the last one is asked last."""

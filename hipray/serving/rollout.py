@@ -17,8 +17,10 @@ from ray.serve import Application
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from hipray.config.jobs import ServeRun
+from hipray.distributed.cluster import read_nodes
 from hipray.errors import HiprayError, RunBusyError
 from hipray.releases.release import Release
+from hipray.runtime.memory import MemoryLimitError
 from hipray.serving.app import (
     APPLICATION,
     DRAIN_SLACK_S,
@@ -29,6 +31,8 @@ from hipray.serving.app import (
     name_stages,
 )
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.plan import list_stages
+from hipray.serving.together import ReplicasMemory, StageMemory, require_memory_together
 
 POLL_S = 0.2
 
@@ -36,7 +40,7 @@ LOCK = "hipray-rollout"
 LOCK_WAIT_S = 5.0
 
 ASK_S = 30.0
-"""Seconds that the running ingress may take to say what it serves."""
+"""Seconds that the running ingress may take to say what it serves, and a stage what it takes."""
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Serve's access log has paths and queries; hipray logs request ids instead."""
@@ -103,6 +107,25 @@ def _deploy_stages(config: ServeRun, release: Release) -> None:
     there = serve.status().applications.get(home)
     if there is None or there.status != ApplicationStatus.RUNNING:
         _run(build_stages(config, release), home, None, config.rollout_timeout_s)
+        _check_memory(config, release, home)
+
+
+def _check_memory(config: ServeRun, release: Release, home: str) -> None:
+    told = [
+        ReplicasMemory(stage.name, stage.bounds.min_replicas, _ask_memory(stage.name, home))
+        for stage in list_stages(config, release).values()
+        if stage.has_networks
+    ]
+    try:
+        require_memory_together(told, nodes=len(read_nodes()))
+    except MemoryLimitError as error:
+        raise _NotRunningError(f'stages of which together is said "{error}"') from None
+
+
+def _ask_memory(name: str, home: str) -> StageMemory:
+    asked = serve.get_deployment_handle(name, home).tell_memory.remote()
+    memory: StageMemory = asked.result(timeout_s=ASK_S)
+    return memory
 
 
 def drain_time(config: ServeRun) -> float:
