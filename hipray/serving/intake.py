@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 
 from hipray.config.jobs import ServeRun
-from hipray.serving.body import FORM_OVERHEAD_BYTES, MAX_BATCH_JSON_BYTES, too_large
+from hipray.serving.bounds import FORM_OVERHEAD_BYTES, MAX_BATCH_JSON_BYTES, too_large
 from hipray.serving.problems import Problem, come_later
 
 BODY_VARIABLE = "HIPRAY_MAX_BODY_BYTES"

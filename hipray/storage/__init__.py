@@ -8,6 +8,7 @@ from hipray.storage.store import (
     ObjectInfo,
     ObjectTooLargeError,
     Store,
+    check_foreign_key,
     check_key,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "Store",
     "acquire",
     "acquire_when_silent",
+    "check_foreign_key",
     "check_key",
     "check_store",
     "hold",

@@ -1,6 +1,8 @@
 """What callers see of Serve's proxy where the ingress does not answer."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -198,3 +200,11 @@ def test_what_comes_in_after_the_answer_is_not_held() -> None:
         assert sum(held) == 0
 
     in_loop(scenario())
+
+
+def test_a_proxy_loads_no_networks() -> None:
+    asked = "import sys, hipray.serving.proxy; print({'torch', 'onnxruntime'} & {*sys.modules})"
+    found = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout.strip() == "set()"

@@ -28,11 +28,11 @@ from hipray.serving.app import (
     build_app,
     read_servable,
 )
-from hipray.serving.faults import ForeignReleaseError
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.rollout import ServingError, hold_rollout
 from hipray.serving.serve import ServedEndpoint, choose_address, run_serve
+from hipray.serving.stage_errors import ForeignReleaseError
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom

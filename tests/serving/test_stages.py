@@ -26,11 +26,15 @@ from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
 from hipray.runtime.memory import EXPLANATION
 from hipray.serving.clock import StepClock
-from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
 from hipray.serving.joining import join_films, split_segmentation
 from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
+from hipray.serving.stage_errors import (
+    DeadlinePassedError,
+    ForeignReleaseError,
+    MalformedMessageError,
+)
 from hipray.serving.stages import EnsembleStage, ExplainingThread, FusedStage, SegmenterStage
 from hipray.storage import Store
 from hipray.vocab import Device
