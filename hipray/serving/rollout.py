@@ -123,8 +123,12 @@ def _check_memory(config: ServeRun, release: Release, home: str) -> None:
 
 
 def _ask_memory(name: str, home: str) -> StageMemory:
-    asked = serve.get_deployment_handle(name, home).tell_memory.remote()
-    memory: StageMemory = asked.result(timeout_s=ASK_S)
+    try:
+        asked = serve.get_deployment_handle(name, home).tell_memory.remote()
+        memory: StageMemory = asked.result(timeout_s=ASK_S)
+    except Exception as error:
+        told = type(error).__name__
+        raise _NotRunningError(f"no {name} that says what memory it takes ({told})") from error
     return memory
 
 

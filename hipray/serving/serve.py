@@ -111,10 +111,14 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     connect(min_cpus=count_cpus(config, release))
     with hold_rollout():
         config = size_stages(config, release, read_nodes())
+        named = _describe(config, release)
         before = read_running()
         require_room(_list_all_stages(config, release, before))
         if before is not None:
-            return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
+            endpoint = _replace(config, release, before, owns_ray=owns_ray)
+            old = before.read_release()
+            announce(f"{named} answers at {endpoint.url}/v1/score in place of {_name(old)}")
+            return endpoint
         config = choose_address(config)
         url, port = _url_of(config.host, config.port), config.port
         endpoint = ServedEndpoint(
@@ -130,25 +134,16 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     if owns_ray:
         address = ray.get_runtime_context().gcs_address
         note_endpoint(store, RunningEndpoint(url=url, ray_address=address), port)
-    announce(
-        f"release {release.name} ({release.digest[:12]}) answers at {endpoint.url}/v1/score, "
-        f"each stage {_tell_size(config, release)}"
-    )
+    announce(f"{named} answers at {endpoint.url}/v1/score")
     if config.block:
         endpoint.wait()
     return endpoint
 
 
 def _replace(
-    config: ServeRun,
-    release: Release,
-    before: DoorPlan,
-    *,
-    owns_ray: bool,
-    announce: Callable[[str], None],
+    config: ServeRun, release: Release, before: DoorPlan, *, owns_ray: bool
 ) -> ServedEndpoint:
     """Put a release in the place of the one that answers; the process that serves it serves on."""
-    old = before.read_release()
     config = _take_address(config, before.config.host, before.config.port)
     url = _url_of(config.host, config.port)
     endpoint = ServedEndpoint(url, release.name, release.digest, drain_time(config), owns_ray)
@@ -158,10 +153,6 @@ def _replace(
     finally:
         if owns_ray:
             ray.shutdown()
-    announce(
-        f"release {release.name} ({release.digest[:12]}) answers at {url}/v1/score "
-        f"in place of {old.name} ({old.digest[:12]}), each stage {_tell_size(config, release)}"
-    )
     return endpoint
 
 
@@ -178,11 +169,19 @@ def _list_all_stages(
     return [*stages, *list_stages(before.config, old).values()]
 
 
-def _tell_size(config: ServeRun, release: Release) -> str:
+def _describe(config: ServeRun, release: Release) -> str:
+    """A release and what computes each stage of it."""
     setup = describe_setup(config, release)
     engine, threads = setup.engine, count_threads(setup.cpus)
-    share = f" and {config.gpus_per_stage:g} GPU" if config.gpus_per_stage else ""
-    return f"with {engine.runtime} on {engine.device}, {threads} threads{share}"
+    share = f", {config.gpus_per_stage:g} GPU" if config.gpus_per_stage else ""
+    return (
+        f"release {_name(release)}, each stage with {engine.runtime} on {engine.device} "
+        f"({threads} {'thread' if threads == 1 else 'threads'}{share}),"
+    )
+
+
+def _name(release: Release) -> str:
+    return f"{release.name} ({release.digest[:12]})"
 
 
 def choose_address(config: ServeRun) -> ServeRun:

@@ -19,11 +19,14 @@ from hipray.config.storage import StorageSettings
 from hipray.errors import StoreUnavailableError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release, write_release
+from hipray.runtime.memory import GIB
 from hipray.serving import rollout
 from hipray.serving import serve as endpoint_module
 from hipray.serving.app import APPLICATION, INGRESS, STAGES_PREFIX, _live
 from hipray.serving.rollout import (
     RolloutError,
+    _ask_memory,
+    _check_memory,
     _NotRunningError,
     _run,
     drain_time,
@@ -32,6 +35,7 @@ from hipray.serving.rollout import (
     last_line,
 )
 from hipray.serving.serve import ServedEndpoint, run_serve
+from hipray.serving.together import StageMemory
 from hipray.storage import Store, open_store
 from tests.conftest import S3Server
 from tests.serving.answers import TOLERANCE
@@ -343,6 +347,34 @@ def test_an_application_that_starts_too_slowly_is_told_with_serves_reason(
     monkeypatch.setattr(fake, "run_many", lambda *_, **__: None, raising=False)
     with pytest.raises(_NotRunningError, match=r"within 0 s \(waits for {GPU: 1}\)"):
         _run(SimpleNamespace(), "app", None, 0.01)  # type: ignore[arg-type]
+
+
+def test_stages_that_do_not_fit_together_are_not_put_behind_the_door(
+    matted: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def tell(name: str, home: str) -> StageMemory:
+        asked.append(name)
+        return StageMemory(("here",), 2 * GIB, GIB, GIB)
+
+    monkeypatch.setattr(rollout, "_ask_memory", tell)
+    monkeypatch.setattr(rollout, "read_nodes", lambda: [None])
+    with pytest.raises(_NotRunningError, match=r"4\.00 GiB or more \(1 x segmenter 2\.00, 1 x ens"):
+        _check_memory(ServeRun(), matted, "home")
+    assert asked == ["segmenter", "ensemble"]
+    _check_memory(ServeRun(fused=True), matted, "home")
+
+
+def test_a_stage_that_does_not_say_its_memory_does_not_run(
+    fake_serve: Callable[..., FakeServe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: str) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(fake_serve(looks=0), "get_deployment_handle", fail, raising=False)
+    with pytest.raises(_NotRunningError, match=r"no pipeline .* \(TimeoutError\)"):
+        _ask_memory("pipeline", "home")
 
 
 def test_the_last_line_of_a_message_is_the_one_that_says_something() -> None:
