@@ -11,7 +11,7 @@ from hipray import RESEARCH_NOTICE
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult
 from hipray.data.refusals import Refusal
-from hipray.releases.release import Release
+from hipray.releases.release import Member, Release
 from hipray.runtime.engine import Engine
 from hipray.vocab import (
     HEADLINE_REGIONS,
@@ -48,6 +48,7 @@ class RegionAnswer:
     probability: float
     """Mean over members of the calibrated probability of being abnormal; never a T-score."""
     calibration: str
+    """How its members were calibrated, in words."""
     members: int
     research_only: bool
     mask_area_fraction: float | None
@@ -169,7 +170,7 @@ def _answer_region(
         region=region,
         label_type=label,
         probability=row.probabilities[question],
-        calibration="platt, fitted on inner validation",
+        calibration=describe_calibration(members),
         members=len(members),
         ensemble=tuple(
             MemberAnswer(m.bundle, m.backbone, m.repeat, m.fold, m.weight) for m in members
@@ -178,6 +179,15 @@ def _answer_region(
         mask_area_fraction=row.areas[region] if row.areas else None,
         mask_confidence=row.confidence[region] if row.confidence else None,
     )
+
+
+def describe_calibration(members: Sequence[Member]) -> str:
+    """Say how the probability of these members was calibrated, and for how many in vain."""
+    uninformed = sum(not member.is_informed for member in members)
+    fitted = "platt, fitted on inner validation"
+    if not uninformed:
+        return fitted
+    return f"{fitted}; {uninformed} of {len(members)} members learned nothing: their base rate"
 
 
 def _headline(release: Release, regions: Sequence[RegionAnswer]) -> Headline | None:

@@ -212,7 +212,7 @@ def _(config: ScoreRun) -> list[Ask]:
 
 @list_asks.register
 def _(config: ServeRun) -> list[Ask]:
-    return [Ask("stages", None, config.cpus_per_stage, config.gpus_per_stage)]
+    return [Ask("stages", None, config.stage_cpus, config.gpus_per_stage or 0)]
 
 
 def _ask_lanes(scaling: Scaling) -> Ask:

@@ -27,7 +27,8 @@ from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
 from hipray.evaluation.regression import RegressionMetric
 from hipray.evaluation.statistics import LIMITS, METRIC_TITLES, STATISTICS, Metric
 from hipray.scoring.faults import FAULT_OF, Fault
-from hipray.serving.body import STATED_WORDS, Stated
+from hipray.serving.body import STATED_WORDS
+from hipray.serving.films import Stated
 from hipray.skill import IOU_TARGETS
 from hipray.training.costs import PAPER_COPIES
 from hipray.training.views import MEASURED

@@ -45,7 +45,7 @@ from hipray.vocab import Device
 
 PREFIX = "serve"
 PEER = "hipray.benchmarks.peers.handwritten"
-ONE, BUSY, CROWDED = 1, 8, 32
+ONE, BUSY, CROWDED = ALL_CALLERS = 1, 8, 32
 """Callers at a time."""
 THROUGHPUT_TARGET = 0.90
 """Least films per second of eight callers over those of the pipeline in process."""
@@ -68,8 +68,8 @@ class Round:
     """Median seconds of one film in the pipeline."""
     served: dict[int, Load]
     """The endpoint, by the number of callers."""
-    peer: Load
-    """The peer under as many callers as BUSY."""
+    peer: dict[int, Load]
+    """The peer, likewise."""
 
 
 def measure_serve(config: BenchRun) -> Iterator[Measure]:
@@ -122,6 +122,7 @@ def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
         fused=bench.fused,
         allow_phantom_release=True,
         cpus_per_stage=bench.cores,
+        gpus_per_stage=0,
         precision=bench.precision,
         batch=bench.batch,
         queue=bench.queue,
@@ -181,14 +182,18 @@ def _measure_round(
     return Round(
         direct_rate=_rate_direct(pipeline, films, bench.batch),
         direct_s=median(_time_direct(pipeline, film) for film in films[: bench.single_requests]),
-        served={
-            callers: send_in_turn(
-                url, films, concurrency=callers, requests=_count_requests(callers, bench)
-            )
-            for callers in (ONE, BUSY, CROWDED)
-        },
-        peer=send_in_turn(peer_url, films, concurrency=BUSY, requests=_count_requests(BUSY, bench)),
+        served=_load_with_all(url, films, bench),
+        peer=_load_with_all(peer_url, films, bench),
     )
+
+
+def _load_with_all(url: str, films: Sequence[bytes], bench: ServeBench) -> dict[int, Load]:
+    return {
+        callers: send_in_turn(
+            url, films, concurrency=callers, requests=_count_requests(callers, bench)
+        )
+        for callers in ALL_CALLERS
+    }
 
 
 def _count_requests(callers: int, bench: ServeBench) -> int:
@@ -212,7 +217,7 @@ def _time_direct(pipeline: Pipeline, film: bytes) -> float:
 
 def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
     """Yield throughput, added latency and the comparison with the peer."""
-    for callers in (ONE, BUSY, CROWDED):
+    for callers in ALL_CALLERS:
         yield compare_rates(
             f"{PREFIX}_throughput_c{callers}",
             [Pair(r.served[callers].rate, r.direct_rate) for r in rounds],
@@ -221,8 +226,13 @@ def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
             peer_is="the pipeline in process, in batches",
             p50_s=median(r.served[callers].quantile_s(0.5) for r in rounds),
             p99_s=median(r.served[callers].quantile_s(0.99) for r in rounds),
-            lost=sum(r.served[callers].lost for r in rounds),
             fused=bench.fused,
+        )
+        loads = [r.served[callers] for r in rounds]
+        yield count_lost(
+            f"{PREFIX}_lost_c{callers}",
+            sum(load.lost for load in loads),
+            of=sum(len(load.replies) for load in loads),
         )
     yield hold_below(
         f"{PREFIX}_added_latency_p50",
@@ -231,21 +241,40 @@ def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
         limit=ADDED_LIMIT_MS,
         direct_ms=median(1000 * r.direct_s for r in rounds),
     )
+    for callers in ALL_CALLERS:
+        yield from _compare_with_peer(rounds, callers, bench)
+
+
+def _compare_with_peer(
+    rounds: Sequence[Round], callers: int, bench: ServeBench
+) -> Iterator[Measure]:
+    """Yield rate and slowest answers beside the peer's; the targets are those of BUSY."""
+    judged = callers == BUSY
     yield compare_rates(
-        f"{PREFIX}_vs_handwritten",
-        [Pair(r.served[BUSY].rate, r.peer.rate) for r in rounds],
+        f"{PREFIX}_vs_handwritten_c{callers}",
+        [Pair(r.served[callers].rate, r.peer[callers].rate) for r in rounds],
         unit="films/s",
-        target=PEER_TARGET,
-        callers=BUSY,
+        target=PEER_TARGET if judged else None,
         precision=bench.precision,
+        peer_lost=sum(r.peer[callers].lost for r in rounds),
     )
     yield compare_durations(
-        f"{PREFIX}_p99_vs_handwritten",
-        [Pair(r.served[BUSY].quantile_s(0.99), r.peer.quantile_s(0.99)) for r in rounds],
+        f"{PREFIX}_p99_vs_handwritten_c{callers}",
+        [
+            Pair(r.served[callers].quantile_s(0.99), r.peer[callers].quantile_s(0.99))
+            for r in rounds
+        ],
         unit="s",
-        target=1.0,
-        callers=BUSY,
+        target=1.0 if judged else None,
     )
+
+
+def count_lost(name: str, lost: int, *, of: int) -> Measure:
+    """Judge how many requests had neither an answer nor a refusal: none may."""
+    return Measure(
+        name, "requests", ours=float(lost), target=0.0, met=lost == 0, n=of,
+        spread=(float(lost), float(lost)),
+    )  # fmt: skip
 
 
 def _measure_overload(
@@ -262,7 +291,7 @@ def _measure_overload(
 def judge_overload(
     load: Load, peak: float, *, growth: float, bench: ServeBench
 ) -> Iterator[Measure]:
-    """Yield goodput, the speed of refusals and the growth of memory."""
+    """Yield goodput, lost requests, the speed of refusals and the growth of memory."""
     in_time = [reply for reply in load.answered if reply.ended_s <= bench.overload_s]
     yield compare_rates(
         f"{PREFIX}_overload_goodput",
@@ -272,8 +301,8 @@ def judge_overload(
         peer_is="the highest rate without overload",
         sent=len(load.replies),
         refused=len(load.refused),
-        lost=load.lost,
     )
+    yield count_lost(f"{PREFIX}_overload_lost", load.lost, of=len(load.replies))
     if load.refused:
         yield hold_below(
             f"{PREFIX}_overload_slowest_refusal",

@@ -14,7 +14,7 @@ from hipray.config.images import ImageLimits, Preprocessing
 from hipray.config.labels import LabelRules
 from hipray.config.phantom import PhantomConfig
 from hipray.config.scoring import Machine, PlannedJob, RetryScope, Selection
-from hipray.config.serving import EndpointScaling, Pacs
+from hipray.config.serving import LEAST_CPUS_PER_STAGE, EndpointScaling, Pacs
 from hipray.config.storage import StorageSettings
 from hipray.config.tracking import Tracking
 from hipray.vocab import (
@@ -265,6 +265,9 @@ class ServeRun(InferenceJob):
     """Seconds that a release may take to load and answer before it is given up."""
     queue: int = Field(64, ge=1)
     """Requests that may wait before callers are told to come later."""
+    max_held_bytes: int = Field(1_000_000_000, gt=0)
+    """Bytes of the bodies of all requests without an answer that one of Serve's proxies holds, at
+    least one body; beyond it callers are told to come later."""
     request_timeout_s: float = Field(60, gt=0)
     """Seconds a request may take from its first byte to its answer."""
     batch_at_once: int = Field(4, ge=1, le=64)
@@ -273,12 +276,15 @@ class ServeRun(InferenceJob):
     """Bytes that the films of one batch request may have together."""
     readers: int = Field(2, ge=1, le=64)
     """Isolated decoder processes of one ingress replica."""
-    cpus_per_stage: float = Field(0.5, ge=0)
-    """CPUs that one replica of a stage reserves, and threads of its networks: one at least."""
+    cpus_per_stage: float | None = Field(None, ge=0)
+    """CPUs that one replica of a stage reserves, and threads of its networks: one at least.
+    Default: the least replicas of two releases share the smallest node's cores, for a new release
+    starts beside the old one; 0.5 where these are few."""
     cpus_per_ingress: float = Field(0.1, ge=0)
     """CPUs that one replica of the ingress reserves; its decoders run beside it."""
-    gpus_per_stage: float = Field(0, ge=0)
-    """GPUs that one replica of a model stage reserves."""
+    gpus_per_stage: float | None = Field(None, ge=0)
+    """GPUs that one replica of a stage with networks reserves; 0 computes on CPUs. Default: the
+    least replicas of two releases share the GPUs that Ray has, if it has any."""
     limits: ImageLimits = ImageLimits()
     """Size and time limits of decoding."""
     block: bool = True
@@ -288,6 +294,11 @@ class ServeRun(InferenceJob):
     def guarded(self) -> bool:
         """Whether callers need a token."""
         return bool(self.token_sha256 or self.token_file)
+
+    @property
+    def stage_cpus(self) -> float:
+        """CPUs that one replica of a stage reserves at least."""
+        return LEAST_CPUS_PER_STAGE if self.cpus_per_stage is None else self.cpus_per_stage
 
 
 class ScoreRun(InferenceJob):

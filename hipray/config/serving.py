@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from hipray.config.base import Config
 
+LEAST_CPUS_PER_STAGE = 0.5
+"""CPUs that a replica of a stage reserves where nothing else is said and cores are few."""
+
 
 class ReplicaBounds(Config):
     """How many replicas of one deployment there may be."""
@@ -45,10 +48,6 @@ class EndpointScaling(Config):
     """Seconds of overload that start a replica."""
     downscale_delay_s: float = Field(120, ge=0)
     """Seconds of idleness that end a replica; loading models again is dear."""
-
-    def all_bounds(self) -> tuple[ReplicaBounds, ...]:
-        """Return the bounds of every deployment that there may be at a time."""
-        return self.ingress, self.segmenter, self.matting, self.ensemble
 
 
 class Pacs(Config):

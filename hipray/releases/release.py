@@ -54,6 +54,11 @@ class Member(Config):
     weight: float = Field(1.0, ge=0)
     """Its weight among the members of its region and label; they need not sum to one."""
 
+    @property
+    def is_informed(self) -> bool:
+        """Whether it learned something: calibrated, others answer the base rate of every hip."""
+        return self.platt_slope > 0
+
 
 class Release(Config):
     """What is served: segmenters, members and how their answers become one."""
@@ -109,7 +114,7 @@ class Release(Config):
     @property
     def uninformed(self) -> tuple[Member, ...]:
         """Members that learned nothing: calibrated, they answer the base rate of every hip."""
-        return tuple(member for member in self.members if member.platt_slope <= 0)
+        return tuple(member for member in self.members if not member.is_informed)
 
     @property
     def questions(self) -> tuple[Question, ...]:

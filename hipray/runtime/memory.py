@@ -5,7 +5,7 @@ one by one; before each, the bytes of its files must still fit, and after each w
 counted. Then one real batch is answered, and its peak is counted too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,9 @@ from hipray.errors import HiprayError
 
 GIB = 2**30
 BATCH = "one batch"
+EXPLANATION = "one explanation"
+PEAKS = frozenset({BATCH, EXPLANATION})
+"""What is taken for a moment and given back."""
 
 Built = TypeVar("Built")
 
@@ -34,12 +37,20 @@ class MemoryGauge:
     """Memory that the networks may take; None: what the machine or container has left."""
     on_gpu: bool = False
     parts: dict[str, int] = field(default_factory=dict)
-    """Bytes by member, and of one batch."""
+    """Bytes by member, and of what is taken for a moment."""
+
+    def __post_init__(self) -> None:
+        self._before = self._read_held()
 
     @property
     def total_bytes(self) -> int:
-        """All members and one batch."""
+        """All members and what is taken for a moment."""
         return sum(self.parts.values())
+
+    @property
+    def coming_bytes(self) -> int:
+        """What the networks may still take beside what they hold now."""
+        return max(0, self.total_bytes - max(0, self._read_held() - self._before))
 
     def load(self, name: str, file_bytes: int, build: Callable[[], Built]) -> Built:
         """Build a member whose files have `file_bytes`; raises MemoryLimitError."""
@@ -50,30 +61,22 @@ class MemoryGauge:
         self._check(coming={})
         return built
 
-    def try_batch(self, answer: Callable[[], object]) -> None:
-        """Answer one real batch and count its peak; raises MemoryLimitError."""
+    def try_batch(self, answer: Callable[[], object], *, name: str = BATCH) -> None:
+        """Answer one real batch, or what else has a peak, and count it; raises MemoryLimitError."""
         before = self._read_held()
         self._forget_peak()
         answer()
-        self.parts[BATCH] = max(0, self._read_peak() - before)
+        self.parts[name] = max(0, self._read_peak() - before)
         self._check(coming={})
 
     def _check(self, *, coming: dict[str, int]) -> None:
         parts = self.parts | coming
-        need = sum(parts.values())
         room, origin = self._find_room()
-        if need <= room:
-            return
-        listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
-        raise MemoryLimitError(
-            f"the release's networks to fit into {_gib(room)} GiB, {origin}",
-            f"a need of {_gib(need)} GiB or more ({listed})",
-            "give it more memory, or serve a release with fewer or smaller members",
-        )
+        require_memory(parts, room, origin)
 
     def _find_room(self) -> tuple[int, str]:
         """Bytes that all networks may take together, and who says so."""
-        held = sum(size for name, size in self.parts.items() if name != BATCH)
+        held = sum(size for name, size in self.parts.items() if name not in PEAKS)
         left = read_gpu_left() if self.on_gpu else read_memory_left()
         rooms = [] if left is None else [(held + left, "what is left here")]
         if self.limit_gib is not None:
@@ -91,6 +94,19 @@ class MemoryGauge:
 
     def _read_peak(self) -> int:
         return torch.cuda.max_memory_reserved() if self.on_gpu else _read_status("VmHWM")
+
+
+def require_memory(parts: Mapping[str, int], room: int, origin: str) -> None:
+    """Raise MemoryLimitError, naming the sum and each part, where parts exceed `room` bytes."""
+    need = sum(parts.values())
+    if need <= room:
+        return
+    listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
+    raise MemoryLimitError(
+        f"the release's networks to fit into {_gib(room)} GiB, {origin}",
+        f"a need of {_gib(need)} GiB or more ({listed})",
+        "give it more memory, or serve a release with fewer or smaller members",
+    )
 
 
 def _gib(size: int) -> str:

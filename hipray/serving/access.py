@@ -16,6 +16,9 @@ SCHEME = "bearer"
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
+CALLER_DIGITS = 12
+"""Digits of a token's digest that name its holder in audit lines."""
+
 MAX_TOKEN_FILE_BYTES = 1_000_000
 """Bytes of a token file: more than ten thousand digests."""
 
@@ -67,15 +70,15 @@ class TokenCheck:
         """Whether a token is asked for at all."""
         return self._file is not None or bool(self._fixed)
 
-    def __call__(self, authorization: str | None) -> None:
-        """Raise ProblemError (401) unless the header presents an accepted token.
+    def __call__(self, authorization: str | None) -> str:
+        """Return the caller's name; raise ProblemError (401) for a header without a valid token.
 
-        Where neither tokens nor a token file are set, all pass.
+        Where neither tokens nor a token file are set, all pass and have no name.
         """
         if not self.is_set:
-            return
+            return ""
         added = () if self._file is None else self._file.read()
-        check_token(authorization, (*self._fixed, *added))
+        return check_token(authorization, (*self._fixed, *added))
 
 
 class TokenFile:
@@ -117,11 +120,15 @@ class TokenFile:
         return tuple(line for line in lines if DIGEST.fullmatch(line))
 
 
-def check_token(authorization: str | None, token_sha256: Sequence[str]) -> None:
-    """Raise ProblemError (401) unless the header presents one of these tokens."""
+def check_token(authorization: str | None, token_sha256: Sequence[str]) -> str:
+    """Return the first digits of the presented token's digest, as the configuration has it.
+
+    Raises ProblemError (401) unless the header presents one of these tokens.
+    """
     scheme, _, token = (authorization or "").partition(" ")
     presented = sha256(token.strip().encode()).hexdigest()
     # every digest is compared, each in constant time: the answer's time tells nothing
     matches = [hmac.compare_digest(presented, accepted) for accepted in token_sha256]
     if scheme.lower() != SCHEME or not token.strip() or not any(matches):
         raise ProblemError(UNAUTHORIZED)
+    return presented[:CALLER_DIGITS]

@@ -11,8 +11,8 @@ from hipray.serving.problems import ProblemError, come_later
 class Admission:
     """Lets `running` requests in at a time and `waiting` more stand in line.
 
-    Requests wait before hipray reads their body, so what it holds is bounded by `running`. Serve
-    itself takes bodies in before; what stands in front of it should limit their size, too.
+    Requests wait before hipray reads their body; what Serve's proxies have taken in by then is
+    bounded by `Intake`.
     """
 
     def __init__(self, *, running: int, waiting: int) -> None:

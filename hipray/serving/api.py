@@ -13,8 +13,9 @@ understood, allowed or possible now is a problem document.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,29 +23,44 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from hipray import RESEARCH_NOTICE, __version__
+from hipray.data.pseudonyms import Pseudonyms
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.audit_line import AuditLine
 from hipray.serving.body import (
-    FORM_OVERHEAD_BYTES,
+    parse_film,
     read_batch,
     read_extras,
     read_request,
     refuse_announced,
     refuse_query,
 )
+from hipray.serving.bounds import FORM_OVERHEAD_BYTES
 from hipray.serving.clock import Step, StepClock
 from hipray.serving.docs_page import build_reference
-from hipray.serving.guard import CSP_HEADER, AnswerGuard, answer_problem, answer_refusal
+from hipray.serving.films import ScoreRequest
+from hipray.serving.guard import (
+    CSP_HEADER,
+    AnswerGuard,
+    answer_problem,
+    answer_refusal,
+    explain_and_log,
+)
 from hipray.serving.interface import OPERATIONS, describe_api
 from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
+from hipray.serving.paths import Path
 from hipray.serving.patience import while_connected
-from hipray.serving.problems import Problem, explain_refusal
+from hipray.serving.problems import Problem, ProblemError, explain_refusal
 from hipray.serving.service import ScoringService
+
+Answering = Callable[..., Awaitable[Response]]
+
+PROBLEM_OF_FILM = ("status", "title", "detail", "code")
+"""Members of the problem of one film of a batch; its request has the others."""
 
 UNROUTED = {
     HTTPStatus.NOT_FOUND: "there is no such path; score films at POST /v1/score",
@@ -57,13 +73,33 @@ class Endpoint:
     """The routes of one service."""
 
     def __init__(
-        self, service: ScoringService, admission: Admission, page: Page, *, max_file_bytes: int
+        self,
+        service: ScoringService,
+        admission: Admission,
+        page: Page,
+        *,
+        max_file_bytes: int,
+        pseudonyms: Pseudonyms | None,
     ) -> None:
+        """`pseudonyms` name films in audit lines, which otherwise name none."""
         self._service = service
         self._admission = admission
         self._page = page
         self._max_file_bytes = max_file_bytes
+        self._pseudonyms = pseudonyms
         self._timeout_s = service.limits.timeout_s
+
+    @property
+    def operations(self) -> dict[Path, Answering]:
+        """What answers each operation of the interface."""
+        return {
+            Path.SCORE: self.score,
+            Path.SCORE_BATCH: self.score_batch,
+            Path.MODELS: self.models,
+            Path.METRICS: self.metrics,
+            Path.HEALTHZ: self.healthz,
+            Path.READYZ: self.readyz,
+        }
 
     async def score(self, request: Request) -> JSONResponse:
         """Score one film."""
@@ -73,6 +109,8 @@ class Endpoint:
         async with asyncio.timeout(self._timeout_s), self._admission.admit():
             with clock.measure(Step.FETCH):
                 film = await read_request(request, max_file_bytes=self._max_file_bytes)
+            if isinstance(film, ScoreRequest):
+                self._name_film(line, film)
             scoring = self._service.score(
                 film, request_id=line.request_id, clock=clock, extras=extras
             )
@@ -89,16 +127,38 @@ class Endpoint:
         async with self._admission.admit():
             async with asyncio.timeout(self._timeout_s - clock.elapsed_s()):
                 batch = await read_batch(request)
-            scoring = self._service.score_batch(
-                batch.films, request_id=line.request_id, clock=clock
-            )
-            answer = await while_connected(request, scoring)
-        for result in answer["results"]:
-            if "answer" in result:
-                self._note(line, result["answer"])
-            else:
-                line.note_problem(result["problem"])
-        return JSONResponse(answer)
+            films = [_parse_or_fail(fields) for fields in batch.films]
+            asked = [film for film in films if isinstance(film, ScoreRequest)]
+            for film in asked:
+                self._name_film(line, film)
+            scoring = self._service.score_batch(asked, request_id=line.request_id, clock=clock)
+            found = iter(await while_connected(request, scoring))
+        results = [
+            self._show(line, next(found) if isinstance(film, ScoreRequest) else film)
+            for film in films
+        ]
+        return JSONResponse(
+            {
+                "request_id": line.request_id,
+                "release_digest": self._service.release.digest,
+                "results": results,
+                "timings_ms": clock.timings_ms(),
+            }
+        )
+
+    def _name_film(self, line: AuditLine, film: ScoreRequest) -> None:
+        if self._pseudonyms is not None:
+            line.named.append(self._pseudonyms.file(film.uri))
+
+    def _show(self, line: AuditLine, found: dict[str, Any] | Exception) -> dict[str, Any]:
+        """One result of a batch."""
+        if isinstance(found, Exception):
+            told = explain_and_log(found, line.request_id).as_dict(line.request_id)
+            problem = {name: told[name] for name in PROBLEM_OF_FILM}
+            line.note_problem(problem)
+            return {"problem": problem}
+        self._note(line, found)
+        return {"answer": found}
 
     def _note(self, line: AuditLine, answer: dict[str, Any]) -> None:
         line.note_answer(answer)
@@ -133,24 +193,22 @@ class Endpoint:
         return HTMLResponse(page.html, headers={CSP_HEADER: page.policy})
 
 
+def _parse_or_fail(fields: dict[str, Any]) -> ScoreRequest | ProblemError:
+    try:
+        return parse_film(fields)
+    except ProblemError as error:
+        return error
+
+
 def build_api(
     service: ScoringService,
     admission: Admission,
     *,
     max_file_bytes: int,
     check_token: TokenCheck,
+    pseudonyms: Pseudonyms | None = None,
 ) -> FastAPI:
     """Return the ASGI application around a service."""
-
-    async def require_token(request: Request) -> None:
-        check_token(request.headers.get("authorization"))
-
-    @asynccontextmanager
-    async def warm_and_close(_: FastAPI) -> AsyncIterator[None]:
-        await service.warm_up()  # a replica gets requests once it has answered one itself
-        yield
-        service.close()
-
     api = FastAPI(
         title="hipray",
         version=__version__,
@@ -158,14 +216,35 @@ def build_api(
         docs_url=None,  # FastAPI's page would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # a redirect would send the film again, and by this port's scheme
-        lifespan=warm_and_close,
+        lifespan=partial(_warm_and_close, service),
     )
-    page = build_page()
-    endpoint = Endpoint(service, admission, page, max_file_bytes=max_file_bytes)
-    for path, described in OPERATIONS.items():
+    endpoint = Endpoint(
+        service, admission, build_page(), max_file_bytes=max_file_bytes, pseudonyms=pseudonyms
+    )
+    _add_routes(api, endpoint, check_token)
+    api.add_exception_handler(HTTPException, _answer_unrouted)
+    api.add_middleware(AnswerGuard, release_digest=service.release.digest)
+    describe_api(api, guarded=check_token.is_set)
+    return api
+
+
+@asynccontextmanager
+async def _warm_and_close(service: ScoringService, _: FastAPI) -> AsyncIterator[None]:
+    await service.warm_up()  # a replica gets requests once it has answered one itself
+    yield
+    service.close()
+
+
+def _add_routes(api: FastAPI, endpoint: Endpoint, check_token: TokenCheck) -> None:
+    async def require_token(request: Request) -> None:
+        line: AuditLine = request.state.audit
+        line.caller = check_token(request.headers.get("authorization"))
+
+    for path, answer in endpoint.operations.items():
+        described = OPERATIONS[path]
         api.add_api_route(
             path,
-            getattr(endpoint, described.name),
+            answer,
             methods=[described.method],
             operation_id=described.name,
             openapi_extra=described.document(guarded=check_token.is_set),
@@ -177,10 +256,6 @@ def build_api(
     for route in [*api.routes]:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods.add("HEAD")  # as GET without a body (RFC 9110 9.1); not in the document
-    api.add_exception_handler(HTTPException, _answer_unrouted)
-    api.add_middleware(AnswerGuard, release_digest=service.release.digest)
-    describe_api(api, guarded=check_token.is_set)
-    return api
 
 
 async def _answer_unrouted(request: Request, error: Exception) -> JSONResponse:

@@ -1,9 +1,10 @@
 """The application: which deployments a release needs, and how each of them scales."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
@@ -11,21 +12,18 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from hipray.config.jobs import ServeRun
 from hipray.config.serving import ReplicaBounds
 from hipray.digests import digest_of
+from hipray.distributed.cluster import read_nodes
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
+from hipray.serving.plan import StagePlan, list_stages, size_stages
 from hipray.serving.problems import RETRY_AFTER_S
+from hipray.serving.running import ENVIRONMENT
 from hipray.serving.source import FilmSource
-from hipray.serving.stages import (
-    EnsembleStage,
-    FusedStage,
-    MattingStage,
-    SegmenterStage,
-    StageSetup,
-)
+from hipray.serving.stages import StageSetup
 from hipray.storage import open_store
-from hipray.vocab import Device, View
+from hipray.vocab import Device
 
 DOOR_SLACK = 32
 """Requests above the queue that reach the ingress, so that it can answer them with a 503 itself
@@ -49,6 +47,9 @@ INGRESS = "ingress"
 DRAIN_SLACK_S = 10.0
 """Seconds above its time limit that a request of a replica that ends may take."""
 
+_ENVIRONMENT = {"runtime_env": {"env_vars": ENVIRONMENT}}
+"""What replicas run with on any Ray, however that was started."""
+
 
 def build_app(config: ServeRun) -> Application:
     """Return the Serve application of a configuration, as `import_path` of a Serve config file.
@@ -57,6 +58,7 @@ def build_app(config: ServeRun) -> Application:
     an open service without tokens is refused. Raises ConfigError and BundleError.
     """
     release = read_servable(config)
+    config = size_stages(config, release, read_nodes() if ray.is_initialized() else [])
     return _bind_ingress(config, release, bind_stages(config, release))
 
 
@@ -99,7 +101,7 @@ def build_door(config: ServeRun, release: Release) -> Application:
 
     A replica of the ingress knows one release for its whole life, so that no request meets two.
     """
-    names = {key: stage.name for key, stage in _list_stages(config, release).items()}
+    names = {key: stage.name for key, stage in list_stages(config, release).items()}
     home = name_stages(config, release)
     handles = {key: serve.get_deployment_handle(name, home) for key, name in names.items()}
     return _bind_ingress(config, release, handles)
@@ -120,41 +122,17 @@ def describe_setup(config: ServeRun, release: Release) -> StageSetup:
         release_text=release.model_dump_json(),
         batch=config.batch,
         batch_wait_s=config.batch_wait_s,
-        cpus=config.cpus_per_stage,
+        cpus=config.stage_cpus,
         engine=choose_engine(store, release, config, device=device),
         memory_gib=config.memory_gib,
     )
-
-
-@dataclass(frozen=True)
-class _StagePlan:
-    """One model stage that a release needs."""
-
-    kind: type
-    name: str
-    bounds: ReplicaBounds
-    gpus: float
-
-
-def _list_stages(config: ServeRun, release: Release) -> dict[str, _StagePlan]:
-    """The model stages by the names that the ingress takes them; the last one is asked last."""
-    gpus, scaling = config.gpus_per_stage, config.scaling
-    if config.fused:
-        return {"fused": _StagePlan(FusedStage, "pipeline", scaling.pipeline, gpus)}
-    stages = {}
-    if release.segmenters:
-        stages["segment"] = _StagePlan(SegmenterStage, "segmenter", scaling.segmenter, gpus)
-        if release.view is View.MATTED:
-            stages["matte"] = _StagePlan(MattingStage, "matting", scaling.matting, 0)
-    stages["classify"] = _StagePlan(EnsembleStage, "ensemble", scaling.ensemble, gpus)
-    return stages
 
 
 def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
     """Return the model stages that a release needs, by the names the ingress takes them."""
     setup = describe_setup(config, release)
     bound: dict[str, Application] = {}
-    plans = _list_stages(config, release)
+    plans = list_stages(config, release)
     for key, plan in plans.items():
         deployment = serve.deployment(plan.kind).options(**_stage_options(config, plan))
         # Serve deploys what the root of an application names
@@ -167,10 +145,14 @@ def _root_of(stages: Mapping[str, Any]) -> str:
     return [*stages][-1]
 
 
-def _stage_options(config: ServeRun, plan: _StagePlan) -> dict[str, Any]:
+def _stage_options(config: ServeRun, plan: StagePlan) -> dict[str, Any]:
     return {
         "name": plan.name,
-        "ray_actor_options": {"num_cpus": config.cpus_per_stage, "num_gpus": plan.gpus},
+        "ray_actor_options": {
+            "num_cpus": config.cpus_per_stage,
+            "num_gpus": plan.gpus,
+            **_ENVIRONMENT,
+        },
         "max_ongoing_requests": 2 * config.batch,
         "max_queued_requests": config.queue,
         **_live(config),
@@ -182,7 +164,7 @@ def _ingress_options(config: ServeRun) -> dict[str, Any]:
     running = count_running(config)
     return {
         "name": INGRESS,
-        "ray_actor_options": {"num_cpus": config.cpus_per_ingress},
+        "ray_actor_options": {"num_cpus": config.cpus_per_ingress, **_ENVIRONMENT},
         "max_ongoing_requests": running + config.queue + DOOR_SLACK,
         "max_queued_requests": config.queue,
         "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),

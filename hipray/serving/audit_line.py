@@ -1,6 +1,7 @@
-"""One line of JSON per request: who asked is the proxy's business, what happened is here.
+"""One line of JSON per request: whose token asked, about which films, and what happened.
 
-A line never has a key, path, address or file name: they may name a patient.
+A line never has a key, path, address or file name: they may name a patient. Films are told by the
+workspace's pseudonyms, callers by the digest of their token.
 """
 
 import logging
@@ -40,6 +41,10 @@ class AuditLine:
     release_digest: str
     route: str = "none"
     """Name of the operation; none where the path has none."""
+    caller: str = ""
+    """First digits of the sha256 of the caller's token; empty where none was asked for or valid."""
+    named: list[str] = field(default_factory=list)
+    """Pseudonyms of the films that the request names by their address."""
     status: int = 0
     outcome: Outcome = Outcome.PROBLEM
     codes: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from http import HTTPStatus
 from typing import Any
 
@@ -17,11 +17,17 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
-from hipray.data.person import Person
 from hipray.dicom_objects import can_write
+from hipray.serving.bounds import (
+    FORM_OVERHEAD_BYTES,
+    MAX_BATCH_FILMS,
+    MAX_BATCH_JSON_BYTES,
+    MAX_JSON_BYTES,
+    too_large,
+)
+from hipray.serving.films import FilmRequest, ScoreRequest, Stated, UploadedFilm
 from hipray.serving.messages import Extras
-from hipray.serving.problems import ProblemError, reject
-from hipray.vocab import Sex, Side
+from hipray.serving.problems import reject
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
@@ -31,56 +37,11 @@ STATED_WORDS = (
     "'height_cm', and nothing else"
 )
 
-MAX_JSON_BYTES = 16_384
-"""Bytes of a JSON body; the longest uri is far below."""
-
-MAX_BATCH_FILMS = 64
-MAX_BATCH_JSON_BYTES = MAX_BATCH_FILMS * 4096
-"""Bytes of a batch's JSON body: twice the longest uri and what may be stated for each film."""
-
 SWITCH = {"true": True, "false": False}
 """The values of a switch."""
 
 SWITCHES = tuple(switch.name for switch in fields(Extras))
 """What a request's query may turn on."""
-
-FORM_OVERHEAD_BYTES = 65_536
-"""Bytes that a form may have beside its file: boundaries and part headers."""
-
-
-URI_PATTERN = (
-    r"^(s3:/(/(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f]+){2,}"
-    r"|dicomweb://[a-z0-9-]+(/(?=[0-9.]{1,64}(/|$))(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*){3})$(?!\n)"
-)
-"""What a client may check before it asks; the service finds more."""
-
-
-class Stated(Config):
-    """What the caller's own records say of a film; its header fills in the rest."""
-
-    side: Side | None = None
-    """left, right or unknown."""
-    sex: Sex = Sex.UNKNOWN
-    """female, male or unknown; for releases whose networks are told of it."""
-    age: float | None = Field(default=None, ge=0, le=130)
-    """Years at the film."""
-    weight_kg: float | None = Field(default=None, ge=1, le=700)
-    """Body weight."""
-    height_cm: float | None = Field(default=None, ge=20, le=280)
-    """Body height."""
-
-    @property
-    def person(self) -> Person:
-        """The person as the pipeline takes it."""
-        return Person(**self.model_dump(exclude={"side", "uri"}))
-
-
-class ScoreRequest(Stated):
-    """The JSON body of a score request."""
-
-    uri: str = Field(min_length=1, max_length=2048, json_schema_extra={"pattern": URI_PATTERN})
-    """s3://bucket/key below an allowed prefix, or dicomweb://NAME/STUDY/SERIES/INSTANCE of an
-    allowed archive."""
 
 
 class BatchRequest(Config):
@@ -88,18 +49,6 @@ class BatchRequest(Config):
 
     films: tuple[dict[str, Any], ...] = Field(min_length=1, max_length=MAX_BATCH_FILMS)
     """Each as the body of a score request; one that is not is a problem of that film alone."""
-
-
-@dataclass(frozen=True)
-class UploadedFilm:
-    """A film in memory, and what its request states of it."""
-
-    data: bytes
-    stated: Stated
-
-
-FilmRequest = ScoreRequest | UploadedFilm
-"""A film by address or in the body."""
 
 
 class _MemoryParser(MultiPartParser):
@@ -258,10 +207,3 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
             yield chunk
     except ClientDisconnect:
         raise reject(HTTPStatus.BAD_REQUEST, "the body ended early") from None
-
-
-def too_large(max_bytes: int) -> ProblemError:
-    """Return the 413 that names the limit."""
-    return reject(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body exceeds the limit of {max_bytes} bytes"
-    )

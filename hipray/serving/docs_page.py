@@ -28,6 +28,8 @@ def build_reference(document: dict[str, Any]) -> Page:
         for method, operation in methods.items()
         for part in _describe(f"{method.upper()} {path}", operation)
     ]
+    for name, schema in document.get("components", {}).get("schemas", {}).items():
+        parts.append(_fold(f"#/components/schemas/{name}", schema))
     title = f"{escape(document['info']['title'])} {escape(document['info']['version'])}"
     html = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -1,5 +1,6 @@
 """The ingress deployment: validates, fetches and decodes, and asks the model stages."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,17 +8,22 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
 from hipray.config.jobs import ServeRun
+from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
+from hipray.errors import StorageError
 from hipray.releases.release import Release, parse_release
 from hipray.runtime.engine import Engine
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
-from hipray.serving.logs import open_logs
+from hipray.serving.logs import TOLD, open_logs
 from hipray.serving.readers import ReaderPool
 from hipray.serving.service import ScoringService, ServiceLimits
 from hipray.serving.source import FilmSource, hasten
 from hipray.serving.stages import StageSetup
+from hipray.storage import open_store
+
+logger = logging.getLogger(__name__)
 
 
 def count_running(config: ServeRun) -> int:
@@ -67,6 +73,7 @@ class Ingress:
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
         self._service = build_service(config, release, setup.engine, graph)
         open_logs()
+        self._pseudonyms = read_pseudonyms(config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that this replica runs."""
@@ -76,11 +83,28 @@ class Ingress:
             Admission(running=count_running(config), waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
             check_token=self._check_token,
+            pseudonyms=self._pseudonyms,
         )
 
     async def tell_plan(self) -> DoorPlan:
         """Say what this replica was deployed with."""
         return self._plan
+
+
+def read_pseudonyms(config: ServeRun) -> Pseudonyms | None:
+    """Return those of the workspace; None where it cannot be read, or has no key and takes none.
+
+    An endpoint whose store is out of reach serves films that are uploaded all the same.
+    """
+    storage = hasten(config.storage, config.request_timeout_s)
+    try:
+        return load_pseudonyms(open_store(config.workspace, storage))
+    except (StorageError, OSError) as error:
+        logger.warning(
+            "audit lines of this replica name no films, for the workspace's key is out of reach",
+            extra={TOLD: {"kind": type(error).__name__}},
+        )
+        return None
 
 
 def build_service(

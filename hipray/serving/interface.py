@@ -9,16 +9,12 @@ from pydantic import BaseModel, TypeAdapter
 
 from hipray.answers import StudyAnswer
 from hipray.releases.release import Release
-from hipray.serving.body import (
-    FILE_FIELD,
-    FORM_TYPE,
-    JSON_TYPE,
-    MAX_BATCH_FILMS,
-    ScoreRequest,
-    Stated,
-)
+from hipray.serving.body import FILE_FIELD, FORM_TYPE, JSON_TYPE
+from hipray.serving.bounds import MAX_BATCH_FILMS
 from hipray.serving.clock import Step
-from hipray.serving.problems import NO_FILM, PROBLEM_TYPE, ProblemCode
+from hipray.serving.films import ScoreRequest, Stated
+from hipray.serving.paths import Path
+from hipray.serving.problems import FILE_REFUSALS, PROBLEM_TYPE, ProblemCode
 
 Schema = dict[str, Any]
 
@@ -138,6 +134,9 @@ def _switch(name: str, description: str) -> Schema:
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
+FILM_REF: Schema = {"$ref": "#/components/schemas/Film"}
+FILM: Schema = _schema_of(ScoreRequest)
+
 SCORE: Schema = {
     "parameters": [
         _switch("overlay", "Add the hips with their contours as PNG, base64."),
@@ -147,7 +146,7 @@ SCORE: Schema = {
     "requestBody": {
         "required": True,
         "content": {
-            JSON_TYPE: {"schema": _schema_of(ScoreRequest)},
+            JSON_TYPE: {"schema": FILM_REF},
             FORM_TYPE: {
                 "schema": {
                     **_object(
@@ -173,9 +172,9 @@ BATCH: Schema = {
                                 "minItems": 1,
                                 "maxItems": MAX_BATCH_FILMS,
                                 "items": {
-                                    "type": "object",
-                                    "description": "As the body of a score request; one that is "
-                                    "not is a problem of that film alone.",
+                                    "anyOf": [FILM_REF, {"type": "object"}],
+                                    "description": "One that is not as the body of a score "
+                                    "request is a problem of that film alone.",
                                 },
                             }
                         }
@@ -191,7 +190,7 @@ BATCH: Schema = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One path: the method of `Endpoint` that answers, and what the document says of it."""
+    """What the document says of one path, and under which name."""
 
     name: str
     answer: Schema | None
@@ -226,7 +225,7 @@ NO_FILM_MEMBERS: Schema = {
     "properties": {
         **PROBLEM["properties"],
         **FILM_ANSWER["properties"],
-        "code": {"enum": sorted(NO_FILM)},
+        "code": {"enum": sorted(FILE_REFUSALS)},
     },
     "required": sorted({*PROBLEM["required"], *FILM_ANSWER["required"]}),
 }
@@ -248,14 +247,14 @@ BATCH_ANSWER = _object(
 )
 
 OPERATIONS = {
-    "/v1/score": Operation("score", FILM_ANSWER, "POST", True, SCORE, FILM_PROBLEMS),
-    "/v1/score:batch": Operation(
+    Path.SCORE: Operation("score", FILM_ANSWER, "POST", True, SCORE, FILM_PROBLEMS),
+    Path.SCORE_BATCH: Operation(
         "score_batch", BATCH_ANSWER, "POST", True, BATCH, (400, 413, 415, 500, 503)
     ),
-    "/v1/models": Operation("models", MODELS, guarded=True),
-    "/metrics": Operation("metrics", None, guarded=True),
-    "/healthz": Operation("healthz", STATE),
-    "/readyz": Operation("readyz", READY),
+    Path.MODELS: Operation("models", MODELS, guarded=True),
+    Path.METRICS: Operation("metrics", None, guarded=True),
+    Path.HEALTHZ: Operation("healthz", STATE),
+    Path.READYZ: Operation("readyz", READY),
 }
 
 
@@ -272,9 +271,11 @@ def describe_api(api: FastAPI, *, guarded: bool) -> None:
             )
             for methods in document["paths"].values():
                 methods.pop("head", None)  # GET without a body: no operation of its own
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {})["Film"] = FILM
             if guarded:
                 scheme = {"type": "http", "scheme": "bearer"}
-                document.setdefault("components", {})["securitySchemes"] = {BEARER: scheme}
+                components["securitySchemes"] = {BEARER: scheme}
             api.openapi_schema = document
         return api.openapi_schema
 

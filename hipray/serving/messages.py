@@ -14,7 +14,11 @@ from hipray.answers import HipNumbers
 from hipray.data.framing import Mask
 from hipray.pipeline import Explanations, FramedHips, Views
 from hipray.segmentation.segmenter import Segmentation
-from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
+from hipray.serving.stage_errors import (
+    DeadlinePassedError,
+    ForeignReleaseError,
+    MalformedMessageError,
+)
 
 Body = TypeVar("Body")
 NewBody = TypeVar("NewBody")

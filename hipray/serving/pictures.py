@@ -27,17 +27,17 @@ def add_pictures(
     extras: Extras,
     *,
     result: ReadResult,
-    film: ScoredFilm | None,
+    scored: ScoredFilm | None,
     working_px: int,
 ) -> None:
     """Add to an answer what a caller asked for; null where there is nothing to draw."""
     if extras.overlay:
-        masks = film.segmentation.unpack().masks if film and film.segmentation else None
+        masks = scored.segmentation.unpack().masks if scored and scored.segmentation else None
         answer["overlay_png"] = _encode(draw_overlay(result, masks, working_px))
-    if film is not None and film.explanations is not None:
+    if scored is not None and scored.explanations is not None:
         for hip in answer["hips"]:
             for region in hip["regions"]:
-                region.update(_explain(film.explanations, hip["index"], region))
+                region.update(_explain(scored.explanations, hip["index"], region))
 
 
 def add_objects(

@@ -21,8 +21,8 @@ from hipray.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError
 from hipray.serving.retries import REPLICA_LOST
+from hipray.serving.stage_errors import DeadlinePassedError, ForeignReleaseError
 from hipray.storage import InvalidKeyError, ObjectTooLargeError
 from hipray.vocab import RefusalCode
 
@@ -97,7 +97,7 @@ class Problem:
         }
 
 
-NO_FILM = frozenset(
+FILE_REFUSALS = frozenset(
     {
         RefusalCode.UNREADABLE,
         RefusalCode.TOO_LARGE,
@@ -116,7 +116,7 @@ shows has an answer."""
 def explain_refusal(answer: Mapping[str, Any]) -> Problem | None:
     """Return what is wrong with a request whose file is no film; None where it is one."""
     refusal = answer["refusal"]
-    if refusal is None or (code := RefusalCode(refusal["code"])) not in NO_FILM:
+    if refusal is None or (code := RefusalCode(refusal["code"])) not in FILE_REFUSALS:
         return None
     status = (
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE

@@ -1,10 +1,12 @@
-"""What Serve's own proxy says when the ingress cannot, as the problems that callers know.
+"""What goes round Serve's own proxy: it bounds what comes in, and answers where the ingress cannot.
 
 A proxy whose replica died ends a request without an answer, which the server turns into a bare
-500; its own refusals are plain text. RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names
-`list_middlewares` to the proxies of a Ray that is started for the endpoint.
+500; its own refusals are plain text; and it queues bodies without a limit.
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names `list_middlewares` to the proxies. What is imported
+here loads no networks: a proxy starts within seconds, on a busy machine too.
 """
 
+import os
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,7 +14,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id
-from hipray.serving.interface import OPERATIONS
+from hipray.serving.intake import Intake, IntakeLimits
+from hipray.serving.paths import Path
 from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
 
 LOST = come_later("the replica at work on this request was lost", ProblemCode.REPLICA_LOST)
@@ -27,16 +30,22 @@ STARTING = come_later("the service is starting")
 """What it means where the proxy knows no route to a path that the ingress has."""
 
 
+PATHS = frozenset(path.value for path in Path)
+
+HUNG_UP: Message = {"type": "http.disconnect"}
+
+
 def list_middlewares() -> list[Middleware]:
-    """Return what goes round the proxy."""
-    return [Middleware(ProxyGuard)]
+    """Return what goes round the proxy of this process."""
+    return [Middleware(ProxyGuard, limits=IntakeLimits.from_environment(os.environ))]
 
 
 class ProxyGuard:
     """Answers with a problem where the proxy has none, or one in words of its own."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, limits: IntakeLimits) -> None:
         self._app = app
+        self._intake = Intake(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
@@ -46,26 +55,52 @@ class ProxyGuard:
         headers = MutableHeaders(scope=scope)
         request_id = choose_request_id(headers.get(ID_HEADER))
         headers[ID_HEADER] = request_id  # Serve writes it to its own log
-        watched = _WatchedSend(send, routed=scope["path"] in OPERATIONS)
-        await self._app(scope, receive, watched)
-        problem = watched.refused or (None if watched.started else LOST)
+        problem = self._intake.refuse_announced(headers)
+        if problem is None:
+            problem = await self._pass_on(scope, receive, send)
         if problem is not None:
             response = answer_problem(problem, request_id)
             response.headers.update({**HEADERS, ID_HEADER: request_id})
             await response(scope, receive, send)
 
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> Problem | None:
+        """Return what is left to be said where nothing was answered."""
+        exchange = _Exchange(receive, send, self._intake, routed=scope["path"] in PATHS)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            self._intake.give_back(exchange.taken)
+        return exchange.refused or (None if exchange.started else LOST)
 
-class _WatchedSend:
-    """Hands on an answer, and keeps one back that the proxy refuses with."""
 
-    def __init__(self, send: Send, *, routed: bool) -> None:
+class _Exchange:
+    """One request and its answer: counts the body, and keeps back what the proxy refuses with."""
+
+    def __init__(self, receive: Receive, send: Send, intake: Intake, *, routed: bool) -> None:
+        self._receive = receive
         self._send = send
+        self._intake = intake
         self._routed = routed
+        self.taken = 0
+        """Bytes of the body so far."""
         self.started = False
         self.refused: Problem | None = None
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+    async def receive(self) -> Message:
+        """Hand on a part of the body; one that is too much ends the request for the proxy."""
+        message = await self._receive()
+        size = len(message.get("body", b""))
+        if self.started:
+            return {**message, "body": b""} if size else message  # nobody reads it any more
+        self.refused = self.refused or self._intake.take(size, so_far=self.taken)
+        if self.refused is not None:
+            return HUNG_UP
+        self.taken += size
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Hand on a part of the answer, unless it is refused in other words."""
+        if self.refused is None and message["type"] == "http.response.start":
             self.started = True
             kind = Headers(raw=message.get("headers", [])).get("content-type", "")
             if kind.startswith("text/plain"):

@@ -19,7 +19,7 @@ from hipray.data.person import Person
 from hipray.pipeline import FramedHips, frame_hips
 from hipray.vocab import Side
 
-NO_FILM = b"no film"
+UNREADABLE_BYTES = b"no film"
 """Bytes that no decoder takes: reading them starts a decoder process and nothing else."""
 
 Result = TypeVar("Result")
@@ -80,7 +80,7 @@ class ReaderPool:
 
     async def start(self) -> None:
         """Start every decoder process; raises DataError where none can be started."""
-        starts = (partial(reader.read_hips, NO_FILM, name="") for reader in self._all)
+        starts = (partial(reader.read_hips, UNREADABLE_BYTES, name="") for reader in self._all)
         await asyncio.gather(*map(self._in_thread, starts))
 
     async def read(

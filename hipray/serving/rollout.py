@@ -8,7 +8,7 @@ begun, and only then the old stages end. Whatever fails before leaves the old re
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 
 import ray
@@ -17,8 +17,10 @@ from ray.serve import Application
 from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from hipray.config.jobs import ServeRun
+from hipray.distributed.cluster import read_nodes
 from hipray.errors import HiprayError, RunBusyError
 from hipray.releases.release import Release
+from hipray.runtime.memory import MemoryLimitError
 from hipray.serving.app import (
     APPLICATION,
     DRAIN_SLACK_S,
@@ -29,6 +31,8 @@ from hipray.serving.app import (
     name_stages,
 )
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.plan import list_stages
+from hipray.serving.together import ReplicasMemory, StageMemory, require_memory_together
 
 POLL_S = 0.2
 
@@ -36,7 +40,7 @@ LOCK = "hipray-rollout"
 LOCK_WAIT_S = 5.0
 
 ASK_S = 30.0
-"""Seconds that the running ingress may take to say what it serves."""
+"""Seconds that the running ingress may take to say what it serves, and a stage what it takes."""
 
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Serve's access log has paths and queries; hipray logs request ids instead."""
@@ -93,9 +97,9 @@ def deploy(config: ServeRun, release: Release, *, before: DoorPlan | None = None
         _run(build_door(config, release), APPLICATION, "/", config.rollout_timeout_s)
     except _NotRunningError as failure:
         raise _undo(failure, config, release, before) from None
-    limits = [config.request_timeout_s, *([before.config.request_timeout_s] if before else [])]
-    _wait_for_old_replicas(max(limits))
-    end_stages(but=name_stages(config, release))
+    drain_s = max(drain_time(each) for each in (config, *([before.config] if before else [])))
+    _wait_for_old_replicas(drain_s)
+    end_stages(but=name_stages(config, release), drain_s=drain_s)
 
 
 def _deploy_stages(config: ServeRun, release: Release) -> None:
@@ -103,13 +107,53 @@ def _deploy_stages(config: ServeRun, release: Release) -> None:
     there = serve.status().applications.get(home)
     if there is None or there.status != ApplicationStatus.RUNNING:
         _run(build_stages(config, release), home, None, config.rollout_timeout_s)
+        _check_memory(config, release, home)
 
 
-def end_stages(*, but: str | None = None) -> None:
+def _check_memory(config: ServeRun, release: Release, home: str) -> None:
+    told = [
+        ReplicasMemory(stage.name, stage.bounds.min_replicas, _ask_memory(stage.name, home))
+        for stage in list_stages(config, release).values()
+        if stage.has_networks
+    ]
+    try:
+        require_memory_together(told, nodes=len(read_nodes()))
+    except MemoryLimitError as error:
+        raise _NotRunningError(f'stages of which together is said "{error}"') from None
+
+
+def _ask_memory(name: str, home: str) -> StageMemory:
+    try:
+        asked = serve.get_deployment_handle(name, home).tell_memory.remote()
+        memory: StageMemory = asked.result(timeout_s=ASK_S)
+    except Exception as error:
+        told = type(error).__name__
+        raise _NotRunningError(f"no {name} that says what memory it takes ({told})") from error
+    return memory
+
+
+def drain_time(config: ServeRun) -> float:
+    """Return the seconds that replicas may take to answer what they have begun, and to end."""
+    return config.request_timeout_s + 2 * DRAIN_SLACK_S
+
+
+def end_stages(*, but: str | None = None, drain_s: float) -> None:
     """End the stages of all releases but one."""
-    for name in [*serve.status().applications]:
-        if name.startswith(STAGES_PREFIX) and name != but:
-            serve.delete(name)
+    names = [name for name in serve.status().applications if name.startswith(STAGES_PREFIX)]
+    end_applications({*names} - {but}, drain_s=drain_s)
+
+
+def end_applications(names: Set[str], *, drain_s: float) -> None:
+    """End applications and wait for their replicas; one that stays is only told of.
+
+    Serve goes on ending it, while its own waiting call fails after a minute, which a request may
+    outlast.
+    """
+    ending = names & serve.status().applications.keys()
+    for name in ending:
+        serve.delete(name, _blocking=False)
+    if ending and _wait_until(lambda s: not ending & s.applications.keys(), drain_s) is None:
+        logger.warning("%s still ends after %.0f s", ", ".join(sorted(ending)), drain_s)
 
 
 @contextmanager
@@ -164,7 +208,8 @@ def _run(application: Application, name: str, route: str | None, timeout_s: floa
 
     settled = _wait_until(is_settled, timeout_s)
     if settled is None:
-        raise _NotRunningError(f"no answer of its stages within {timeout_s:.0f} s")
+        told = _find_delay(serve.status(), name)
+        raise _NotRunningError(f"no answer of its stages within {timeout_s:.0f} s ({told})")
     if settled.applications[name].status != ApplicationStatus.RUNNING:
         raise _NotRunningError(f'a stage that says "{_find_reason(settled, name)}"')
 
@@ -191,6 +236,13 @@ def _find_reason(status: ServeStatus, name: str) -> str:
     return next((last_line(text) for text in messages if text), application.message)
 
 
+def _find_delay(status: ServeStatus, name: str) -> str:
+    """What Serve says of an application that neither runs nor failed."""
+    stages = status.applications[name].deployments.values()
+    told = [" ".join(stage.message.split()) for stage in stages if stage.message]
+    return " ".join(told) or "Ray Serve says nothing of why"
+
+
 def last_line(text: str) -> str:
     """Return the last line that says something."""
     return ([line.strip() for line in text.splitlines() if line.strip()] or [""])[-1]
@@ -207,7 +259,7 @@ def _undo(
     kept = before.read_release()
     _restore_door(before)
     if name_stages(before.config, kept) != home:
-        serve.delete(home)
+        end_applications({home}, drain_s=drain_time(config))
     return RolloutError(
         wanted, found, f"release '{kept.name}' answers on; correct that and serve again"
     )
@@ -225,7 +277,7 @@ def _restore_door(before: DoorPlan) -> None:
         logger.error("the old ingress answers and cannot be deployed anew: %s", failure)
 
 
-def _wait_for_old_replicas(request_timeout_s: float) -> None:
+def _wait_for_old_replicas(drain_s: float) -> None:
     """Wait until only new replicas of the ingress are left: nobody then asks the old stages."""
 
     def are_gone(status: ServeStatus) -> bool:
@@ -233,4 +285,4 @@ def _wait_for_old_replicas(request_timeout_s: float) -> None:
             "RUNNING"
         }
 
-    _wait_until(are_gone, request_timeout_s + 2 * DRAIN_SLACK_S)
+    _wait_until(are_gone, drain_s)

@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }
-"""What a Ray that is started for the endpoint runs with."""
+"""What Serve's controller, proxies and replicas run with."""
 
 logger = logging.getLogger(__name__)
 

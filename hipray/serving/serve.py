@@ -2,13 +2,12 @@
 
 import ipaddress
 import logging
-import math
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from random import SystemRandom
 
@@ -18,29 +17,30 @@ from ray import serve
 from ray.serve.context import _get_global_client  # no public call tells the proxies' address
 
 from hipray.config.jobs import ServeRun
-from hipray.distributed.cluster import connect
+from hipray.distributed.cluster import connect, read_nodes
 from hipray.releases.release import Release
+from hipray.runtime.engine import count_threads
 from hipray.serving.access import TokenCheck, check_exposure
-from hipray.serving.app import APPLICATION, read_servable
+from hipray.serving.app import APPLICATION, describe_setup, name_stages, read_servable
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
+from hipray.serving.proxies import check_proxies, start_proxies
 from hipray.serving.rollout import (
-    QUIET,
     ServingError,
     deploy,
+    drain_time,
+    end_applications,
     end_stages,
     hold_rollout,
     read_running,
 )
-from hipray.serving.running import ENVIRONMENT, RunningEndpoint, forget_endpoint, note_endpoint
+from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
 from hipray.storage import Store, open_store
 
 READY_S = 120.0
 """Seconds that a deployed application may take to answer on its port."""
 
 POLL_S = 0.2
-
-TIMEOUT_SLACK_S = 5.0
-"""Seconds after its own time limit at which Serve ends a request that did not end itself."""
 
 FREE_PORTS = range(20_000, 32_000)
 """Where a free port is sought: below the ports that systems deal out to outgoing connections, one
@@ -58,6 +58,8 @@ class ServedEndpoint:
     url: str
     release: str
     release_digest: str
+    drain_s: float
+    """Seconds that its replicas may take to end."""
     owns_ray: bool
     """Whether this process connected to Ray for this endpoint and leaves it with it."""
     note: tuple[Store, int] | None = None
@@ -67,14 +69,14 @@ class ServedEndpoint:
         """Stop answering, and end what was started for it; other Serve applications stay."""
         if not ray.is_initialized():
             return
-        if self.owns_ray and self.note is not None:
-            forget_endpoint(*self.note)
-        serve.delete(APPLICATION)
-        end_stages()
-        if not serve.status().applications:
-            serve.shutdown()
-        if self.owns_ray:
-            ray.shutdown()
+        with ExitStack() as steps:  # the last one first, and each even where one before it fails
+            if self.owns_ray:
+                steps.callback(ray.shutdown)
+            steps.callback(_leave_serve)
+            steps.callback(end_stages, drain_s=self.drain_s)
+            steps.callback(end_applications, {APPLICATION}, drain_s=self.drain_s)
+            if self.owns_ray and self.note is not None:
+                steps.callback(forget_endpoint, *self.note)
 
     def wait(self) -> None:
         """Serve until the process gets SIGINT or SIGTERM, then shut down.
@@ -92,31 +94,42 @@ class ServedEndpoint:
                 signal.signal(number, handler)
 
 
+def _leave_serve() -> None:
+    if not serve.status().applications:
+        serve.shutdown()
+
+
 def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info) -> ServedEndpoint:
     """Serve a release over HTTP; `announce` is told the address once every stage has answered.
 
     Where an endpoint answers already, the release takes its place and the call returns; else it
     blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
-    would be open to other machines or not servable, RunBusyError where another rolls out,
-    BundleError, ServingError and RolloutError.
+    would be open to other machines, not servable or without room, RunBusyError where another rolls
+    out, BundleError, ServingError and RolloutError.
     """
     release = read_servable(config)
     TokenCheck(config.token_sha256, config.token_file)  # a file that the ingress could not read
     store = open_store(config.workspace, config.storage)
     owns_ray = not ray.is_initialized()
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    connect(min_cpus=_count_cpus(config))
+    connect(min_cpus=count_cpus(config, release))
     with hold_rollout():
+        config = size_stages(config, release, read_nodes())
+        named = _describe(config, release)
         before = read_running()
+        require_room(_list_all_stages(config, release, before))
         if before is not None:
-            return _replace(config, release, before, owns_ray=owns_ray, announce=announce)
+            endpoint = _replace(config, release, before, owns_ray=owns_ray)
+            old = before.read_release()
+            announce(f"{named} answers at {endpoint.url}/v1/score in place of {_name(old)}")
+            return endpoint
         config = choose_address(config)
         url, port = _url_of(config.host, config.port), config.port
-        endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray, (store, port))
+        endpoint = ServedEndpoint(
+            url, release.name, release.digest, drain_time(config), owns_ray, (store, port)
+        )
         try:
-            _start_serve(config)
+            start_proxies(config)
             deploy(config, release)
             _wait_until_ready(endpoint)
         except BaseException:
@@ -125,46 +138,54 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     if owns_ray:
         address = ray.get_runtime_context().gcs_address
         note_endpoint(store, RunningEndpoint(url=url, ray_address=address), port)
-    announce(f"release {release.name} ({release.digest[:12]}) answers at {endpoint.url}/v1/score")
+    announce(f"{named} answers at {endpoint.url}/v1/score")
     if config.block:
         endpoint.wait()
     return endpoint
 
 
 def _replace(
-    config: ServeRun,
-    release: Release,
-    before: DoorPlan,
-    *,
-    owns_ray: bool,
-    announce: Callable[[str], None],
+    config: ServeRun, release: Release, before: DoorPlan, *, owns_ray: bool
 ) -> ServedEndpoint:
     """Put a release in the place of the one that answers; the process that serves it serves on."""
-    old = before.read_release()
     config = _take_address(config, before.config.host, before.config.port)
     url = _url_of(config.host, config.port)
-    endpoint = ServedEndpoint(url, release.name, release.digest, owns_ray)
+    endpoint = ServedEndpoint(url, release.name, release.digest, drain_time(config), owns_ray)
     try:
         deploy(config, release, before=before)
         _wait_until_ready(endpoint)
     finally:
         if owns_ray:
             ray.shutdown()
-    announce(
-        f"release {release.name} ({release.digest[:12]}) answers at {url}/v1/score "
-        f"in place of {old.name} ({old.digest[:12]})"
-    )
     return endpoint
 
 
-def _count_cpus(config: ServeRun) -> int:
-    """Return how many CPUs a Ray of the endpoint's own must say it has: room for two releases.
+def _list_all_stages(
+    config: ServeRun, release: Release, before: DoorPlan | None
+) -> list[StagePlan]:
+    """The stages that run at a time: those of the release before, too, unless they stay."""
+    stages = [*list_stages(config, release).values()]
+    if before is None:
+        return stages
+    old = before.read_release()
+    if name_stages(before.config, old) == name_stages(config, release):
+        return stages
+    return [*stages, *list_stages(before.config, old).values()]
 
-    A new release starts before the old one ends. These are Ray's shares, not cores: without load
-    a replica takes none.
-    """
-    replicas = sum(bounds.min_replicas for bounds in config.scaling.all_bounds())
-    return math.ceil(2 * replicas * config.cpus_per_stage)
+
+def _describe(config: ServeRun, release: Release) -> str:
+    """A release and what computes each stage of it."""
+    setup = describe_setup(config, release)
+    engine, threads = setup.engine, count_threads(setup.cpus)
+    share = f", {config.gpus_per_stage:g} GPU" if config.gpus_per_stage else ""
+    return (
+        f"release {_name(release)}, each stage with {engine.runtime} on {engine.device} "
+        f"({threads} {'thread' if threads == 1 else 'threads'}{share}),"
+    )
+
+
+def _name(release: Release) -> str:
+    return f"{release.name} ({release.digest[:12]})"
 
 
 def choose_address(config: ServeRun) -> ServeRun:
@@ -190,7 +211,8 @@ def choose_address(config: ServeRun) -> ServeRun:
 def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
     """Return the configuration with the address at which Serve listens already.
 
-    Raises ServingError where another port was asked for, ConfigError where it is too open.
+    Raises ServingError where another port was asked for or its proxies keep other limits,
+    ConfigError where it is too open.
     """
     if "port" in config.model_fields_set and config.port not in (0, port):
         raise ServingError(
@@ -199,13 +221,8 @@ def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
             "name that port or shut it down",
         )
     check_exposure(host, guarded=config.guarded)
+    check_proxies(config)
     return config.model_copy(update={"host": host, "port": port})
-
-
-def _start_serve(config: ServeRun) -> None:
-    timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
-    http = {"host": config.host, "port": config.port, "request_timeout_s": timeout_s}
-    serve.start(http_options=http, logging_config=QUIET)
 
 
 def _wait_until_ready(endpoint: ServedEndpoint) -> None:

@@ -1,24 +1,28 @@
-"""One request after its reading: fetch, decode, model stages, answer. Knows nothing of HTTP."""
+"""One request after its reading: fetch, decode, model stages, answer.
+
+Knows no requests and responses; what stops a film is an error, which the interface explains.
+"""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hipray.answers import answer_as_dict, build_answer
+from hipray.answers import StudyAnswer, answer_as_dict, build_answer
 from hipray.bundles.golden import draw_golden_film
+from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
 from hipray.errors import DataError
+from hipray.pipeline import FramedHips
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
-from hipray.serving.body import FilmRequest, ScoreRequest, UploadedFilm, parse_film
 from hipray.serving.clock import Step, StepClock
+from hipray.serving.films import FilmRequest, ScoreRequest, UploadedFilm
 from hipray.serving.graph import Graph
-from hipray.serving.guard import explain_and_log
-from hipray.serving.messages import NUMBERS_ONLY, Extras
+from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
 from hipray.serving.pacs import DICOMWEB_SCHEME
 from hipray.serving.pictures import add_objects, add_pictures
 from hipray.serving.problems import ProblemError, come_later
@@ -51,6 +55,17 @@ class ServiceLimits:
     """Films of one batch that are worked on at a time."""
     max_batch_bytes: int
     """Bytes of all films of one batch."""
+
+
+@dataclass(frozen=True)
+class _ReadFilm:
+    """A film that was fetched and decoded."""
+
+    result: ReadResult
+    hips: FramedHips | None
+    """None where it has none that networks could take."""
+    data: bytes
+    """Its bytes where they are asked for again."""
 
 
 class ScoringService:
@@ -115,34 +130,25 @@ class ScoringService:
         return {**answer, "request_id": request_id, "timings_ms": clock.timings_ms()}
 
     async def score_batch(
-        self, films: Sequence[Mapping[str, Any]], *, request_id: str, clock: StepClock
-    ) -> dict[str, Any]:
-        """Return one result per film in their order: an answer, or the problem of that film.
+        self, films: Sequence[ScoreRequest], *, request_id: str, clock: StepClock
+    ) -> list[dict[str, Any] | Exception]:
+        """Return for each film, in their order, its answer or why it has none.
 
-        Films that are not done when the time is over have that as their problem.
+        Films that are not done when the time is over have a TimeoutError.
         """
         slots = asyncio.Semaphore(self.limits.batch_at_once)
         budget = ByteBudget(self.limits.max_batch_bytes)
 
-        async def score_one(fields: Mapping[str, Any]) -> dict[str, Any]:
+        async def score_one(film: ScoreRequest) -> dict[str, Any] | Exception:
             own = StepClock()
             try:
                 async with asyncio.timeout(self._time_left(clock)), slots:
-                    film = parse_film(fields)
                     answer = await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
-            except Exception as error:
-                problem = explain_and_log(error, request_id).as_dict(request_id)
-                told = ("status", "title", "detail", "code")
-                return {"problem": {name: problem[name] for name in told}}
-            return {"answer": {**answer, "timings_ms": own.timings_ms()}}
+            except Exception as error:  # of this film alone
+                return error
+            return {**answer, "timings_ms": own.timings_ms()}
 
-        results = await asyncio.gather(*map(score_one, films))
-        return {
-            "request_id": request_id,
-            "release_digest": self.release.digest,
-            "results": results,
-            "timings_ms": clock.timings_ms(),
-        }
+        return await asyncio.gather(*map(score_one, films))
 
     async def _score(
         self,
@@ -153,6 +159,27 @@ class ScoringService:
         *,
         budget: ByteBudget | None,
     ) -> dict[str, Any]:
+        read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
+        del film  # the door counts the films that are held: one that is read makes room
+        scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
+        rows = scored.rows if scored else []
+        study = build_answer(self.release, self.engine, read.result, rows)
+        answer = answer_as_dict(study)
+        if extras != NUMBERS_ONLY:
+            with clock.measure(Step.DRAW):
+                await self._add_extras(answer, extras, study, read, scored)
+        return answer
+
+    async def _obtain(
+        self,
+        film: FilmRequest,
+        request_id: str,
+        clock: StepClock,
+        budget: ByteBudget | None,
+        *,
+        keep: bool,
+    ) -> "_ReadFilm":
+        """Fetch and decode a film; `keep` its bytes."""
         archived = _is_archived(film)
         if archived and budget is None and self._archive_held.locked():
             # waiting here would hold a place at the door that films from elsewhere need
@@ -166,28 +193,27 @@ class ScoringService:
                     film.data, name=request_id, side=film.stated.side,
                     person=film.stated.person, working_px=self.release.working_px,
                 )  # fmt: skip
-        data = film.data if extras.dicom else b""
-        del film  # the door counts the films that are held: one that is read makes room
-        scored = None
-        if hips is not None:
-            async with self._explaining if extras.explain else nullcontext():
-                left = self._time_left(clock)
-                scored = await self._graph(hips, timeout_s=left, clock=clock, extras=extras)
-        built = build_answer(self.release, self.engine, result, scored.rows if scored else [])
-        answer = answer_as_dict(built)
-        if extras != NUMBERS_ONLY:
-            with clock.measure(Step.DRAW):
-                working_px = self.release.working_px
-                await self._draw(
-                    partial(add_pictures, answer, extras, result=result, film=scored,
-                            working_px=working_px)
-                )  # fmt: skip
-                if extras.dicom:
-                    await self._draw(
-                        partial(add_objects, answer, film=data, study=built, result=result,
-                                scored=scored, working_px=working_px)
-                    )  # fmt: skip
-        return answer
+        return _ReadFilm(result, hips, film.data if keep else b"")
+
+    async def _ask_stages(self, hips: FramedHips, clock: StepClock, extras: Extras) -> ScoredFilm:
+        async with self._explaining if extras.explain else nullcontext():
+            left_s = self._time_left(clock)
+            return await self._graph(hips, timeout_s=left_s, clock=clock, extras=extras)
+
+    async def _add_extras(
+        self,
+        answer: dict[str, Any],
+        extras: Extras,
+        study: StudyAnswer,
+        read: "_ReadFilm",
+        scored: ScoredFilm | None,
+    ) -> None:
+        shared: dict[str, Any] = {
+            "result": read.result, "scored": scored, "working_px": self.release.working_px
+        }  # fmt: skip
+        await self._draw(partial(add_pictures, answer, extras, **shared))
+        if extras.dicom:
+            await self._draw(partial(add_objects, answer, film=read.data, study=study, **shared))
 
     def _time_left(self, clock: StepClock) -> float:
         return self.limits.timeout_s - clock.elapsed_s()

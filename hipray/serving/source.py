@@ -10,7 +10,7 @@ from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
 from hipray.serving.pacs import DICOMWEB_SCHEME, PacsSource
 from hipray.serving.problems import reject
-from hipray.storage import S3_SCHEME, Store, check_key, open_store
+from hipray.storage import S3_SCHEME, Store, check_foreign_key, open_store
 
 
 @dataclass(frozen=True)
@@ -94,23 +94,25 @@ class FilmSource:
     def find(self, uri: str) -> tuple[Store, str]:
         """Return the allowed store of `uri` and the key in it; raises ProblemError.
 
-        Prefixes match whole path segments: s3://bucket/in does not allow s3://bucket/inside.
+        Prefixes match whole path segments: s3://bucket/in does not allow s3://bucket/inside. A key
+        may be any that batch scoring reads, with empty segments, too.
         """
         parts = _split_uri(uri)
         for allowed in self._allowed:
             depth = len(allowed.parts)
             if parts[:depth] == allowed.parts and len(parts) > depth:
-                return allowed.store, check_key("/".join(parts[depth:]))
+                key = check_foreign_key("/".join(parts[depth:]), empty_parts=True)
+                return allowed.store, key
         raise reject(HTTPStatus.FORBIDDEN, "this service may not read from this uri")
 
 
 def _split_uri(uri: str) -> tuple[str, ...]:
     bucket_and_key = uri.removeprefix(S3_SCHEME)
     parts = tuple(bucket_and_key.split("/"))
-    if bucket_and_key == uri or len(parts) < 2:
+    if bucket_and_key == uri or len(parts) < 2 or not parts[0] or parts[1:] == ("",):
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must have the form s3://bucket/key")
-    if any(part in ("", ".", "..") for part in parts):
-        raise reject(HTTPStatus.BAD_REQUEST, "the uri must not have an empty part, '.' or '..'")
+    if any(part in (".", "..") for part in parts):
+        raise reject(HTTPStatus.BAD_REQUEST, "the uri must not have a part '.' or '..'")
     return (S3_SCHEME, *parts)
 
 

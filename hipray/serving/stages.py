@@ -32,6 +32,7 @@ from hipray.pipeline import (
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
 from hipray.runtime.engine import Engine
+from hipray.runtime.memory import EXPLANATION, MemoryGauge
 from hipray.segmentation.segmenter import Segmentation
 from hipray.serving.batching import BatchedModel
 from hipray.serving.joining import (
@@ -51,8 +52,12 @@ from hipray.serving.messages import (
     check_message,
 )
 from hipray.serving.metrics import batch_metrics
+from hipray.serving.together import StageMemory, measure_replica
 from hipray.storage import Store, open_store
 from hipray.vocab import Device
+
+HIPS_OF_A_FILM = 2
+"""At most."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class SegmenterStage:
         self._digest = release.digest
         self._side = release.working_px
         frames = blank_hips(release, setup.batch).frames
-        loading.gauge.try_batch(lambda: segmenter(frames))
+        self._gauge = loading.gauge
+        self._gauge.try_batch(lambda: segmenter(frames))
         self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
     async def __call__(self, message: Message[FramedHips]) -> Message[PackedSegmentation]:
@@ -110,6 +116,10 @@ class SegmenterStage:
         check_message(message, self._digest)
         check_hips(message.body, self._side)
         return message.with_body(await self._batched(message.body))
+
+    def tell_memory(self) -> StageMemory:
+        """Say what this replica takes."""
+        return measure_replica(self._gauge)
 
     def _run(self, films: list[FramedHips]) -> list[PackedSegmentation]:
         batch_metrics().observe("segmenter", len(films))
@@ -154,6 +164,12 @@ class ExplainingThread:
         return message.with_body(self._ensemble.explain(message.body))
 
 
+def try_explanation(ensemble: Ensemble, release: Release, gauge: MemoryGauge) -> None:
+    """Count what the heat maps of one film take; raises MemoryLimitError."""
+    views = blank_views(release, HIPS_OF_A_FILM)
+    gauge.try_batch(lambda: ensemble.explain(views), name=EXPLANATION)
+
+
 class EnsembleStage:
     """Views -> calibrated probabilities.
 
@@ -166,7 +182,9 @@ class EnsembleStage:
         self._digest = release.digest
         self._explaining = ExplainingThread(self._ensemble)
         views = blank_views(release, setup.batch)
-        loading.gauge.try_batch(lambda: self._ensemble(views))
+        self._gauge = loading.gauge
+        self._gauge.try_batch(lambda: self._ensemble(views))
+        try_explanation(self._ensemble, release, self._gauge)
         self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
     async def __call__(self, message: Message[Views]) -> Message[Probabilities]:
@@ -178,6 +196,10 @@ class EnsembleStage:
         """Return the heat maps of one film's views."""
         check_message(message, self._digest)
         return await self._explaining(message)
+
+    def tell_memory(self) -> StageMemory:
+        """Say what this replica takes."""
+        return measure_replica(self._gauge)
 
     def _run(self, films: list[Views]) -> list[Probabilities]:
         batch_metrics().observe("ensemble", len(films))
@@ -193,6 +215,8 @@ class FusedStage:
         self._stages: Stages = start_stages(setup.open_store(), release, loading, batch=setup.batch)
         self._digest = release.digest
         self._side = release.working_px
+        self._gauge = loading.gauge
+        try_explanation(self._stages.ensemble, release, self._gauge)
         self._explaining = ExplainingThread(self._stages.ensemble)
         self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
 
@@ -206,6 +230,10 @@ class FusedStage:
         """Return the heat maps of one film's views."""
         check_message(message, self._digest)
         return await self._explaining(message)
+
+    def tell_memory(self) -> StageMemory:
+        """Say what this replica takes."""
+        return measure_replica(self._gauge)
 
     def _run(self, films: list[AskedFilm]) -> list[ScoredFilm]:
         batch_metrics().observe("pipeline", len(films))

@@ -16,6 +16,7 @@ from hipray.storage.store import (
     ObjectInfo,
     ObjectTooLargeError,
     Store,
+    check_foreign_key,
     check_key,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "Store",
     "acquire",
     "acquire_when_silent",
+    "check_foreign_key",
     "check_key",
     "check_still_held",
     "check_store",

@@ -61,14 +61,18 @@ def load(rate: float, latency_s: float) -> Load:
 
 def test_rates_and_latencies_are_compared_with_pipeline_and_peer():
     served = {ONE: load(1.0, 1.02), BUSY: load(1.9, 4.0), CROWDED: load(2.0, 16.0)}
-    once = Round(direct_rate=2.0, direct_s=1.0, served=served, peer=load(1.0, 8.0))
+    peer = {ONE: load(0.9, 1.1), BUSY: load(1.0, 8.0), CROWDED: load(0.5, 60.0)}
+    once = Round(direct_rate=2.0, direct_s=1.0, served=served, peer=peer)
     lines = {m.name: m.as_line() for m in summarise([once], SMALL)}
     assert lines["serve_throughput_c8"]["ratio"] == pytest.approx(0.95)
     assert lines["serve_throughput_c8"]["met"]
     assert lines["serve_throughput_c32"]["target"] is None
     assert lines["serve_added_latency_p50"]["ours"] == pytest.approx(20, abs=0.1)
-    assert lines["serve_vs_handwritten"]["ratio"] == pytest.approx(1.9)
-    assert lines["serve_p99_vs_handwritten"]["ratio"] == pytest.approx(2.0)
+    assert lines["serve_vs_handwritten_c8"]["ratio"] == pytest.approx(1.9)
+    assert lines["serve_p99_vs_handwritten_c8"]["ratio"] == pytest.approx(2.0)
+    assert lines["serve_vs_handwritten_c32"]["ratio"] == pytest.approx(4.0)
+    judged = {name for name, line in lines.items() if name.count("handwritten") and line["target"]}
+    assert judged == {"serve_vs_handwritten_c8", "serve_p99_vs_handwritten_c8"}
     assert all(line["met"] in (True, None) for line in lines.values())
 
 
@@ -78,11 +82,19 @@ def test_only_answers_in_time_are_goodput_and_the_slowest_refusal_counts():
     slow = Reply(HTTPStatus.SERVICE_UNAVAILABLE, 0.5, 1.0)
     lost = Reply(LOST, 1.0, 1.0)
     crowd = Load((*replies(0.1, 3), late, *refused, slow, lost), 4.0)
-    goodput, refusal, memory = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
+    goodput, lost, refusal, memory = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
     assert goodput.ratio == pytest.approx(1.0)
-    assert goodput.as_line().items() >= {"sent": 11, "refused": 6, "lost": 1}.items()
+    assert goodput.as_line().items() >= {"sent": 11, "refused": 6}.items()
+    assert (lost.ours, lost.n, lost.met) == (1, 11, False)
     assert (refusal.ours, refusal.met) == (0.5, False)
     assert memory.met
+
+
+def test_an_overload_may_lose_no_request() -> None:
+    crowd = Load((*replies(0.1, 3), *replies(0.01, 5, HTTPStatus.SERVICE_UNAVAILABLE)), 4.0)
+    measures = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
+    (lost,) = [each for each in measures if each.name == "serve_overload_lost"]
+    assert (lost.ours, lost.target, lost.met) == (0, 0, True)
 
 
 @pytest.fixture
@@ -161,7 +173,7 @@ def test_the_command_prints_one_line_for_each_measure(
     assert {line["name"] for line in lines} >= {
         "serve_throughput_c8",
         "serve_added_latency_p50",
-        "serve_vs_handwritten",
+        "serve_vs_handwritten_c8",
         "serve_overload_goodput",
     }
     assert all(line["n"] >= 1 for line in lines)

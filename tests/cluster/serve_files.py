@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from hipray.distributed.loopback import WORKER_HOOK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+STAGES = ROOT / "hipray/serving/plan.py"
+"""Where the model stages have their names."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Paths and queries of requests may name patients."""
 NEEDED = {"proxy_location", "http_options", "logging_config", "applications"}
@@ -126,7 +128,8 @@ def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
     }
     if builders.get(name) != "config: ServeRun":
         yield f"{application['import_path']} is not a function of a ServeRun"
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    both = (tree, ast.parse(STAGES.read_text("utf-8")))
+    words = {n.value for each in both for n in ast.walk(each) if isinstance(n, ast.Constant)}
     for deployment in application.get("deployments", []):
         if deployment["name"] not in words:
             yield f"{module} deploys no {deployment['name']}"

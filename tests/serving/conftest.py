@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from hipray.bundles.loading import Loading
 from hipray.config.jobs import ServeRun
+from hipray.data.pseudonyms import Pseudonyms
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
@@ -152,7 +153,13 @@ class LocalApi:
 def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalApi]]:
     services = []
 
-    def make(*, graph: Graph | None = None, running: int = 4, **changes: Any) -> LocalApi:
+    def make(
+        *,
+        graph: Graph | None = None,
+        running: int = 4,
+        pseudonyms: Pseudonyms | None = None,
+        **changes: Any,
+    ) -> LocalApi:
         config = ServeRun(readers=1, **changes)
         service = build_service(config, split_graph.release, ONNX_ON_CPU, graph or split_graph)
         services.append(service)
@@ -161,6 +168,7 @@ def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalA
             Admission(running=running, waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
             check_token=TokenCheck(config.token_sha256, config.token_file),
+            pseudonyms=pseudonyms,
         )
         return LocalApi(app, run, service)
 

@@ -27,7 +27,7 @@ def test_a_host_that_others_reach_needs_a_token(host: str) -> None:
 
 @pytest.mark.parametrize("header", ["Bearer first", "bearer second", "BEARER  first"])
 def test_any_of_the_tokens_is_accepted(header: str) -> None:
-    check_token(header, TOKENS)
+    assert check_token(header, TOKENS) in {token[:12] for token in TOKENS}
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,16 @@ from hipray.config.storage import StorageSettings
 from hipray.data.person import Person
 from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
 from hipray.pipeline import FramedHips, Pipeline
-from hipray.serving.body import SWITCHES, Stated
+from hipray.serving.body import SWITCHES
 from hipray.serving.clock import StepClock
-from hipray.serving.faults import ForeignReleaseError
+from hipray.serving.films import URI_PATTERN, Stated
 from hipray.serving.graph import SplitGraph
+from hipray.serving.interface import OPERATIONS
 from hipray.serving.logs import JsonFormatter
 from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
+from hipray.serving.paths import Path
 from hipray.serving.problems import PROBLEM_TYPE, explain
+from hipray.serving.stage_errors import ForeignReleaseError
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, encode_image, save_dicom
 from tests.serving.answers import assert_same, without_request
@@ -432,6 +435,32 @@ def test_the_interface_describes_itself(make_api: MakeApi) -> None:
     described = make_api().get("/openapi.json").json()
     content = described["paths"]["/v1/score"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "multipart/form-data"}
+
+
+def test_a_batch_is_described_with_the_films_that_a_single_request_takes(
+    make_api: MakeApi,
+) -> None:
+    document = make_api().get("/openapi.json").json()
+
+    def body_of(path: str) -> Any:
+        post = document["paths"][path]["post"]
+        return post["requestBody"]["content"]["application/json"]["schema"]
+
+    film = {"$ref": "#/components/schemas/Film"}
+    assert body_of("/v1/score") == film
+    assert film in body_of("/v1/score:batch")["properties"]["films"]["items"]["anyOf"]
+    described = document["components"]["schemas"]["Film"]
+    assert described["properties"]["uri"]["pattern"] == URI_PATTERN
+    assert described["required"] == ["uri"]
+
+
+def test_every_path_of_the_interface_is_described_and_answered(make_api: MakeApi) -> None:
+    api = make_api()
+    assert set(api.get("/openapi.json").json()["paths"]) == set(Path) == set(OPERATIONS)
+    routed = {route.path: route.endpoint.__name__ for route in api.app.routes}
+    assert {path: routed[path] for path in Path} == {
+        path: described.name for path, described in OPERATIONS.items()
+    }
 
 
 def test_every_operation_of_the_document_has_a_name_of_its_own(make_api: MakeApi) -> None:

@@ -3,14 +3,20 @@
 import json
 import logging
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
+from hipray.data.pseudonyms import load_pseudonyms
 from hipray.serving.audit_line import AuditLine, Outcome
 from hipray.serving.graph import SplitGraph
+from hipray.serving.ingress import read_pseudonyms
 from hipray.serving.logs import JsonFormatter
+from hipray.storage import open_store
 from tests.serving.conftest import LocalApi
 
 MakeApi = Callable[..., LocalApi]
@@ -97,3 +103,46 @@ def test_a_request_is_refused_where_no_hip_of_it_has_numbers(
     line.write()
     assert line.outcome is outcome
     assert bool(line.codes) == (answers != [SCORED])
+
+
+def test_a_line_names_caller_and_films_by_what_only_the_operator_can_look_up(
+    make_api: MakeApi,
+    films: list[bytes],
+    tmp_path: Path,
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    token = "a token"
+    digest = sha256(token.encode()).hexdigest()
+    names = load_pseudonyms(open_store(str(tmp_path)))
+    api = make_api(token_sha256=("0" * 64, digest), pseudonyms=names)
+    asked = [{"uri": f"s3://bucket/Doe^Jane/{n}.dcm"} for n in range(2)]
+    headers = {"authorization": f"Bearer {token}"}
+    api.post(json=asked[0], headers=headers)
+    api.post("/v1/score:batch", json={"films": [*asked, {"url": 1}]}, headers=headers)
+    api.upload(films[0], headers=headers)
+    api.post(json=asked[0], headers={"authorization": "Bearer another"})
+    api.get("/healthz", headers=headers)
+    told = [(line["caller"], line["named"]) for line in lines()]
+    first, second = (names.file(film["uri"]) for film in asked)
+    caller = digest[:12]
+    assert told == [(caller, [first]), (caller, [first, second]), (caller, []), ("", []), ("", [])]
+    assert "Doe" not in str(lines())
+    assert token not in str(lines())
+
+
+def test_without_tokens_and_without_a_key_nobody_and_nothing_is_named(
+    make_api: MakeApi, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    make_api().post(json={"uri": "s3://bucket/film.dcm"})
+    assert [(line["caller"], line["named"]) for line in lines()] == [("", [])]
+
+
+def test_a_workspace_out_of_reach_costs_the_films_names_and_no_request(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    away = ServeRun(workspace="s3://bucket/work", storage=NOT_REACHED, request_timeout_s=1)
+    assert read_pseudonyms(away) is None
+    assert "name no films" in caplog.text
+    here = read_pseudonyms(ServeRun(workspace=str(tmp_path)))
+    assert here is not None
+    assert here.file("a") == load_pseudonyms(open_store(str(tmp_path))).file("a")

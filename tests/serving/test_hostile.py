@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hipray.config.images import ImageLimits
-from hipray.serving.problems import NO_FILM
+from hipray.serving.problems import FILE_REFUSALS
 from hipray.vocab import RefusalCode
 from tests.serving.conftest import LocalApi
 from tests.serving.hostile_files import MUTATIONS, hostile_files
@@ -22,7 +22,7 @@ MOST_GROWTH_KIB = 400_000
 
 
 def is_no_film(body: dict[str, Any]) -> bool:
-    return body["refusal"] is not None and body["refusal"]["code"] in NO_FILM
+    return body["refusal"] is not None and body["refusal"]["code"] in FILE_REFUSALS
 
 
 def check_all(api: LocalApi, files: list[bytes], film: bytes) -> Counter[str]:

@@ -111,7 +111,7 @@ def test_where_a_network_has_no_map_the_answer_says_why(
     answer: dict[str, Any] = {"hips": [{"index": 0, "regions": regions}]}
     result = read_hips(films[0], name="")
     add_pictures(
-        answer, Extras(explain=True), result=result, film=film, working_px=release.working_px
+        answer, Extras(explain=True), result=result, scored=film, working_px=release.working_px
     )
     assert [r["explanation"] for r in regions] == [None] * len(regions)
     assert {r["explanation_reason"] for r in regions} == {"it shows none"}

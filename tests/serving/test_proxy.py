@@ -1,6 +1,9 @@
 """What callers see of Serve's proxy where the ingress does not answer."""
 
 import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import httpx
@@ -13,18 +16,23 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hipray.config.jobs import ServeRun
+from hipray.serving.intake import BODY_VARIABLE, HELD_VARIABLE, IntakeLimits
 from hipray.serving.problems import PROBLEM_TYPE
 from hipray.serving.proxy import ProxyGuard
 from hipray.serving.running import ENVIRONMENT
 
+LIMITS = IntakeLimits(body=1000, held=1500)
+
+
+async def post(guard: ProxyGuard, **options: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(guard)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post("/v1/score", **options)
+
 
 def ask(app: ASGIApp, **headers: str) -> httpx.Response:
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(ProxyGuard(app))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/v1/score", headers=headers)
-
-    return asyncio.run(send())
+    return asyncio.run(post(ProxyGuard(app, limits=LIMITS), headers=headers))
 
 
 async def end_without_an_answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,3 +91,120 @@ def test_ray_finds_what_goes_round_its_proxy() -> None:
     path = ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
     (middleware,) = validate_http_proxy_callback_return(call_function_from_import_path(path))
     assert middleware.cls is ProxyGuard
+    assert middleware.kwargs == {"limits": IntakeLimits.of(ServeRun())}
+
+
+def test_the_environment_of_a_proxy_tells_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = IntakeLimits.of(ServeRun(max_held_bytes=400_000_000))
+    assert limits.held == 400_000_000 > limits.body > ServeRun().limits.max_file_bytes
+    assert set(limits.as_environment()) == {BODY_VARIABLE, HELD_VARIABLE}
+    assert IntakeLimits.from_environment(limits.as_environment()) == limits
+    small = IntakeLimits.of(ServeRun(max_held_bytes=1))
+    assert small.held == small.body
+
+
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield b"x" * 100
+
+
+class Queue:
+    """Serve's proxy while all replicas are busy: it queues what comes in, and answers at last."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.full = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        taking = asyncio.create_task(self.take_in(receive))
+        answering = asyncio.create_task(self.answer.wait())
+        await asyncio.wait((taking, answering), return_when=asyncio.FIRST_COMPLETED)
+        if taking.done():  # the caller is gone
+            answering.cancel()
+            await PlainTextResponse("disconnected", 499)(scope, receive, send)
+            return
+        taking.cancel()
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async def take_in(self, receive: Receive) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            self.held += len(message["body"])
+            if not message["more_body"]:
+                self.full.set()
+
+
+def in_loop(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 30))
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM_TYPE)
+    assert answer.json()["code"] == code
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    assert ("retry-after" in answer.headers) == (status == 503)
+
+
+def test_a_body_without_a_stated_length_is_taken_in_up_to_its_limit() -> None:
+    async def scenario() -> None:
+        queue = Queue()
+        answer = await post(ProxyGuard(queue, limits=LIMITS), content=chunks(1000))
+        assert_problem(answer, 413, "too_large")
+        assert queue.held == LIMITS.body
+
+    in_loop(scenario())
+
+
+def test_a_stated_length_beyond_the_limit_is_refused_before_anything_is_taken_in() -> None:
+    async def scenario() -> None:
+        queue = Queue()
+        answer = await post(ProxyGuard(queue, limits=LIMITS), content=b"x" * 1001)
+        assert_problem(answer, 413, "too_large")
+        assert queue.held == 0
+
+    in_loop(scenario())
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_bodies_that_wait_are_held_up_to_a_budget_and_make_room_with_their_answer(
+    stated: bool,
+) -> None:
+    def body() -> Any:
+        return b"x" * 800 if stated else chunks(8)
+
+    async def scenario() -> None:
+        queue = Queue()
+        guard = ProxyGuard(queue, limits=LIMITS)
+        first = asyncio.create_task(post(guard, content=body()))
+        await queue.full.wait()
+        assert_problem(await post(guard, content=body()), 503, "overloaded")
+        assert queue.held <= LIMITS.held
+        queue.answer.set()
+        assert (await first).status_code == 200
+        assert (await post(guard, content=body())).status_code == 200
+
+    in_loop(scenario())
+
+
+def test_what_comes_in_after_the_answer_is_not_held() -> None:
+    held: list[int] = []
+
+    async def answer_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("no", 401)(scope, receive, send)
+        for _ in range(20):
+            held.append(len((await receive()).get("body", b"")))
+
+    async def scenario() -> None:
+        answer = await post(ProxyGuard(answer_at_once, limits=LIMITS), content=chunks(20))
+        assert answer.status_code == 401
+        assert sum(held) == 0
+
+    in_loop(scenario())
+
+
+def test_a_proxy_loads_no_networks() -> None:
+    asked = "import sys, hipray.serving.proxy; print({'torch', 'onnxruntime'} & {*sys.modules})"
+    found = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout.strip() == "set()"

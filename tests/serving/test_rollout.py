@@ -1,14 +1,16 @@
 """Changes and faults while callers do not stop asking."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import ray
 from ray import serve
+from ray.serve.schema import ApplicationStatusOverview, DeploymentStatusOverview, ServeStatus
 
 from hipray.bundles.bundle import ONNX_FILE, load_bundle, publish_bundle
 from hipray.config.base import build_config
@@ -17,9 +19,23 @@ from hipray.config.storage import StorageSettings
 from hipray.errors import StoreUnavailableError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release, write_release
-from hipray.serving.app import APPLICATION, INGRESS, STAGES_PREFIX
-from hipray.serving.rollout import RolloutError, last_line
+from hipray.runtime.memory import GIB
+from hipray.serving import rollout
+from hipray.serving import serve as endpoint_module
+from hipray.serving.app import APPLICATION, INGRESS, STAGES_PREFIX, _live
+from hipray.serving.rollout import (
+    RolloutError,
+    _ask_memory,
+    _check_memory,
+    _NotRunningError,
+    _run,
+    drain_time,
+    end_applications,
+    end_stages,
+    last_line,
+)
 from hipray.serving.serve import ServedEndpoint, run_serve
+from hipray.serving.together import StageMemory
 from hipray.storage import Store, open_store
 from tests.conftest import S3Server
 from tests.serving.answers import TOLERANCE
@@ -241,6 +257,124 @@ def test_load_starts_a_replica_and_idleness_ends_it(served: Served) -> None:
         load.wait_for(is_answered, count=4, timeout_s=60)
     assert_nobody_was_lost(load)
     wait_for_replicas(1, RECOVER_S)
+
+
+class FakeServe:
+    """Serve's applications, which end after some looks at them, or never."""
+
+    def __init__(self, *names: str, looks: float) -> None:
+        self.names, self.looks, self.deleted = {*names}, looks, set[str]()
+
+    def delete(self, name: str, _blocking: bool = True) -> None:
+        assert not _blocking  # it would fail after a minute
+        self.deleted.add(name)
+
+    def status(self) -> ServeStatus:
+        self.looks -= 1
+        if self.looks < 0:
+            self.names -= self.deleted
+        told = dict.fromkeys(self.names, ApplicationStatusOverview("RUNNING", "", 0.0, {}))
+        return ServeStatus(applications=told)
+
+
+@pytest.fixture
+def fake_serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeServe]:
+    def make(*names: str, looks: float) -> FakeServe:
+        fake = FakeServe(*names, looks=looks)
+        monkeypatch.setattr(rollout, "serve", fake)
+        monkeypatch.setattr(rollout, "POLL_S", 0.001)
+        return fake
+
+    return make
+
+
+def test_applications_are_ended_and_waited_for(
+    fake_serve: Callable[..., FakeServe], caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = f"{STAGES_PREFIX}old", f"{STAGES_PREFIX}new"
+    fake = fake_serve(old, new, "other", looks=5)
+    end_stages(but=new, drain_s=30)
+    assert (fake.deleted, fake.names) == ({old}, {new, "other"})
+    end_applications({"never deployed"}, drain_s=30)
+    assert caplog.text == ""
+
+
+def test_an_application_that_does_not_end_in_time_is_told_of_and_fails_nothing(
+    fake_serve: Callable[..., FakeServe], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = fake_serve(APPLICATION, looks=1e9)
+    end_applications({APPLICATION}, drain_s=0.01)
+    assert fake.deleted == {APPLICATION}
+    assert f"{APPLICATION} still ends" in caplog.text
+
+
+def test_replicas_may_drain_for_as_long_as_serve_lets_them() -> None:
+    config = ServeRun(request_timeout_s=300)
+    assert drain_time(config) > _live(config)["graceful_shutdown_timeout_s"] > 300
+
+
+def test_an_endpoint_ends_all_that_was_started_for_it_whatever_fails_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[str] = []
+
+    def end(name: str) -> Callable[..., None]:
+        def fail(*_: Any, **__: Any) -> None:
+            ended.append(name)
+            raise TimeoutError(name)
+
+        return fail
+
+    monkeypatch.setattr(endpoint_module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(endpoint_module.ray, "shutdown", end("ray"))
+    for name in ("end_applications", "end_stages", "_leave_serve"):
+        monkeypatch.setattr(endpoint_module, name, end(name))
+    with pytest.raises(TimeoutError):
+        ServedEndpoint("http://127.0.0.1:1", "first", "0", drain_s=1, owns_ray=True).shutdown()
+    assert ended == ["end_applications", "end_stages", "_leave_serve", "ray"]
+
+
+def test_an_application_that_starts_too_slowly_is_told_with_serves_reason(
+    fake_serve: Callable[..., FakeServe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = fake_serve(looks=0)
+    waiting = DeploymentStatusOverview("UPDATING", "CONFIG", {}, "waits for\n{GPU: 1}")
+    status = ServeStatus(
+        applications={"app": ApplicationStatusOverview("DEPLOYING", "", 0, {"one": waiting})}
+    )
+    monkeypatch.setattr(fake, "status", lambda: status)
+    monkeypatch.setattr(fake, "RunTarget", lambda *_: None, raising=False)
+    monkeypatch.setattr(fake, "run_many", lambda *_, **__: None, raising=False)
+    with pytest.raises(_NotRunningError, match=r"within 0 s \(waits for {GPU: 1}\)"):
+        _run(SimpleNamespace(), "app", None, 0.01)  # type: ignore[arg-type]
+
+
+def test_stages_that_do_not_fit_together_are_not_put_behind_the_door(
+    matted: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def tell(name: str, home: str) -> StageMemory:
+        asked.append(name)
+        return StageMemory(("here",), 2 * GIB, GIB, GIB)
+
+    monkeypatch.setattr(rollout, "_ask_memory", tell)
+    monkeypatch.setattr(rollout, "read_nodes", lambda: [None])
+    with pytest.raises(_NotRunningError, match=r"4\.00 GiB or more \(1 x segmenter 2\.00, 1 x ens"):
+        _check_memory(ServeRun(), matted, "home")
+    assert asked == ["segmenter", "ensemble"]
+    _check_memory(ServeRun(fused=True), matted, "home")
+
+
+def test_a_stage_that_does_not_say_its_memory_does_not_run(
+    fake_serve: Callable[..., FakeServe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: str) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(fake_serve(looks=0), "get_deployment_handle", fail, raising=False)
+    with pytest.raises(_NotRunningError, match=r"no pipeline .* \(TimeoutError\)"):
+        _ask_memory("pipeline", "home")
 
 
 def test_the_last_line_of_a_message_is_the_one_that_says_something() -> None:

@@ -29,9 +29,10 @@ from hipray.serving.app import (
     build_app,
     read_servable,
 )
-from hipray.serving.faults import ForeignReleaseError
+from hipray.serving.intake import IntakeLimits
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
+from hipray.serving.proxies import _ask_proxies
 from hipray.serving.rollout import ServingError, hold_rollout
 from hipray.serving.serve import (
     FREE_PORTS,
@@ -40,6 +41,7 @@ from hipray.serving.serve import (
     find_free_port,
     run_serve,
 )
+from hipray.serving.stage_errors import ForeignReleaseError
 from hipray.storage import Store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
@@ -92,6 +94,21 @@ def deployed(ray_session: None, workspace: Store, s3_server: S3Server) -> Iterat
     serve.delete("fused")
     endpoint.shutdown()
     assert ray.is_initialized()  # it was not started for the endpoint
+
+
+@pytest.mark.ray
+def test_the_proxies_keep_the_bounds_of_the_endpoint(deployed: Deployed, workspace: Store) -> None:
+    limits = ImageLimits(max_file_bytes=MAX_FILE_BYTES)
+    assert list_limits() == [IntakeLimits.of(ServeRun(limits=limits))]
+    with pytest.raises(ServingError, match="lower it"):
+        run_serve(serve_config(workspace, request_timeout_s=90))
+    with pytest.raises(ServingError, match="max_file_bytes"):
+        run_serve(serve_config(workspace, limits=ImageLimits()))
+
+
+def list_limits() -> list[IntakeLimits]:
+    """Return what the guards of all proxies were started with."""
+    return [guard.kwargs["limits"] for proxy in _ask_proxies() for guard in proxy.middlewares]
 
 
 @pytest.mark.ray

@@ -1,10 +1,12 @@
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hipray.config.storage import DEFAULT_STORAGE
 from hipray.errors import ConfigError, NotFoundError
-from hipray.serving.body import URI_PATTERN
+from hipray.serving.films import URI_PATTERN
 from hipray.serving.pacs import DICOMWEB_SCHEME, PacsSource
 from hipray.serving.problems import ProblemError
 from hipray.serving.source import FilmSource, hasten
@@ -50,9 +52,9 @@ def test_a_key_outside_the_prefix_is_forbidden(uri: str) -> None:
     [
         "s3://bucket/in/../secret.dcm",
         "s3://bucket/in/./film.dcm",
-        "s3://bucket/in//film.dcm",
-        "s3://bucket/in/",
         "s3://bucket",
+        "s3://bucket/",
+        "s3:///in/film.dcm",
         "s3:/bucket/in/film.dcm",
         "S3://bucket/in/film.dcm",
         "file:///etc/passwd",
@@ -68,9 +70,24 @@ def test_what_is_no_plain_s3_address_is_a_bad_request(uri: str) -> None:
     assert caught.value.problem.status == 400
 
 
-def test_a_key_with_a_control_character_is_refused_before_the_store_is_asked() -> None:
+@pytest.mark.parametrize("key", ["", "a\0b", "x" * 1025])
+def test_a_key_that_no_store_holds_is_refused_before_the_store_is_asked(key: str) -> None:
     with pytest.raises(InvalidKeyError):
-        source("s3://bucket/in").read("s3://bucket/in/a\nb")
+        source("s3://bucket/in").read(f"s3://bucket/in/{key}")
+
+
+@pytest.mark.parametrize("key", ["a//film.dcm", "/film.dcm", "a/", "a\\b.dcm", "a..b/c"])
+def test_whatever_key_batch_scoring_reads_may_be_named(key: str, s3_server: S3Server) -> None:
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, [f"in/{key}"], b"film")
+    films = FilmSource([f"s3://{bucket}/in"], s3_server.settings, max_bytes=100)
+    assert films.read(f"s3://{bucket}/in/{key}") == b"film"
+    assert re.search(URI_PATTERN, f"s3://{bucket}/in/{key}")
+
+
+@pytest.mark.parametrize("key", ["", ".", "..", "a/./b", "../b", "a/..", "a\0"])
+def test_the_document_rules_out_keys_that_no_store_holds(key: str) -> None:
+    assert not re.search(URI_PATTERN, f"s3://bucket/{key}")
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

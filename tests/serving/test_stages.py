@@ -12,16 +12,30 @@ from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, encode_people
 from hipray.errors import BundleError, ConfigError
 from hipray.inference import blank_views
-from hipray.pipeline import FramedHips, Pipeline, Views, frame_hips, run_stages, score_hips
+from hipray.pipeline import (
+    Ensemble,
+    Explanations,
+    FramedHips,
+    Pipeline,
+    Views,
+    frame_hips,
+    run_stages,
+    score_hips,
+)
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
+from hipray.runtime.memory import EXPLANATION
 from hipray.serving.clock import StepClock
-from hipray.serving.faults import DeadlinePassedError, ForeignReleaseError, MalformedMessageError
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
 from hipray.serving.joining import join_films, split_segmentation
 from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
-from hipray.serving.stages import EnsembleStage, ExplainingThread, SegmenterStage
+from hipray.serving.stage_errors import (
+    DeadlinePassedError,
+    ForeignReleaseError,
+    MalformedMessageError,
+)
+from hipray.serving.stages import EnsembleStage, ExplainingThread, FusedStage, SegmenterStage
 from hipray.storage import Store
 from hipray.vocab import Device
 from tests.serving.answers import TOLERANCE
@@ -217,3 +231,20 @@ def test_a_stage_that_was_promised_a_gpu_does_not_run_without(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="gpus_per_stage"):
         EnsembleStage(replace(stage_setup(workspace, matted), engine=Engine(device=Device.CUDA)))
+
+
+@pytest.mark.parametrize("kind", [EnsembleStage, FusedStage])
+def test_the_memory_of_a_heat_map_is_counted_before_one_is_asked_for(
+    workspace: Store, matted: Release, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    tried: list[int] = []
+    explain = Ensemble.explain
+
+    def count(self: Ensemble, views: Views) -> Explanations:
+        tried.append(len(views.people))
+        return explain(self, views)
+
+    monkeypatch.setattr(Ensemble, "explain", count)
+    stage = kind(stage_setup(workspace, matted))
+    assert tried == [2]
+    assert EXPLANATION in stage._gauge.parts
