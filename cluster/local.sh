@@ -25,6 +25,7 @@ export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
 export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=hipray.serving.proxy:list_middlewares
 export RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2
 export RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S=2
+export RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=20
 export AUTOSCALER_METRIC_PORT=$((PORT + 9)) DASHBOARD_METRIC_PORT=$((PORT + 10))
 
 # Processes of this head, as "pid start-time" (a number alone may by now be another process's):

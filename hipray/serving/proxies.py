@@ -20,10 +20,6 @@ from hipray.serving.running import ENVIRONMENT
 TIMEOUT_SLACK_S = 5.0
 """Seconds after its own time limit at which Serve ends a request that did not end itself."""
 
-PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20"}
-"""Seconds, thrice in a row, after which Serve kills a proxy that still starts; its own 5 are too
-few on a busy machine."""
-
 ASK_S = 30.0
 """Seconds that the proxies may take to say how they were started."""
 
@@ -35,7 +31,7 @@ logger = logging.getLogger(__name__)
 def start_proxies(config: ServeRun) -> None:
     """Start Serve with proxies that keep a configuration's limits; one that runs stays as it is."""
     timeout_s = config.request_timeout_s + TIMEOUT_SLACK_S
-    environment = {**ENVIRONMENT, **PATIENCE, **IntakeLimits.of(config).as_environment()}
+    environment = {**ENVIRONMENT, **IntakeLimits.of(config).as_environment()}
     serve.start(
         http_options={"host": config.host, "port": config.port, "request_timeout_s": timeout_s},
         # the controller starts the proxies, which get its environment on any Ray

@@ -23,6 +23,9 @@ ENVIRONMENT = {
     # how often replicas and callers tell their load, in seconds; Serve's own 10 adapts late
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # seconds, thrice in a row, after which Serve kills a proxy that still starts; its own 5 are too
+    # few on a busy machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "20",
 }
 """What Serve's controller, proxies and replicas run with."""
 
