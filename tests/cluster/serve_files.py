@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from hipray.distributed.loopback import WORKER_HOOK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-STAGES = ROOT / "hipray/serving/plan.py"
+PLAN = ROOT / "hipray/serving/plan.py"
 """Where the model stages have their names."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Paths and queries of requests may name patients."""
@@ -128,7 +128,7 @@ def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
     }
     if builders.get(name) != "config: ServeRun":
         yield f"{application['import_path']} is not a function of a ServeRun"
-    both = (tree, ast.parse(STAGES.read_text("utf-8")))
+    both = (tree, ast.parse(PLAN.read_text("utf-8")))
     words = {n.value for each in both for n in ast.walk(each) if isinstance(n, ast.Constant)}
     for deployment in application.get("deployments", []):
         if deployment["name"] not in words:
