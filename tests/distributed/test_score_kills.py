@@ -42,7 +42,7 @@ FAULTY_EVERY = 100
 """1 % of the requests for films are throttled and 1 % time out."""
 MOST_IN_FLIGHT = 16
 """Shards that decoders and model actors hold at a time on these machines."""
-VARIES = ["read_seconds", "model_seconds"]
+VARIES = ["fetch_seconds", "decode_seconds", "model_seconds"]
 WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
 DRIVER = """
 import sys
