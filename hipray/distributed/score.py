@@ -160,8 +160,10 @@ class _Submission:
     def _run_round(self, feed: WorkFeed) -> None:
         try:
             with _explain_deaths():
-                while feed.has_more():
+                more = True  # not asked at first: actors start while the listing begins
+                while more:
                     self._drain(build_dataset(self._config, self._release, feed))
+                    more = feed.has_more()
         finally:
             feed.close()
 
