@@ -7,6 +7,7 @@ are, and waits for nobody: how much there is to score is known long before it is
 
 import heapq
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -23,6 +24,12 @@ from hipray.scoring.shards import Entry, Position, Shard, group_entries
 from hipray.storage import Store
 
 ListedT = TypeVar("ListedT")
+
+FIRST_SHARDS = 128
+"""Shards of a range that are frozen at once."""
+HEAD_START_S = 60.0
+"""Seconds from the start of a listing until a range freezes more: the first films need the store
+and the cores meanwhile."""
 
 
 class Known(NamedTuple):
@@ -54,10 +61,12 @@ class Lister:
         self._archive = archive
         self._index = index
         self._stopped = threading.Event()
+        self._free_at = 0.0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="lister")
         self._run: Future[None] | None = None
 
     def __enter__(self) -> Self:
+        self._free_at = time.monotonic() + HEAD_START_S
         self._run = self._pool.submit(self._list)
         return self
 
@@ -133,6 +142,8 @@ class Lister:
         )  # fmt: skip
         for number, entries in enumerate(groups, start=totals.shards):
             shard = Shard(Position(current, key_range.number, number), entries)
+            if number >= FIRST_SHARDS:
+                self._stopped.wait(max(0.0, self._free_at - time.monotonic()))
             self._index.freeze(shard)
             totals += ListingTotals.of(shard)
         return Found(totals, left_out)

@@ -7,7 +7,7 @@ import pytest
 
 from hipray.config.jobs import ScoreRun
 from hipray.errors import StorageError
-from hipray.scoring import open_work
+from hipray.scoring import lister, open_work
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
 from hipray.scoring.open_work import count_open, list_open_work, position_of
@@ -110,6 +110,20 @@ def test_the_first_shard_is_there_long_before_the_last_key_is_listed(
     assert [first, *work] == list(follow(archive, output, relist=False))
 
 
+@pytest.mark.timeout(60)
+def test_a_listing_lets_the_first_films_pass_and_ends_at_once_when_it_is_left(
+    archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lister, "FIRST_SHARDS", 3)
+    monkeypatch.setattr(lister, "HEAD_START_S", 3600.0)
+    work = follow(archive, output)
+    assert [next(work).entries[0].key for _ in range(3)] == ["00.dcm", "01.dcm", "02.dcm"]
+    work.close()  # type: ignore[attr-defined]
+    assert not Index(output).is_complete()
+    monkeypatch.setattr(lister, "HEAD_START_S", 0.0)
+    assert len(list(follow(archive, output))) == FILMS
+
+
 def test_a_file_that_a_growing_folder_hides_for_now_ends_the_look_and_is_lost_only_at_the_end(
     archive: Store, output: Store
 ) -> None:
@@ -135,6 +149,6 @@ def test_a_listing_that_nobody_follows_any_more_ends(
 
     monkeypatch.setattr(KeyRange, "list", list_for_ever)
     config = ScoreRun(images=archive.uri)
-    with Lister(config, archive, Index(output)) as lister:
-        assert not lister.has_ended()
+    with Lister(config, archive, Index(output)) as running:
+        assert not running.has_ended()
     assert not Index(output).is_complete()
