@@ -172,11 +172,16 @@ def score(config: ScoreRun) -> None:
     result = run_score(config)
     tell(
         f"{result.listed} files listed = {result.scored} scored + {result.refused} refused + "
-        f"{result.failed} failed; Parquet in {result.output}/parts, "
-        f"summary in {result.output}/summary.html. {RESEARCH_NOTICE}"
+        f"{result.failed} failed{_describe_left_out(result.left_out)}; "
+        f"Parquet in {result.output}/parts, summary in {result.output}/summary.html. "
+        f"{RESEARCH_NOTICE}"
     )
     if result.failed:
         tell(f"why: {result.output}/dead-letters.parquet; --retry failed takes them up again")
+
+
+def _describe_left_out(count: int | None) -> str:
+    return "" if count is None else f", beside {count} keys that were left out"
 
 
 def bench(config: BenchRun) -> None:

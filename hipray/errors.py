@@ -80,6 +80,12 @@ class DamagedAnswerError(StoreUnavailableError):
     """The bytes that arrived are fewer than announced, or do not have their checksum."""
 
 
+class ProcessLostError(HiprayError):
+    """The processes that had some work ended one after the other, without a word."""
+
+    exit_code = 12
+
+
 class StoreFullError(StorageError):
     """The disk or quota is full."""
 

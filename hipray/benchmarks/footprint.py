@@ -8,6 +8,8 @@ from typing import Any, Self
 SAMPLE_S = 0.5
 ACTOR_TITLE = "ray::MapWorker(MapBatches("
 """How Ray names the processes of its actor pools: the class follows."""
+FEED_TITLE = "ray::_Feed"
+"""How it names the one that hands out what is open."""
 
 
 class MemoryWatch:
@@ -15,7 +17,7 @@ class MemoryWatch:
 
     def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
-        """Bytes: `driver`, and each class of actors."""
+        """Bytes: `driver`, `feed`, and each class of actors."""
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
@@ -49,6 +51,8 @@ def read_sizes() -> dict[str, int]:
             if title.startswith(ACTOR_TITLE):
                 name = title.removeprefix(ACTOR_TITLE).partition(")")[0].lower()
                 sizes[name] = max(sizes[name], _private_bytes(child))
+            elif title.startswith(FEED_TITLE):
+                sizes["feed"] = _private_bytes(child)
         except psutil.NoSuchProcess:
             continue
     return dict(sizes)

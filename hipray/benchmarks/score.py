@@ -1,7 +1,8 @@
 """The bench of batch scoring: rates against the pipeline and a loop, start-up, memory, resume.
 
 All sides read the same films from the same S3 server and share the same cores with it. Rates are
-steady: from the first result on, until the last. Start-up is a measure of its own.
+steady: from the first result on, until the last, and what the clock misses no side has begun but
+the loop, whose workers read some batches ahead. Start-up is a measure of its own.
 """
 
 import json
@@ -32,6 +33,7 @@ from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
 from hipray.distributed.cluster import connect
 from hipray.distributed.score import run_score
+from hipray.distributed.score_feed import WorkFeed
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.engines import choose_engine
@@ -58,6 +60,7 @@ START_FILMS = 4
 LONG_FILMS = 128
 """Films among the keys of the long archive."""
 POLL_S = 0.2
+GATE_POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -205,15 +208,39 @@ def _compare_rates(bench: Bench) -> Iterator[Measure]:
                         **about)  # fmt: skip
 
 
+class GatedFeed(WorkFeed):
+    """A feed that keeps all but its first shard until a gate opens.
+
+    Else decoders would run ahead while the model actor still loads, before the clock starts.
+    """
+
+    def __init__(self, config: ScoreRun, release: Release, gate: Path) -> None:
+        super().__init__(config, release, relist=True)
+        self._gate = gate
+
+    def take(self, most: int) -> Iterator[str]:
+        """Yield work as `WorkFeed` does, the second of it when the gate is open."""
+        for number, work in enumerate(super().take(most)):
+            while number == 1 and not self._gate.exists():
+                time.sleep(GATE_POLL_S)
+            yield work
+
+
 def _rate_ray(bench: Bench, output: str) -> float:
     """Films per second of the Ray Data pipeline after its first shard."""
-    run, films, first = bench.run("rates", output), 0, 0.0
-    dataset = build_dataset(run, bench.release, relist=True)
+    gate, films, first = bench.folder / f"{output}.gate", 0, 0.0
+    run = bench.run("rates", output)
+    feed = GatedFeed(run, bench.release, gate)
+    dataset = build_dataset(run, bench.release, feed)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if first:
             films += sum(batch["files"].to_pylist())
-        first = first or time.perf_counter()
-    return films / (time.perf_counter() - first)
+        else:
+            first = time.perf_counter()
+            gate.touch()
+    seconds = time.perf_counter() - first
+    feed.close()
+    return films / seconds
 
 
 def _rate_pipeline(bench: Bench) -> float:

@@ -86,9 +86,9 @@ class ScoreBench(Config):
     """Side in pixels of the films."""
     different_films: int = Field(16, ge=1, le=1024)
     """Films that are drawn; archives hold copies of them."""
-    films: int = Field(160, ge=64)
+    films: int = Field(640, ge=64)
     """Films of the comparison of rates, in shards of 32; the first shard is not counted."""
-    repeats: int = Field(1, ge=1)
+    repeats: int = Field(3, ge=1)
     """How often the sides are compared, in turn."""
     long_keys: int = Field(200_000, ge=1)
     """Keys of the archive whose first rows are waited for; few of them are films."""

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +16,28 @@ from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import load_pseudonyms
 from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect, may_grow
-from hipray.distributed.score_pipeline import build_dataset
-from hipray.errors import ConfigError, DataError, HiprayError, StorageError, StoreUnavailableError
+from hipray.distributed.ray_errors import raise_own
+from hipray.distributed.score_feed import WorkFeed
+from hipray.distributed.score_pipeline import ACTOR_RESTARTS, TASK_RETRIES, build_dataset
+from hipray.distributed.silence import warn_of_silence
+from hipray.errors import (
+    ConfigError,
+    DataError,
+    HiprayError,
+    ProcessLostError,
+    StorageError,
+    StoreUnavailableError,
+)
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
 from hipray.scoring.faults import FailureWatch, read_letter
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
-from hipray.scoring.lister import list_open_work
+from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.parts import PartSet
-from hipray.scoring.selection import build_filter
+from hipray.scoring.selection import build_sieve
 from hipray.scoring.session import (
     ScoreResult,
     check_lease,
@@ -46,6 +56,13 @@ MOST_ROUNDS = 5
 """Rounds of the pipeline in one submission: a further one takes up what a lost node took along."""
 NOTHING_NEW_S = 20.0
 """Seconds that a finished run's archive is listed here before Ray is started for it."""
+DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
+)
+"""What Ray raises where it will not start a process again."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,9 +70,10 @@ def run_score(config: ScoreRun) -> ScoreResult:
     """Score the archive's films that have no part yet; return the counts of the whole run.
 
     Raises RunBusyError where another driver works on the output, ConfigError for a release of
-    phantoms or an output of another archive, and the store's own StorageError where more than
-    `max_failed_fraction` of the films fail or the output cannot be written. Submitting again goes
-    on where it stopped.
+    phantoms or an output of another archive, the last film's error where more than
+    `max_failed_fraction` of the films fail, StorageError where the output cannot be written, and
+    ProcessLostError where actors die for no shard's sake. Submitting again goes on where it
+    stopped.
     """
     started = time.monotonic()
     config = _with_addresses(config)
@@ -78,10 +96,10 @@ def run_score(config: ScoreRun) -> ScoreResult:
 
 
 def _run_or_record(submission: "_Submission") -> None:
-    """Run a submission; one that the store stops leaves the reasons behind."""
+    """Run a submission; one that stops early leaves the reasons behind."""
     try:
         submission.run()
-    except StorageError:
+    except HiprayError:
         with suppress(StorageError):  # the first error says more
             submission.record_letters()
         raise
@@ -129,11 +147,8 @@ class _Submission:
         record_letters(self._output, self._release, self._parts, self._watch)
 
     def _run_rounds(self) -> None:
-        if _broke_off(Index(self._output)):
-            # it goes on behind its last key: what came before that since is a listing of its own
-            self._drain(build_dataset(self._config, self._release, relist=True))
         for number in range(MOST_ROUNDS):
-            self._drain(build_dataset(self._config, self._release, relist=number == 0))
+            self._run_round(WorkFeed(self._config, self._release, relist=number == 0))
             left = count_open_shards(self._output, self._parts, self._watch)
             if not left:
                 return
@@ -142,16 +157,22 @@ class _Submission:
             "every shard done or failed", f"{left} open after {MOST_ROUNDS} rounds", "submit again"
         )
 
-    def _drain(self, dataset: Dataset) -> None:
+    def _run_round(self, feed: WorkFeed) -> None:
         try:
+            with _explain_deaths():
+                more = True  # not asked at first: actors start while the listing begins
+                while more:
+                    self._drain(build_dataset(self._config, self._release, feed))
+                    more = feed.has_more()
+        finally:
+            feed.close()
+
+    def _drain(self, dataset: Dataset) -> None:
+        with raise_own(), warn_of_silence() as heard:
             for outcome in _iterate(dataset):
+                heard()
                 self._take(outcome)
                 check_lease(self._lease, self._output)
-        except ray.exceptions.RayError as error:
-            own = _own_error(error)
-            if own is None:
-                raise  # a defect or a lost cluster: the trace says where
-            raise own from error
 
     def _take(self, outcome: dict[str, Any]) -> None:
         letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
@@ -242,16 +263,12 @@ def _has_nothing_new(config: ScoreRun, archive: Store, output: Store, parts: Par
         return False
 
 
-def _broke_off(index: Index) -> bool:
-    return None in index.listings().values()
-
-
 def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:
     """Raise where a first listing is due and there is no film, before anything is started."""
     if config.select.keys is not None or Index(output).listings():
         return
-    takes = build_filter(config.select)
-    if not any(takes(info.key) for info in archive.list()):
+    sift = build_sieve(config.select)
+    if all(sift(info.key) is not None for info in archive.list()):
         raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")
 
 
@@ -260,11 +277,15 @@ def _iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _own_error(error: BaseException) -> HiprayError | None:
-    """Return the error of hipray behind one of Ray's, or None."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HiprayError) and not isinstance(seen, ray.exceptions.RayError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
+@contextmanager
+def _explain_deaths() -> Iterator[None]:
+    """Raise ProcessLostError for what Ray says of actors that it will not start again."""
+    try:
+        yield
+    except DEATHS as error:
+        raise ProcessLostError(
+            "decoders and model actors that live",
+            f"one that Ray gave up after {ACTOR_RESTARTS} starts or {TASK_RETRIES} tries of a "
+            f"shard: {str(error).splitlines()[0]}",
+            "see Ray's log of it; give it more memory, then submit again",
+        ) from error

@@ -1,18 +1,22 @@
 """The Ray Data pipeline of batch scoring: open work in, one Parquet part per shard out.
 
-    list (one streaming task) -> fetch + decode (CPU actors) -> score + publish (model actors)
+    take (one streaming task) -> fetch + decode (CPU actors) -> score + publish (model actors)
 
 A row of the dataset is a whole shard. Ray Data may cut and merge blocks as it sees fit and can
 never split a row, so a shard's films arrive together at the one actor that publishes its part.
 Decoders are an actor pool because Ray Data fuses a task that precedes an actor into it, and then
 decoding would wait for the model; two actor pools are never fused, and they overlap.
 
-What is under way is bounded: decoded shards in bytes by Ray Data, listed ones by `ListedAhead`.
+What is under way is bounded: decoded shards in bytes by Ray Data, taken ones by `TakenAhead`. Ray
+Data keeps about 2.5 KB on the driver for each block until its dataset ends, so a dataset takes
+MOST_SHARDS from the feed at most, and the next one goes on.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
 from ray.data._internal.execution.backpressure_policy import (
@@ -25,75 +29,91 @@ from ray.data._internal.execution.backpressure_policy.backpressure_policy import
 from ray.data.block import BlockMetadata
 
 from hipray.config.jobs import ScoreRun
+from hipray.distributed.score_feed import WorkFeed
 from hipray.releases.release import Release
-from hipray.scoring.decoder import ShardDecoder, list_work_rows
+from hipray.scoring.decoder import ShardDecoder
 from hipray.scoring.scorer import ShardScorer
+from hipray.scoring.stage_tables import WORK_SCHEMA, build_stage_row
 
 BLOCK_BYTES = 1
 """Every row is larger, so every shard is a block of its own and flows on at once."""
-MOST_LISTED = 256
-"""Shards that wait between the listing and the decoders: the driver keeps a note of each block,
-and a listing is far faster than what follows it."""
+MOST_SHARDS = 20_000
+"""Shards of one dataset: hours of work on many machines beside the start of its actors."""
+MOST_WAITING = 256
+"""Shards that wait for decoders: the feed is far faster than what follows it."""
+TASK_RETRIES = 20
+"""Times that Ray hands a shard to another process after one died: many more than `BegunWork`
+allows a shard that kills its process, and than machines are lost under one shard."""
+ACTOR_RESTARTS = 100
+"""Starts of an actor after its first, in one dataset: processes that die while they start."""
 
 
-class ListedAhead(BackpressurePolicy):  # type: ignore[misc]
-    """Holds the listing back while enough shards wait: Ray Data's own bounds count bytes only."""
+class TakenAhead(BackpressurePolicy):  # type: ignore[misc]
+    """Holds the taking back while enough shards wait: Ray Data's own bounds count bytes only."""
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
-        """Return 0 for the listing while more shards wait than decoders will need soon."""
-        if not _is_listing(op):
+        """Return 0 for the taking while more shards wait than decoders will need soon."""
+        if not _is_taking(op):
             return None
         waiting = sum(
             self._topology[after].total_enqueued_input_blocks() for after in op.output_dependencies
         )
-        return 0 if waiting >= MOST_LISTED else None
+        return 0 if waiting >= MOST_WAITING else None
 
 
-def _is_listing(op: Any) -> bool:
+def _is_taking(op: Any) -> bool:
     """Tell whether an operator is the first after the plan's own input."""
     before = op.input_dependencies
     return bool(before) and not any(source.input_dependencies for source in before)
 
 
-def build_dataset(config: ScoreRun, release: Release, *, relist: bool) -> Dataset:
-    """Return the dataset that lists, decodes, scores and publishes; its rows are outcomes."""
+def build_dataset(config: ScoreRun, release: Release, feed: WorkFeed) -> Dataset:
+    """Return the dataset that takes, decodes, scores and publishes; its rows are outcomes."""
     payload, release_text = config.model_dump_json(), release.model_dump_json()
     with DataContext.current(_quiet_context()):
         work = ray.data.read_datasource(
-            WorkDatasource(payload, release_text, relist=relist),
+            WorkDatasource(feed),
             override_num_blocks=1,
             num_cpus=0,
         )
+        stage: dict[str, Any] = {
+            "fn_constructor_args": (payload, release_text, was_restarted),
+            "batch_size": 1,
+            "batch_format": "pyarrow",
+            "max_restarts": ACTOR_RESTARTS,
+            "max_task_retries": TASK_RETRIES,
+        }
         films = work.map_batches(
             ShardDecoder,
-            fn_constructor_args=(payload, release_text),
             compute=ActorPoolStrategy(min_size=1, max_size=config.max_decoders),
-            batch_size=1,
-            batch_format="pyarrow",
             num_cpus=config.cpus_per_decoder,
+            **stage,
         )
         return films.map_batches(
             ShardScorer,
-            fn_constructor_args=(payload, release_text),
             compute=ActorPoolStrategy(
                 min_size=config.actors, max_size=config.max_actors or config.actors
             ),
-            batch_size=1,
-            batch_format="pyarrow",
             num_cpus=config.cpus_per_actor,
             num_gpus=config.gpus_per_actor,
+            **stage,
         )
 
 
-class WorkDatasource(Datasource):  # type: ignore[misc]
-    """What has no part yet, as one task lists and freezes it."""
+def was_restarted() -> bool:
+    """Tell whether this actor stands in for a process that died."""
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
-    def __init__(self, payload: str, release_text: str, *, relist: bool) -> None:
+
+class WorkDatasource(Datasource):  # type: ignore[misc]
+    """The next of what has no part yet, as one task takes it from the feed."""
+
+    def __init__(self, feed: WorkFeed) -> None:
         super().__init__()
-        self._list = partial(list_work_rows, payload, release_text, relist=relist)
+        self._take = partial(_take_rows, feed, MOST_SHARDS)
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return None: nothing is listed yet."""
+        """Return None: nothing is taken yet."""
         return None
 
     def get_read_tasks(
@@ -102,9 +122,14 @@ class WorkDatasource(Datasource):  # type: ignore[misc]
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """Return the one task that lists; it walks ranges of keys in threads of its own."""
+        """Return the one task that takes."""
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(self._list, unknown)]
+        return [ReadTask(self._take, unknown)]
+
+
+def _take_rows(feed: WorkFeed, most: int) -> Iterator[pa.Table]:
+    for work in feed.take(most):
+        yield build_stage_row(WORK_SCHEMA, {"work": work})
 
 
 def _quiet_context() -> DataContext:
@@ -114,6 +139,6 @@ def _quiet_context() -> DataContext:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.set_config(
-        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, ListedAhead]
+        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, TakenAhead]
     )
     return context

@@ -4,7 +4,7 @@ Nothing here needs torch: a decoder's process stays small.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
@@ -13,28 +13,30 @@ from hipray.config.storage import RetryMode
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
 from hipray.releases.release import Release
-from hipray.scoring.films import FilmReader
-from hipray.scoring.lister import list_open_work, parse_work
+from hipray.scoring.begun import BegunWork
+from hipray.scoring.films import FilmReader, ReadFilms
+from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films
 from hipray.scoring.parts import PartSet
-from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
+from hipray.scoring.stage_tables import DECODED_SCHEMA, build_stage_row
+from hipray.scoring.work import Work, parse_work
 from hipray.storage import open_store
 
 
-def list_work_rows(payload: str, release_text: str, *, relist: bool) -> Iterator[pa.Table]:
-    """Yield what has no part yet, a row each, while the archive is listed and frozen."""
+def list_work(payload: str, release_text: str, *, relist: bool) -> Iterator[str]:
+    """Yield what has no part yet, as `Work.dump` writes it, while the archive is listed."""
     config = ScoreRun.model_validate_json(payload)
     parts = PartSet.of(Release.model_validate_json(release_text), config)
     archive = open_store(config.images, config.storage)
     for work in list_open_work(config, archive, open_output(config), parts, relist=relist):
-        yield build_stage_row(WORK_SCHEMA, {"work": work.dump()})
+        yield work.dump()
 
 
 class ShardDecoder:
     """Fetches and decodes one shard at a time, with an isolated reader of its own."""
 
-    def __init__(self, payload: str, release_text: str) -> None:
+    def __init__(self, payload: str, release_text: str, was_restarted: Callable[[], bool]) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = Release.model_validate_json(release_text)
         # each process sends less while it is throttled, so that all of them together do
@@ -45,13 +47,20 @@ class ShardDecoder:
             load_pseudonyms(open_store(config.workspace, config.storage)),
             rounds=config.fetch_rounds,
         )
+        folder = PartSet.of(release, config).folder
+        self._begun = BegunWork(open_output(config), folder, "decoder")
+        self._restarted = was_restarted()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the films of one row's work, and letters for those the store would not give."""
         (row,) = rows.to_pylist()
-        read = self._films.read(parse_work(row["work"]).entries)
+        read = self._read(parse_work(row["work"]))
         notes, pixels = pack_films(read.films)
         letters = json.dumps([letter.as_dict() for letter in read.letters])
         return build_stage_row(
             DECODED_SCHEMA, row | {"notes": notes, "pixels": pixels, "letters": letters}
         )
+
+    def _read(self, work: Work) -> ReadFilms:
+        with self._begun.noted(work, restarted=self._restarted) as letters:
+            return ReadFilms(letters=letters) if letters else self._films.read(work.entries)

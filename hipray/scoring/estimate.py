@@ -1,8 +1,9 @@
 """What scoring would take: the index and measured rates against given machines.
 
-A film costs core-seconds of fetching and decoding, and core-seconds or GPU-seconds of networks;
-both are measured where films were scored, and are in the rows. A machine with GPUs decodes on all
-its cores beside them, and the slower side sets the pace.
+A film costs seconds of waiting for the store, core-seconds of decoding, and core-seconds or
+GPU-seconds of networks; all are measured where films were scored, and are in the rows. Waiting
+costs no core, but each decoder waits for few films at a time. A machine with GPUs decodes on all
+its cores beside them, and the slowest side sets the pace.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,14 @@ from itertools import islice
 
 import pandas as pd
 
-from hipray.config.jobs import PlanRun
+from hipray.config.jobs import PlanRun, ScoreRun
 from hipray.config.scoring import Machine
 from hipray.errors import DataError
 from hipray.progress import describe_duration
+from hipray.scoring.films import FETCHED_AHEAD
 from hipray.scoring.index import Index
-from hipray.scoring.parts import PartSet, shard_of
+from hipray.scoring.open_work import count_open
+from hipray.scoring.parts import PartSet
 from hipray.scoring.rows import CPU_DEVICE
 from hipray.scoring.status import read_note
 from hipray.storage import Store
@@ -25,6 +28,7 @@ SAMPLED_PARTS = 64
 """Parts, evenly spread, whose seconds are read."""
 START_UP_S = 45.0
 """Fixed start of a submission, at most."""
+DEFAULT_DECODER_CPUS = float(ScoreRun.model_fields["cpus_per_decoder"].default)
 ONE_CORE = Machine(name="one measured core", cpus=1)
 
 
@@ -33,8 +37,10 @@ class MeasuredRates:
     """Means over measured films."""
 
     films: int
-    read_s: float
-    """Core-seconds of fetching and decoding a film."""
+    fetch_s: float
+    """Seconds until the store has given a film."""
+    decode_s: float
+    """Core-seconds of decoding a film."""
     cpu_s: float | None
     """Core-seconds of the networks per film; None where none ran on a CPU."""
     gpu_s: float | None
@@ -58,17 +64,16 @@ class MachineEstimate:
 def describe_plan(config: PlanRun, output: Store) -> str:
     """Return time and cost on each of the machines, and what they were computed from.
 
-    Raises DataError where nothing was scored yet: rates are measured, not guessed.
+    Raises DataError where nothing was scored yet, as rates are measured and not guessed, and where
+    the archive is not listed to its end and no number of films is given.
     """
     parts = PartSet(read_note(output).parts)
     rates = measure_rates(output, parts)
-    totals = Index(output).totals()
-    listed = totals.files - totals.replaced
-    films = config.films or max(0, listed - _count_done(output, parts))
+    films, of = (config.films, "") if config.films else _count_left(output, parts)
     lines = [
-        f"films: {films:,}" + ("" if config.films else f" left of {listed:,} listed"),
-        f"measured on {rates.films} films: {rates.read_s:.3f} core-seconds to fetch and decode one"
-        + _describe_networks(rates),
+        f"films: {films:,}{of}",
+        f"measured on {rates.films} films: {rates.fetch_s:.3f} s to fetch one, "
+        f"{rates.decode_s:.3f} core-seconds to decode it{_describe_networks(rates)}",
     ]
     estimates = [estimate(machine, rates, films) for machine in config.machines or (ONE_CORE,)]
     lines += [_describe(e) if isinstance(e, MachineEstimate) else e for e in estimates]
@@ -80,7 +85,7 @@ def measure_rates(output: Store, parts: PartSet) -> MeasuredRates:
     count = sum(1 for _ in parts.list_all(output))
     every = max(1, count // SAMPLED_PARTS)
     names = islice(parts.list_all(output), 0, None, every)
-    columns = ["key", "device", "hips", "read_seconds", "model_seconds"]
+    columns = ["key", "device", "fetch_seconds", "decode_seconds", "model_seconds"]
     tables = [part.table.select(columns).to_pandas() for part in parts.read(output, names)]
     rows = pd.concat(tables).drop_duplicates("key") if tables else pd.DataFrame(columns=columns)
     if rows.empty:
@@ -92,7 +97,8 @@ def measure_rates(output: Store, parts: PartSet) -> MeasuredRates:
     on_cpu = rows["device"] == CPU_DEVICE
     return MeasuredRates(
         films=len(rows),
-        read_s=float(rows["read_seconds"].mean()),
+        fetch_s=float(rows["fetch_seconds"].mean()),
+        decode_s=float(rows["decode_seconds"].mean()),
         cpu_s=_mean(rows["model_seconds"][on_cpu]),
         gpu_s=_mean(rows["model_seconds"][~on_cpu]),
         gpu=str(next(iter(rows["device"][~on_cpu]), "")),
@@ -103,12 +109,20 @@ def _mean(seconds: "pd.Series[float]") -> float | None:
     return float(seconds.mean()) if len(seconds) else None
 
 
-def _count_done(output: Store, parts: PartSet) -> int:
-    """Films of finished shards, by the shards' mean size: reading all parts would take long."""
+def _count_left(output: Store, parts: PartSet) -> tuple[int, str]:
+    """Films of open shards, by the shards' mean size: reading all parts would take long."""
     index = Index(output)
-    totals, shards = index.totals(), index.count_shards()
-    done = sum(1 for name in parts.list_all(output) if shard_of(name) == name)
-    return round(totals.files * done / shards) if shards else 0
+    totals = index.totals()
+    if not index.is_complete():
+        raise DataError(
+            f"the archive of {output.uri} listed to its end",
+            f"{index.count_shards()} shards so far",
+            "ask again later (a run that was stopped lists on when it is submitted again), "
+            "or name the number with --films",
+        )
+    listed = totals.files - totals.replaced
+    left = round(totals.files * count_open(output, parts) / totals.shards)
+    return min(left, listed), f" left of {listed:,} listed"
 
 
 def estimate(machine: Machine, rates: MeasuredRates, films: int) -> MachineEstimate | str:
@@ -127,9 +141,10 @@ def estimate(machine: Machine, rates: MeasuredRates, films: int) -> MachineEstim
 def _cpu_rate(machine: Machine, rates: MeasuredRates) -> tuple[float, str] | str:
     if rates.cpu_s is None:
         return f"  {machine.name}: not known, no film was scored on a CPU"
-    share = rates.cpu_s / (rates.cpu_s + rates.read_s)
-    bound = f"cores, {100 * share:.0f} % of them for the networks"
-    return machine.cpus * machine.cpu_speed / (rates.cpu_s + rates.read_s), bound
+    core_s = rates.cpu_s + rates.decode_s
+    bound = f"cores, {100 * rates.cpu_s / core_s:.0f} % of them for the networks"
+    computing = machine.cpus * machine.cpu_speed / core_s
+    return min((computing, bound), _fetching_rate(machine, rates))
 
 
 def _gpu_rate(machine: Machine, rates: MeasuredRates) -> tuple[float, str] | str:
@@ -140,8 +155,17 @@ def _gpu_rate(machine: Machine, rates: MeasuredRates) -> tuple[float, str] | str
             "set gpu_films_per_second or score a sample on one"
         )
     networks = machine.gpus * one
-    decoding = machine.cpus * machine.cpu_speed / rates.read_s
-    return min(networks, decoding), "GPUs" if networks < decoding else "decoding on the cores"
+    decoding = machine.cpus * machine.cpu_speed / rates.decode_s
+    return min(
+        (networks, "GPUs"), (decoding, "decoding on the cores"), _fetching_rate(machine, rates)
+    )
+
+
+def _fetching_rate(machine: Machine, rates: MeasuredRates) -> tuple[float, str]:
+    """The pace of as many decoders as the cores hold; they wait for the store at the same time."""
+    decoders = machine.cpus / DEFAULT_DECODER_CPUS
+    bound = "the store's answers; lower cpus_per_decoder for more decoders"
+    return decoders * FETCHED_AHEAD / rates.fetch_s, bound
 
 
 def _describe(found: MachineEstimate) -> str:

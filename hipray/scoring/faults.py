@@ -1,10 +1,10 @@
-"""Films that the store would not give: why, in which class, and when they are too many.
+"""Films that could not be had, mostly for the store's sake: why, and when they are too many.
 
 They are counted and kept as dead letters, and are never rows: trying again may help.
 """
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,7 +13,9 @@ from hipray.errors import (
     AccessDeniedError,
     BucketMissingError,
     DamagedAnswerError,
+    HiprayError,
     NotFoundError,
+    ProcessLostError,
     StorageError,
     StoreThrottledError,
     StoreTimeoutError,
@@ -23,7 +25,7 @@ from hipray.errors import (
 from hipray.scoring.shards import Entry
 
 MIN_FILES_SEEN = 256
-"""Films before the share of failed ones says anything; the end of a run counts whatever it has."""
+"""Films of a submission before the share of failed ones says anything."""
 
 
 class Fault(StrEnum):
@@ -35,6 +37,7 @@ class Fault(StrEnum):
     CORRUPT = "corrupt"  # bytes that broke off or do not have their checksum
     DENIED = "denied"
     MISSING = "missing"  # the bucket; a missing object is a row
+    PROCESS_LOST = "process_lost"  # what decoded or scored its shard died of it, again and again
     OTHER = "other"
 
     @property
@@ -43,7 +46,7 @@ class Fault(StrEnum):
         return self in (Fault.THROTTLED, Fault.TIMED_OUT, Fault.UNREACHABLE, Fault.CORRUPT)
 
 
-FAULT_OF: dict[type[StorageError], Fault] = {
+FAULT_OF: dict[type[HiprayError], Fault] = {
     StoreThrottledError: Fault.THROTTLED,
     StoreTimeoutError: Fault.TIMED_OUT,
     DamagedAnswerError: Fault.CORRUPT,
@@ -51,19 +54,20 @@ FAULT_OF: dict[type[StorageError], Fault] = {
     AccessDeniedError: Fault.DENIED,
     BucketMissingError: Fault.MISSING,
     NotFoundError: Fault.MISSING,
+    ProcessLostError: Fault.PROCESS_LOST,
 }
 """The class of each error; a kind comes before what it is a kind of."""
 
 
-def classify_fault(error: StorageError) -> Fault:
-    """Return the class of a store's error."""
+def classify_fault(error: HiprayError) -> Fault:
+    """Return the class of an error."""
     kinds = (fault for kind, fault in FAULT_OF.items() if isinstance(error, kind))
     return next(kinds, Fault.OTHER)
 
 
 @dataclass(frozen=True)
 class FailedFilm:
-    """A dead letter: one film that the store would not give."""
+    """A dead letter: one film that could not be had."""
 
     entry: Entry
     fault: Fault
@@ -76,7 +80,7 @@ class FailedFilm:
     """Rounds over the shard in which the film was asked for."""
 
     @classmethod
-    def of(cls, entry: Entry, error: StorageError, *, tries: int) -> "FailedFilm":
+    def of(cls, entry: Entry, error: HiprayError, *, tries: int) -> "FailedFilm":
         """Return the dead letter of an error."""
         return cls(
             entry, classify_fault(error), type(error).__name__,
@@ -84,9 +88,9 @@ class FailedFilm:
         )  # fmt: skip
 
     @property
-    def error(self) -> StorageError:
+    def error(self) -> HiprayError:
         """The error again, of its own class where that is a public one."""
-        kinds = {kind.__name__: kind for kind in all_errors() if issubclass(kind, StorageError)}
+        kinds = {kind.__name__: kind for kind in all_errors()}
         kind = kinds.get(self.exception, StorageError)
         return kind(self.expected, self.found, self.remedy)
 
@@ -113,10 +117,10 @@ class FailureWatch:
     faults: Counter[Fault] = field(default_factory=Counter)
     unpublished: dict[str, list[FailedFilm]] = field(default_factory=dict)
     """What failed of parts that were not written, by part: their shards stay open."""
-    last: StorageError | None = None
+    last: HiprayError | None = None
 
     def add(self, part: str, *, files: int, letters: Sequence[FailedFilm], published: bool) -> None:
-        """Take one part's outcome; raises its StorageError where too many films have failed."""
+        """Take one part's outcome; raises its error where too many films have failed."""
         self.seen += files
         if not letters:
             return
@@ -126,13 +130,22 @@ class FailureWatch:
             self.unpublished[part] = list(letters)
         self.last = letters[-1].error
         if self.seen >= MIN_FILES_SEEN:
-            self.check()
+            self._check()
 
-    def unpublished_beside(self, done: Container[str]) -> dict[str, list[FailedFilm]]:
-        """Return what failed of parts that no other try has written either."""
-        return {part: own for part, own in self.unpublished.items() if part not in done}
+    def settle(self, written: Iterable[str]) -> None:
+        """Forget what failed of parts that another try has written."""
+        if self.unpublished:
+            for part in written:
+                self.unpublished.pop(part, None)
 
-    def check(self) -> None:
-        """Raise the last StorageError where more than the allowed share of films failed."""
+    def check_all(self, *, failed: int, listed: int) -> None:
+        """Raise the last error of this submission where too many of all films failed so far.
+
+        Its own films may be few: one that fails of three is no sign of a store that is gone.
+        """
+        if self.last is not None and failed > self.max_fraction * listed:
+            raise self.last
+
+    def _check(self) -> None:
         if self.last is not None and self.failed > self.max_fraction * self.seen:
             raise self.last

@@ -25,6 +25,11 @@ FETCHED_AHEAD = 4
 LISTING_DETECTOR = "listing"
 FIRST_PAUSE_S = 1.0
 """Seconds before a second round over films that the store would not give; it doubles."""
+MOST_FAULTS = 2 * FETCHED_AHEAD
+"""Films that fail one after the other for what may pass before a round is given up: with all its
+attempts and timeouts a shard would otherwise take hours to say that a store is silent."""
+OUTAGE_PAUSE_S = 60.0
+"""Seconds before the next round then: a store that is restarted is back by that time."""
 CRASH_TRIES = 2
 """Times a film is decoded before it counts as one that ends its decoder: a machine that is short
 of time or memory may end it too."""
@@ -38,6 +43,7 @@ class FetchedFilm:
     etag: str | None
     """Etag of the object that was read; None where none was."""
     seconds: float = 0.0
+    """Seconds until the store had given it."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,10 @@ class ReadFilm:
     person: Person
     """What the film states of the patient."""
     result: ReadResult
-    seconds: float
-    """Time spent on fetching and decoding."""
+    fetch_seconds: float
+    """Seconds until the store had given it; FETCHED_AHEAD films are waited for at a time."""
+    decode_seconds: float
+    """Seconds of a core that decoding it took."""
 
 
 @dataclass
@@ -64,6 +72,20 @@ class ReadFilms:
 
     films: list[ReadFilm] = field(default_factory=list)
     letters: list[FailedFilm] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one round over films could not fetch."""
+
+    failed: dict[Entry, StorageError]
+    given_up: bool = False
+    """The store gave nothing for a while: the films that were left have the last one's error."""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a further round may help."""
+        return any(classify_fault(error).may_pass for error in self.failed.values())
 
 
 class FilmReader:
@@ -80,36 +102,34 @@ class FilmReader:
     def read(self, entries: Sequence[Entry]) -> ReadFilms:
         """Return the films, and dead letters for those that no round could fetch."""
         found: dict[Entry, ReadFilm] = {}
-        failed: dict[Entry, StorageError] = {}
-        tries = 0
-        while tries < self._rounds:
-            wanted = [e for e in entries if e in failed] if tries else entries
-            if tries and not any(classify_fault(error).may_pass for error in failed.values()):
-                break
-            if tries:
-                time.sleep(FIRST_PAUSE_S * 2 ** (tries - 1))
+        last = self._read_round(entries, found)
+        tries = 1
+        while tries < self._rounds and last.may_pass:
+            time.sleep(OUTAGE_PAUSE_S if last.given_up else FIRST_PAUSE_S * 2 ** (tries - 1))
+            last = self._read_round([e for e in entries if e in last.failed], found)
             tries += 1
-            failed = self._read_round(wanted, found)
-            if not failed:
-                break
         return ReadFilms(
             [found[entry] for entry in entries if entry in found],
-            [FailedFilm.of(e, failed[e], tries=tries) for e in entries if e in failed],
+            [FailedFilm.of(e, last.failed[e], tries=tries) for e in entries if e in last.failed],
         )
 
-    def _read_round(
-        self, entries: Sequence[Entry], found: dict[Entry, ReadFilm]
-    ) -> dict[Entry, StorageError]:
+    def _read_round(self, entries: Sequence[Entry], found: dict[Entry, ReadFilm]) -> "_Round":
         """Read what can be had into `found` and return what could not."""
-        failed = {}
+        failed: dict[Entry, StorageError] = {}
+        faults = 0
         with ThreadPoolExecutor(FETCHED_AHEAD) as pool:
             jobs = (pool.submit(self._fetch, entry) for entry in entries)
             for entry, fetched in zip(entries, _in_order(jobs), strict=True):
-                if isinstance(fetched, StorageError):
-                    failed[entry] = fetched
-                else:
+                if not isinstance(fetched, StorageError):
                     found[entry] = self._decode(entry, fetched)
-        return failed
+                    faults = 0
+                    continue
+                failed[entry] = fetched
+                faults += classify_fault(fetched).may_pass
+                if faults == MOST_FAULTS:
+                    left = [e for e in entries if e not in found and e not in failed]
+                    return _Round(failed | dict.fromkeys(left, fetched), given_up=True)
+        return _Round(failed)
 
     def _fetch(self, entry: Entry) -> FetchedFilm | StorageError:
         started = time.perf_counter()
@@ -135,7 +155,8 @@ class FilmReader:
             self._pseudonyms.patient(info.patient_key) if info and info.patient_key else None,
             person_on(info),
             result,
-            fetched.seconds + time.perf_counter() - started,
+            fetched.seconds,
+            time.perf_counter() - started,
         )
 
     def _read_hips(self, data: bytes, name: str) -> ReadResult:

@@ -3,6 +3,7 @@
     index/ranges.json                                  how keys are cut into ranges
     index/listing-0000/range-0000/00000000.json        a shard: key, size, etag of each film
     index/listing-0000/complete.json                   what the finished listing found
+    index/left-out.json                                keys that the last listing left out, and why
 
 The first listing finds every film, a later one only those that are new or changed. A shard never
 changes once it is written, whatever happens to the archive: what is to be scored is known to the
@@ -10,9 +11,9 @@ last file, and a listing that broke off goes on behind its last shard.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import add
 
@@ -23,7 +24,9 @@ from hipray.storage import Store
 
 INDEX = "index"
 RANGES_KEY = f"{INDEX}/ranges.json"
+LEFT_OUT_KEY = f"{INDEX}/left-out.json"
 COMPLETE_NAME = "complete.json"
+SHARD_SUFFIX = ".json"
 READ_AHEAD = 16
 """Shard files that are read at once."""
 
@@ -85,30 +88,55 @@ class Index:
         listings = self.listings()
         return bool(listings) and None not in listings.values()
 
+    def positions(self) -> Iterator[Position]:
+        """Yield where there are shards, in order, by one listing of their names."""
+        for info in self._output.list(INDEX):
+            if "/range-" in info.key:
+                yield _position_of(info.key)
+
     def count_shards(self) -> int:
-        """Return how many shards there are, by one listing of their names."""
-        return sum(1 for info in self._output.list(INDEX) if "/range-" in info.key)
+        """Return how many shards there are."""
+        return sum(1 for _ in self.positions())
+
+    def positions_from(self, start: Position, *, whole: bool = True) -> Iterator[Position]:
+        """Yield where there are shards in a listing and range from one on.
+
+        Raises StorageError where one is lost of what is there as a `whole`. While a folder grows,
+        a listing may miss a file and show the next: it ends before such a gap then.
+        """
+        folder, key = _range_folder(start), _shard_key(start)
+        start_after = key.removesuffix(SHARD_SUFFIX)
+        listed = self._output.list(folder, start_after=start_after)
+        for number, info in enumerate(listed, start=start.number):
+            expected = replace(start, number=number)
+            found = _position_of(info.key)
+            if found != expected and not whole:
+                return
+            self._check_position(found, expected)
+            yield expected
+
+    def read(self, positions: Iterable[Position]) -> Iterator[Shard]:
+        """Yield shards, reading ahead; raises StorageError where one was altered or is lost."""
+        source = iter(positions)
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            while chunk := list(islice(source, READ_AHEAD)):
+                texts = pool.map(self._output.read, map(_shard_key, chunk))
+                for expected, shard in zip(chunk, map(parse_shard, texts), strict=True):
+                    self._check_position(shard.position, expected)
+                    yield shard
 
     def read_range(self, listing: int, number: int) -> Iterator[Shard]:
         """Yield the frozen shards of one listing and range in order, reading ahead.
 
         Raises StorageError where one was altered or is lost.
         """
-        folder = f"{_folder(listing)}/range-{number:04d}"
-        keys = (info.key for info in self._output.list(folder))
-        with ThreadPoolExecutor(READ_AHEAD) as pool:
-            expected = Position(listing, number, 0)
-            while chunk := list(islice(keys, READ_AHEAD)):
-                for shard in map(parse_shard, pool.map(self._output.read, chunk)):
-                    self._check_position(shard, expected)
-                    yield shard
-                    expected = Position(listing, number, expected.number + 1)
+        return self.read(self.positions_from(Position(listing, number, 0)))
 
-    def _check_position(self, shard: Shard, expected: Position) -> None:
-        if shard.position != expected:
+    def _check_position(self, found: Position, expected: Position) -> None:
+        if found != expected:
             raise StorageError(
                 self._output.uri_of(_shard_key(expected)),
-                f"shard {shard.position.text} in its place",
+                f"shard {found.text} in its place",
                 "restore it or use another output",
             )
 
@@ -126,6 +154,17 @@ class Index:
         text = json.dumps(vars(totals))
         self._output.create(f"{_folder(listing)}/{COMPLETE_NAME}", text.encode())
 
+    def write_left_out(self, counts: dict[str, int]) -> None:
+        """Write down how many keys of the archive the last listing left out, by reason."""
+        self._output.write(LEFT_OUT_KEY, json.dumps(counts, sort_keys=True).encode())
+
+    def read_left_out(self) -> dict[str, int] | None:
+        """Return what `write_left_out` wrote; None where no listing has counted it."""
+        if not self._output.exists(LEFT_OUT_KEY):
+            return None
+        counts: dict[str, int] = json.loads(self._output.read(LEFT_OUT_KEY))
+        return counts
+
     def _read_totals(self, listing: int) -> ListingTotals | None:
         key = f"{_folder(listing)}/{COMPLETE_NAME}"
         if not self._output.exists(key):
@@ -137,6 +176,15 @@ def _folder(listing: int) -> str:
     return f"{INDEX}/listing-{listing:04d}"
 
 
+def _range_folder(position: Position) -> str:
+    return f"{_folder(position.listing)}/range-{position.range:04d}"
+
+
 def _shard_key(position: Position) -> str:
-    folder = f"{_folder(position.listing)}/range-{position.range:04d}"
-    return f"{folder}/{position.number:08d}.json"
+    return f"{_range_folder(position)}/{position.number:08d}{SHARD_SUFFIX}"
+
+
+def _position_of(shard_key: str) -> Position:
+    """Return the position that `_shard_key` wrote into a key."""
+    *_, listing, key_range, name = shard_key.removesuffix(SHARD_SUFFIX).split("/")
+    return Position(int(listing[-4:]), int(key_range[-4:]), int(name))

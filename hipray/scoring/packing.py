@@ -51,7 +51,8 @@ def _describe_film(film: ReadFilm) -> dict[str, Any]:
         "file_id": film.file_id,
         "patient_id": film.patient_id,
         "person": asdict(film.person),
-        "seconds": film.seconds,
+        "fetch_seconds": film.fetch_seconds,
+        "decode_seconds": film.decode_seconds,
         "refusal": describe_refusal(film.result.refusal),
         "hips": [describe_hip(hip) for hip in film.result.hips],
     }
@@ -66,5 +67,6 @@ def _restore_film(note: dict[str, Any], pixels: Iterator[Pixels]) -> ReadFilm:
     )
     person = Person(**{**note["person"], "sex": Sex(note["person"]["sex"])})
     return ReadFilm(
-        entry, note["etag"], note["file_id"], note["patient_id"], person, result, note["seconds"]
-    )
+        entry, note["etag"], note["file_id"], note["patient_id"], person, result,
+        note["fetch_seconds"], note["decode_seconds"],
+    )  # fmt: skip

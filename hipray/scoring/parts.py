@@ -69,11 +69,10 @@ class PartSet:
         """Return the key of a part."""
         return f"{self.folder}/{name}{SUFFIX}"
 
-    def list_names(self, output: Store, listing: int, key_range: int) -> Iterator[str]:
-        """List the parts of one listing and range in order, those of a retry after their own."""
-        start = f"{listing:04d}-{key_range:04d}-"
-        for name in self._list(output, start_after=f"{self.folder}/{start}"):
-            if not name.startswith(start):
+    def list_between(self, output: Store, first: str, last: str) -> Iterator[str]:
+        """List the parts from one position to another in order, those of retries among them."""
+        for name in self._list(output, start_after=f"{self.folder}/{first}"):
+            if name[: len(last)] > last:
                 return
             yield name
 
@@ -103,6 +102,11 @@ class PartSet:
 def shard_of(part: str) -> str:
     """Return the name of the shard whose films a part holds."""
     return part.partition(".")[0]
+
+
+def is_retry(part: str) -> bool:
+    """Tell whether a part holds what failed of a shard before."""
+    return shard_of(part) != part
 
 
 def write_part(

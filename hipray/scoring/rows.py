@@ -20,7 +20,7 @@ from hipray.vocab import REGIONS, LabelType, RefusalCode, Region
 
 CPU_DEVICE = "cpu"
 """Device of rows that no GPU computed."""
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """Raised with every change of a column's name, type or meaning."""
 
 Row = dict[str, Any]
@@ -133,7 +133,8 @@ SCORE_SCHEMA = pa.schema(
         _field("precision", pa.string(), "float32 or bfloat16: in what numbers they computed"),
         _field("preprocessing_version", pa.string(), "version of the decoding and framing"),
         _field("data_source", pa.string(), "phantom or real: what the release learned from"),
-        _field("read_seconds", pa.float64(), "seconds of fetching and decoding the file"),
+        _field("fetch_seconds", pa.float64(), "seconds until the store had given the file"),
+        _field("decode_seconds", pa.float64(), "core-seconds of decoding the file"),
         _field(
             "model_seconds",
             pa.float64(),
@@ -154,7 +155,8 @@ def build_file_columns(film: ReadFilm, *, model_seconds: float) -> Row:
         "size": film.entry.size,
         "file_id": film.file_id,
         "patient_id": film.patient_id,
-        "read_seconds": film.seconds,
+        "fetch_seconds": film.fetch_seconds,
+        "decode_seconds": film.decode_seconds,
         "model_seconds": model_seconds,
     }
 

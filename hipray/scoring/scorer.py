@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import torch
@@ -14,10 +14,10 @@ from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
 from hipray.runtime.engine import Engine, count_threads
+from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, read_letter
 from hipray.scoring.films import ReadFilm
-from hipray.scoring.lister import Work, parse_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import unpack_films
 from hipray.scoring.parts import PartSet, write_part
@@ -30,6 +30,7 @@ from hipray.scoring.rows import (
     build_table,
 )
 from hipray.scoring.stage_tables import OUTCOME_SCHEMA, build_stage_row
+from hipray.scoring.work import Work, parse_work
 from hipray.storage import open_store
 from hipray.vocab import Device
 
@@ -40,7 +41,7 @@ BATCH_FILMS = 16
 class ShardScorer:
     """Scores one shard at a time and publishes its part; holds the release's networks."""
 
-    def __init__(self, payload: str, release_text: str) -> None:
+    def __init__(self, payload: str, release_text: str, was_restarted: Callable[[], bool]) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = parse_release(release_text.encode(), "the release of the run")
         self._output = open_output(config)
@@ -49,6 +50,8 @@ class ShardScorer:
         self._pipeline = _load_pipeline(config, release)
         known = KnownAnswers(self._output, self._parts.folder) if config.deduplicate else None
         self._known = known
+        self._begun = BegunWork(self._output, self._parts.folder, "scorer")
+        self._restarted = was_restarted()
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
         """Return what became of the work.
@@ -60,11 +63,8 @@ class ShardScorer:
             raise self._pipeline
         work = parse_work(decoded["work"][0].as_py())
         letters = [read_letter(fields) for fields in json.loads(decoded["letters"][0].as_py())]
-        pixels = memoryview(decoded["pixels"][0].as_buffer())
-        films = unpack_films(decoded["notes"][0].as_py(), pixels)
-        started = time.perf_counter()
-        if films:
-            letters = letters + self._publish(work, films, letters)
+        if len(letters) < len(work.entries):
+            letters = self._score(work, decoded, letters)
         return build_stage_row(
             OUTCOME_SCHEMA,
             {
@@ -72,10 +72,17 @@ class ShardScorer:
                 "files": len(work.entries),
                 "letters": json.dumps([letter.as_dict() for letter in letters]),
                 "published": len(letters) < len(work.entries) or not work.entries,
-                "read_seconds": sum(film.seconds for film in films),
-                "model_seconds": time.perf_counter() - started,
             },
         )
+
+    def _score(self, work: Work, decoded: pa.Table, letters: list[FailedFilm]) -> list[FailedFilm]:
+        """Score and publish what was decoded; return the dead letters of the whole work."""
+        with self._begun.noted(work, restarted=self._restarted) as given_up:
+            if given_up:
+                return given_up
+            pixels = memoryview(decoded["pixels"][0].as_buffer())
+            films = unpack_films(decoded["notes"][0].as_py(), pixels)
+            return letters + self._publish(work, films, letters)
 
     def _publish(
         self, work: Work, films: Sequence[ReadFilm], letters: Sequence[FailedFilm]

@@ -2,24 +2,38 @@
 
 import re
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from fnmatch import translate
 
 from hipray.config.scoring import Selection
-from hipray.data.listing import is_film
+from hipray.data.listing import is_aside, is_film
 
 
-def build_filter(select: Selection) -> Callable[[str], bool]:
-    """Return what tells of a key whether it is taken; the key alone decides."""
+class LeftOut(StrEnum):
+    """Why a key of the archive is no film to score."""
+
+    TABLE = "table"  # or an annotation
+    HIDDEN = "hidden"  # or the archive's own note
+    OTHER_SUFFIX = "other_suffix"  # than `select.suffixes`
+    EXCLUDED = "excluded"
+    NOT_INCLUDED = "not_included"
+
+
+def build_sieve(select: Selection) -> Callable[[str], LeftOut | None]:
+    """Return what tells of a key why it is left out, if it is; the key alone decides."""
     suffixes = tuple(suffix.lower() for suffix in select.suffixes)
     include, exclude = _compile(select.include), _compile(select.exclude)
 
-    def takes(key: str) -> bool:
-        named = key.lower().endswith(suffixes) if suffixes else is_film(key)
-        if not named or (exclude and exclude.match(key)):
-            return False
-        return include is None or bool(include.match(key))
+    def sift(key: str) -> LeftOut | None:
+        if suffixes and not key.lower().endswith(suffixes):
+            return LeftOut.OTHER_SUFFIX
+        if not suffixes and not is_film(key):
+            return LeftOut.HIDDEN if is_aside(key) else LeftOut.TABLE
+        if exclude and exclude.match(key):
+            return LeftOut.EXCLUDED
+        return None if include is None or include.match(key) else LeftOut.NOT_INCLUDED
 
-    return takes
+    return sift
 
 
 def _compile(patterns: Sequence[str]) -> re.Pattern[str] | None:

@@ -9,7 +9,8 @@ from hipray.errors import ConfigError, DataError, RunBusyError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, FailureWatch
 from hipray.scoring.index import Index
-from hipray.scoring.parts import PartSet
+from hipray.scoring.open_work import count_open
+from hipray.scoring.parts import PartSet, is_retry
 from hipray.scoring.retraction import find_replaced, retract_replaced
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
@@ -32,6 +33,8 @@ class ScoreResult:
     """Files that the store would not give; `retry = "failed"` takes them up again."""
     rows: int
     parts: int
+    left_out: int | None
+    """Keys of the archive that are no films or were not selected; None where nobody counted."""
     seconds: float
     output: str
     """Address of the parts, the index and the summary."""
@@ -83,9 +86,9 @@ def _describe_claim(claim: Mapping[str, object]) -> str:
 
 def count_open_shards(output: Store, parts: PartSet, watch: FailureWatch) -> int:
     """Return how many shards have no part though they did not fail: work that was lost."""
-    done = {name for name in parts.list_all(output) if "." not in name}
-    failed = sum(1 for name in watch.unpublished_beside(done) if "." not in name)
-    return Index(output).count_shards() - len(done) - failed
+    watch.settle(parts.list_all(output))
+    failed = sum(1 for part in watch.unpublished if not is_retry(part))
+    return count_open(output, parts) - failed
 
 
 def conclude(
@@ -94,8 +97,8 @@ def conclude(
 ) -> ScoreResult:  # fmt: skip
     """Count the parts, write the summary and return the result.
 
-    Raises DataError where nothing was listed or counts do not add up, and the store's error where
-    too many films failed in this submission.
+    Raises DataError where nothing was listed or counts do not add up, and the last film's error
+    where too many of the archive's films failed.
     """
     totals = Index(output).totals()
     listed = totals.files - totals.replaced
@@ -105,9 +108,12 @@ def conclude(
     tally = Tally(probability_columns(release))
     write_letters(output, _list_letters(output, parts, tally, watch))
     check_counts(tally, listed=listed)
-    summary = build_summary(release, parts, tally, images=config.images, listed=listed)
+    left_out = Index(output).read_left_out()
+    summary = build_summary(
+        release, parts, tally, images=config.images, listed=listed, left_out=left_out
+    )
     write_summary(output, summary)
-    watch.check()
+    watch.check_all(failed=tally.failed, listed=listed)
     return ScoreResult(
         listed=listed,
         scored=tally.scored,
@@ -115,6 +121,7 @@ def conclude(
         failed=tally.failed,
         rows=tally.rows,
         parts=tally.parts,
+        left_out=None if left_out is None else sum(left_out.values()),
         seconds=round(seconds, 1),
         output=output.uri,
     )
@@ -130,10 +137,10 @@ def _list_letters(
     output: Store, parts: PartSet, tally: Tally, watch: FailureWatch
 ) -> Iterator[tuple[str, FailedFilm]]:
     """Yield every dead letter: those of parts, and those of shards that were not published."""
-    done = [*parts.list_all(output)]
-    yield from count_parts(parts.read(output, iter(done)), tally)
-    # a retry that failed as a whole has a dot in its name: the part it retries still says so
-    unpublished = {p: own for p, own in watch.unpublished_beside(set(done)).items() if "." not in p}
+    watch.settle(parts.list_all(output))
+    yield from count_parts(parts.read(output, parts.list_all(output)), tally)
+    # where a retry failed as a whole, the part that it retries still says so
+    unpublished = {p: own for p, own in watch.unpublished.items() if not is_retry(p)}
     replaced = find_replaced(output) if unpublished else {}
     for part, letters in unpublished.items():
         left = [letter for letter in letters if letter.entry.key not in replaced.get(part, ())]

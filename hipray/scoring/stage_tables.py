@@ -21,8 +21,6 @@ OUTCOME_SCHEMA = pa.schema(
         ("files", pa.int64()),
         ("letters", pa.large_string()),
         ("published", pa.bool_()),
-        ("read_seconds", pa.float64()),
-        ("model_seconds", pa.float64()),
     ]
 )
 """From a scorer: what became of the work, whose rows are in the part."""

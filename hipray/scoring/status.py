@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 from hipray.errors import DataError
@@ -66,6 +66,7 @@ def describe_status(output: Store) -> str:
     lines = [
         f"score run {output.uri}: {note.images} by {note.release}",
         _describe_listing(totals, shards, complete=complete),
+        *_describe_left_out(index.read_left_out()),
         f"shards: {parts} of {shards}{'' if complete else ' so far'} done"
         + (f" ({100 * parts / shards:.0f} %)" if shards else ""),
         f"driver: {driver or 'none is running'}",
@@ -85,6 +86,12 @@ def _describe_listing(totals: ListingTotals, shards: int, *, complete: bool) -> 
         return f"listing: under way, {shards} shards so far"
     current = totals.files - totals.replaced
     return f"listing: complete, {current} files, {totals.bytes / 1e9:.1f} GB"
+
+
+def _describe_left_out(counts: Mapping[str, int] | None) -> Iterator[str]:
+    if counts:
+        reasons = ", ".join(f"{count} {why}" for why, count in sorted(counts.items()))
+        yield f"left out: {sum(counts.values())} keys ({reasons})"
 
 
 def _describe_pace(note: ProgressNote, files_left: float | None) -> Iterator[str]:

@@ -43,7 +43,13 @@ LETTER_SCHEMA = pa.schema(
 
 
 def build_summary(
-    release: Release, parts: PartSet, tally: Tally, *, images: str, listed: int
+    release: Release,
+    parts: PartSet,
+    tally: Tally,
+    *,
+    images: str,
+    listed: int,
+    left_out: dict[str, int] | None,
 ) -> dict[str, Any]:
     """Return the counts and the distributions of an output as JSON values."""
     return {
@@ -54,6 +60,7 @@ def build_summary(
             "refused": tally.refused,
             "failed": tally.failed,
         },
+        "left_out": left_out,
         "refusals": dict(sorted(tally.refusals.items())),
         "hip_refusals": dict(sorted(tally.hip_refusals.items())),
         "failures": {fault.value: count for fault, count in sorted(tally.faults.items())},
@@ -64,7 +71,11 @@ def build_summary(
         "drift": {d.column: d.as_dict() for d in measure_drift(release, tally.histograms)},
         "rows": tally.rows,
         "parts": {"count": tally.parts, "pattern": parts.pattern},
-        "seconds": {"reading": tally.read_seconds, "networks": tally.model_seconds},
+        "seconds": {
+            "fetching": tally.fetch_seconds,
+            "decoding": tally.decode_seconds,
+            "networks": tally.model_seconds,
+        },
         "release": {"name": release.name, "digest": release.digest},
         "data_source": release.data_source.value,
         "schema_version": SCHEMA_VERSION,

@@ -85,7 +85,8 @@ class Tally:
     findings: Counter[str] = field(default_factory=Counter)
     faults: Counter[Fault] = field(default_factory=Counter)
     """Films that the store would not give, by class."""
-    read_seconds: float = 0.0
+    fetch_seconds: float = 0.0
+    decode_seconds: float = 0.0
     model_seconds: float = 0.0
     histograms: dict[str, Histogram] = field(default_factory=dict)
 
@@ -97,8 +98,8 @@ class Tally:
     def add(self, table: pa.Table) -> None:
         """Count the rows of one part."""
         names = [
-            "key", "outcome", "refusal_code", "headline_abnormal", "findings", "read_seconds",
-            "model_seconds", *self.columns,
+            "key", "outcome", "refusal_code", "headline_abnormal", "findings", "fetch_seconds",
+            "decode_seconds", "model_seconds", *self.columns,
         ]  # fmt: skip
         rows = table.select(names).to_pandas()
         scored = rows["outcome"] == Outcome.SCORED
@@ -114,7 +115,8 @@ class Tally:
         self.hips += int(scored.sum())
         self.abnormal += int((rows["headline_abnormal"] == True).sum())  # noqa: E712 - may be null
         self.findings.update(f for listed in rows["findings"].dropna() for f in listed)
-        self.read_seconds += float(files["read_seconds"].sum())
+        self.fetch_seconds += float(files["fetch_seconds"].sum())
+        self.decode_seconds += float(files["decode_seconds"].sum())
         self.model_seconds += float(files["model_seconds"].sum())
         for column in self.columns:
             self.histograms.setdefault(column, Histogram()).add(rows[column])

@@ -27,7 +27,7 @@ def test_films_are_spread_evenly_and_the_first_key_is_one(films: int, fillers: i
 def test_every_measure_of_the_score_bench_is_taken(tmp_path: Path) -> None:
     bench = ScoreBench(
         backbones=("resnet10t",), size_px=64, working_px=128, films=96, film_px=128,
-        different_films=8, long_keys=400, small_files=200,
+        different_films=8, long_keys=400, small_files=200, repeats=1,
     )  # fmt: skip
     run = BenchRun(name="score", out=str(tmp_path), score=bench)
     lines = {line["name"]: line for line in map(json.loads, run_bench(run))}

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import pandas as pd
 import pytest
+from ray.data import Dataset
 
 from hipray.bundles.loading import Loading
 from hipray.config.jobs import ScoreRun
@@ -19,11 +20,14 @@ from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.phantom import film_path, plan_archive, write_study
+from hipray.distributed import score_pipeline
 from hipray.distributed.score import run_score
+from hipray.distributed.score_feed import WorkFeed
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.errors import (
     ConfigError,
     DataError,
+    ProcessLostError,
     RunBusyError,
     StorageError,
     StoreThrottledError,
@@ -31,11 +35,14 @@ from hipray.errors import (
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
-from hipray.scoring.lister import list_open_work
+from hipray.scoring.decoder import ShardDecoder
+from hipray.scoring.films import ReadFilms
+from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
 from hipray.scoring.session import LEASE_S, RUN_KEY, ScoreResult
 from hipray.scoring.status import DRIVER_KEY
+from hipray.scoring.work import Work
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
 from tests.conftest import S3Server
@@ -59,7 +66,7 @@ DECOYS = 12
 CHANGED, VANISHED = "films/changed.dcm", "films/vanished.dcm"
 ROW_KEY = ["key", "hip_index"]
 WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
-VARIES = ["read_seconds", "model_seconds"]
+VARIES = ["fetch_seconds", "decode_seconds", "model_seconds"]
 """Columns in which two runs over one archive differ."""
 
 
@@ -164,6 +171,7 @@ def test_every_file_is_counted_and_every_key_is_in_the_rows_once(
     assert result.scored + result.refused == result.listed
     shards = -(-len(listed) // SHARD_FILES) + 1  # one of what came before the listing went on
     assert (result.rows, result.parts) == (len(rows), shards)
+    assert result.left_out == len(OTHER_FILES)
 
 
 def test_files_are_refused_as_everywhere_and_the_summary_counts_them_by_code(
@@ -315,11 +323,74 @@ def test_decoding_is_never_fused_into_the_model_actors(
     open_case: Callable[..., Case], workspace: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = open_case({})
-    build_dataset(case.config, case.release, relist=True).explain()
+    feed = WorkFeed(case.config, case.release, relist=True)
+    build_dataset(case.config, case.release, feed).explain()
+    feed.close()
     plan = capsys.readouterr().out.rpartition("Physical Plan (Optimized)")[2]
     operators = [line for line in plan.splitlines() if "MapOperator" in line]
     assert len(operators) == 3
     assert not any("->" in line for line in operators)
+
+
+def build_deadly_decoder(key: str) -> type[ShardDecoder]:
+    """A decoder whose process ends with one film; its class travels by value."""
+
+    class Deadly(ShardDecoder):
+        def _read(self, work: Work) -> ReadFilms:
+            with self._begun.noted(work, restarted=self._restarted) as letters:
+                if not letters and any(entry.key == key for entry in work.entries):
+                    os._exit(1)
+            return super()._read(work) if not letters else ReadFilms(letters=letters)
+
+    Deadly.__name__ = ShardDecoder.__name__
+    return Deadly
+
+
+@pytest.mark.cluster
+def test_a_shard_that_kills_every_actor_ends_as_letters_and_all_others_are_scored(
+    open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = open_case(dict(list(films.items())[:6]))
+    poison = list(films)[2]
+    with monkeypatch.context() as patch:
+        patch.setattr(score_pipeline, "ShardDecoder", build_deadly_decoder(poison))
+        result = case.run(shard_files=1, max_failed_fraction=0.5)
+    assert (result.listed, result.scored, result.failed) == (6, 5, 1)
+    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters.parquet")))
+    assert list(zip(letters["key"], letters["fault"], strict=True)) == [(poison, "process_lost")]
+    assert "more memory" in letters["message"][0]
+    result = case.run(shard_files=1)
+    assert (result.scored, result.failed) == (6, 0)
+
+
+@pytest.mark.cluster
+def test_actors_that_ray_gives_up_end_the_run_with_an_error_that_says_so(
+    open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = open_case(dict(list(films.items())[:2]))
+    monkeypatch.setattr(score_pipeline, "ShardDecoder", build_deadly_decoder(next(iter(films))))
+    monkeypatch.setattr(score_pipeline, "TASK_RETRIES", 0)
+    with pytest.raises(ProcessLostError, match="give it more memory"):
+        case.run(shard_files=1)
+
+
+@pytest.mark.cluster
+def test_a_long_run_is_several_datasets_that_take_on_from_each_other(
+    open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = open_case(dict(list(films.items())[:7]))
+    built: list[WorkFeed] = []
+
+    def build(config: ScoreRun, release: Release, feed: WorkFeed) -> Dataset:
+        built.append(feed)
+        return build_dataset(config, release, feed)
+
+    monkeypatch.setattr(score_pipeline, "MOST_SHARDS", 3)
+    monkeypatch.setattr("hipray.distributed.score.build_dataset", build)
+    result = case.run(shard_files=1)
+    assert (result.scored, result.parts) == (7, 7)
+    assert len(built) == 3
+    assert len(set(map(id, built))) == 1, "one feed: the archive is listed once"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from hipray.releases.release import read_release
 from hipray.scoring.parts import PartSet, read_part
 from hipray.storage import Store, open_store
 from hipray.vocab import RefusalCode, RuntimeChoice, View
-from tests.data.film_files import encode_image
+from tests.data.film_files import encode_dicom, encode_image
 from tests.distributed.throttling import ThrottlingS3
 from tests.processes import find_descendants
 from tests.small_release import draw_phantoms, publish_small_release
@@ -40,9 +40,13 @@ HOSTILE_EVERY = 20
 """5 % of the files."""
 FAULTY_EVERY = 100
 """1 % of the requests for films are throttled and 1 % time out."""
+POISON_PLACE = FILES // 3
+"""Which file takes its decoder along."""
+POISON_ITEMS = 600_000
+"""Items of a sequence that take ten seconds to read and less memory than a decoder may use."""
 MOST_IN_FLIGHT = 16
 """Shards that decoders and model actors hold at a time on these machines."""
-VARIES = ["read_seconds", "model_seconds"]
+VARIES = ["fetch_seconds", "decode_seconds", "model_seconds"]
 WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
 DRIVER = """
 import sys
@@ -113,8 +117,13 @@ def archive(server: ThrottlingS3) -> Store:
     for number in range(FILES):
         place, is_hostile = divmod(number, HOSTILE_EVERY)
         data = films[number % len(films)] if is_hostile else hostile[place % len(hostile)]
-        store.write(f"site{number % 7}/p{number:05d}.dcm", data)
+        store.write(key_of(number), data)
+    store.write(key_of(POISON_PLACE), build_poison())
     return store
+
+
+def key_of(number: int) -> str:
+    return f"site{number % 7}/p{number:05d}.dcm"
 
 
 def hostile_files(film: bytes) -> list[bytes]:
@@ -123,11 +132,21 @@ def hostile_files(film: bytes) -> list[bytes]:
     return [b"junk" * 50, b"", film[: len(film) // 2], huge]
 
 
+def build_poison() -> bytes:
+    """Return a good film whose header is read for so long that its decoder is killed."""
+    film, patient = encode_dicom(), b"\x10\x00\x10\x00PN"
+    item, end = b"\xfe\xff\x00\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
+    sequence = b"\x08\x00\x15\x11SQ\x00\x00\xff\xff\xff\xff" + item * POISON_ITEMS + end
+    return film.replace(patient, sequence + patient, 1)
+
+
 def expected_refusals(archive: Store) -> Counter[str]:
     by_content: dict[bytes, str] = {}
     counts: Counter[str] = Counter()
     for info in archive.list():
         data = archive.read(info.key)
+        if info.key == key_of(POISON_PLACE):
+            by_content[data] = RefusalCode.DECODER_CRASH.value
         if data not in by_content:
             by_content[data] = _expect(data)
         counts[by_content[data]] += 1
@@ -156,7 +175,7 @@ def drive(server: ThrottlingS3, archive: Store, tmp_path: Path) -> Drive:
         shard_files=SHARD_FILES,
         max_decoders=2,
         allow_phantom_release=True,
-        limits={"decode_memory_mb": 256},
+        limits={"decode_memory_mb": 256, "decode_seconds": 3},
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment["RAY_agent_register_timeout_ms"] = "120000"  # a busy machine starts slowly
@@ -217,6 +236,7 @@ def test_a_node_lost_anywhere_changes_nothing(
 ) -> None:
     from ray.cluster_utils import Cluster
 
+    before = drive.server.count_reads(".dcm")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in token.items():
@@ -228,12 +248,25 @@ def test_a_node_lost_anywhere_changes_nothing(
             drive.environment |= {**token, "RAY_ADDRESS": cluster.address}
             driver = drive.start()
             drive.wait_for_parts(fraction, driver)
+            done = {info.key: info.etag for info in drive.output.list("parts")}
             cluster.remove_node(lost, allow_graceful=False)
             cluster.add_node(num_cpus=2)
             drive.finish(driver)
         finally:
             cluster.shutdown()
+    now = {info.key: info.etag for info in drive.output.list("parts")}
+    assert done.items() <= now.items(), "a finished part was written again"
     assert_same_parts(drive.parts(), undisturbed)
+    again = drive.server.count_reads(".dcm") - before - FILES
+    assert again <= MOST_IN_FLIGHT * SHARD_FILES
+
+
+def test_a_film_that_its_decoder_does_not_outlive_is_a_row_that_says_so(
+    undisturbed: dict[str, pd.DataFrame],
+) -> None:
+    rows = pd.concat(undisturbed.values()).set_index("key").loc[key_of(POISON_PLACE)]
+    assert rows["refusal_code"] == RefusalCode.DECODER_CRASH
+    assert rows["refusal_evidence"] == "no answer within the time limit", "and so it was killed"
 
 
 def test_a_store_that_throttles_and_stalls_changes_no_count(

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,22 @@ from hipray.errors import (
     AccessDeniedError,
     BucketMissingError,
     DamagedAnswerError,
+    StorageError,
     StoreThrottledError,
     StoreTimeoutError,
     StoreUnavailableError,
 )
 from hipray.scoring import films as films_module
 from hipray.scoring.faults import FailedFilm, Fault, classify_fault, read_letter
-from hipray.scoring.films import FilmReader, fetch_film
+from hipray.scoring.films import (
+    FETCHED_AHEAD,
+    MOST_FAULTS,
+    OUTAGE_PAUSE_S,
+    FetchedFilm,
+    FilmReader,
+    ReadFilms,
+    fetch_film,
+)
 from hipray.scoring.packing import pack_films, unpack_films
 from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_store
@@ -130,6 +139,66 @@ def test_a_film_the_store_gives_at_the_second_round_is_read(
         twice = FilmReader(archive, reader, Pseudonyms(b"key"), rounds=2).read(entries)
     assert [letter.fault for letter in once.letters] == [Fault.THROTTLED]
     assert (len(twice.films), twice.letters) == (1, [])
+
+
+def give(
+    monkeypatch: pytest.MonkeyPatch, tell: Callable[[Entry], StorageError | None]
+) -> list[Entry]:
+    """Let a store give junk, or the error that is told of an entry; return what it is asked for."""
+    asked: list[Entry] = []
+
+    def fetch(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:
+        asked.append(entry)
+        error = tell(entry)
+        if error is not None:
+            raise error
+        return FetchedFilm(b"junk", "e")
+
+    monkeypatch.setattr(films_module, "fetch_film", fetch)
+    return asked
+
+
+def read_shard(tmp_path: Path, *, rounds: int) -> ReadFilms:
+    with IsolatedReader() as reader:
+        archive = open_store(str(tmp_path))
+        return FilmReader(archive, reader, Pseudonyms(b"key"), rounds=rounds).read(SHARD)
+
+
+SHARD = [Entry(f"{number:02d}", 4, "e") for number in range(64)]
+SILENCE = StoreTimeoutError("an answer", "none in 30 s", "try again later")
+DENIAL = AccessDeniedError("access", "403", "ask")
+
+
+def test_a_store_that_gives_nothing_is_asked_for_a_few_films_of_a_shard_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("hipray.scoring.films.time.sleep", pauses.append)
+    asked = give(monkeypatch, lambda entry: SILENCE)
+    read = read_shard(tmp_path, rounds=2)
+    assert [letter.entry for letter in read.letters] == SHARD
+    assert {(letter.fault, letter.tries) for letter in read.letters} == {(Fault.TIMED_OUT, 2)}
+    assert 2 * MOST_FAULTS <= len(asked) <= 2 * (MOST_FAULTS + FETCHED_AHEAD)
+    assert pauses == [OUTAGE_PAUSE_S]
+
+
+def test_which_films_are_denied_is_known_film_by_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = give(monkeypatch, lambda entry: DENIAL if entry != SHARD[-1] else None)
+    read = read_shard(tmp_path, rounds=2)
+    assert sorted(asked, key=lambda entry: entry.key) == SHARD
+    assert [film.entry for film in read.films] == SHARD[-1:]
+
+
+def test_faults_between_films_that_the_store_gives_end_no_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = SHARD[MOST_FAULTS - 1 :: MOST_FAULTS]
+    give(monkeypatch, lambda entry: None if entry in given else SILENCE)
+    read = read_shard(tmp_path, rounds=1)
+    assert [film.entry for film in read.films] == given
+    assert len(read.letters) == len(SHARD) - len(given)
 
 
 def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path) -> None:

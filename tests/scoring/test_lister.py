@@ -11,12 +11,13 @@ from hipray.data.listing import is_film
 from hipray.errors import AccessDeniedError, DataError, RunBusyError, StorageError
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import read_key_list
-from hipray.scoring.lister import Work, list_open_work
+from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange, build_ranges, choose_boundaries
 from hipray.scoring.rows import build_table
-from hipray.scoring.selection import build_filter
+from hipray.scoring.selection import build_sieve
 from hipray.scoring.shards import Entry, group_entries, parse_shard
+from hipray.scoring.work import Work
 from hipray.storage import ObjectInfo, Store, open_store
 from hipray.storage.local import LocalStore
 from tests.conftest import S3Server
@@ -65,6 +66,28 @@ def test_every_film_is_in_one_shard_and_tables_annotations_and_notes_in_none(
     assert Index(output).is_complete()
 
 
+def test_every_key_of_the_archive_is_a_film_or_left_out_for_a_reason_that_is_counted(
+    archive: Store, output: Store
+) -> None:
+    chosen = {"exclude": ["*/09.dcm"], "include": ["films/*", "*.json"]}
+    archive.write("other/1.dcm", b"not included")
+    for work in walk(archive, output, select=chosen):
+        publish(output, work)
+    left_out = Index(output).read_left_out()
+    assert left_out == {"excluded": 1, "hidden": 2, "not_included": 1, "table": 2}
+    listed = Index(output).totals().files
+    assert listed + sum(left_out.values()) == len(list(archive.list()))
+    archive.delete("other/1.dcm")
+    archive.write("new.csv", b"a table and no film")
+    assert not list(walk(archive, output, select=chosen))
+    left_out = Index(output).read_left_out()
+    assert left_out == {"excluded": 1, "hidden": 2, "table": 3}, "as the last listing found it"
+
+
+def test_an_index_of_before_keys_were_counted_says_that_nobody_did(output: Store) -> None:
+    assert Index(output).read_left_out() is None
+
+
 def test_shards_with_a_part_are_not_listed_again_in_any_order_of_their_ends(
     archive: Store, output: Store
 ) -> None:
@@ -111,9 +134,11 @@ def test_a_listing_that_broke_off_goes_on_behind_its_last_shard(
     again = list(walk(archive, output))
     assert again[0] == first
     assert frozen[0].name == first.part
-    assert keys_of(again) == [FILMS[:4], FILMS[4:8], FILMS[8:]]
-    (late,) = [work for work in walk(archive, output) if work.part.startswith("0001")]
-    assert [entry.key for entry in late.entries] == ["films/00.dcm", "films/00a.dcm"]
+    late = ["films/00.dcm", "films/00a.dcm"]
+    assert keys_of(again) == [FILMS[:4], FILMS[4:8], FILMS[8:], late]
+    assert again[-1].part.startswith("0001")
+    left_out = Index(output).read_left_out()
+    assert left_out == {"hidden": 2, "table": 2}, "what came before the broken end counts too"
 
 
 def test_two_listings_at_once_cannot_both_freeze(archive: Store, output: Store) -> None:
@@ -257,7 +282,6 @@ def test_a_range_that_cannot_be_listed_ends_the_walk_though_others_have_shards(
     s3_server: S3Server, output: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
-    monkeypatch.setattr("hipray.scoring.lister.QUEUED", 1)
     archive = s3_server.new_store()
     for folder in "abcdef":
         for number in range(5):
@@ -296,8 +320,8 @@ def test_a_list_of_another_archives_keys_is_refused(
     ],
 )
 def test_suffixes_and_patterns_select_keys(select: dict[str, list[str]], taken: list[str]) -> None:
-    takes = build_filter(Selection.model_validate(select))
-    assert [key for key in ("a/IM1", "a/b.DCM", "c.png", "t.csv") if takes(key)] == taken
+    sift = build_sieve(Selection.model_validate(select))
+    assert [key for key in ("a/IM1", "a/b.DCM", "c.png", "t.csv") if sift(key) is None] == taken
 
 
 @pytest.mark.parametrize(

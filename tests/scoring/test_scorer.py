@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from hipray.bundles.loading import Loading
@@ -16,10 +17,10 @@ from hipray.errors import BundleError, DataError, StoreFullError, StoreThrottled
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
-from hipray.scoring.decoder import ShardDecoder, list_work_rows
-from hipray.scoring.faults import FailedFilm, FailureWatch, read_letter
+from hipray.scoring.begun import MOST_TRIES, BegunWork
+from hipray.scoring.decoder import ShardDecoder, list_work
+from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, read_letter
 from hipray.scoring.films import FilmReader
-from hipray.scoring.lister import Work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films, unpack_films
 from hipray.scoring.parts import PartSet
@@ -28,10 +29,12 @@ from hipray.scoring.rows import Row, build_table, probability_column
 from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
 from hipray.scoring.session import ScoreResult, conclude, count_open_shards
 from hipray.scoring.shards import Entry
-from hipray.scoring.stage_tables import DECODED_SCHEMA, build_stage_row
+from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
+from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, open_store
 from hipray.vocab import Runtime, View
 from tests.distributed.throttling import ThrottlingS3
+from tests.scoring.test_begun import die_with
 from tests.small_release import draw_phantoms, publish_small_release
 
 TOLERANCE = 1e-5
@@ -60,16 +63,22 @@ def config(workspace: Store, films: dict[str, bytes], tmp_path: Path) -> ScoreRu
     return ScoreRun(workspace=workspace.uri, images=archive.uri, output=str(tmp_path / "scores"))
 
 
-def stages(config: ScoreRun, release: Release) -> tuple[ShardDecoder, ShardScorer]:
-    payload, text = config.model_dump_json(), release.model_dump_json()
-    return ShardDecoder(payload, text), ShardScorer(payload, text)
+def stages(
+    config: ScoreRun, release: Release, *, restarted: bool = False
+) -> tuple[ShardDecoder, ShardScorer]:
+    arguments = config.model_dump_json(), release.model_dump_json(), lambda: restarted
+    return ShardDecoder(*arguments), ShardScorer(*arguments)
+
+
+def list_open(config: ScoreRun, release: Release) -> Iterator[pa.Table]:
+    for work in list_work(config.model_dump_json(), release.model_dump_json(), relist=True):
+        yield build_stage_row(WORK_SCHEMA, {"work": work})
 
 
 def score_all(config: ScoreRun, release: Release) -> list[Row]:
     """Score what is open and return the rows of all parts."""
     decode, score = stages(config, release)
-    payload, text = config.model_dump_json(), release.model_dump_json()
-    for work in list_work_rows(payload, text, relist=True):
+    for work in list_open(config, release):
         (outcome,) = score(decode(work)).to_pylist()
         assert (outcome["letters"], outcome["published"]) == ("[]", True)
     parts, output = PartSet.of(release, config), open_output(config)
@@ -181,8 +190,7 @@ def submit(config: ScoreRun, release: Release) -> ScoreResult:
     """One submission without Ray: what is open is scored in this process."""
     decode, score = stages(config, release)
     watch, output = FailureWatch(config.max_failed_fraction), open_output(config)
-    payload, text = config.model_dump_json(), release.model_dump_json()
-    for work in list_work_rows(payload, text, relist=True):
+    for work in list_open(config, release):
         (outcome,) = score(decode(work)).to_pylist()
         letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
         watch.add(outcome["part"], files=outcome["files"], letters=letters,
@@ -262,7 +270,7 @@ def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, releas
             "members": tuple(m.model_copy(update={"bundle": "0" * 64}) for m in release.members)
         }
     )
-    scorer = ShardScorer(config.model_dump_json(), lost.model_dump_json())
+    _, scorer = stages(config, lost)
     with pytest.raises(BundleError, match="000000"):
         scorer(build_stage_row(DECODED_SCHEMA, {}))
 
@@ -276,3 +284,37 @@ def test_a_part_without_rows_or_letter_for_a_film_is_never_published() -> None:
     for missing_rows, given in ((rows, []), (rows[1:], letters), (rows * 2, letters * 2)):
         with pytest.raises(DataError, match="the 3 films of part"):
             check_complete(work, build_table(missing_rows), given)
+
+
+@pytest.mark.parametrize("stage", ["decoder", "scorer"])
+def test_a_shard_that_killed_its_process_too_often_ends_as_letters_and_stays_open(
+    config: ScoreRun, release: Release, stage: str
+) -> None:
+    output, parts = open_output(config), PartSet.of(release, config)
+    work_row = next(list_open(config, release))
+    work = parse_work(work_row["work"][0].as_py())
+    begun = BegunWork(output, parts.folder, stage)
+    for _ in range(MOST_TRIES):
+        die_with(begun, work)
+    decode, score = stages(config, release, restarted=True)
+    (outcome,) = score(decode(work_row)).to_pylist()
+    letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+    assert {letter.fault for letter in letters} == {Fault.PROCESS_LOST}
+    assert (len(letters), outcome["published"]) == (len(work.entries), False)
+    assert not list(output.list("parts"))
+    (outcome,) = score(decode(work_row)).to_pylist()
+    assert (outcome["letters"], outcome["published"]) == ("[]", True)
+
+
+def test_one_film_that_fails_of_a_small_submission_is_no_sign_of_a_store_that_is_gone(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    config = remote.model_copy(update={"max_failed_fraction": 0.2})
+    assert counts(submit(config, release)) == (6, 6, 0, 0)
+    archive = open_store(remote.images, remote.storage)
+    late = "films/zz-late.dcm"
+    archive.write(late, next(iter(films.values())))
+    throttling.throttled = (late,)
+    assert counts(submit(config, release)) == (7, 6, 0, 1)
+    with pytest.raises(StoreThrottledError):
+        submit(remote.model_copy(update={"max_failed_fraction": 0.1}), release)

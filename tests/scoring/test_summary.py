@@ -2,6 +2,7 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,16 @@ from hipray.errors import AccessDeniedError, DataError
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
 from hipray.scoring.drift import DriftLevel, measure_drift
-from hipray.scoring.estimate import describe_plan
+from hipray.scoring.estimate import (
+    MachineEstimate,
+    MeasuredRates,
+    describe_plan,
+    estimate,
+)
 from hipray.scoring.faults import FailedFilm, FailureWatch, Fault
+from hipray.scoring.films import FETCHED_AHEAD
 from hipray.scoring.index import Index
-from hipray.scoring.lister import list_open_work
+from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table, probability_column
 from hipray.scoring.session import conclude, record_letters
@@ -31,7 +38,7 @@ from tests.small_release import publish_small_release
 
 FILMS, SHARD_FILES = 20, 5
 REFUSED = 3
-READ_S, MODEL_S = 0.2, 0.6
+FETCH_S, DECODE_S, MODEL_S = 0.8, 0.2, 0.6
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 @pytest.fixture
 def config(tmp_path: Path) -> ScoreRun:
     archive = open_store(str(tmp_path / "archive"))
+    archive.write("dxa.csv", b"no film")
     for number in range(FILMS):
         archive.write(f"{number:03d}.dcm", b"film")
     return ScoreRun(
@@ -70,7 +78,10 @@ def _publish(
     output: Store, parts: PartSet, part: str, films: tuple[Entry, ...], failed: tuple[Entry, ...]
 ) -> None:
     error = AccessDeniedError("access to a film", "403 AccessDenied", "check the policy")
-    about = {"device": "cpu", "read_seconds": READ_S, "model_seconds": MODEL_S}
+    about = {
+        "device": "cpu", "fetch_seconds": FETCH_S, "decode_seconds": DECODE_S,
+        "model_seconds": MODEL_S,
+    }  # fmt: skip
     rows = [
         {"key": entry.key, "size": entry.size, **about, **_outcome(int(entry.key[:3]))}
         for entry in films
@@ -101,6 +112,8 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
     assert (result.listed, result.scored, result.refused, result.failed) == (20, 16, 3, 1)
     summary = json.loads(output.read("summary.json"))
     assert summary["files"] == {"listed": 20, "scored": 16, "refused": 3, "failed": 1}
+    assert summary["left_out"] == {"table": 1}
+    assert result.left_out == 1
     assert summary["refusals"] == {"implant": REFUSED}
     assert summary["failures"] == {"denied": 1}
     assert sum(summary["distributions"][HEADLINE]["bins"]) == 16
@@ -131,6 +144,7 @@ def test_the_page_shows_the_counts_and_loads_nothing(
     page = output.read("summary.html").decode()
     assert RESEARCH_NOTICE in page
     assert re.search(r"implant</th><td>3<", page)
+    assert re.search(r"table</th><td>1<", page)
     assert page.count("<svg") == 1 + len(release.questions)
     assert not re.search(r"https?://|<script|<link", page)
 
@@ -148,6 +162,7 @@ def test_status_tells_progress_rate_time_and_cost_left(output: Store) -> None:
         assert lease is not None
         text = describe_status(output)
     assert "listing: complete, 20 files" in text
+    assert "left out: 1 keys (1 table)" in text
     assert "shards: 2 of 4 done (50 %)" in text
     assert "rate: 1.0 files/s" in text
     assert "time left: about 10 s; cost left: 0.10" in text
@@ -173,7 +188,7 @@ def test_a_plan_compares_machines_by_measured_rates(config: ScoreRun, output: St
         ),
     )
     text = describe_plan(plan, output)
-    assert "0.200 core-seconds to fetch and decode one, 0.600 core-seconds of networks" in text
+    assert "0.800 s to fetch one, 0.200 core-seconds to decode it, 0.600 core-seconds of" in text
     assert "10 x cpu: 10.0 h, costs 50.06; 100.0 films/s" in text
     assert "gpu: 2.1 days, costs 100.03; 20.0 films/s, bound by decoding" in text
     assert "unknown: not known, no film was scored on a GPU" in text
@@ -184,6 +199,29 @@ def test_a_plan_without_a_number_counts_what_is_left(config: ScoreRun, output: S
     text = describe_plan(PlanRun(job=PlannedJob.SCORE, output=config.output), output)
     assert text.startswith("films: 10 left of 20 listed")
     assert "one measured core" in text
+
+
+def test_a_plan_waits_for_the_listing_unless_it_is_told_how_many(
+    config: ScoreRun, output: Store
+) -> None:
+    output.delete("index/listing-0000/complete.json")
+    plan = PlanRun(job=PlannedJob.SCORE, output=config.output)
+    with pytest.raises(DataError, match=r"listed to its end, found 4 shards so far"):
+        describe_plan(plan, output)
+    told = describe_plan(plan.model_copy(update={"films": 7}), output)
+    assert told.startswith("films: 7\n")
+
+
+def test_waiting_for_the_store_costs_no_core_but_few_films_are_waited_for_at_a_time() -> None:
+    machine = Machine(name="m", cpus=8)
+    near = MeasuredRates(films=9, fetch_s=0.2, decode_s=0.2, cpu_s=0.6, gpu_s=None, gpu="")
+    found = estimate(machine, near, 100)
+    assert isinstance(found, MachineEstimate)
+    assert found.films_per_second == pytest.approx(8 / 0.8), "as without any latency"
+    far = estimate(machine, replace(near, fetch_s=16.0), 100)
+    assert isinstance(far, MachineEstimate)
+    assert far.films_per_second == pytest.approx(16 * FETCHED_AHEAD / 16.0)
+    assert "store" in far.bound
 
 
 def test_drift_is_measured_against_the_release_s_own_scores(release: Release) -> None:

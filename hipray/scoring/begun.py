@@ -1,0 +1,61 @@
+"""Work that ends the process that does it: noticed, and given up after some tries.
+
+    begun/<as the parts>/<stage>/<part>/<try>      begun by a process that was restarted
+
+Ray restarts a process that died and hands it the same work again. Whether a machine was lost or
+the work itself is to blame, say too large for the memory, nobody can tell the first time. So only a
+restarted process notes what it begins and takes the note away when it is done: what was begun often
+and never ended is not begun again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hipray.errors import ProcessLostError
+from hipray.scoring.faults import FailedFilm
+from hipray.scoring.work import Work
+from hipray.storage import Store
+
+FOLDER = "begun"
+MOST_TRIES = 3
+"""Times that restarted processes begin the same work."""
+
+
+class BegunWork:
+    """The notes of one stage of the processes that make one set of parts."""
+
+    def __init__(self, output: Store, parts_folder: str, stage: str) -> None:
+        self._stage = stage
+        self._store = output.child(f"{FOLDER}/{parts_folder.rpartition('/')[2]}/{stage}")
+
+    @contextmanager
+    def noted(self, work: Work, *, restarted: bool) -> Iterator[list[FailedFilm]]:
+        """Do the block's work under a note, or give dead letters for its films instead of it.
+
+        Yields no letters where the work is to be done. A block that raises has ended, too.
+        """
+        if not restarted:
+            yield []
+            return
+        tries = self._count(work.part)
+        if tries < MOST_TRIES:
+            letters = []
+            self._store.write(f"{work.part}/{tries}", b"")
+        else:
+            error = self._explain(work)
+            letters = [FailedFilm.of(entry, error, tries=tries + 1) for entry in work.entries]
+        try:
+            yield letters
+        finally:
+            for number in range(tries + 1):
+                self._store.delete(f"{work.part}/{number}")
+
+    def _count(self, part: str) -> int:
+        return sum(1 for _ in self._store.list(part))
+
+    def _explain(self, work: Work) -> ProcessLostError:
+        return ProcessLostError(
+            f"a {self._stage} that outlives the {len(work.entries)} films of part {work.part}",
+            f"{MOST_TRIES + 1} whose process ended with them",
+            "give it more memory or lower shard_files, then submit again",
+        )
