@@ -177,7 +177,9 @@ def score(config: ScoreRun) -> None:
         f"{RESEARCH_NOTICE}"
     )
     if result.failed:
-        tell(f"why: {result.output}/dead-letters.parquet; --retry failed takes them up again")
+        tell(
+            f"why: {result.output}/dead-letters/letters.parquet; --retry failed takes them up again"
+        )
 
 
 def _describe_left_out(count: int | None) -> str:

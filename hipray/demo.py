@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from pyarrow import dataset
 
 from hipray import RESEARCH_NOTICE
 from hipray.commands import tell
@@ -20,6 +21,7 @@ from hipray.config.jobs import DemoRun
 from hipray.config.storage import StorageSettings
 from hipray.data.flow import describe_flow
 from hipray.data.ingest import run_ingest
+from hipray.data.manifest import write_table
 from hipray.data.phantom import film_path, plan_archive, write_study
 from hipray.distributed.grid import run_grid
 from hipray.distributed.phantom import run_phantom
@@ -46,7 +48,7 @@ def run_demo(config: DemoRun) -> None:
         release = _step("release", lambda: run_release(_at(config.release, out)))
         answer = _step("serve", lambda: _ask_endpoint(config, out, release, storage))
         _step("score", lambda: _score_unseen(config, out, storage))
-    _say_where(out, answer, seconds=time.monotonic() - started)
+    _say_where(out, answer, config.score.release, seconds=time.monotonic() - started)
 
 
 def _train(config: DemoRun, out: str) -> None:
@@ -147,13 +149,15 @@ def _score_unseen(config: DemoRun, out: str, storage: StorageSettings) -> None:
         }
     )
     result = run_score(score)
+    rows = dataset.dataset(f"{out}/scores/parts", format="parquet", partitioning="hive").to_table()
+    write_table(open_store(out), f"scores/{score.release}.parquet", rows)
     tell(
         f"   {result.listed} files = {result.scored} scored + {result.refused} refused + "
         f"{result.failed} failed"
     )
 
 
-def _say_where(out: str, answer: dict[str, Any], *, seconds: float) -> None:
+def _say_where(out: str, answer: dict[str, Any], release: str, *, seconds: float) -> None:
     headline = next((hip["headline"] for hip in answer["hips"] if hip["headline"]), None)
     said = f"P(T <= -2.5) = {headline['probability']:.2f}" if headline else "a refusal"
     tell(f"\nDone in {seconds:.0f} s. Look at")
@@ -161,7 +165,7 @@ def _say_where(out: str, answer: dict[str, Any], *, seconds: float) -> None:
         ("report/index.html", "the paper's tables beside ours, with intervals"),
         ("ingest/contact-sheet.png", "the films with their annotated contours"),
         ("answer.json", f"what the endpoint said of an unseen film: {said}"),
-        ("scores", "40 unseen films scored from S3 into Parquet"),
+        (f"scores/{release}.parquet", "40 unseen films scored from S3"),
         ("manifest.parquet", "one row per hip"),
     ):
         tell(f"  {Path(out) / path}: {what}")

@@ -229,10 +229,10 @@ def _workspace_place(config: Job, *, written: bool) -> list[Place]:
 
 
 def _describe_release(config: PredictRun | ScoreRun) -> str:
-    from hipray.releases.release import check_servable, read_release
+    from hipray.releases.release import read_servable
 
-    release = read_release(_workspace(config), config.release)
-    check_servable(release, allow_phantom=config.allow_phantom_release)
+    allowed = config.allow_phantom_release
+    release = read_servable(_workspace(config), config.release, allow_phantom=allowed)
     return f"release {release.name} ({release.digest[:12]}) of {release.data_source} data"
 
 

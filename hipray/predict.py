@@ -11,7 +11,7 @@ from hipray.data.person import Person
 from hipray.inference import start_pipeline
 from hipray.overlay import draw_overlay
 from hipray.releases.engines import choose_engine
-from hipray.releases.release import check_servable, read_release
+from hipray.releases.release import read_servable
 from hipray.runtime.engine import find_device
 from hipray.storage import open_file, open_store
 
@@ -27,8 +27,7 @@ class Prediction:
 def run_predict(config: PredictRun) -> Prediction:
     """Score one file with a release; raises NotFoundError where there is no file."""
     store = open_store(config.workspace, config.storage)
-    release = read_release(store, config.release)
-    check_servable(release, allow_phantom=config.allow_phantom_release)
+    release = read_servable(store, config.release, allow_phantom=config.allow_phantom_release)
     data = _read_file(config)
     engine = choose_engine(store, release, config, device=find_device(config.runtime))
     pipeline = start_pipeline(store, release, engine, memory_gib=config.memory_gib)

@@ -30,7 +30,7 @@ from hipray.errors import (
 )
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.engines import choose_engine
-from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
+from hipray.releases.release import Release, read_servable
 from hipray.scoring.faults import FailureWatch, read_letter
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
@@ -40,7 +40,6 @@ from hipray.scoring.parts import PartSet
 from hipray.scoring.selection import build_sieve
 from hipray.scoring.session import (
     ScoreResult,
-    check_lease,
     check_output,
     claim_output,
     conclude,
@@ -49,7 +48,7 @@ from hipray.scoring.session import (
     record_letters,
 )
 from hipray.scoring.status import ProgressNote
-from hipray.storage import Lease, Store, check_store, open_store
+from hipray.storage import Lease, Store, check_still_held, check_store, open_store
 from hipray.vocab import Device, RuntimeChoice
 
 MOST_ROUNDS = 5
@@ -172,7 +171,7 @@ class _Submission:
             for outcome in _iterate(dataset):
                 heard()
                 self._take(outcome)
-                check_lease(self._lease, self._output)
+                check_still_held(self._lease, thing=f"the output {self._output.uri}")
 
     def _take(self, outcome: dict[str, Any]) -> None:
         letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
@@ -242,10 +241,8 @@ def _with_runtime(config: ScoreRun, release: Release) -> ScoreRun:
 
 
 def _read_release(config: ScoreRun) -> Release:
-    release = read_release(open_store(config.workspace, config.storage), config.release)
-    check_servable(release, allow_phantom=config.allow_phantom_release)
-    check_preprocessing(release)
-    return release
+    workspace = open_store(config.workspace, config.storage)
+    return read_servable(workspace, config.release, allow_phantom=config.allow_phantom_release)
 
 
 def _has_nothing_new(config: ScoreRun, archive: Store, output: Store, parts: PartSet) -> bool:

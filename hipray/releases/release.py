@@ -179,6 +179,17 @@ def parse_release(data: bytes, name: str) -> Release:
         ) from None
 
 
+def read_servable(store: Store, name: str, *, allow_phantom: bool) -> Release:
+    """Return a release after all that is checked before its networks are loaded.
+
+    Raises as `read_release`, `check_servable` and `check_preprocessing` do.
+    """
+    release = read_release(store, name)
+    check_servable(release, allow_phantom=allow_phantom)
+    check_preprocessing(release)
+    return release
+
+
 def check_servable(release: Release, *, allow_phantom: bool) -> None:
     """Raise ConfigError for a release of phantoms unless that is allowed."""
     if release.data_source is DataSource.PHANTOM and not allow_phantom:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hipray.config.jobs import ScoreRun
-from hipray.errors import ConfigError, DataError, RunBusyError
+from hipray.errors import ConfigError, DataError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, FailureWatch
 from hipray.scoring.index import Index
@@ -44,16 +44,6 @@ def hold_output(output: Store) -> Lease:
     """Return the lease on an output; raises RunBusyError naming a live driver."""
     thing = f"the output {output.uri}"
     return hold(output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="hipray score", thing=thing)
-
-
-def check_lease(lease: Lease, output: Store) -> None:
-    """Raise RunBusyError where another driver took over because this one was silent."""
-    if lease.taken:
-        raise RunBusyError(
-            f"the output {output.uri} to stay this driver's",
-            "another that took over when this one was silent",
-            "let that one finish",
-        )
 
 
 def check_output(archive: Store, output: Store) -> None:

@@ -1,7 +1,7 @@
 """The summary of an output: its counts and distributions, as JSON for programs and as a page.
 
 summary.json  summary.html     what the parts add up to, counted from the parts
-dead-letters.parquet           films that the store would not give, with the reason
+dead-letters/letters.parquet   films that the store would not give, with the reason
 """
 
 import io
@@ -24,7 +24,7 @@ from hipray.storage import Store
 
 SUMMARY_KEY = "summary.json"
 PAGE_KEY = "summary.html"
-LETTERS_KEY = "dead-letters.parquet"
+LETTERS_KEY = "dead-letters/letters.parquet"
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 SHOWN_BINS = 20
 """Bars of a distribution."""

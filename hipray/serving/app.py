@@ -13,8 +13,9 @@ from hipray.config.jobs import ServeRun
 from hipray.config.serving import ReplicaBounds
 from hipray.digests import digest_of
 from hipray.distributed.cluster import read_nodes
+from hipray.releases import release as releases
 from hipray.releases.engines import choose_engine
-from hipray.releases.release import Release, check_preprocessing, check_servable, read_release
+from hipray.releases.release import Release
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
 from hipray.serving.plan import StagePlan, list_stages, size_stages
@@ -71,10 +72,8 @@ def read_servable(config: ServeRun) -> Release:
         max_bytes=config.limits.max_file_bytes,
         archives=config.pacs,
     )
-    release = read_release(open_store(config.workspace, config.storage), config.release)
-    check_servable(release, allow_phantom=config.allow_phantom_release)
-    check_preprocessing(release)
-    return release
+    store, allowed = open_store(config.workspace, config.storage), config.allow_phantom_release
+    return releases.read_servable(store, config.release, allow_phantom=allowed)
 
 
 def name_stages(config: ServeRun, release: Release) -> str:

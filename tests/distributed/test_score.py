@@ -356,7 +356,7 @@ def test_a_shard_that_kills_every_actor_ends_as_letters_and_all_others_are_score
         patch.setattr(score_pipeline, "ShardDecoder", build_deadly_decoder(poison))
         result = case.run(shard_files=1, max_failed_fraction=0.5)
     assert (result.listed, result.scored, result.failed) == (6, 5, 1)
-    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters.parquet")))
+    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters/letters.parquet")))
     assert list(zip(letters["key"], letters["fault"], strict=True)) == [(poison, "process_lost")]
     assert "more memory" in letters["message"][0]
     result = case.run(shard_files=1)
@@ -430,7 +430,7 @@ def test_films_the_store_will_not_give_fail_alone_and_are_scored_by_a_retry(
     throttling.throttled, throttling.silent = (slow,), (late,)
     result = case.run()
     assert (result.listed, result.scored, result.refused, result.failed) == (8, 6, 0, 2)
-    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters.parquet")))
+    letters = pd.read_parquet(io.BytesIO(case.output.read("dead-letters/letters.parquet")))
     assert dict(zip(letters["key"], letters["fault"], strict=True)) == {
         slow: "throttled", late: "timed_out",
     }  # fmt: skip

@@ -285,7 +285,7 @@ def test_a_store_that_throttles_and_stalls_changes_no_count(
         "listed": FILES, "scored": scored, "refused": FILES - scored, "failed": 0,
     }  # fmt: skip
     assert summary["refusals"] == dict(expected)
-    assert len(pd.read_parquet(io.BytesIO(drive.output.read("dead-letters.parquet")))) == 0
+    assert len(pd.read_parquet(io.BytesIO(drive.output.read("dead-letters/letters.parquet")))) == 0
 
 
 def test_of_two_jobs_on_one_output_one_works_and_the_other_says_who(drive: Drive) -> None:

@@ -210,7 +210,7 @@ def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
     slow, late = list(films)[1], list(films)[4]
     throttling.throttled, throttling.silent = (slow,), (late,)
     assert counts(submit(remote, release)) == (6, 4, 0, 2)
-    letters = pd.read_parquet(f"{remote.output}/dead-letters.parquet")
+    letters = pd.read_parquet(f"{remote.output}/dead-letters/letters.parquet")
     assert dict(zip(letters["key"], letters["fault"], strict=True)) == {
         slow: "throttled", late: "timed_out",
     }  # fmt: skip

@@ -117,7 +117,7 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
     assert summary["refusals"] == {"implant": REFUSED}
     assert summary["failures"] == {"denied": 1}
     assert sum(summary["distributions"][HEADLINE]["bins"]) == 16
-    (letter,) = pq.read_table(io.BytesIO(output.read("dead-letters.parquet"))).to_pylist()
+    (letter,) = pq.read_table(io.BytesIO(output.read("dead-letters/letters.parquet"))).to_pylist()
     assert (letter["key"], letter["fault"]) == ("005.dcm", Fault.DENIED)
     assert letter["exception"] == "AccessDeniedError"
     assert "403 AccessDenied" in letter["message"]
@@ -131,7 +131,7 @@ def test_a_stopped_run_leaves_its_dead_letters(
     letter = FailedFilm.of(Entry("019.dcm", 4, "e"), error, tries=1)
     watch.add("0000-0000-00000003-x", files=5, letters=[letter], published=False)
     record_letters(output, release, PartSet.of(release, config), watch)
-    letters = pq.read_table(io.BytesIO(output.read("dead-letters.parquet"))).to_pylist()
+    letters = pq.read_table(io.BytesIO(output.read("dead-letters/letters.parquet"))).to_pylist()
     assert [row["key"] for row in letters] == ["005.dcm", "019.dcm"]
 
 
