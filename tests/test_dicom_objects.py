@@ -65,7 +65,7 @@ def test_a_header_without_a_study_gets_the_same_one_each_time() -> None:
     assert first.StudyInstanceUID == second.StudyInstanceUID
 
 
-def test_a_film_without_an_id_of_its_own_cannot_be_referred_to():
+def test_a_film_without_an_id_of_its_own_cannot_be_referred_to() -> None:
     film = build_dicom()
     film.file_meta.MediaStorageSOPClassUID = film.SOPClassUID
     film.file_meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID
@@ -73,7 +73,7 @@ def test_a_film_without_an_id_of_its_own_cannot_be_referred_to():
     assert read_header(save_dicom(film)) is None
 
 
-def test_odd_values_of_a_header_are_quoted_in_no_log(caplog, recwarn):
+def test_odd_values_of_a_header_are_quoted_in_no_log(caplog, recwarn) -> None:
     header = read_header(encode_dicom())
     assert header is not None
     header.PatientBirthDate = "born in May"

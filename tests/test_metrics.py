@@ -29,7 +29,7 @@ def split_pairs(pairs):
 
 @settings(max_examples=150, deadline=None)
 @given(scores_with_ties | scores_of_any_size)
-def test_auroc_equals_scikit_learn_with_and_without_ties(pairs):
+def test_auroc_equals_scikit_learn_with_and_without_ties(pairs) -> None:
     labels, scores = split_pairs(pairs)
     if labels.min() == labels.max():
         assert math.isnan(metrics.auroc(labels, scores))
@@ -47,7 +47,7 @@ def count_wins(labels, scores):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
-def test_ratios_of_a_confusion_matrix_equal_scikit_learn(pairs):
+def test_ratios_of_a_confusion_matrix_equal_scikit_learn(pairs) -> None:
     labels, called = split_pairs(pairs)
     counts = metrics.count_confusion(labels, called)
     nan = {"zero_division": np.nan}
@@ -61,7 +61,7 @@ def test_ratios_of_a_confusion_matrix_equal_scikit_learn(pairs):
 
 @settings(max_examples=60, deadline=None)
 @given(scores_of_any_size)
-def test_calibration_error_follows_its_definition(pairs):
+def test_calibration_error_follows_its_definition(pairs) -> None:
     labels, scores = split_pairs(pairs)
     place = np.minimum((scores * 10).astype(int), 9)
     expected = sum(
@@ -73,7 +73,7 @@ def test_calibration_error_follows_its_definition(pairs):
 
 @settings(max_examples=150, deadline=None)
 @given(scores_with_ties | scores_of_any_size)
-def test_youden_threshold_reaches_the_best_sensitivity_plus_specificity(pairs):
+def test_youden_threshold_reaches_the_best_sensitivity_plus_specificity(pairs) -> None:
     labels, scores = split_pairs(pairs)
     threshold = metrics.youden_threshold(labels, scores)
     if labels.min() == labels.max():
@@ -88,7 +88,7 @@ def test_youden_threshold_reaches_the_best_sensitivity_plus_specificity(pairs):
 
 @settings(max_examples=150, deadline=None)
 @given(scores_with_ties | scores_of_any_size, st.floats(0.01, 1))
-def test_threshold_at_sensitivity_is_the_highest_that_keeps_it(pairs, minimum):
+def test_threshold_at_sensitivity_is_the_highest_that_keeps_it(pairs, minimum) -> None:
     labels, scores = split_pairs(pairs)
     threshold = metrics.threshold_at_sensitivity(labels, scores, minimum)
     if not labels.any():
@@ -101,28 +101,28 @@ def test_threshold_at_sensitivity_is_the_highest_that_keeps_it(pairs, minimum):
         assert metrics.sensitivity(metrics.count_confusion(labels, scores >= cut)) < minimum
 
 
-def test_a_threshold_lies_between_neighbouring_scores():
+def test_a_threshold_lies_between_neighbouring_scores() -> None:
     assert metrics.youden_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.8]) == pytest.approx(0.4)
     assert metrics.threshold_at_sensitivity([0, 1, 1], [0.1, 0.5, 0.9], 0.5) == pytest.approx(0.7)
 
 
-def test_between_neighbouring_floats_the_upper_score_is_the_threshold():
+def test_between_neighbouring_floats_the_upper_score_is_the_threshold() -> None:
     upper = np.nextafter(0.5, 1)
     assert metrics.youden_threshold([0, 1], [0.5, upper]) == upper
 
 
-def test_of_two_equal_youden_maxima_the_lower_threshold_is_taken():
+def test_of_two_equal_youden_maxima_the_lower_threshold_is_taken() -> None:
     # Cuts at .8 (sens .5, spec 1) and at .2 (sens 1, spec .5) both have J = .5.
     assert metrics.youden_threshold([1, 0, 1, 0], [0.8, 0.5, 0.4, 0.1]) < 0.4
 
 
 @pytest.mark.parametrize("minimum", [0.0, -0.1, 1.1])
-def test_a_sensitivity_outside_its_range_is_refused(minimum):
+def test_a_sensitivity_outside_its_range_is_refused(minimum) -> None:
     with pytest.raises(ValueError, match="sensitivity"):
         metrics.threshold_at_sensitivity([0, 1], [0.1, 0.9], minimum)
 
 
-def test_iou_and_dice_of_two_overlapping_squares():
+def test_iou_and_dice_of_two_overlapping_squares() -> None:
     first, second = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
     first[0:4, 0:4] = True
     second[2:6, 0:4] = True
@@ -131,19 +131,19 @@ def test_iou_and_dice_of_two_overlapping_squares():
 
 
 @pytest.mark.parametrize("measure", [metrics.iou, metrics.dice])
-def test_two_empty_masks_agree_and_one_empty_mask_does_not(measure):
+def test_two_empty_masks_agree_and_one_empty_mask_does_not(measure) -> None:
     empty, full = np.zeros((4, 4)), np.ones((4, 4))
     assert measure(empty, empty) == 1.0
     assert measure(empty, full) == 0.0
     assert measure(full, empty) == 0.0
 
 
-def test_masks_of_two_shapes_are_refused():
+def test_masks_of_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="one shape"):
         metrics.iou(np.zeros((4, 4)), np.zeros((4, 5)))
 
 
-def test_calibration_line_equals_an_unpenalised_logistic_regression():
+def test_calibration_line_equals_an_unpenalised_logistic_regression() -> None:
     random = np.random.default_rng(0)
     probabilities = random.uniform(0.02, 0.98, 500)
     labels = (random.uniform(size=500) < probabilities**1.5).astype(int)
@@ -164,11 +164,11 @@ def test_calibration_line_equals_an_unpenalised_logistic_regression():
     ],
     ids=["one class", "one score", "separated", "separated but for a touching score"],
 )
-def test_a_calibration_line_without_a_finite_answer_is_nan(labels, probabilities):
+def test_a_calibration_line_without_a_finite_answer_is_nan(labels, probabilities) -> None:
     assert np.isnan(metrics.calibration_line(labels, probabilities)).all()
 
 
-def test_calibration_in_the_large_makes_the_mean_probability_equal_the_rate():
+def test_calibration_in_the_large_makes_the_mean_probability_equal_the_rate() -> None:
     random = np.random.default_rng(1)
     probabilities = random.uniform(0, 1, 200) ** 8
     labels = (random.uniform(size=200) < 0.6).astype(int)
@@ -177,7 +177,7 @@ def test_calibration_in_the_large_makes_the_mean_probability_equal_the_rate():
     assert shifted.mean() == pytest.approx(labels.mean())
 
 
-def test_platt_scaling_repairs_overconfident_scores_and_keeps_their_order():
+def test_platt_scaling_repairs_overconfident_scores_and_keeps_their_order() -> None:
     random = np.random.default_rng(2)
     logits = random.normal(0, 1.5, 4000)
     labels = (random.uniform(size=4000) < metrics.sigmoid(logits)).astype(int)
@@ -190,7 +190,7 @@ def test_platt_scaling_repairs_overconfident_scores_and_keeps_their_order():
 
 @settings(max_examples=80, deadline=None)
 @given(scores_with_ties | scores_of_any_size)
-def test_platt_scaling_is_finite_and_repeatable_for_any_scores(pairs):
+def test_platt_scaling_is_finite_and_repeatable_for_any_scores(pairs) -> None:
     labels, scores = split_pairs(pairs)
     first, second = metrics.fit_platt(labels, scores), metrics.fit_platt(labels, scores)
     assert first == second
@@ -203,14 +203,14 @@ def test_platt_scaling_is_finite_and_repeatable_for_any_scores(pairs):
     assert calibrated.mean() == pytest.approx(expected, abs=1e-6)
 
 
-def test_platt_scaling_of_equal_scores_is_the_smoothed_base_rate():
+def test_platt_scaling_of_equal_scores_is_the_smoothed_base_rate() -> None:
     calibrator = metrics.fit_platt([1, 0, 0, 0], [0.9, 0.9, 0.9, 0.9])
     assert calibrator.slope == 0
     expected = (2 / 3 + 3 * 1 / 5) / 4
     assert metrics.apply_platt(calibrator, [0.1])[0] == pytest.approx(expected)
 
 
-def test_calibrating_on_nothing_is_refused():
+def test_calibrating_on_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one hip"):
         metrics.fit_platt([], [])
 
@@ -218,12 +218,12 @@ def test_calibrating_on_nothing_is_refused():
 @pytest.mark.parametrize(
     ("labels", "scores"), [([0, 2], [0.1, 0.2]), ([0, 1], [0.1]), ([0, 1], [0.1, math.nan])]
 )
-def test_labels_and_scores_that_do_not_fit_are_refused(labels, scores):
+def test_labels_and_scores_that_do_not_fit_are_refused(labels, scores) -> None:
     with pytest.raises(ValueError, match="expected"):
         metrics.auroc(labels, scores)
 
 
-def test_no_hips_have_no_metrics():
+def test_no_hips_have_no_metrics() -> None:
     counts = metrics.count_confusion([], [])
     assert math.isnan(metrics.accuracy(counts))
     assert math.isnan(metrics.ece([], []))

@@ -46,12 +46,12 @@ def picture_of(prediction):
     return np.asarray(Image.open(BytesIO(prediction.overlay)))
 
 
-def test_a_release_of_phantoms_is_refused_unless_it_is_allowed(workspace):
+def test_a_release_of_phantoms_is_refused_unless_it_is_allowed(workspace) -> None:
     with pytest.raises(ConfigError, match=r"set allow_phantom_release = true"):
         predict(workspace, allow=False)
 
 
-def test_the_answer_is_plain_data_that_says_what_it_is(workspace):
+def test_the_answer_is_plain_data_that_says_what_it_is(workspace) -> None:
     answer = predict(workspace).answer
     assert json.loads(json.dumps(answer))["release"] == "small"
     assert answer["data_source"] == "phantom"
@@ -64,20 +64,20 @@ def test_the_answer_is_plain_data_that_says_what_it_is(workspace):
     assert hip["headline"]["probability"] == max(sites)
 
 
-def test_the_overlay_is_the_canonical_hip(workspace):
+def test_the_overlay_is_the_canonical_hip(workspace) -> None:
     prediction = predict(workspace)
     hip = read_hips((workspace / "film.dcm").read_bytes(), name="film").hips[0]
     assert np.array_equal(picture_of(prediction)[..., 0], hip.pixels)
 
 
-def test_a_refused_film_is_an_answer_without_a_picture(workspace):
+def test_a_refused_film_is_an_answer_without_a_picture(workspace) -> None:
     prediction = predict(workspace, "text.dcm")
     assert prediction.overlay is None
     assert prediction.answer["hips"] == ()
     assert prediction.answer["refusal"]["code"] == "unreadable"
 
 
-def test_a_missing_film_is_an_error_and_no_refusal(workspace):
+def test_a_missing_film_is_an_error_and_no_refusal(workspace) -> None:
     with pytest.raises(NotFoundError):
         predict(workspace, "gone.dcm")
     with pytest.raises(NotFoundError, match=r"name a file, not a folder"):
@@ -91,7 +91,7 @@ def test_a_missing_film_is_an_error_and_no_refusal(workspace):
         )
 
 
-def test_contours_are_drawn_on_the_hips_own_pixels():
+def test_contours_are_drawn_on_the_hips_own_pixels() -> None:
     result = read_hips(encode_dicom(), name="film")
     masks = np.zeros((1, 4, WORKING_PX, WORKING_PX), bool)
     masks[0, 3, 40:90, 50:100] = True
@@ -105,7 +105,7 @@ def test_contours_are_drawn_on_the_hips_own_pixels():
     assert abs(columns.max() - (100 - left) / frame_of_hip.scale) <= 3
 
 
-def test_both_hips_of_a_pelvis_lie_side_by_side():
+def test_both_hips_of_a_pelvis_lie_side_by_side() -> None:
     pixels = draw_pelvis().astype(np.uint16) * 12
     result = read_hips(
         encode_dicom(pixels, ImageLaterality="B", BodyPartExamined="PELVIS"), name="pelvis"
@@ -115,14 +115,14 @@ def test_both_hips_of_a_pelvis_lie_side_by_side():
     assert picture.shape[1] == sum(hip.pixels.shape[1] for hip in result.hips)
 
 
-def test_a_film_beyond_the_size_limit_is_not_read(workspace):
+def test_a_film_beyond_the_size_limit_is_not_read(workspace) -> None:
     from hipray.config.images import ImageLimits
 
     with pytest.raises(ObjectTooLargeError, match=r"at most 1000 bytes"):
         predict(workspace, limits=ImageLimits(max_file_bytes=1000))
 
 
-def test_the_answer_names_what_computed_it_and_both_runtimes_agree(workspace):
+def test_the_answer_names_what_computed_it_and_both_runtimes_agree(workspace) -> None:
     onnx, torch = (predict(workspace, runtime=runtime).answer for runtime in
                    (RuntimeChoice.AUTO, RuntimeChoice.TORCH))  # fmt: skip
     assert (onnx["runtime"], onnx["device"], onnx["precision"]) == ("onnx", "cpu", "float32")
@@ -131,7 +131,7 @@ def test_the_answer_names_what_computed_it_and_both_runtimes_agree(workspace):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
 
 
-def test_networks_that_do_not_fit_are_refused_with_their_sum(workspace):
+def test_networks_that_do_not_fit_are_refused_with_their_sum(workspace) -> None:
     with pytest.raises(
         MemoryLimitError, match=r"fit into 0\.01 GiB, set by memory_gib, found a need"
     ):

@@ -6,7 +6,7 @@ from hipray import progress
 from hipray.progress import track
 
 
-def test_a_short_piece_of_work_says_only_that_it_is_finished(capsys):
+def test_a_short_piece_of_work_says_only_that_it_is_finished(capsys) -> None:
     with track("reading", 3) as update:
         for done in range(1, 4):
             update(done)
@@ -15,7 +15,7 @@ def test_a_short_piece_of_work_says_only_that_it_is_finished(capsys):
     assert lines[0].startswith("reading: finished in 0.")
 
 
-def test_longer_work_says_how_far_it_is_and_what_goes_on(capsys, monkeypatch):
+def test_longer_work_says_how_far_it_is_and_what_goes_on(capsys, monkeypatch) -> None:
     monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
     with track("grid", 4) as update:
         update(1, "2 lanes")
@@ -28,14 +28,14 @@ def test_longer_work_says_how_far_it_is_and_what_goes_on(capsys, monkeypatch):
     assert len(lines) == 3
 
 
-def test_nothing_done_yet_is_no_division_by_zero(capsys, monkeypatch):
+def test_nothing_done_yet_is_no_division_by_zero(capsys, monkeypatch) -> None:
     monkeypatch.setattr(progress, "LOG_INTERVAL_S", 0.0)
     with track("grid", 4) as update:
         update(0)
     assert "grid: finished" in capsys.readouterr().err
 
 
-def test_work_that_fails_is_not_called_finished(capsys):
+def test_work_that_fails_is_not_called_finished(capsys) -> None:
     with pytest.raises(ValueError, match=r"broken"), track("grid", 4):
         raise ValueError("broken")
     assert "finished" not in capsys.readouterr().err

@@ -56,39 +56,41 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_table_has_an_entry_for_every_word(name):
+def test_the_table_has_an_entry_for_every_word(name) -> None:
     table, words = TABLES[name]
     missing = sorted(str(word) for word in set(words) - set(table))
     assert not missing, f"hipray.{name} has no entry for {', '.join(missing)}"
 
 
-def test_every_label_has_a_rule():
+def test_every_label_has_a_rule() -> None:
     labels = label_values(
         RegionValues(Region.TOTAL_HIP), sex=Sex.FEMALE, age=70.0, rules=LabelRules()
     )
     assert set(labels) == set(LabelType)
 
 
-def test_the_name_of_every_region_is_read_in_reports():
+def test_the_name_of_every_region_is_read_in_reports() -> None:
     for region in Region:
         found = parse_region_cell(region.display_name)
         assert (found.kind, found.region) == (RowKind.HIP, region)
 
 
-def test_the_people_of_export_and_golden_checks_tell_every_covariate():
+def test_the_people_of_export_and_golden_checks_tell_every_covariate() -> None:
     known = slice(1, None, 2)
     assert encode_people([GOLDEN_PERSON])[:, known].all()
     assert encode_people(PROBE_PEOPLE)[:, known].any(axis=0).all()
 
 
-def test_whatever_a_caller_may_state_is_said_in_refusals_and_asked_for_on_the_page():
+def test_whatever_a_caller_may_state_is_said_in_refusals_and_asked_for_on_the_page() -> None:
     page = resources.files("hipray.serving").joinpath("page.html").read_text("utf-8")
     for name in Stated.model_fields:
         assert f"'{name}'" in STATED_WORDS
         assert f'id="{name}"' in page
 
 
-def test_every_fault_of_a_store_has_its_error_and_each_kind_comes_before_what_it_is_a_kind_of():
+def test_every_fault_of_a_store_has_its_error_and_each_kind_comes_before_what_it_is_a_kind_of() -> (
+    None
+):
     assert set(FAULT_OF.values()) == set(Fault) - {Fault.OTHER}
     kinds = list(FAULT_OF)
     assert not any(
@@ -96,9 +98,9 @@ def test_every_fault_of_a_store_has_its_error_and_each_kind_comes_before_what_it
     )
 
 
-def test_every_runtime_can_be_asked_for():
+def test_every_runtime_can_be_asked_for() -> None:
     assert set(RuntimeChoice) - {RuntimeChoice.AUTO} == {RuntimeChoice(r.value) for r in Runtime}
 
 
-def test_the_copies_that_costs_count_are_those_that_are_made():
+def test_the_copies_that_costs_count_are_those_that_are_made() -> None:
     assert len(paper_moves(ClassifierSettings())) == PAPER_COPIES

@@ -18,10 +18,10 @@ VOTES = np.array([[0.1, 0.8], [0.2, 0.2], [0.9, 0.5]])
         (Combine.WEIGHTED, [2, 2, 0], [0.15, 0.5]),
     ],
 )
-def test_members_become_one_probability_by_the_releases_rule(combine, weights, expected):
+def test_members_become_one_probability_by_the_releases_rule(combine, weights, expected) -> None:
     assert combine_votes(VOTES, weights, combine) == pytest.approx(expected)
 
 
-def test_every_rule_combines():
+def test_every_rule_combines() -> None:
     for combine in Combine:
         assert combine_votes(VOTES, [1, 1, 1], combine).shape == (2,)

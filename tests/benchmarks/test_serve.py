@@ -59,7 +59,7 @@ def load(rate: float, latency_s: float) -> Load:
     return Load(replies(latency_s, 10), 10 / rate)
 
 
-def test_rates_and_latencies_are_compared_with_pipeline_and_peer():
+def test_rates_and_latencies_are_compared_with_pipeline_and_peer() -> None:
     served = {ONE: load(1.0, 1.02), BUSY: load(1.9, 4.0), CROWDED: load(2.0, 16.0)}
     peer = {ONE: load(0.9, 1.1), BUSY: load(1.0, 8.0), CROWDED: load(0.5, 60.0)}
     once = Round(direct_rate=2.0, direct_s=1.0, served=served, peer=peer)
@@ -76,7 +76,7 @@ def test_rates_and_latencies_are_compared_with_pipeline_and_peer():
     assert all(line["met"] in (True, None) for line in lines.values())
 
 
-def test_only_answers_in_time_are_goodput_and_the_slowest_refusal_counts():
+def test_only_answers_in_time_are_goodput_and_the_slowest_refusal_counts() -> None:
     late = Reply(HTTPStatus.OK, 1.0, SMALL.overload_s + 1)
     refused = replies(0.01, 5, HTTPStatus.SERVICE_UNAVAILABLE)
     slow = Reply(HTTPStatus.SERVICE_UNAVAILABLE, 0.5, 1.0)
@@ -127,7 +127,7 @@ def slow_server() -> Iterator[tuple[str, list[int]]]:
     server.server_close()
 
 
-def test_callers_in_turn_are_as_many_as_asked_for(slow_server):
+def test_callers_in_turn_are_as_many_as_asked_for(slow_server) -> None:
     url, most = slow_server
     found = send_in_turn(url, [b"a", b"b"], concurrency=3, requests=12)
     assert (len(found.answered), len(found.refused), found.lost) == (9, 3, 0)
@@ -135,18 +135,18 @@ def test_callers_in_turn_are_as_many_as_asked_for(slow_server):
     assert found.quantile_s(0.5) >= 0.05
 
 
-def test_a_rate_does_not_wait_for_answers(slow_server):
+def test_a_rate_does_not_wait_for_answers(slow_server) -> None:
     url, _ = slow_server
     found = send_at_rate(url, [b"a"], per_second=40, seconds=0.5)
     assert len(found.replies) == 20
     assert found.lost == 0
 
 
-def test_nobody_at_the_other_end_is_a_lost_request():
+def test_nobody_at_the_other_end_is_a_lost_request() -> None:
     assert send_in_turn("http://127.0.0.1:9/", [b"a"], concurrency=1, requests=1).lost == 1
 
 
-def test_the_peer_gives_the_answer_of_the_served_pipeline(tmp_path: Path):
+def test_the_peer_gives_the_answer_of_the_served_pipeline(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     with one_thread():
         release = publish_release(store, SMALL)

@@ -36,25 +36,25 @@ def change(bundle: Bundle, **answers) -> Bundle:
     return dataclasses.replace(bundle, files=files)
 
 
-def test_the_bundle_that_was_published_reproduces_its_answers(bundle):
+def test_the_bundle_that_was_published_reproduces_its_answers(bundle) -> None:
     check_golden(bundle)
 
 
-def test_differences_of_other_processors_are_allowed(bundle):
+def test_differences_of_other_processors_are_allowed(bundle) -> None:
     check_golden(change(bundle, log_odds=TOLERANCE / 2))
 
 
-def test_another_answer_is_refused_with_the_difference(bundle):
+def test_another_answer_is_refused_with_the_difference(bundle) -> None:
     with pytest.raises(BundleError, match=r"golden log_odds .* found a difference of 0.0"):
         check_golden(change(bundle, log_odds=0.01))
 
 
-def test_a_decoder_that_gives_other_pixels_is_refused(bundle):
+def test_a_decoder_that_gives_other_pixels_is_refused(bundle) -> None:
     with pytest.raises(BundleError, match=r"golden pixels .* within 1, found a difference of 2"):
         check_golden(change(bundle, pixels=np.int16(GREY_LEVELS + 1)))
 
 
-def test_other_weights_do_not_pass(bundle):
+def test_other_weights_do_not_pass(bundle) -> None:
     weights = bundle.weights()
     weights["dense.bias"] = weights["dense.bias"] + weights["dense.bias"].new_tensor([0.0, 0.5])
     files = bundle.files | {WEIGHTS_FILE: safetensors.torch.save(weights)}
@@ -62,17 +62,17 @@ def test_other_weights_do_not_pass(bundle):
         check_golden(dataclasses.replace(bundle, files=files))
 
 
-def test_another_film_does_not_pass(bundle):
+def test_another_film_does_not_pass(bundle) -> None:
     film = encode_image(255 - read_golden_hip(draw_golden_film()) // 2)
     with pytest.raises(BundleError, match=r"golden|one hip"):
         check_golden(dataclasses.replace(bundle, files=bundle.files | {GOLDEN_FILM: film}))
 
 
-def test_the_golden_film_is_the_same_every_time_and_a_phantom():
+def test_the_golden_film_is_the_same_every_time_and_a_phantom() -> None:
     assert draw_golden_film() == draw_golden_film()
     assert read_golden_hip(draw_golden_film()).std() > 20
 
 
-def test_a_golden_film_that_cannot_be_read_is_a_bundle_error():
+def test_a_golden_film_that_cannot_be_read_is_a_bundle_error() -> None:
     with pytest.raises(BundleError, match=r"one hip on the golden film"):
         read_golden_hip(b"no film")

@@ -41,7 +41,7 @@ def answer(module, films=FILMS, people=PEOPLE, *, size_px=64, odds=None, batch=3
     return classifier(films, people[: len(films)])
 
 
-def test_the_answer_is_the_difference_of_the_two_logits(module):
+def test_the_answer_is_the_difference_of_the_two_logits(module) -> None:
     odds = answer(module, size_px=96)
     batch = torch.from_numpy(FILMS)[:, None].float() / 255
     with torch.inference_mode():
@@ -50,45 +50,45 @@ def test_the_answer_is_the_difference_of_the_two_logits(module):
     assert np.allclose(odds, logits[:, 1] - logits[:, 0], atol=1e-6)
 
 
-def test_the_batch_size_changes_no_answer(module):
+def test_the_batch_size_changes_no_answer(module) -> None:
     answers = [answer(module, batch=size) for size in (1, 3, 32)]
     assert np.allclose(answers[0], answers[1], atol=1e-5)
     assert np.allclose(answers[0], answers[2], atol=1e-5)
 
 
-def test_class_weights_shift_every_answer_alike(module):
+def test_class_weights_shift_every_answer_alike(module) -> None:
     weighted = answer(module, odds=OddsScale((0.5, 2.0)))
     assert np.allclose(answer(module) - weighted, np.log(4))
 
 
-def test_views_of_another_size_are_resized_to_what_the_network_was_trained_on(module):
+def test_views_of_another_size_are_resized_to_what_the_network_was_trained_on(module) -> None:
     assert np.allclose(answer(module), answer(module, resize_square(FILMS, 64)))
 
 
-def test_no_views_give_no_answers(module):
+def test_no_views_give_no_answers(module) -> None:
     assert answer(module, FILMS[:0]).shape == (0,)
 
 
-def test_read_only_views_are_answered_and_dropout_is_off(module):
+def test_read_only_views_are_answered_and_dropout_is_off(module) -> None:
     views = FILMS.copy()
     views.flags.writeable = False
     module.train()
     assert np.array_equal(answer(module, views, size_px=96), answer(module, views, size_px=96))
 
 
-def test_people_are_told_to_the_network(module):
+def test_people_are_told_to_the_network(module) -> None:
     old = encode_people([Person(age=95.0)] * 7)
     assert not np.allclose(answer(module), answer(module, people=old))
 
 
-def test_test_time_augmentation_is_the_mean_over_the_papers_moves(module):
+def test_test_time_augmentation_is_the_mean_over_the_papers_moves(module) -> None:
     mean = answer(module, test_time_augmentation=True)
     still = answer(module, test_time_augmentation=True, rotation_degrees=0, shift_px_at_224=0)
     assert np.allclose(still, answer(module))
     assert not np.allclose(mean, still)
 
 
-def test_a_network_that_learned_scores_answers_with_scores_and_their_odds():
+def test_a_network_that_learned_scores_answers_with_scores_and_their_odds() -> None:
     scale = ScoreScale(centre=-2.0, spread=1.0, threshold=-2.5, error=0.5)
     settings = ClassifierSettings(size_px=64)
     classifier = Classifier(
@@ -99,6 +99,6 @@ def test_a_network_that_learned_scores_answers_with_scores_and_their_odds():
     assert ((scores < -2.5) == (odds > 0)).all()
 
 
-def test_a_network_that_learned_labels_has_no_scores(module):
+def test_a_network_that_learned_labels_has_no_scores(module) -> None:
     classifier = Classifier(TorchNetwork(module), settings=ClassifierSettings(size_px=64))
     assert np.isnan(classifier.scores(FILMS, PEOPLE)).all()

@@ -8,22 +8,22 @@ from hipray.classification.losses import class_weights, classification_loss, unw
 from hipray.config.experiment import ClassWeighting
 
 
-def test_balanced_weights_are_n_over_twice_the_class():
+def test_balanced_weights_are_n_over_twice_the_class() -> None:
     labels = np.array([0, 0, 0, 1])
     assert class_weights(labels, ClassWeighting.BALANCED) == pytest.approx((4 / 6, 4 / 2))
 
 
-def test_without_weighting_both_classes_count_alike():
+def test_without_weighting_both_classes_count_alike() -> None:
     assert class_weights(np.array([0, 0, 0, 1]), ClassWeighting.NONE) == (1.0, 1.0)
 
 
-def test_balanced_classes_have_the_same_total_weight():
+def test_balanced_classes_have_the_same_total_weight() -> None:
     labels = np.array([0] * 9 + [1] * 3)
     normal, abnormal = class_weights(labels, ClassWeighting.BALANCED)
     assert normal * 9 == pytest.approx(abnormal * 3)
 
 
-def test_the_loss_is_the_weighted_mean_cross_entropy():
+def test_the_loss_is_the_weighted_mean_cross_entropy() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     labels = torch.tensor([0, 1, 1])
     each = -torch.log_softmax(logits, 1)[torch.arange(3), labels]

@@ -123,13 +123,13 @@ def test_the_paper_preset_is_the_papers_protocol() -> None:
     assert config.experiment.split.folds == 5
 
 
-def test_a_key_with_dots_in_it_is_set_in_quotes():
+def test_a_key_with_dots_in_it_is_set_in_quotes() -> None:
     key = 'experiment.backbones."efficientnet_b3.ra2_in1k".lr=1e-5'
     config = load_config(GridRun, overrides=[key])
     assert config.experiment.backbones == {"efficientnet_b3.ra2_in1k": {"lr": 1e-5}}
 
 
-def test_a_file_with_a_jobs_table_holds_nothing_that_no_job_reads(tmp_path):
+def test_a_file_with_a_jobs_table_holds_nothing_that_no_job_reads(tmp_path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('workspace = "out/mine"\n[gird.experiment]\n[grid]\nrun = "a"\n[report]\n')
     with pytest.raises(ConfigError, match="found 'workspace', 'gird'"):
@@ -137,12 +137,12 @@ def test_a_file_with_a_jobs_table_holds_nothing_that_no_job_reads(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["backbones=[]", "regions=[]", "test_folds=[]"])
-def test_a_grid_without_a_cell_is_refused(override):
+def test_a_grid_without_a_cell_is_refused(override) -> None:
     with pytest.raises(ConfigError, match="at least 1 item"):
         load_config(GridRun, overrides=[override])
 
 
-def test_a_network_named_twice_is_trained_once():
+def test_a_network_named_twice_is_trained_once() -> None:
     config = load_config(GridRun, overrides=['backbones=["vgg16", "vgg16"]'])
     assert config.backbones == ("vgg16",)
 

@@ -15,6 +15,6 @@ from hipray.errors import ConfigError
         ({"lanes": 0}, "greater than or equal to 1"),
     ],
 )
-def test_lanes_that_cannot_run_are_refused(settings, words):
+def test_lanes_that_cannot_run_are_refused(settings, words) -> None:
     with pytest.raises(ConfigError, match=words):
         build_config(Scaling, settings)

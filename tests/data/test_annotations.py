@@ -44,23 +44,23 @@ def iou(first, second):
     return np.count_nonzero(first & second) / np.count_nonzero(first | second)
 
 
-def test_a_polygon_includes_the_pixels_of_its_outline_as_labelme_draws_it():
+def test_a_polygon_includes_the_pixels_of_its_outline_as_labelme_draws_it() -> None:
     mask = read([polygon(square(10, 20, 30, 50))]).masks[TH]
     assert mask.shape == (HEIGHT, WIDTH) and mask.dtype == bool
     assert np.array_equal(mask, box(10, 20, 31, 51))
 
 
-def test_a_rectangle_is_read_from_any_two_opposite_corners():
+def test_a_rectangle_is_read_from_any_two_opposite_corners() -> None:
     shape = {"label": "FN", "shape_type": "rectangle", "points": [[30, 50], [10, 20]]}
     assert np.array_equal(read([shape]).masks[FN], box(10, 20, 31, 51))
 
 
-def test_a_circle_is_read_from_its_centre_and_a_point_on_it():
+def test_a_circle_is_read_from_its_centre_and_a_point_on_it() -> None:
     shape = {"label": "troch", "shape_type": "circle", "points": [[60, 50], [60, 70]]}
     assert iou(read([shape]).masks[GT], disc(60, 50, 20.5)) > 0.97  # the outline is included
 
 
-def test_a_mask_shape_is_placed_at_its_corner():
+def test_a_mask_shape_is_placed_at_its_corner() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.ones((10, 20), bool)).save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -68,13 +68,13 @@ def test_a_mask_shape_is_placed_at_its_corner():
     assert np.array_equal(read([shape]).masks[WT], box(5, 7, 25, 17))
 
 
-def test_shapes_of_one_label_are_united():
+def test_shapes_of_one_label_are_united() -> None:
     masks = read([polygon(square(0, 0, 9, 9)), polygon(square(5, 5, 19, 19), "TH")]).masks
     assert set(masks) == {TH}
     assert np.array_equal(masks[TH], box(0, 0, 10, 10) | box(5, 5, 20, 20))
 
 
-def test_the_name_of_the_film_is_read_without_its_folders():
+def test_the_name_of_the_film_is_read_without_its_folders() -> None:
     annotation = read([polygon(square(0, 0, 9, 9))], imagePath="..\\films\\a b.png")
     assert annotation.image_name == "a b.png"
 
@@ -95,7 +95,7 @@ def test_the_name_of_the_film_is_read_without_its_folders():
         ({**polygon([[1, 1], [9, 9]]), "shape_type": "mask", "mask": "aGVsbG8="}, "no base64 PNG"),
     ],
 )
-def test_a_bad_shape_is_left_out_with_a_reason_and_the_others_stay(shape, problem):
+def test_a_bad_shape_is_left_out_with_a_reason_and_the_others_stay(shape, problem) -> None:
     annotation = read([shape, polygon(square(10, 10, 50, 50), "neck")])
     assert set(annotation.masks) == {FN}
     assert len(annotation.problems) == 1
@@ -103,13 +103,13 @@ def test_a_bad_shape_is_left_out_with_a_reason_and_the_others_stay(shape, proble
     assert problem in annotation.problems[0]
 
 
-def test_a_shape_a_little_over_the_edge_is_kept_and_cut_at_the_edge():
+def test_a_shape_a_little_over_the_edge_is_kept_and_cut_at_the_edge() -> None:
     annotation = read([polygon(square(21, 10, 124, 50))])
     assert annotation.problems == ()
     assert np.array_equal(annotation.masks[TH], box(21, 10, WIDTH, 51))
 
 
-def test_a_mask_that_claims_to_be_larger_than_its_image_is_not_decoded():
+def test_a_mask_that_claims_to_be_larger_than_its_image_is_not_decoded() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.ones((HEIGHT, WIDTH + 1), bool)).save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -118,7 +118,7 @@ def test_a_mask_that_claims_to_be_larger_than_its_image_is_not_decoded():
     assert not annotation.masks and "larger than the image" in annotation.problems[0]
 
 
-def test_an_annotation_of_a_smaller_copy_is_scaled_to_the_film():
+def test_an_annotation_of_a_smaller_copy_is_scaled_to_the_film() -> None:
     annotation = read([polygon(square(9.5, 19.5, 29.5, 49.5))], width=240, height=200)
     mask = annotation.masks[TH]
     assert mask.shape == (200, 240) and annotation.problems == ()
@@ -127,30 +127,30 @@ def test_an_annotation_of_a_smaller_copy_is_scaled_to_the_film():
     assert iou(mask, expected) > 0.95
 
 
-def test_a_missing_size_means_the_size_of_the_film():
+def test_a_missing_size_means_the_size_of_the_film() -> None:
     content = {"shapes": [polygon(square(10, 20, 30, 50))]}
     annotation = read_labelme(json.dumps(content).encode(), width=120, height=100, name="a.json")
     assert np.array_equal(annotation.masks[TH], box(10, 20, 31, 51))
 
 
-def test_an_annotation_of_a_turned_film_is_refused_and_names_the_cause():
+def test_an_annotation_of_a_turned_film_is_refused_and_names_the_cause() -> None:
     annotation = read([polygon(square(10, 20, 30, 50))], width=HEIGHT, height=WIDTH)
     assert not annotation.masks
     assert "EXIF" in annotation.problems[0]
 
 
-def test_an_annotation_of_another_film_is_refused():
+def test_an_annotation_of_another_film_is_refused() -> None:
     annotation = read([polygon(square(10, 20, 30, 50))], width=300, height=100)
     assert not annotation.masks and "EXIF" not in annotation.problems[0]
 
 
 @pytest.mark.parametrize("size", [0, -1, 10**9, "120", 99_999])
-def test_an_absurd_stated_size_is_refused(size):
+def test_an_absurd_stated_size_is_refused(size) -> None:
     annotation = read([polygon(square(1, 1, 5, 5))], imageWidth=size, imageHeight=size)
     assert not annotation.masks and len(annotation.problems) == 1
 
 
-def test_both_hips_of_a_pelvis_film_are_kept_apart_by_group_and_description():
+def test_both_hips_of_a_pelvis_film_are_kept_apart_by_group_and_description() -> None:
     shapes = [
         polygon(square(80, 10, 110, 60), "total_hip", group_id=0, description="left"),
         polygon(square(80, 10, 90, 20), "FN", group_id=0, description=""),
@@ -163,12 +163,12 @@ def test_both_hips_of_a_pelvis_film_are_kept_apart_by_group_and_description():
     assert np.array_equal(annotation.masks[TH], box(80, 10, 111, 61) | box(10, 10, 41, 61))
 
 
-def test_a_side_in_the_label_is_read_too():
+def test_a_side_in_the_label_is_read_too() -> None:
     annotation = read([polygon(square(80, 10, 110, 60), "left femoral neck")])
     assert set(annotation.side_masks[Side.LEFT]) == {FN}
 
 
-def test_groups_without_a_side_are_told_and_not_guessed():
+def test_groups_without_a_side_are_told_and_not_guessed() -> None:
     shapes = [
         polygon(square(80, 10, 110, 60), group_id=0),
         polygon(square(10, 10, 40, 60), group_id=1),
@@ -193,7 +193,7 @@ def test_groups_without_a_side_are_told_and_not_guessed():
         b'{"shapes": [{}], "imageWidth": {}, "imageHeight": []}',
     ],
 )
-def test_a_malformed_file_gives_no_masks_and_one_problem(data):
+def test_a_malformed_file_gives_no_masks_and_one_problem(data) -> None:
     annotation = read_labelme(data, width=50, height=50, name="a.json")
     assert not annotation.masks and len(annotation.problems) == 1
 
@@ -223,12 +223,12 @@ _JSON = st.recursive(
     ),
     _JSON,
 )
-def test_nothing_raises_whatever_a_shape_holds(shape, other):
+def test_nothing_raises_whatever_a_shape_holds(shape, other) -> None:
     annotation = read([shape], imagePath=other)
     assert annotation.masks or annotation.problems
 
 
-def test_a_bitmap_with_a_hole_and_a_lone_pixel_is_read_as_it_is():
+def test_a_bitmap_with_a_hole_and_a_lone_pixel_is_read_as_it_is() -> None:
     ring = disc(60, 50, 30) & ~disc(60, 50, 20)
     ring[0, 0] = True
     corners = [[0, 0], [WIDTH - 1, HEIGHT - 1]]
@@ -239,7 +239,7 @@ def test_a_bitmap_with_a_hole_and_a_lone_pixel_is_read_as_it_is():
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(0, 49)] * 2), st.tuples(*[st.integers(10, 49)] * 2))
-def test_an_outline_reads_back_as_the_mask_it_encloses(corner, size):
+def test_an_outline_reads_back_as_the_mask_it_encloses(corner, size) -> None:
     (x, y), (w, h) = corner, size
     outline = Outline(TH, np.array(square(x, y, x + w, y + h), float))
     data = write_labelme([outline], image_name="ä.png", width=WIDTH, height=HEIGHT)
@@ -248,7 +248,7 @@ def test_an_outline_reads_back_as_the_mask_it_encloses(corner, size):
     assert np.array_equal(back.masks[TH], box(x, y, x + w + 1, y + h + 1))
 
 
-def test_both_hips_are_written_with_group_and_side_and_read_back():
+def test_both_hips_are_written_with_group_and_side_and_read_back() -> None:
     left = Outline(TH, np.array(square(70, 10, 109, 59), float), Side.LEFT)
     right = Outline(TH, np.array(square(10, 10, 39, 59), float), Side.RIGHT)
     data = write_labelme([left, right], image_name="a.png", width=WIDTH, height=HEIGHT)
@@ -258,14 +258,14 @@ def test_both_hips_are_written_with_group_and_side_and_read_back():
     assert np.array_equal(back.side_masks[Side.RIGHT][TH], box(10, 10, 40, 60))
 
 
-def test_vertices_and_frame_are_written_as_they_are():
+def test_vertices_and_frame_are_written_as_they_are() -> None:
     outline = Outline(FN, np.array([[1.25, 2.5], [30, 2], [20, 40]]))
     document = json.loads(write_labelme([outline], image_name="a", width=50, height=60))
     assert document["shapes"][0]["points"] == [[1.25, 2.5], [30.0, 2.0], [20.0, 40.0]]
     assert (document["imageWidth"], document["imageHeight"]) == (50, 60)
 
 
-def test_masks_in_their_places_pass_the_check():
+def test_masks_in_their_places_pass_the_check() -> None:
     masks = {FN: box(20, 20, 40, 40), GT: box(60, 20, 80, 40), WT: box(35, 30, 45, 40)}
     assert check_masks({**masks, TH: box(15, 15, 90, 90)}) == []
 
@@ -283,16 +283,16 @@ def test_masks_in_their_places_pass_the_check():
         ({TH: np.ones((5, 5), bool), FN: np.ones((6, 5), bool)}, "differ in size"),
     ],
 )
-def test_a_mask_out_of_place_is_told(masks, problem):
+def test_a_mask_out_of_place_is_told(masks, problem) -> None:
     problems = check_masks(masks)
     assert len(problems) == 1 and problem in problems[0]
 
 
-def test_ninety_percent_inside_is_enough():
+def test_ninety_percent_inside_is_enough() -> None:
     assert check_masks({FN: box(0, 0, 10, 10), TH: box(1, 0, 50, 50)}) == []
 
 
-def test_every_region_of_the_vocabulary_survives_the_round_trip():
+def test_every_region_of_the_vocabulary_survives_the_round_trip() -> None:
     outlines = [
         Outline(region, np.array(square(10 + 5 * n, 10, 39 + 5 * n, 59), float))
         for n, region in enumerate(Region)

@@ -40,7 +40,7 @@ def write_hips(store, *, masked=()):
     return make_manifest(rows)
 
 
-def test_rows_follow_the_manifest_and_are_framed(store, tmp_path):
+def test_rows_follow_the_manifest_and_are_framed(store, tmp_path) -> None:
     manifest = write_hips(store, masked=(1,))
     arrays = load_arrays(store, manifest, side=64, cache_dir=tmp_path)
     for number in range(3):
@@ -55,7 +55,7 @@ def test_rows_follow_the_manifest_and_are_framed(store, tmp_path):
     assert arrays.masks.sum() == arrays.masks[1, channel].sum()
 
 
-def test_a_second_lane_on_the_node_decodes_nothing(store, tmp_path):
+def test_a_second_lane_on_the_node_decodes_nothing(store, tmp_path) -> None:
     manifest = write_hips(store)
     first = load_arrays(store, manifest, side=64, cache_dir=tmp_path)
     for key in manifest["image_key"]:
@@ -64,38 +64,38 @@ def test_a_second_lane_on_the_node_decodes_nothing(store, tmp_path):
     assert np.array_equal(first.films, again.films)
 
 
-def test_another_frame_size_is_another_file(store, tmp_path):
+def test_another_frame_size_is_another_file(store, tmp_path) -> None:
     manifest = write_hips(store)
     sides = [load_arrays(store, manifest, side=s, cache_dir=tmp_path).films.shape for s in (64, 96)]
     assert sides == [(3, 64, 64), (3, 96, 96)]
 
 
-def test_shared_films_cannot_be_written_to(store, tmp_path):
+def test_shared_films_cannot_be_written_to(store, tmp_path) -> None:
     arrays = load_arrays(store, write_hips(store), side=64, cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"read-only"):
         arrays.films[0, 0, 0] = 1
 
 
-def test_the_cache_is_closed_to_other_users(store, tmp_path):
+def test_the_cache_is_closed_to_other_users(store, tmp_path) -> None:
     load_arrays(store, write_hips(store), side=64, cache_dir=tmp_path / "cache")
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
 
-def test_a_cache_of_another_user_is_refused(store, tmp_path, monkeypatch):
+def test_a_cache_of_another_user_is_refused(store, tmp_path, monkeypatch) -> None:
     another = os.getuid() + 1
     monkeypatch.setattr("hipray.data.dataset.os.getuid", lambda: another)
     with pytest.raises(StorageError, match=r"one of another user.*set HIPRAY_CACHE"):
         load_arrays(store, write_hips(store), side=64, cache_dir=tmp_path / "cache")
 
 
-def test_a_damaged_hip_is_named(store, tmp_path):
+def test_a_damaged_hip_is_named(store, tmp_path) -> None:
     manifest = write_hips(store)
     store.write("hips/h1.png", b"no png")
     with pytest.raises(DataError, match=r"8-bit PNG at .*hips/h1.png"):
         load_arrays(store, manifest, side=64, cache_dir=tmp_path)
 
 
-def test_a_hip_of_another_size_than_its_row_is_refused(store, tmp_path):
+def test_a_hip_of_another_size_than_its_row_is_refused(store, tmp_path) -> None:
     manifest = write_hips(store)
     store.write("hips/h2.png", encode_png(draw_hip(50, 60)))
     with pytest.raises(DataError, match=r"expected 120 x 90 pixels .*, found 50 x 60"):
@@ -117,7 +117,7 @@ except StoreFullError as error:
 """
 
 
-def test_a_full_disk_is_said_and_leaves_no_half_of_the_decoded_films(store, tmp_path):
+def test_a_full_disk_is_said_and_leaves_no_half_of_the_decoded_films(store, tmp_path) -> None:
     write_hips(store).to_parquet(tmp_path / "hips.parquet")
     shown = subprocess.run(
         [sys.executable, "-c", FULL_DISK], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -130,7 +130,7 @@ def identity(manifest, **settings):
     return identify_data(manifest, deal_split(manifest, SplitSettings(folds=2, **settings)))
 
 
-def test_another_label_changes_the_labels_digest_and_not_that_of_the_films():
+def test_another_label_changes_the_labels_digest_and_not_that_of_the_films() -> None:
     manifest = make_study(20)
     turned = manifest.assign(**{LABEL: ~manifest[LABEL]})
     split = deal_split(manifest, SplitSettings(folds=2))
@@ -142,14 +142,14 @@ def test_another_label_changes_the_labels_digest_and_not_that_of_the_films():
 @pytest.mark.parametrize(
     "column", ["patient_id", "parent_hip_id", "pixel_sha256", "mask_key_total_hip"]
 )
-def test_another_patient_film_or_mask_changes_the_films_digest(column):
+def test_another_patient_film_or_mask_changes_the_films_digest(column) -> None:
     manifest = make_study(20)
     changed = manifest.copy()
     changed.loc[3, column] = "another"
     assert identity(manifest).films != identity(changed).films
 
 
-def test_another_deal_changes_the_splits_digest_only():
+def test_another_deal_changes_the_splits_digest_only() -> None:
     manifest = make_study(20)
     first, second = (identity(manifest, seed=seed) for seed in (1, 2))
     assert first.split != second.split

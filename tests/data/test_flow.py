@@ -4,7 +4,7 @@ from hipray.data.flow import SHOWN_PROBLEMS, Flow, describe_flow
 from hipray.vocab import DataSource, LabelType, Region
 
 
-def test_every_file_is_accounted_for():
+def test_every_file_is_accounted_for() -> None:
     flow = Flow(found=9, accepted=6, refused={"unreadable": 2, "implant": 1}, hips=7, patients=5)
     text = describe_flow(flow)
     assert "9 files found = 6 accepted + 3 refused (real)" in text
@@ -12,7 +12,7 @@ def test_every_file_is_accounted_for():
     assert "7 hips of 5 patients" in text
 
 
-def test_missing_labels_are_counted_with_their_commonest_reason():
+def test_missing_labels_are_counted_with_their_commonest_reason() -> None:
     reasons = {"not reported": 3, "below 50": 1}
     flow = Flow(found=4, accepted=4, dropped={"wards_triangle": {"t_score": reasons}})
     assert "Ward's triangle t_score: 4 hips without a label, mostly: not reported" in (
@@ -20,19 +20,19 @@ def test_missing_labels_are_counted_with_their_commonest_reason():
     )
 
 
-def test_a_reused_ingest_and_a_phantom_source_are_said():
+def test_a_reused_ingest_and_a_phantom_source_are_said() -> None:
     text = describe_flow(Flow(found=1, accepted=1, source=DataSource.PHANTOM, reused=True))
     assert "(phantom), unchanged since the last ingest" in text
 
 
-def test_a_long_list_of_problems_is_cut_and_says_where_the_rest_is():
+def test_a_long_list_of_problems_is_cut_and_says_where_the_rest_is() -> None:
     flow = Flow(problems=[f"problem {n}" for n in range(SHOWN_PROBLEMS + 3)])
     text = describe_flow(flow)
     assert text.count("  problem:") == SHOWN_PROBLEMS
     assert text.endswith("and 3 more in ingest/flow.json")
 
 
-def test_given_labels_that_the_figures_contradict_are_counted():
+def test_given_labels_that_the_figures_contradict_are_counted() -> None:
     counts = {"compared": 9, "disagreeing": 2}
     flow = Flow(found=9, accepted=9, given={Region.TOTAL_HIP: {LabelType.T_SCORE: counts}})
     assert "Total hip t_score: 2 of 9 given labels differ" in describe_flow(flow)

@@ -169,7 +169,7 @@ def test_a_film_that_cannot_be_held_in_memory_is_a_decoder_crash() -> None:
     assert refusal.code is RefusalCode.DECODER_CRASH
 
 
-def test_other_defaults_of_the_preprocessing_want_another_version_of_it():
+def test_other_defaults_of_the_preprocessing_want_another_version_of_it() -> None:
     """Releases pin the version, not each default: whoever changes one raises the version, too."""
     assert (PREPROCESSING_VERSION, digest_of(Preprocessing())[:12]) == ("3", "86b288dd656b")
 

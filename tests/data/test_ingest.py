@@ -47,7 +47,7 @@ def mixed(tmp_path_factory):
     return archive, flow, store
 
 
-def test_found_files_are_accepted_plus_refused(mixed):
+def test_found_files_are_accepted_plus_refused(mixed) -> None:
     archive, flow, store = mixed
     films = [p for p in (archive.folder / "films").iterdir() if p.suffix != ".json"]
     files = files_of(store)
@@ -56,7 +56,7 @@ def test_found_files_are_accepted_plus_refused(mixed):
     assert flow.accepted == sum(row["outcome"] == "accepted" for row in files.values())
 
 
-def test_each_bad_file_is_refused_for_its_own_reason_with_detector_and_evidence(mixed):
+def test_each_bad_file_is_refused_for_its_own_reason_with_detector_and_evidence(mixed) -> None:
     archive, _, store = mixed
     files = files_of(store)
     # only a segmenter can tell that an unnamed film shows no hip
@@ -71,13 +71,13 @@ def test_each_bad_file_is_refused_for_its_own_reason_with_detector_and_evidence(
     assert all(files[name]["detector"] and files[name]["evidence"] for name in expected)
 
 
-def test_the_second_of_two_equal_films_is_refused_as_a_duplicate(mixed):
+def test_the_second_of_two_equal_films_is_refused_as_a_duplicate(mixed) -> None:
     _, _, store = mixed
     duplicates = [r for r in files_of(store).values() if r["code"] == RefusalCode.DUPLICATE]
     assert [row["detector"] for row in duplicates] == ["pixel_hash"]
 
 
-def test_hips_in_the_files_table_are_the_rows_of_the_manifest(mixed):
+def test_hips_in_the_files_table_are_the_rows_of_the_manifest(mixed) -> None:
     _, flow, store = mixed
     listed = [hip for row in files_of(store).values() for hip in row["hip_ids"] or []]
     manifest = read_manifest(store)
@@ -86,7 +86,7 @@ def test_hips_in_the_files_table_are_the_rows_of_the_manifest(mixed):
     assert flow.patients == manifest["patient_id"].nunique()
 
 
-def test_a_pelvis_film_becomes_two_hips_of_one_patient_with_their_own_masks(mixed):
+def test_a_pelvis_film_becomes_two_hips_of_one_patient_with_their_own_masks(mixed) -> None:
     archive, _, store = mixed
     study = next(s for s in archive.studies if s.kind is StudyKind.PELVIS)
     hips = files_of(store)[film_path(MIXED, study)]["hip_ids"]
@@ -108,7 +108,7 @@ def decode(store, key):
     return np.asarray(Image.open(BytesIO(store.read(key))))
 
 
-def test_annotated_masks_lie_on_the_canonical_hip(small_workspace):
+def test_annotated_masks_lie_on_the_canonical_hip(small_workspace) -> None:
     store = small_workspace.store
     manifest = read_manifest(store)
     assert small_workspace.flow.annotations == len(manifest)
@@ -121,7 +121,7 @@ def test_annotated_masks_lie_on_the_canonical_hip(small_workspace):
         assert (masks[Region.FEMORAL_NECK] & masks[Region.TOTAL_HIP]).any()
 
 
-def test_no_patient_id_or_file_name_leaves_ingest_in_clear(small_workspace):
+def test_no_patient_id_or_file_name_leaves_ingest_in_clear(small_workspace) -> None:
     store = small_workspace.store
     patients = {study.patient_id for study in small_workspace.archive.studies}
     names = {study.name for study in small_workspace.archive.studies}
@@ -131,14 +131,14 @@ def test_no_patient_id_or_file_name_leaves_ingest_in_clear(small_workspace):
     assert not [word for word in patients | names if word in flow]
 
 
-def test_both_hips_of_a_patient_share_a_pseudonym(small_workspace):
+def test_both_hips_of_a_patient_share_a_pseudonym(small_workspace) -> None:
     manifest = read_manifest(small_workspace.store)
     assert len(manifest) == 34
     assert manifest["patient_id"].nunique() == 30
     assert set(manifest["source"]) == {DataSource.PHANTOM}
 
 
-def test_a_second_ingest_of_the_same_archive_is_reused(small_workspace, small_archive):
+def test_a_second_ingest_of_the_same_archive_is_reused(small_workspace, small_archive) -> None:
     config = IngestRun(workspace=small_workspace.store.uri, images=str(small_archive.folder))
     before = small_workspace.store.info("manifest.parquet")
     flow = run_ingest(config)
@@ -161,7 +161,7 @@ def write_real_style(folder, *, scores=(-3.0, -1.0, -2.5), **columns):
     write_files(folder, {"scores.csv": table.getvalue().encode()})
 
 
-def test_png_films_with_a_plain_t_score_column_need_only_the_region(tmp_path):
+def test_png_films_with_a_plain_t_score_column_need_only_the_region(tmp_path) -> None:
     write_real_style(tmp_path / "a", side=["left", "right", "left"])
     flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     assert (flow.found, flow.accepted, flow.annotations) == (3, 3, 0)
@@ -174,7 +174,7 @@ def test_png_films_with_a_plain_t_score_column_need_only_the_region(tmp_path):
     assert set(manifest["source"]) == {DataSource.REAL}
 
 
-def test_given_labels_win_and_their_disagreement_with_the_figures_is_counted(tmp_path):
+def test_given_labels_win_and_their_disagreement_with_the_figures_is_counted(tmp_path) -> None:
     write_real_style(tmp_path / "a", osteoporosis=[1, 1, 1])
     flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     assert read_manifest(store)["label_t_score_total_hip"].all()
@@ -182,7 +182,7 @@ def test_given_labels_win_and_their_disagreement_with_the_figures_is_counted(tmp
     assert flow.given == {Region.TOTAL_HIP: {LabelType.T_SCORE: counts}}
 
 
-def test_other_label_rules_make_another_ingest(tmp_path):
+def test_other_label_rules_make_another_ingest(tmp_path) -> None:
     write_real_style(tmp_path / "a")
     _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     assert read_manifest(store)["label_t_score_total_hip"].sum() == 2
@@ -193,13 +193,13 @@ def test_other_label_rules_make_another_ingest(tmp_path):
     assert read_manifest(store)["label_t_score_total_hip"].sum() == 3
 
 
-def test_films_of_unknown_side_are_told_first_since_none_of_them_is_turned(tmp_path):
+def test_films_of_unknown_side_are_told_first_since_none_of_them_is_turned(tmp_path) -> None:
     write_real_style(tmp_path / "a")
     flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     assert flow.problems[0].startswith("3 hips are of unknown side")
 
 
-def test_one_person_whom_table_and_header_name_differently_is_one_patient(tmp_path):
+def test_one_person_whom_table_and_header_name_differently_is_one_patient(tmp_path) -> None:
     films = {
         f"{name}.dcm": encode_dicom(draw_hip(seed=seed).astype("uint16") * 12, PatientID="H1")
         for seed, name in enumerate(("a", "b"))
@@ -212,7 +212,7 @@ def test_one_person_whom_table_and_header_name_differently_is_one_patient(tmp_pa
     assert any("share a DICOM PatientID" in problem for problem in flow.problems)
 
 
-def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path):
+def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path) -> None:
     write_real_style(tmp_path / "a", side=["left", "right", "left"])
     _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     right = read_manifest(store).query("side == 'right'").iloc[0]
@@ -221,7 +221,7 @@ def test_a_right_hip_named_by_the_table_is_turned_to_the_left(tmp_path):
     assert difference.mean() < 2
 
 
-def test_a_right_hip_that_only_its_patients_record_names_is_turned_too(tmp_path):
+def test_a_right_hip_that_only_its_patients_record_names_is_turned_too(tmp_path) -> None:
     table = "patient_id,side,t_score\nP7,right,-2.9\n"
     data = encode_dicom(PatientID="P7", ImageLaterality="", Laterality="", SeriesDescription="")
     write_files(tmp_path / "a", {"a.dcm": data, "t.csv": table.encode()})
@@ -230,7 +230,7 @@ def test_a_right_hip_that_only_its_patients_record_names_is_turned_too(tmp_path)
     assert (row["side"], row["flipped"]) == ("right", True)
 
 
-def test_a_half_made_ingest_leaves_no_older_counts_in_force(tmp_path, monkeypatch):
+def test_a_half_made_ingest_leaves_no_older_counts_in_force(tmp_path, monkeypatch) -> None:
     write_real_style(tmp_path / "a")
     ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -245,7 +245,7 @@ def _interrupt(tiles):
 
 
 @pytest.mark.parametrize("lost", ["manifest.parquet", "ingest/files.parquet", "a film"])
-def test_an_ingest_whose_results_are_gone_is_done_again(tmp_path, lost):
+def test_an_ingest_whose_results_are_gone_is_done_again(tmp_path, lost) -> None:
     write_real_style(tmp_path / "a")
     _, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     if lost == "a film":
@@ -285,7 +285,7 @@ def test_a_file_that_goes_after_the_listing_is_refused_as_missing(tmp_path, monk
     assert (flow.accepted, flow.refused) == (2, {RefusalCode.MISSING_OBJECT: 1})
 
 
-def test_the_same_film_of_the_same_patient_counts_once(tmp_path):
+def test_the_same_film_of_the_same_patient_counts_once(tmp_path) -> None:
     data = encode_dicom()
     write_files(tmp_path / "a", {"a.dcm": data, "b.dcm": data})
     flow, store = ingest(tmp_path, tmp_path / "a")
@@ -293,7 +293,7 @@ def test_the_same_film_of_the_same_patient_counts_once(tmp_path):
     assert files_of(store)["b.dcm"]["code"] == RefusalCode.DUPLICATE
 
 
-def test_the_same_film_under_another_patient_stays_for_the_leak_guard_to_find(tmp_path):
+def test_the_same_film_under_another_patient_stays_for_the_leak_guard_to_find(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "b.dcm": encode_dicom(PatientID="other")})
     flow, store = ingest(tmp_path, tmp_path / "a")
     manifest = read_manifest(store)
@@ -302,20 +302,20 @@ def test_the_same_film_under_another_patient_stays_for_the_leak_guard_to_find(tm
     assert manifest["patient_id"].nunique() == 2
 
 
-def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path):
+def test_a_file_beyond_the_size_limit_is_refused_unread(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "b.dcm": encode_dicom() + b" " * 400_000})
     _, store = ingest(tmp_path, tmp_path / "a", limits=ImageLimits(max_file_bytes=300_000))
     row = files_of(store)["b.dcm"]
     assert (row["code"], row["detector"]) == (RefusalCode.TOO_LARGE, "file_size")
 
 
-def test_an_archive_without_films_is_a_data_error(tmp_path):
+def test_an_archive_without_films_is_a_data_error(tmp_path) -> None:
     write_files(tmp_path / "a", {"dxa.csv": b"image,t_score\n"})
     with pytest.raises(DataError, match=r"expected films in .* found 1 files, none a film"):
         ingest(tmp_path, tmp_path / "a")
 
 
-def test_two_tables_beside_the_films_must_be_chosen_between(tmp_path):
+def test_two_tables_beside_the_films_must_be_chosen_between(tmp_path) -> None:
     write_real_style(tmp_path / "a")
     write_files(tmp_path / "a", {"old.csv": (tmp_path / "a/scores.csv").read_bytes()})
     write_files(tmp_path / "a", {"._old.csv": b"what macOS leaves beside a file"})
@@ -326,14 +326,14 @@ def test_two_tables_beside_the_films_must_be_chosen_between(tmp_path):
     assert flow.accepted == 3
 
 
-def test_films_without_any_table_are_accepted_without_labels(tmp_path):
+def test_films_without_any_table_are_accepted_without_labels(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom()})
     flow, store = ingest(tmp_path, tmp_path / "a")
     assert flow.problems == ["no DXA table was found: every label is missing"]
     assert read_manifest(store)["label_t_score_total_hip"].isna().all()
 
 
-def test_a_broken_annotation_costs_the_masks_and_not_the_film(tmp_path):
+def test_a_broken_annotation_costs_the_masks_and_not_the_film(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "a.json": b"{"})
     flow, store = ingest(tmp_path, tmp_path / "a")
     assert (flow.accepted, flow.annotations) == (1, 0)
@@ -341,7 +341,7 @@ def test_a_broken_annotation_costs_the_masks_and_not_the_film(tmp_path):
     assert read_manifest(store)["mask_key_total_hip"].isna().all()
 
 
-def test_a_corrected_annotation_is_another_mask(tmp_path):
+def test_a_corrected_annotation_is_another_mask(tmp_path) -> None:
     config = PhantomConfig(seed=1, n_patients=1, n_second_hips=0, n_device_a=0, image_px=128,
                            exact_prevalence=False)  # fmt: skip
     archive = write_archive(tmp_path / "a", config)
@@ -360,13 +360,13 @@ def test_a_corrected_annotation_is_another_mask(tmp_path):
     assert after["mask_key_total_hip"] != before["mask_key_total_hip"]
 
 
-def test_the_contact_sheet_is_a_picture_of_the_accepted_hips(small_workspace):
+def test_the_contact_sheet_is_a_picture_of_the_accepted_hips(small_workspace) -> None:
     sheet = decode(small_workspace.store, SHEET_KEY)
     assert sheet.shape[2] == 3
     assert sheet.std() > 10
 
 
-def test_png_phantoms_find_their_records_by_file_name(tmp_path):
+def test_png_phantoms_find_their_records_by_file_name(tmp_path) -> None:
     config = PhantomConfig(seed=2, n_patients=2, n_second_hips=0, n_device_a=0, image_px=128,
                            exact_prevalence=False, film_format=FilmFormat.PNG)  # fmt: skip
     archive = write_archive(tmp_path / "a", config)
@@ -377,20 +377,22 @@ def test_png_phantoms_find_their_records_by_file_name(tmp_path):
     assert set(manifest["side"]) == {study.sides[0] for study in archive.studies}
 
 
-def test_a_workspace_inside_the_archive_is_refused_since_its_hips_would_be_films(tmp_path):
+def test_a_workspace_inside_the_archive_is_refused_since_its_hips_would_be_films(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom()})
     with pytest.raises(ConfigError, match="expected a workspace outside of the archive"):
         ingest(tmp_path / "a", tmp_path / "a")
 
 
-def test_what_lies_in_hidden_folders_is_no_film(tmp_path):
+def test_what_lies_in_hidden_folders_is_no_film(tmp_path) -> None:
     film = encode_image(draw_hip())
     write_files(tmp_path / "a", {"a.png": film, ".ipynb_checkpoints/a-checkpoint.png": film})
     flow, store = ingest(tmp_path, tmp_path / "a")
     assert (flow.found, list(files_of(store))) == (1, ["a.png"])
 
 
-def test_a_table_that_names_neither_films_nor_patients_is_refused_with_its_columns(tmp_path):
+def test_a_table_that_names_neither_films_nor_patients_is_refused_with_its_columns(
+    tmp_path,
+) -> None:
     films = {f"{n}.png": encode_image(draw_hip(seed=n)) for n in range(3)}
     table = b"Bild;T-Score;Age\n0.png;-2,5;70\n1.png;-1;60\n"
     write_files(tmp_path / "a", {**films, "t.csv": table})
@@ -398,7 +400,7 @@ def test_a_table_that_names_neither_films_nor_patients_is_refused_with_its_colum
         ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
 
 
-def test_t_score_labels_of_people_too_young_for_them_are_told(tmp_path):
+def test_t_score_labels_of_people_too_young_for_them_are_told(tmp_path) -> None:
     films = {f"{n}.png": encode_image(draw_hip(seed=n)) for n in range(3)}
     table = b"image,age,t_score\n0.png,45,-2.6\n1.png,50,-2.6\n2.png,,-1\n"
     write_files(tmp_path / "a", {**films, "t.csv": table})

@@ -9,7 +9,7 @@ def draw_texture() -> torch.Tensor:
     return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.1
 
 
-def test_exposure_and_soft_tissue_go_with_the_local_mean():
+def test_exposure_and_soft_tissue_go_with_the_local_mean() -> None:
     texture = draw_texture()
     ramp = torch.linspace(0.1, 0.7, 64).expand(1, 1, 64, 64)
     plain, uneven = (remove_background(films, 0.06) for films in (texture, texture + ramp))
@@ -17,7 +17,7 @@ def test_exposure_and_soft_tissue_go_with_the_local_mean():
     assert torch.corrcoef(torch.stack([plain[inner].ravel(), uneven[inner].ravel()]))[0, 1] > 0.98
 
 
-def test_gain_goes_with_the_contrast():
+def test_gain_goes_with_the_contrast() -> None:
     texture = draw_texture()
     assert torch.allclose(
         remove_background(texture, 0.1), remove_background(texture * 5, 0.1), atol=0.1
@@ -25,7 +25,7 @@ def test_gain_goes_with_the_contrast():
     assert remove_background(texture, 0.1).std() > 0.9
 
 
-def test_an_even_film_stays_even_and_finite():
+def test_an_even_film_stays_even_and_finite() -> None:
     film = torch.full((1, 1, 32, 32), 0.5)
     assert remove_background(film, 0.1).abs().max() < 1e-3
     assert torch.isfinite(centre(film)).all()

@@ -28,41 +28,41 @@ def label(kind, *, region=TH, sex=Sex.FEMALE, age=73.0, rules=None, system=None,
     )[kind]
 
 
-def test_t_of_exactly_minus_2_5_is_abnormal_and_the_next_number_above_is_not():
+def test_t_of_exactly_minus_2_5_is_abnormal_and_the_next_number_above_is_not() -> None:
     assert label(T, t=-2.5).abnormal is True
     assert label(T, t=math.nextafter(-2.5, 0)).abnormal is False
     assert label(T, t=-2.4).abnormal is False
 
 
-def test_z_of_exactly_minus_1_is_abnormal_and_minus_0_9_is_not():
+def test_z_of_exactly_minus_1_is_abnormal_and_minus_0_9_is_not() -> None:
     assert label(BMD, z=-1.0).abnormal is True
     assert label(BMD, z=-0.9).abnormal is False
 
 
-def test_a_reported_score_is_the_source_computed():
+def test_a_reported_score_is_the_source_computed() -> None:
     assert label(T, t=-1.0, bmd=0.3).source is LabelSource.COMPUTED
 
 
-def test_a_given_label_wins_over_the_score():
+def test_a_given_label_wins_over_the_score() -> None:
     values = RegionValues(TH, t=-3.0, given={T: False})
     labels = label_values(values, sex=Sex.FEMALE, age=70, rules=LabelRules())
     assert labels[T].abnormal is False
     assert labels[T].source is LabelSource.GIVEN
 
 
-def test_t_is_computed_from_bmd_where_the_maker_is_known():
+def test_t_is_computed_from_bmd_where_the_maker_is_known() -> None:
     got = label(T, region=FN, bmd=0.558, system=DxaSystem.HOLOGIC)
     assert (got.abnormal, got.source) == (True, LabelSource.COMPUTED_T)
 
 
-def test_bmd_of_an_unknown_densitometer_gives_no_label_but_a_reason():
+def test_bmd_of_an_unknown_densitometer_gives_no_label_but_a_reason() -> None:
     got = label(T, region=FN, bmd=0.3)
     assert got.abnormal is None
     assert got.source is LabelSource.NONE
     assert "unknown densitometer" in got.missing_reason
 
 
-def test_the_configured_system_stands_in_for_an_unknown_one_only():
+def test_the_configured_system_stands_in_for_an_unknown_one_only() -> None:
     rules = LabelRules(system=DxaSystem.GE_LUNAR)
     bmd = 0.70  # T -2.4 by GE Lunar's table, -1.3 by Hologic's
     assert label(T, region=FN, bmd=bmd, rules=rules).abnormal is False
@@ -71,12 +71,12 @@ def test_the_configured_system_stands_in_for_an_unknown_one_only():
     assert hologic.abnormal is False
 
 
-def test_z_is_computed_from_bmd_and_age_and_says_so():
+def test_z_is_computed_from_bmd_and_age_and_says_so() -> None:
     got = label(BMD, region=FN, bmd=0.50, age=70.0, system=DxaSystem.HOLOGIC)
     assert (got.abnormal, got.source) == (True, LabelSource.COMPUTED_Z)
 
 
-def test_z_is_not_computed_without_an_age_or_for_men():
+def test_z_is_not_computed_without_an_age_or_for_men() -> None:
     hologic = DxaSystem.HOLOGIC
     without_age = label(BMD, region=FN, bmd=0.5, age=None, system=hologic)
     man = label(BMD, region=FN, bmd=0.5, sex=Sex.MALE, system=hologic)
@@ -84,54 +84,54 @@ def test_z_is_not_computed_without_an_age_or_for_men():
     assert man.abnormal is None and "age curve" in man.missing_reason
 
 
-def test_men_are_scored_against_women_unless_their_own_sex_is_asked_for():
+def test_men_are_scored_against_women_unless_their_own_sex_is_asked_for() -> None:
     hologic, bmd = DxaSystem.HOLOGIC, 0.65  # T -2.4 of women, -2.7 of men at the total hip
     own = LabelRules(t_reference_sex=ReferenceSex.OWN)
     assert label(T, bmd=bmd, sex=Sex.MALE, system=hologic).abnormal is False
     assert label(T, bmd=bmd, sex=Sex.MALE, system=hologic, rules=own).abnormal is True
 
 
-def test_an_unknown_sex_has_no_reference_of_its_own():
+def test_an_unknown_sex_has_no_reference_of_its_own() -> None:
     own = LabelRules(t_reference_sex=ReferenceSex.OWN)
     got = label(T, bmd=0.6, sex=Sex.UNKNOWN, system=DxaSystem.HOLOGIC, rules=own)
     assert got.abnormal is None
 
 
-def test_below_50_the_t_label_is_given_all_the_same():
+def test_below_50_the_t_label_is_given_all_the_same() -> None:
     assert label(T, t=-3.0, age=49.9).abnormal is True
 
 
-def test_the_z_threshold_is_set_per_region_and_stays_at_minus_1_elsewhere():
+def test_the_z_threshold_is_set_per_region_and_stays_at_minus_1_elsewhere() -> None:
     rules = build_config(LabelRules, {"bmd_z": {"femoral_neck": -0.2}})
     assert label(BMD, region=FN, z=-0.5, rules=rules).abnormal is True
     assert label(BMD, region=TH, z=-0.5, rules=rules).abnormal is False
 
 
-def test_the_t_rule_takes_low_bone_mass_of_who_where_minus_1_is_still_normal():
+def test_the_t_rule_takes_low_bone_mass_of_who_where_minus_1_is_still_normal() -> None:
     rules = LabelRules(bmd_rule=BmdRule.T)
     assert label(BMD, t=-1.0, rules=rules).abnormal is False
     assert label(BMD, t=-1.1, rules=rules).abnormal is True
 
 
-def test_the_percent_rule_takes_the_age_matched_percentage():
+def test_the_percent_rule_takes_the_age_matched_percentage() -> None:
     rules = LabelRules(bmd_rule=BmdRule.AM_PERCENT)
     assert label(BMD, am_percent=85.0, rules=rules).abnormal is True
     assert label(BMD, am_percent=85.1, rules=rules).abnormal is False
     assert "percentage" in label(BMD, z=-3.0, rules=rules).missing_reason
 
 
-def test_the_given_rule_computes_nothing():
+def test_the_given_rule_computes_nothing() -> None:
     rules = LabelRules(bmd_rule=BmdRule.GIVEN)
     assert label(BMD, z=-3.0, rules=rules).abnormal is None
     assert label(BMD, z=-3.0, given={BMD: False}, rules=rules).abnormal is False
 
 
-def test_an_unknown_region_in_the_thresholds_is_refused():
+def test_an_unknown_region_in_the_thresholds_is_refused() -> None:
     with pytest.raises(ConfigError, match="bmd_z"):
         build_config(LabelRules, {"bmd_z": {"spine": -1.0}})
 
 
-def test_a_region_without_figures_is_missing_with_its_reason():
+def test_a_region_without_figures_is_missing_with_its_reason() -> None:
     record = DxaRecord(values={TH: RegionValues(TH, t=-2.5, z=0.0)})
     labels = label_record(record, rules=LabelRules())
     assert set(labels) == set(REGIONS)
@@ -140,7 +140,7 @@ def test_a_region_without_figures_is_missing_with_its_reason():
     assert "no figures" in labels[GT][T].missing_reason
 
 
-def test_an_invalid_hip_has_no_label_even_where_one_is_given():
+def test_an_invalid_hip_has_no_label_even_where_one_is_given() -> None:
     values = {TH: RegionValues(TH, t=-3.0, given={T: True})}
     record = DxaRecord(values=values, invalid_reason="implant")
     got = label_record(record, rules=LabelRules())[TH][T]

@@ -52,7 +52,7 @@ def make_pair(**changes):
         (LeakKind.AUGMENTED_SIBLING, {"parent_hip_id": "h0"}),
     ],
 )
-def test_related_hips_on_both_sides_are_refused_and_named(films, kind, changes):
+def test_related_hips_on_both_sides_are_refused_and_named(films, kind, changes) -> None:
     manifest = make_pair(**changes)
     with pytest.raises(LeakageError, match=f"1 pairs: h0 and h1 .{kind}.;"):
         check_split(manifest, split_of(manifest, [0, 1, 0]), films[:3], settings=GUARD)
@@ -61,21 +61,21 @@ def test_related_hips_on_both_sides_are_refused_and_named(films, kind, changes):
 @pytest.mark.parametrize(
     "changes", [{"patient_id": "p0"}, {"pixel_sha256": "pixels-0"}, {"parent_hip_id": "h0"}]
 )
-def test_related_hips_on_one_side_are_no_leak(films, changes):
+def test_related_hips_on_one_side_are_no_leak(films, changes) -> None:
     manifest = make_pair(**changes)
     report = check_split(manifest, split_of(manifest, [0, 0, 1]), films[:3], settings=GUARD)
     assert report.leaks == ()
 
 
 @pytest.mark.parametrize("name", ["mirrored", "all but mirrored", "cropped 15 %"])
-def test_a_moved_copy_under_another_patient_is_refused(films, name):
+def test_a_moved_copy_under_another_patient_is_refused(films, name) -> None:
     manifest = make_pair()
     stack = np.stack([films[0], COPIES[name](films[0]), films[1]])
     with pytest.raises(LeakageError, match=r"h0 and h1 \(near_duplicate\)"):
         check_split(manifest, split_of(manifest, [0, 1, 0]), stack, settings=GUARD)
 
 
-def test_siblings_of_one_original_are_refused_even_without_their_parent(films):
+def test_siblings_of_one_original_are_refused_even_without_their_parent(films) -> None:
     manifest = make_manifest(
         [make_row(n, f"p{n}", parent_hip_id=parent) for n, parent in enumerate(["x", "x", None])]
     )
@@ -83,7 +83,7 @@ def test_siblings_of_one_original_are_refused_even_without_their_parent(films):
         check_split(manifest, split_of(manifest, [0, 1, 1]), films[:3], settings=GUARD)
 
 
-def test_a_split_by_patient_of_distinct_films_passes(small_workspace, films):
+def test_a_split_by_patient_of_distinct_films_passes(small_workspace, films) -> None:
     manifest = read_manifest(small_workspace.store)
     split = deal_split(manifest, SplitSettings(folds=3, repeats=2))
     report = check_split(manifest, split, films, settings=GUARD)
@@ -91,7 +91,7 @@ def test_a_split_by_patient_of_distinct_films_passes(small_workspace, films):
     assert not report.allowed
 
 
-def test_an_override_counts_every_leak_instead_of_refusing(small_workspace, films):
+def test_an_override_counts_every_leak_instead_of_refusing(small_workspace, films) -> None:
     manifest = read_manifest(small_workspace.store)
     settings = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
     split = deal_split(manifest, settings)
@@ -104,7 +104,7 @@ def test_an_override_counts_every_leak_instead_of_refusing(small_workspace, film
     }  # fmt: skip
 
 
-def test_only_folds_that_are_tested_can_leak(films):
+def test_only_folds_that_are_tested_can_leak(films) -> None:
     manifest = make_pair(patient_id="p0")
     split = split_of(manifest, [1, 2, 0])
     assert check_split(manifest, split, films[:3], settings=GUARD, test_folds=(0,)).leaks == ()
@@ -112,7 +112,7 @@ def test_only_folds_that_are_tested_can_leak(films):
         check_split(manifest, split, films[:3], settings=GUARD, test_folds=(0, 2))
 
 
-def test_a_long_list_of_leaks_is_cut_short_in_the_message(films):
+def test_a_long_list_of_leaks_is_cut_short_in_the_message(films) -> None:
     manifest = make_manifest([make_row(n, "p0") for n in range(6)])
     with pytest.raises(LeakageError, match=r"9 pairs: .* and 4 more;"):
         check_split(manifest, split_of(manifest, [0, 0, 0, 1, 1, 1]), films[:6], settings=GUARD)
@@ -122,14 +122,14 @@ def origins_of(manifest, folds):
     return pd.DataFrame({"hip_id": manifest["hip_id"], "fold": folds})
 
 
-def test_masks_from_segmenters_that_never_saw_the_patient_pass():
+def test_masks_from_segmenters_that_never_saw_the_patient_pass() -> None:
     manifest = make_study(6, second_hips=2)
     folds = [0, 1, 2, 0, 1, 2, 0, 1]
     origins = origins_of(manifest, folds)
     assert check_mask_origins(split_of(manifest, folds), origins, repeat=0, allow=False) == 0
 
 
-def test_a_mask_from_a_segmenter_that_trained_on_the_hip_is_refused():
+def test_a_mask_from_a_segmenter_that_trained_on_the_hip_is_refused() -> None:
     manifest = make_study(6)
     folds = [0, 1, 2, 0, 1, 2]
     origins = origins_of(manifest, [0, 1, 2, 0, 1, 0])
@@ -139,7 +139,7 @@ def test_a_mask_from_a_segmenter_that_trained_on_the_hip_is_refused():
     assert check_mask_origins(split, origins, repeat=0, allow=True) == 1
 
 
-def test_a_mask_from_a_segmenter_that_trained_on_the_other_hip_is_refused():
+def test_a_mask_from_a_segmenter_that_trained_on_the_other_hip_is_refused() -> None:
     manifest = make_manifest([make_row(0, "p0"), make_row(1, "p0"), make_row(2, "p1")])
     folds = [0, 1, 1]
     split = split_of(manifest, folds)

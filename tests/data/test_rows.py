@@ -26,12 +26,12 @@ def row_of(data, *records, key="films/a.dcm", side=None):
     )  # fmt: skip
 
 
-def test_a_row_has_only_columns_of_the_manifest():
+def test_a_row_has_only_columns_of_the_manifest() -> None:
     row = row_of(encode_dicom(), DxaRecord(image="a.dcm", values=T_SCORES))
     assert set(row) <= set(MANIFEST_SCHEMA.names)
 
 
-def test_reported_figures_become_columns_and_labels():
+def test_reported_figures_become_columns_and_labels() -> None:
     row = row_of(encode_dicom(), DxaRecord(image="a.dcm", values=T_SCORES))
     assert (row["bmd_total_hip"], row["t_total_hip"], row["z_total_hip"]) == (0.61, -2.7, -0.4)
     assert row["label_t_score_total_hip"] is True
@@ -40,21 +40,21 @@ def test_reported_figures_become_columns_and_labels():
     assert row["missing_t_score_femoral_neck"]
 
 
-def test_a_hip_without_a_record_says_so_for_every_label():
+def test_a_hip_without_a_record_says_so_for_every_label() -> None:
     row = row_of(encode_dicom())
     reasons = {value for name, value in row.items() if name.startswith("missing_")}
     assert reasons == {NO_RECORD}
     assert not any(name.startswith("label_") for name in row)
 
 
-def test_the_record_speaks_before_the_header_and_the_header_before_nothing():
+def test_the_record_speaks_before_the_header_and_the_header_before_nothing() -> None:
     record = DxaRecord(image="a.dcm", sex=Sex.MALE, weight_kg=70.0, device="Prodigy")
     row = row_of(encode_dicom(), record)
     assert (row["sex"], row["age"], row["weight_kg"]) == ("male", 73.0, 70.0)
     assert row["device"] == "Prodigy"
 
 
-def test_films_of_one_patient_share_a_pseudonym_by_header_or_record():
+def test_films_of_one_patient_share_a_pseudonym_by_header_or_record() -> None:
     by_header = row_of(encode_dicom())
     by_record = row_of(
         encode_dicom(PatientID=""), DxaRecord(image="a.dcm", patient_id="SECRET-4711")
@@ -62,24 +62,24 @@ def test_films_of_one_patient_share_a_pseudonym_by_header_or_record():
     assert by_header["patient_id"] == by_record["patient_id"] == PSEUDONYMS.patient("secret-4711")
 
 
-def test_films_that_name_no_patient_stand_for_themselves():
+def test_films_that_name_no_patient_stand_for_themselves() -> None:
     png = encode_image(draw_hip())
     assert row_of(png, key="a.png")["patient_id"] != row_of(png, key="b.png")["patient_id"]
 
 
 @pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
-def test_a_side_that_only_the_record_states_is_taken_over(side):
+def test_a_side_that_only_the_record_states_is_taken_over(side) -> None:
     row = row_of(encode_image(draw_hip()), DxaRecord(image="a.png", side=side), key="a.png")
     assert row["side"] == side
 
 
-def test_records_that_leave_a_choice_give_no_label_and_say_why():
+def test_records_that_leave_a_choice_give_no_label_and_say_why() -> None:
     exams = [DxaRecord(image="a.dcm", side=Side.LEFT, device=name) for name in "AB"]
     row = row_of(encode_dicom(), *exams, side=Side.LEFT)
     assert {v for name, v in row.items() if name.startswith("missing_")} == {AMBIGUOUS}
 
 
-def test_the_same_file_under_another_name_is_another_hip():
+def test_the_same_file_under_another_name_is_another_hip() -> None:
     data = encode_dicom()
     first, second = row_of(data, key="a.dcm"), row_of(data, key="b.dcm")
     assert first["hip_id"] != second["hip_id"]

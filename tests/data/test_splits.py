@@ -15,7 +15,7 @@ from tests.data.manifests import LABEL, make_manifest, make_row, make_study
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("folds", [2, 5])
-def test_no_patient_lies_on_both_sides_of_any_fold(seed, folds):
+def test_no_patient_lies_on_both_sides_of_any_fold(seed, folds) -> None:
     manifest = make_study(30, second_hips=12)
     split = deal_split(manifest, SplitSettings(folds=folds, repeats=2, seed=seed))
     for repeat in range(2):
@@ -27,7 +27,7 @@ def test_no_patient_lies_on_both_sides_of_any_fold(seed, folds):
             assert not train & test
 
 
-def test_every_hip_is_tested_exactly_once_in_each_repeat():
+def test_every_hip_is_tested_exactly_once_in_each_repeat() -> None:
     manifest = make_study(30, second_hips=12)
     split = deal_split(manifest, SplitSettings(folds=4, repeats=3))
     for repeat in range(3):
@@ -35,7 +35,7 @@ def test_every_hip_is_tested_exactly_once_in_each_repeat():
         assert sorted(np.concatenate(tested)) == list(range(len(manifest)))
 
 
-def test_labels_and_devices_are_spread_evenly_over_the_folds():
+def test_labels_and_devices_are_spread_evenly_over_the_folds() -> None:
     manifest = make_study(120)
     split = deal_split(manifest, SplitSettings(folds=4))
     folds = [fold_indices(manifest, split, repeat=0, fold=k).test for k in range(4)]
@@ -45,7 +45,7 @@ def test_labels_and_devices_are_spread_evenly_over_the_folds():
         assert max(counts) - min(counts) <= 2
 
 
-def test_the_same_seed_deals_the_same_split_and_repeats_differ():
+def test_the_same_seed_deals_the_same_split_and_repeats_differ() -> None:
     manifest = make_study(40)
     settings = SplitSettings(folds=4, repeats=2)
     split = deal_split(manifest, settings)
@@ -55,7 +55,7 @@ def test_the_same_seed_deals_the_same_split_and_repeats_differ():
     assert not np.array_equal(first, second)
 
 
-def test_the_order_of_rows_does_not_decide_who_is_tested_together():
+def test_the_order_of_rows_does_not_decide_who_is_tested_together() -> None:
     manifest = make_study(20, second_hips=5)
     split = deal_split(manifest, SplitSettings(folds=2))
     turned = manifest.iloc[::-1].reset_index(drop=True)
@@ -64,24 +64,24 @@ def test_the_order_of_rows_does_not_decide_who_is_tested_together():
     assert set(turned["hip_id"].iloc[sides.test]) == set(manifest["hip_id"].iloc[expected.test])
 
 
-def test_fewer_patients_than_folds_are_refused_although_there_are_hips_enough():
+def test_fewer_patients_than_folds_are_refused_although_there_are_hips_enough() -> None:
     with pytest.raises(DataError, match=r"at least 5 patients for 5 folds, found 4"):
         deal_split(make_study(4, second_hips=4), SplitSettings(folds=5))
 
 
-def test_the_papers_split_by_image_may_separate_the_hips_of_a_patient():
+def test_the_papers_split_by_image_may_separate_the_hips_of_a_patient() -> None:
     manifest = make_study(20, second_hips=20)
     split = deal_split(manifest, SplitSettings(folds=5, unit=SplitUnit.IMAGE))
     assert (split.groupby("patient_id")["fold"].nunique() == 2).any()
 
 
-def test_hips_ingested_after_the_split_are_refused():
+def test_hips_ingested_after_the_split_are_refused() -> None:
     split = deal_split(make_study(10), SplitSettings(folds=2))
     with pytest.raises(DataError, match=r"2 hips without a fold"):
         fold_indices(make_study(12), split, repeat=0, fold=0)
 
 
-def test_an_archive_without_the_stratifying_label_is_balanced_on_one_that_it_has():
+def test_an_archive_without_the_stratifying_label_is_balanced_on_one_that_it_has() -> None:
     neck = label_column(LabelType.BMD, Region.FEMORAL_NECK)
     rows = [make_row(n, f"p{n}", **{LABEL: None, neck: n < 20}) for n in range(40)]
     manifest = make_manifest(rows)
@@ -93,14 +93,14 @@ def test_an_archive_without_the_stratifying_label_is_balanced_on_one_that_it_has
     assert counts == [5, 5, 5, 5]
 
 
-def test_the_name_of_a_split_changes_with_its_settings():
+def test_the_name_of_a_split_changes_with_its_settings() -> None:
     names = {split_name(SplitSettings(folds=f, seed=s)) for f in (2, 5) for s in (1, 2)}
     assert len(names) == 4
     assert split_name(SplitSettings(folds=5, repeats=2)).startswith("patient-5x2-")
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_held_back_patients_are_none_of_those_that_are_fitted(seed):
+def test_held_back_patients_are_none_of_those_that_are_fitted(seed) -> None:
     manifest = make_study(30, second_hips=12)
     settings = SplitSettings(folds=5)
     train = fold_indices(manifest, deal_split(manifest, settings), repeat=0, fold=0).train
@@ -111,7 +111,7 @@ def test_held_back_patients_are_none_of_those_that_are_fitted(seed):
     assert 0.1 < len(set(patients[held])) / len(set(patients[train])) < 0.35
 
 
-def test_both_sides_of_a_held_back_part_have_both_labels():
+def test_both_sides_of_a_held_back_part_have_both_labels() -> None:
     manifest = make_study(24)
     rows = np.arange(24)
     kept, held = hold_back(manifest, rows, stratify=SplitSettings(), fraction=0.2, seed=3)
@@ -119,7 +119,7 @@ def test_both_sides_of_a_held_back_part_have_both_labels():
         assert set(manifest[LABEL].iloc[part]) == {True, False}
 
 
-def test_holding_back_is_repeatable_and_follows_its_seed():
+def test_holding_back_is_repeatable_and_follows_its_seed() -> None:
     manifest, rows = make_study(40), np.arange(40)
     held = [
         hold_back(manifest, rows, stratify=SplitSettings(), fraction=0.2, seed=seed)[1]
@@ -129,7 +129,7 @@ def test_holding_back_is_repeatable_and_follows_its_seed():
     assert not np.array_equal(held[0], held[2])
 
 
-def test_the_only_patient_of_a_stratum_is_not_taken_from_training():
+def test_the_only_patient_of_a_stratum_is_not_taken_from_training() -> None:
     rows = [make_row(n, f"p{n}", **{LABEL: n == 0}) for n in range(10)]
     manifest = make_manifest(rows)
     kept, held = hold_back(manifest, np.arange(10), stratify=SplitSettings(), fraction=0.3, seed=0)
@@ -137,7 +137,7 @@ def test_the_only_patient_of_a_stratum_is_not_taken_from_training():
     assert len(held) == 3
 
 
-def test_holding_back_without_strata_does_not_look_at_labels():
+def test_holding_back_without_strata_does_not_look_at_labels() -> None:
     manifest, rows = make_study(40, second_hips=10), np.arange(50)
     turned = manifest.assign(**{LABEL: ~manifest[LABEL]})
     parts = [hold_back(m, rows, stratify=None, fraction=0.2, seed=1) for m in (manifest, turned)]
@@ -145,7 +145,7 @@ def test_holding_back_without_strata_does_not_look_at_labels():
     assert manifest["patient_id"].iloc[parts[0][1]].nunique() == 8
 
 
-def test_a_stratum_rarer_than_the_folds_is_dealt_without_a_warning():
+def test_a_stratum_rarer_than_the_folds_is_dealt_without_a_warning() -> None:
     rows = [make_row(n, f"p{n}", device="A" if n else "B") for n in range(12)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -154,7 +154,7 @@ def test_a_stratum_rarer_than_the_folds_is_dealt_without_a_warning():
 
 
 @pytest.mark.parametrize("each", [1, 2])
-def test_densitometers_of_few_patients_leave_both_labels_on_either_side(each):
+def test_densitometers_of_few_patients_leave_both_labels_on_either_side(each) -> None:
     rows = [
         make_row(n, f"p{n}", **{LABEL: n % 10 == 0}, device=f"serial-{n // each}")
         for n in range(120)

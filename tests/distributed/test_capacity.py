@@ -45,11 +45,11 @@ def node(cpus=8.0, gpus=0.0, gib=1000.0, gpu_type=""):
         ([], Scaling(), 0),
     ],
 )
-def test_lanes_are_whole_on_each_node(nodes, scaling, lanes):
+def test_lanes_are_whole_on_each_node(nodes, scaling, lanes) -> None:
     assert count_lanes(nodes, scaling) == lanes
 
 
-def test_a_large_fit_leaves_room_for_fewer_lanes():
+def test_a_large_fit_leaves_room_for_fewer_lanes() -> None:
     nodes = [node(8, gib=4 * LANE_BYTES / GIB)]
     assert count_lanes(nodes, Scaling()) == 4
     assert count_lanes(nodes, Scaling(), fit_bytes=LANE_BYTES) == 2
@@ -71,7 +71,7 @@ def grid(batch=16, **scaling):
     return GridRun(experiment=experiment, scaling=Scaling(**scaling))
 
 
-def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster):
+def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster) -> None:
     cluster(node(4))
     with pytest.raises(ConfigError, match="of 1 CPU and 1 GPU, found a cluster of 4 CPU and 0 GPU"):
         check_capacity(grid(gpus_per_lane=1), PLAN)
@@ -81,7 +81,9 @@ def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster):
         check_capacity(grid(workers_per_fit=8), PLAN)
 
 
-def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(cluster, caplog):
+def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(
+    cluster, caplog
+) -> None:
     want = {"cpus": 1, "gpus": 0.6, "mend": "lower actors"}
     cluster(node(4, gpus=2))
     require_places(2, "model actors", **want)
@@ -93,14 +95,14 @@ def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(clu
     assert "that holds 0; the others wait until nodes join" in caplog.text
 
 
-def test_a_cluster_that_grows_may_still_get_its_first_gpu(cluster, caplog):
+def test_a_cluster_that_grows_may_still_get_its_first_gpu(cluster, caplog) -> None:
     cluster(node(4), grows=True)
     with caplog.at_level(logging.WARNING):
         assert check_capacity(grid(gpus_per_lane=1), PLAN) == 0
     assert "no node has a GPU yet" in caplog.text
 
 
-def test_a_grid_too_large_for_the_stated_gpu_is_refused_before_it_starts(cluster):
+def test_a_grid_too_large_for_the_stated_gpu_is_refused_before_it_starts(cluster) -> None:
     cluster(node(8, 1, gpu_type="H200"))
     with pytest.raises(ConfigError, match=r"vgg16, batch 512.*gpus_per_lane = 0\.1 of 16\.0 GiB"):
         check_capacity(grid(batch=512, gpus_per_lane=0.1, gpu_memory_gib=16), PLAN)
@@ -122,7 +124,7 @@ def test_every_kind_of_gpu_is_asked_once(cluster, monkeypatch):
         check_capacity(grid(batch=256, gpus_per_lane=0.2), PLAN)
 
 
-def test_little_ram_is_a_warning_and_not_a_refusal(cluster, caplog):
+def test_little_ram_is_a_warning_and_not_a_refusal(cluster, caplog) -> None:
     cluster(node(8, gib=8))
     with caplog.at_level(logging.WARNING):
         assert check_capacity(grid(lanes=8), PLAN) > 0
@@ -133,14 +135,14 @@ def test_little_ram_is_a_warning_and_not_a_refusal(cluster, caplog):
 
 
 @pytest.mark.ray
-def test_the_nodes_of_a_running_ray_are_told(ray_session):
+def test_the_nodes_of_a_running_ray_are_told(ray_session) -> None:
     (here,) = read_nodes()
     assert (here.cpus, here.gpus, here.gpu_type) == (4, 0, "")
     assert here.memory_bytes > 0
 
 
 @pytest.mark.ray
-def test_a_node_that_does_not_answer_is_only_a_warning(ray_session, monkeypatch, caplog):
+def test_a_node_that_does_not_answer_is_only_a_warning(ray_session, monkeypatch, caplog) -> None:
     monkeypatch.setattr(capacity, "ASK_TIMEOUT_S", 0.2)
     with caplog.at_level(logging.WARNING):
         assert capacity._ask_gpu_bytes(node(gpu_type="H200")) is None

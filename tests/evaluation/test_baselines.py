@@ -19,21 +19,23 @@ def baselines(grid, config):
     return {(b.region, b.label_type, b.baseline): b for b in found}
 
 
-def test_every_region_and_label_has_its_baselines_on_its_test_hips(baselines, grid):
+def test_every_region_and_label_has_its_baselines_on_its_test_hips(baselines, grid) -> None:
     pairs = {(cell.region, cell.label_type) for cell in grid.cells}
     assert set(baselines) == {(*pair, baseline) for pair in pairs for baseline in Baseline}
     wards = baselines[Region.WARDS_TRIANGLE, LabelType.T_SCORE, Baseline.AGE_SEX]
     assert wards.n_hips == 33
 
 
-def test_the_majority_class_has_an_auroc_of_one_half_and_the_majoritys_accuracy(baselines, grid):
+def test_the_majority_class_has_an_auroc_of_one_half_and_the_majoritys_accuracy(
+    baselines, grid
+) -> None:
     result = baselines[Region.WARDS_TRIANGLE, LabelType.BMD, Baseline.MAJORITY]
     share = grid.manifest["label_bmd_wards_triangle"].mean()
     assert result.metrics[Metric.AUROC].value == 0.5
     assert result.metrics[Metric.ACCURACY].value <= max(share, 1 - share) + 1e-9
 
 
-def test_age_and_sex_find_a_label_that_depends_on_age(make_grid, config):
+def test_age_and_sex_find_a_label_that_depends_on_age(make_grid, config) -> None:
     grid = make_grid((NECK,), n_patients=100)
     age = grid.manifest["age"]
     labels = (age + np.random.default_rng(0).normal(0, 4, len(age)) > 73).astype("boolean")
@@ -45,7 +47,7 @@ def test_age_and_sex_find_a_label_that_depends_on_age(make_grid, config):
     assert by_name[Baseline.AGE_SEX].metrics[Metric.ACCURACY].value > 0.75
 
 
-def test_a_covariate_that_holds_nothing_does_not_beat_chance(make_grid, config):
+def test_a_covariate_that_holds_nothing_does_not_beat_chance(make_grid, config) -> None:
     grid = make_grid((NECK,), n_patients=200)
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, len(grid.manifest)).astype(bool)
@@ -55,7 +57,7 @@ def test_a_covariate_that_holds_nothing_does_not_beat_chance(make_grid, config):
     assert 0.35 < found[1].metrics[Metric.AUROC].value < 0.65
 
 
-def test_missing_age_is_filled_and_missing_weight_leaves_ost_out(make_grid, config):
+def test_missing_age_is_filled_and_missing_weight_leaves_ost_out(make_grid, config) -> None:
     grid = make_grid((NECK,))
     manifest = grid.manifest.assign(weight_kg=np.nan)
     manifest.loc[::3, "age"] = np.nan
@@ -64,7 +66,7 @@ def test_missing_age_is_filled_and_missing_weight_leaves_ost_out(make_grid, conf
     assert found[1].n_hips == len(manifest)
 
 
-def test_the_osta_index_calls_a_light_old_patient_at_risk(make_grid, config):
+def test_the_osta_index_calls_a_light_old_patient_at_risk(make_grid, config) -> None:
     grid = make_grid((NECK,))
     # 0.2 (50 - 56) = -1.2, truncated to -1: at the cut-off. 0.2 (60 - 60) = 0: above it.
     manifest = grid.manifest.assign(age=60.0, weight_kg=60.0)
@@ -77,7 +79,7 @@ def test_the_osta_index_calls_a_light_old_patient_at_risk(make_grid, config):
     assert called[called].index.tolist() == ["h000"]
 
 
-def test_a_fold_learns_nothing_from_its_own_test_patients(make_grid, config):
+def test_a_fold_learns_nothing_from_its_own_test_patients(make_grid, config) -> None:
     grid = make_grid((NECK,), repeats=1)
     manifest = grid.manifest.copy()
     # Only the patients of fold 0 are abnormal: without them their fold's training has one class.

@@ -22,7 +22,7 @@ def rows():
     return read_predictions(frame.assign(score=bold, calibrated=bold))
 
 
-def test_a_pooled_probability_is_platts_on_the_other_folds_inner_hips(rows):
+def test_a_pooled_probability_is_platts_on_the_other_folds_inner_hips(rows) -> None:
     found = calibrate_on_pool(rows)
     tests = rows[(rows["part"] == "test") & (rows["fold"] == 3)]
     inner = rows[(rows["part"] == "inner") & ~rows["patient_id"].isin(tests["patient_id"])]
@@ -32,7 +32,7 @@ def test_a_pooled_probability_is_platts_on_the_other_folds_inner_hips(rows):
     assert found.loc[tests.index].to_numpy() == pytest.approx(expected)
 
 
-def test_no_hip_calibrates_itself(rows):
+def test_no_hip_calibrates_itself(rows) -> None:
     # Each hip is inner somewhere and tested elsewhere: both of its labels are turned.
     hip = rows["hip_id"].iloc[0]
     turned = rows.assign(label=rows["label"].where(rows["hip_id"] != hip, 1 - rows["label"]))
@@ -42,7 +42,7 @@ def test_no_hip_calibrates_itself(rows):
     assert not np.allclose(before[~own], after[~own], atol=1e-9)
 
 
-def test_pooling_mends_overconfidence(rows, config):
+def test_pooling_mends_overconfidence(rows, config) -> None:
     stages = calibrate_cell(rows, config).stages
     raw, pooled = stages[CalibrationStage.RAW], stages[CalibrationStage.POOLED]
     assert raw.slope.value < 0.5
@@ -52,7 +52,7 @@ def test_pooling_mends_overconfidence(rows, config):
     assert abs(pooled.in_the_large) < abs(raw.in_the_large)
 
 
-def test_each_stage_is_measured_on_the_same_hips_as_the_cell(rows, config):
+def test_each_stage_is_measured_on_the_same_hips_as_the_cell(rows, config) -> None:
     found = calibrate_cell(rows, config)
     assert set(found.stages) == set(CalibrationStage)
     assert found.used is CalibrationStage.PER_FIT
@@ -63,21 +63,21 @@ def test_each_stage_is_measured_on_the_same_hips_as_the_cell(rows, config):
     assert raw.brier.value == pytest.approx(np.mean((hips["score"] - hips["label"]) ** 2))
 
 
-def test_a_cell_without_calibration_has_no_per_fit_stage(rows, config):
+def test_a_cell_without_calibration_has_no_per_fit_stage(rows, config) -> None:
     bare = read_predictions(rows.assign(calibrated=np.nan))
     found = calibrate_cell(bare, config)
     assert CalibrationStage.PER_FIT not in found.stages
     assert found.current is found.stages[CalibrationStage.RAW]
 
 
-def test_a_pool_of_one_class_calibrates_nothing(rows, config):
+def test_a_pool_of_one_class_calibrates_nothing(rows, config) -> None:
     inner = rows["part"] == "inner"
     one = rows[~inner | (rows["label"] == 1)]
     assert calibrate_on_pool(one) is None
     assert CalibrationStage.POOLED not in calibrate_cell(one, config).stages
 
 
-def test_repeated_index_labels_do_no_harm(rows, config):
+def test_repeated_index_labels_do_no_harm(rows, config) -> None:
     again = rows.copy()
     again.index = pd.Index(np.zeros(len(rows), dtype=int))
     first, second = (calibrate_cell(frame, config) for frame in (rows, again))

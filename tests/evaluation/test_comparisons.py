@@ -55,7 +55,7 @@ def assess(manifest: pd.DataFrame, strengths: list[float], *, seed: int = 0, rep
     return cells, comparisons, assess_worth(cells, comparisons, planned=8, level=config.level)
 
 
-def test_random_scores_on_permuted_labels_beat_nothing():
+def test_random_scores_on_permuted_labels_beat_nothing() -> None:
     for seed in range(5):
         manifest = shuffle_labels(build_manifest(80, seed=seed), seed)
         _, _, worth = assess(manifest, [0.0] * 8, seed=seed)
@@ -88,7 +88,7 @@ def find_by_chance(seed: int) -> bool:
     return bool(p.min() <= 0.05)
 
 
-def test_random_models_are_seldom_called_better_than_a_random_one():
+def test_random_models_are_seldom_called_better_than_a_random_one() -> None:
     found = [find_by_chance(seed) for seed in range(100)]
     assert np.mean(found) <= 0.12  # 5 % and three standard errors of 100 runs
 
@@ -128,7 +128,7 @@ def find_in_noise(seed: int, config: EvaluationConfig) -> bool:
     return bool(p.min() <= 0.05)
 
 
-def test_models_trained_on_noise_are_seldom_called_better_than_a_constant():
+def test_models_trained_on_noise_are_seldom_called_better_than_a_constant() -> None:
     config = EvaluationConfig(resamples=200)
     naive = config.model_copy(update={"fold_widening": 1.0})
     found = {w: [find_in_noise(s, w) for s in range(40)] for w in (config, naive)}
@@ -136,13 +136,13 @@ def test_models_trained_on_noise_are_seldom_called_better_than_a_constant():
     assert np.mean(found[naive]) > 0.15
 
 
-def test_true_signal_is_found_and_noise_beside_it_is_not():
+def test_true_signal_is_found_and_noise_beside_it_is_not() -> None:
     _, comparisons, worth = assess(build_manifest(80), [3.0] * 4 + [0.0] * 4)
     assert worth.verdict.startswith("4 of 8 cells beat age and sex and a constant")
     assert [comparisons[cell].beats_baseline for cell in CELLS] == [True] * 4 + [False] * 4
 
 
-def test_a_clearly_worse_cell_is_behind_and_equal_ones_are_tied():
+def test_a_clearly_worse_cell_is_behind_and_equal_ones_are_tied() -> None:
     cells, comparisons, worth = assess(build_manifest(100), [2.0, 2.0, 2.0, -0.5] + [1.0] * 4)
     neck = {cell: comparisons[cell] for cell in CELLS[:4]}
     assert sorted(c.rank for c in neck.values()) == [1, 2, 3, 4]
@@ -170,7 +170,7 @@ def resample_gain(first: pd.DataFrame, second: pd.DataFrame, config: EvaluationC
     return build_interval(value, np.concatenate(drawn), config)
 
 
-def test_a_gain_is_the_paired_difference_of_the_bootstrap():
+def test_a_gain_is_the_paired_difference_of_the_bootstrap() -> None:
     config = EvaluationConfig(resamples=400)
     manifest = build_manifest(80)
     rows = predict_cell(manifest, CELLS[0], repeats=1)
@@ -184,7 +184,7 @@ def test_a_gain_is_the_paired_difference_of_the_bootstrap():
     assert gain.interval.low == pytest.approx(expected.low)
 
 
-def test_cells_with_too_few_hips_of_a_class_are_not_tested():
+def test_cells_with_too_few_hips_of_a_class_are_not_tested() -> None:
     cells, comparisons, worth = assess(build_manifest(14), [3.0] * 8)
     assert worth.n_tested == 0
     assert "8 cells have fewer than 10 patients of a class" in worth.verdict
@@ -192,7 +192,7 @@ def test_cells_with_too_few_hips_of_a_class_are_not_tested():
     assert len(cells) == 8
 
 
-def test_cells_tested_on_other_hips_are_compared_on_the_common_ones():
+def test_cells_tested_on_other_hips_are_compared_on_the_common_ones() -> None:
     config = EvaluationConfig(resamples=200)
     manifest = build_manifest(80)
     first, second = (predict_cell(manifest, c, repeats=1, seed=i) for i, c in enumerate(CELLS[:2]))
@@ -204,7 +204,7 @@ def test_cells_tested_on_other_hips_are_compared_on_the_common_ones():
         assert sum(gap is not None for gap in gaps) == shared
 
 
-def test_no_results_have_no_comparisons(config):
+def test_no_results_have_no_comparisons(config) -> None:
     assert compare_cells([], [], config) == {}
 
 
@@ -215,14 +215,14 @@ def draw_differences(values, n_resamples=2000, seed=0, shared=0.0):
     return values + np.sqrt(1 - shared) * noise + np.sqrt(shared) * common
 
 
-def test_an_adjusted_p_of_one_difference_is_its_plain_one():
+def test_an_adjusted_p_of_one_difference_is_its_plain_one() -> None:
     values = np.array([2.0])
     drawn = draw_differences(values)
     p = adjust_step_down(values, drawn)[0]
     assert p == pytest.approx(0.023, abs=0.01)
 
 
-def test_more_differences_raise_p_and_dependence_lowers_it():
+def test_more_differences_raise_p_and_dependence_lowers_it() -> None:
     values = np.array([2.5, *[0.0] * 19])
     alone = adjust_step_down(values[:1], draw_differences(values[:1]))[0]
     apart = adjust_step_down(values, draw_differences(values))[0]
@@ -230,7 +230,7 @@ def test_more_differences_raise_p_and_dependence_lowers_it():
     assert alone < together < apart
 
 
-def test_step_down_p_rises_from_the_largest_difference_to_the_smallest():
+def test_step_down_p_rises_from_the_largest_difference_to_the_smallest() -> None:
     values = np.array([0.5, 3.0, 1.5, -1.0])
     p = adjust_step_down(values, draw_differences(values))
     assert list(np.argsort(p, kind="stable")) == [1, 2, 0, 3]
@@ -238,7 +238,7 @@ def test_step_down_p_rises_from_the_largest_difference_to_the_smallest():
     assert p[3] > 0.5
 
 
-def test_a_difference_without_spread_is_certain_unless_it_is_zero():
+def test_a_difference_without_spread_is_certain_unless_it_is_zero() -> None:
     values = np.array([0.5, 0.0, 0.3])
     drawn = draw_differences(values)
     drawn[:, :2] = values[:2]
@@ -247,7 +247,7 @@ def test_a_difference_without_spread_is_certain_unless_it_is_zero():
     assert p[1] > 0.2
 
 
-def test_two_sided_p_does_not_depend_on_the_sign():
+def test_two_sided_p_does_not_depend_on_the_sign() -> None:
     values = np.array([2.0, -2.0, 0.1])
     drawn = draw_differences(values)
     drawn[:, 1] = -drawn[:, 0]
@@ -256,14 +256,14 @@ def test_two_sided_p_does_not_depend_on_the_sign():
     assert p[0] < 0.2 < p[2]
 
 
-def test_undefined_resamples_are_left_out():
+def test_undefined_resamples_are_left_out() -> None:
     values = np.array([2.5])
     drawn = draw_differences(values)
     drawn[:100] = np.nan
     assert adjust_step_down(values, drawn)[0] < 0.05
 
 
-def test_beating_takes_both_age_and_sex_and_a_constant():
+def test_beating_takes_both_age_and_sex_and_a_constant() -> None:
     _, comparisons, _ = assess(build_manifest(80), [3.0] * 8)
     comparison = comparisons[CELLS[0]]
     assert comparison.beats_baseline
@@ -272,7 +272,7 @@ def test_beating_takes_both_age_and_sex_and_a_constant():
     assert not weak.beats_baseline
 
 
-def test_where_age_and_sex_are_unknown_a_constant_is_what_must_be_beaten():
+def test_where_age_and_sex_are_unknown_a_constant_is_what_must_be_beaten() -> None:
     manifest = build_manifest(80).assign(age=np.nan, sex="unknown")
     _, comparisons, worth = assess(manifest, [3.0] * 4 + [0.0] * 4)
     assert Baseline.AGE_SEX not in comparisons[CELLS[0]].over

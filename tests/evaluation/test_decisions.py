@@ -15,7 +15,7 @@ def make_hips(labels, scores):
     )
 
 
-def test_net_benefit_is_hits_less_weighted_alarms():
+def test_net_benefit_is_hits_less_weighted_alarms() -> None:
     labels, scores = np.array([1, 1, 0, 0], bool), np.array([0.9, 0.3, 0.6, 0.1])
     found = measure_net_benefit(labels, scores, np.ones((1, 4)))[0]
     at = {t: found[t == THRESHOLDS][0] for t in (0.2, 0.5, 0.7)}
@@ -23,7 +23,7 @@ def test_net_benefit_is_hits_less_weighted_alarms():
     assert at == pytest.approx(expected)
 
 
-def test_weights_count_hips_as_often_as_they_were_drawn():
+def test_weights_count_hips_as_often_as_they_were_drawn() -> None:
     labels, scores = np.array([1, 0], bool), np.array([0.9, 0.6])
     twice = np.array([0, 0, 1])
     weighted = measure_net_benefit(labels, scores, np.array([[2.0, 1.0]]))
@@ -31,7 +31,7 @@ def test_weights_count_hips_as_often_as_they_were_drawn():
     assert weighted == pytest.approx(repeated)
 
 
-def test_calling_all_abnormal_is_the_prevalence_less_the_alarms(config):
+def test_calling_all_abnormal_is_the_prevalence_less_the_alarms(config) -> None:
     random = np.random.default_rng(0)
     labels = (random.random(200) < 0.3).astype(int)
     curve = trace_decision_curve("any", make_hips(labels, random.random(200)), config)
@@ -44,7 +44,7 @@ def test_calling_all_abnormal_is_the_prevalence_less_the_alarms(config):
     assert curve.n_hips == 200
 
 
-def test_an_oracle_gains_at_every_threshold_and_a_coin_at_none(config):
+def test_an_oracle_gains_at_every_threshold_and_a_coin_at_none(config) -> None:
     labels = np.arange(200) % 2
     coin = np.random.default_rng(1).random(200)
     oracle = trace_decision_curve("oracle", make_hips(labels, 0.95 * labels), config)

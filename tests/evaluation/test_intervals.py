@@ -47,7 +47,7 @@ def make_hips(n: int, seed: int, gap: float = 1.0, hips_per_patient: int = 1) ->
     )
 
 
-def test_every_statistic_equals_that_of_scikit_learn():
+def test_every_statistic_equals_that_of_scikit_learn() -> None:
     hips = make_hips(150, seed=0)
     found = compute_statistics(build_sample(hips), STATISTICS)
     truth, called, score = hips["label"], hips["positive"].astype(int), hips["score"]
@@ -68,7 +68,7 @@ def test_every_statistic_equals_that_of_scikit_learn():
     assert found == pytest.approx(expected, abs=1e-9)
 
 
-def test_weights_count_like_repeated_hips():
+def test_weights_count_like_repeated_hips() -> None:
     hips = make_hips(40, seed=1)
     weights = np.random.default_rng(5).integers(0, 4, len(hips))
     repeated = hips.loc[hips.index.repeat(weights)]
@@ -82,7 +82,7 @@ def test_weights_count_like_repeated_hips():
     )
 
 
-def test_the_interval_does_not_depend_on_row_order_and_repeats_with_its_seed():
+def test_the_interval_does_not_depend_on_row_order_and_repeats_with_its_seed() -> None:
     hips = make_hips(60, seed=2, hips_per_patient=2)
     shuffled = hips.sample(frac=1, random_state=1)
     first = bootstrap_patients(hips, AUROC, alone(300, 7))[Metric.AUROC]
@@ -93,7 +93,7 @@ def test_the_interval_does_not_depend_on_row_order_and_repeats_with_its_seed():
     assert first.low < first.value < first.high
 
 
-def test_two_equal_hips_of_a_patient_do_not_narrow_the_interval():
+def test_two_equal_hips_of_a_patient_do_not_narrow_the_interval() -> None:
     single = make_hips(80, seed=3)
     doubled = pd.concat([single, single.assign(hip_id=single["hip_id"] + "b")])
     narrow = doubled.assign(patient_id=doubled["hip_id"])
@@ -105,7 +105,7 @@ def test_two_equal_hips_of_a_patient_do_not_narrow_the_interval():
     assert width["hips"] < 0.8 * width["patients"]
 
 
-def test_resamples_of_one_class_are_counted_and_many_leave_no_interval():
+def test_resamples_of_one_class_are_counted_and_many_leave_no_interval() -> None:
     hips = make_hips(8, seed=0).assign(label=[1, 0, 0, 0, 0, 0, 0, 0])
     bounds = bootstrap_patients(hips, AUROC, alone(1000, 0))[Metric.AUROC]
     # A patient is missing from a resample of 8 with probability (7/8)^8 = .34.
@@ -115,7 +115,7 @@ def test_resamples_of_one_class_are_counted_and_many_leave_no_interval():
     assert math.isfinite(bounds.value)
 
 
-def test_a_share_that_every_resample_finds_whole_has_the_exact_interval_of_its_patients():
+def test_a_share_that_every_resample_finds_whole_has_the_exact_interval_of_its_patients() -> None:
     hips = make_hips(40, seed=0, hips_per_patient=2).assign(positive=lambda h: h["label"] == 1)
     found = bootstrap_patients(hips, choose_statistics((Metric.SENSITIVITY,)), alone(200, 0))
     n = hips.loc[hips["label"] == 1, "patient_id"].nunique()
@@ -124,12 +124,12 @@ def test_a_share_that_every_resample_finds_whole_has_the_exact_interval_of_its_p
     assert bounds.low < bounds.value == 1
 
 
-def test_perfect_ranking_by_chance_has_no_interval_of_no_width():
+def test_perfect_ranking_by_chance_has_no_interval_of_no_width() -> None:
     hips = make_hips(40, seed=0).assign(score=lambda h: h["label"] * 0.9)
     assert math.isnan(bootstrap_patients(hips, AUROC, alone(200, 0))[Metric.AUROC].low)
 
 
-def test_folds_that_share_training_patients_widen_the_interval_and_never_past_its_limits():
+def test_folds_that_share_training_patients_widen_the_interval_and_never_past_its_limits() -> None:
     hips = make_hips(60, seed=2)
     narrow = bootstrap_patients(hips, AUROC, alone(300, 0))[Metric.AUROC]
     config = widen_for_folds(EvaluationConfig(resamples=300), folds=5, tested=5)
@@ -143,7 +143,7 @@ def test_folds_that_share_training_patients_widen_the_interval_and_never_past_it
     assert widen_for_folds(alone(300, 0), folds=5, tested=5) == alone(300, 0)
 
 
-def test_one_class_alone_has_no_auroc_and_no_interval():
+def test_one_class_alone_has_no_auroc_and_no_interval() -> None:
     hips = make_hips(10, seed=0).assign(label=1)
     bounds = bootstrap_patients(hips, AUROC, alone(100, 0))[Metric.AUROC]
     assert math.isnan(bounds.value)
@@ -154,11 +154,11 @@ def test_one_class_alone_has_no_auroc_and_no_interval():
 @pytest.mark.parametrize(
     ("successes", "n", "expected"), [(21, 28, (0.55, 0.89)), (11, 15, (0.45, 0.92))]
 )
-def test_exact_intervals_of_the_papers_test_sizes(successes, n, expected):
+def test_exact_intervals_of_the_papers_test_sizes(successes, n, expected) -> None:
     assert exact_interval(successes, n) == pytest.approx(expected, abs=0.006)
 
 
-def test_exact_intervals_reach_the_ends():
+def test_exact_intervals_reach_the_ends() -> None:
     assert exact_interval(0, 10)[0] == 0
     assert exact_interval(10, 10)[1] == 1
     with pytest.raises(ValueError, match="successes"):
@@ -166,7 +166,7 @@ def test_exact_intervals_reach_the_ends():
 
 
 @pytest.mark.full
-def test_the_bootstrap_covers_the_true_auroc_at_the_papers_size():
+def test_the_bootstrap_covers_the_true_auroc_at_the_papers_size() -> None:
     gap, covered, trials = 1.0, 0, 400
     truth = norm.cdf(gap / math.sqrt(2))
     for trial in range(trials):

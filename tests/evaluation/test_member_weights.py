@@ -31,7 +31,7 @@ def mean_log_loss(weights, scores, labels):
     return -np.mean(np.log(np.where(labels, mixed, 1 - mixed)))
 
 
-def test_weights_lie_on_the_simplex_and_no_others_have_a_lower_log_loss():
+def test_weights_lie_on_the_simplex_and_no_others_have_a_lower_log_loss() -> None:
     scores, labels = make_members()
     weights = fit_weights(scores, labels)
     assert weights.min() >= 0
@@ -47,25 +47,25 @@ def test_weights_lie_on_the_simplex_and_no_others_have_a_lower_log_loss():
     assert mean_log_loss(weights, scores, labels) < mean_log_loss(np.full(3, 1 / 3), scores, labels)
 
 
-def test_the_better_member_weighs_more_and_equal_members_weigh_the_same():
+def test_the_better_member_weighs_more_and_equal_members_weigh_the_same() -> None:
     scores, labels = make_members()
     assert fit_weights(scores, labels).argmax() == 0
     assert fit_weights(np.stack([scores[0]] * 4), labels) == pytest.approx(np.full(4, 0.25))
 
 
-def test_too_few_hips_or_one_class_give_equal_weights():
+def test_too_few_hips_or_one_class_give_equal_weights() -> None:
     scores, labels = make_members()
     assert fit_weights(scores[:, :19], labels[:19]) == pytest.approx(np.full(3, 1 / 3))
     assert fit_weights(scores, np.ones_like(labels)) == pytest.approx(np.full(3, 1 / 3))
 
 
-def test_certain_and_wrong_members_leave_finite_weights():
+def test_certain_and_wrong_members_leave_finite_weights() -> None:
     labels = np.arange(40) % 2
     weights = fit_weights(np.stack([1.0 - labels, np.full(40, 0.5)]), labels)
     assert weights == pytest.approx([0, 1], abs=1e-3)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shapes \(m, n\) and \(n,\)"):
         fit_weights(np.ones((3, 4)), np.ones(5))
 
@@ -80,7 +80,9 @@ def predictions():
     return read_predictions(pd.concat(rows, ignore_index=True))
 
 
-def test_a_weighted_release_is_the_members_by_the_weights_of_each_folds_inner_hips(predictions):
+def test_a_weighted_release_is_the_members_by_the_weights_of_each_folds_inner_hips(
+    predictions,
+) -> None:
     combined = combine_members(predictions, MEMBERS, Combine.WEIGHTED)
     fold = predictions[(predictions["repeat"] == 1) & (predictions["fold"] == 2)]
     wide = fold.pivot_table(index=["part", "hip_id"], columns="backbone", values="probability")
@@ -93,7 +95,7 @@ def test_a_weighted_release_is_the_members_by_the_weights_of_each_folds_inner_hi
     assert not np.allclose(weights, 1 / 3)
 
 
-def test_no_test_label_moves_a_weighted_probability(predictions):
+def test_no_test_label_moves_a_weighted_probability(predictions) -> None:
     tests = predictions["part"] == "test"
     turned = predictions.assign(label=predictions["label"].where(~tests, 1 - predictions["label"]))
     columns = ["repeat", "fold", "part", "hip_id", "probability"]
@@ -104,7 +106,7 @@ def test_no_test_label_moves_a_weighted_probability(predictions):
     pd.testing.assert_frame_equal(before, after)
 
 
-def test_the_median_is_the_middle_member(predictions):
+def test_the_median_is_the_middle_member(predictions) -> None:
     combined = combine_members(predictions, MEMBERS, Combine.MEDIAN)
     keys = ["repeat", "fold", "part", "hip_id"]
     expected = predictions.groupby(keys)["probability"].median()
@@ -112,6 +114,6 @@ def test_the_median_is_the_middle_member(predictions):
     assert found.to_numpy() == pytest.approx(expected.to_numpy())
 
 
-def test_the_rule_is_a_configuration_key():
+def test_the_rule_is_a_configuration_key() -> None:
     assert EvaluationConfig(combine="weighted").combine is Combine.WEIGHTED
     assert EvaluationConfig().combine is Combine.MEAN

@@ -25,12 +25,12 @@ def read_statements(card: str) -> dict[str, str]:
     return {row[0].removeprefix("| "): row[3].removesuffix(" |") for row in rows[2:]}
 
 
-def test_every_item_of_claim_2024_has_a_topic():
+def test_every_item_of_claim_2024_has_a_topic() -> None:
     items = {item for items in CHECKLIST.values() for item in items.claim}
     assert items == set(range(1, 45))
 
 
-def test_every_item_of_tripod_ai_has_exactly_one_topic():
+def test_every_item_of_tripod_ai_has_exactly_one_topic() -> None:
     items = [item for items in CHECKLIST.values() for item in items.tripod]
     expected = {
         f"{number}{letter}"
@@ -41,7 +41,7 @@ def test_every_item_of_tripod_ai_has_exactly_one_topic():
     assert set(items) == expected
 
 
-def test_a_topic_is_filled_or_not_provided(report_inputs, evidence):
+def test_a_topic_is_filled_or_not_provided(report_inputs, evidence) -> None:
     statements = read_statements(write_model_card(report_inputs, evidence))
     answers = answer_topics(report_inputs, evidence)
     assert set(statements) == {str(topic) for topic in Topic}
@@ -49,7 +49,7 @@ def test_a_topic_is_filled_or_not_provided(report_inputs, evidence):
         assert (statements[topic] == NOT_PROVIDED) == (topic not in answers)
 
 
-def test_what_the_results_cannot_know_is_never_made_up(report_inputs, evidence):
+def test_what_the_results_cannot_know_is_never_made_up(report_inputs, evidence) -> None:
     answers = answer_topics(report_inputs, evidence)
     for topic in (Topic.ETHICS, Topic.FUNDING, Topic.EXTERNAL, Topic.SETTING, Topic.ACQUISITION):
         assert topic not in answers
@@ -57,13 +57,13 @@ def test_what_the_results_cannot_know_is_never_made_up(report_inputs, evidence):
     assert answers[Topic.PARTITIONS] == "patient-grouped 5-fold"
 
 
-def test_the_notice_stands_on_top_and_phantoms_are_named(report_inputs, evidence):
+def test_the_notice_stands_on_top_and_phantoms_are_named(report_inputs, evidence) -> None:
     lines = write_model_card(report_inputs, evidence).split("\n\n")
     assert lines[1] == f"**{RESEARCH_NOTICE}**"
     assert "generated phantoms" in lines[2]
 
 
-def test_the_data_fills_demographics_flow_and_performance(report_inputs, evidence):
+def test_the_data_fills_demographics_flow_and_performance(report_inputs, evidence) -> None:
     answers = answer_topics(report_inputs, evidence)
     assert "female: " in answers[Topic.DEMOGRAPHICS]
     assert "70 found, 66 accepted" in answers[Topic.FLOW]
@@ -71,7 +71,7 @@ def test_the_data_fills_demographics_flow_and_performance(report_inputs, evidenc
     assert "sex female: AUROC" in answers[Topic.SUBGROUPS]
 
 
-def test_optimism_is_said_in_selection_and_limitations(report_inputs, evidence):
+def test_optimism_is_said_in_selection_and_limitations(report_inputs, evidence) -> None:
     inputs = replace(
         report_inputs,
         optimistic="tuned on tested hips.",

@@ -26,7 +26,7 @@ def rows():
     return add_values(predict_cell(manifest, CELL), manifest, offset=0.1)
 
 
-def test_every_number_is_that_of_hips_averaged_over_repeats(rows, config):
+def test_every_number_is_that_of_hips_averaged_over_repeats(rows, config) -> None:
     result = summarise_regression(read_predictions(rows), config)[0]
     tests = rows[rows["part"] == "test"]
     hips = tests.groupby("hip_id")[["measured", "predicted"]].mean()
@@ -44,20 +44,20 @@ def test_every_number_is_that_of_hips_averaged_over_repeats(rows, config):
     assert all(i.low < i.value < i.high for i in result.metrics.values())
 
 
-def test_a_constant_has_no_correlation_but_an_error(rows, config):
+def test_a_constant_has_no_correlation_but_an_error(rows, config) -> None:
     flat = rows.assign(predicted=1.0)
     found = summarise_regression(read_predictions(flat), config)[0].metrics
     assert np.isnan(found[RegressionMetric.PEARSON_R].value)
     assert found[RegressionMetric.RMSE].value > 0
 
 
-def test_classification_cells_beside_regression_cells_have_no_row(rows, config):
+def test_classification_cells_beside_regression_cells_have_no_row(rows, config) -> None:
     manifest = build_manifest(100)
     both = pd.concat([rows, predict_cell(manifest, OTHER)], ignore_index=True)
     results = summarise_regression(read_predictions(both), config)
     assert [result.cell for result in results] == [CELL]
 
 
-def test_without_the_columns_there_is_no_result(rows, config):
+def test_without_the_columns_there_is_no_result(rows, config) -> None:
     bare = read_predictions(rows.drop(columns=["measured", "predicted"]))
     assert summarise_regression(bare, config) == []

@@ -41,7 +41,9 @@ def predictions(manifest):
     return read_predictions(pd.concat(rows, ignore_index=True))
 
 
-def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manifest, predictions):
+def test_the_headline_is_the_higher_probability_against_the_lower_t_score(
+    manifest, predictions
+) -> None:
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     lowest = manifest[["t_femoral_neck", "t_total_hip"]].min(axis=1) <= -2.5
     hips = found.hips.set_index("hip_id")
@@ -52,7 +54,7 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(manife
     assert hips["score"].to_dict() == pytest.approx(worst.to_dict())
 
 
-def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions):
+def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions) -> None:
     found = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     assert set(found["baselines"]) >= {"majority", "age_sex"}
     constant = found["baselines"]["majority"]
@@ -61,7 +63,7 @@ def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions):
     assert found["baselines"]["age_sex"]["gain"]["low"] is not None
 
 
-def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions):
+def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions) -> None:
     manifest.loc[0, ["t_femoral_neck", "t_total_hip"]] = [-2.5, 1.0]
     manifest.loc[1, ["t_femoral_neck", "t_total_hip"]] = [-2.4, -2.4]
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
@@ -69,7 +71,7 @@ def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predict
     assert (labels["h000"], labels["h001"]) == (1, 0)
 
 
-def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, predictions):
+def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, predictions) -> None:
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     shifted = predictions.copy()
     inner = shifted["part"] == "inner"
@@ -81,7 +83,7 @@ def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, pred
     assert low.hips["score"].tolist() == found.hips["score"].tolist()
 
 
-def test_a_release_states_its_numbers_as_json(manifest, predictions, config):
+def test_a_release_states_its_numbers_as_json(manifest, predictions, config) -> None:
     result = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=config)
     again = json.loads(json.dumps(result, allow_nan=False))
     assert again["source"] == "phantom"
@@ -92,7 +94,7 @@ def test_a_release_states_its_numbers_as_json(manifest, predictions, config):
     assert set(again["regions"]) == {"femoral_neck-t_score", "total_hip-t_score"}
 
 
-def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config):
+def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config) -> None:
     hip_rows = predictions["region"] == "total_hip"
     finished = predictions["repeat"].eq(0) & predictions["fold"].isin([0, 1])
     partial = predictions[~hip_rows | finished]
@@ -103,7 +105,7 @@ def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config
     assert result["regions"]["femoral_neck-t_score"]["n_hips"] == 88
 
 
-def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest):
+def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest) -> None:
     other = Cell(NECK.region, NECK.label_type, Backbone.RESNET50, NECK.variant)
     first, second = (predict_cell(manifest, cell, seed=i) for i, cell in enumerate((NECK, other)))
     missing = first["hip_id"].iloc[0]
@@ -115,7 +117,7 @@ def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest
     assert np.allclose(combined.set_index(keys)["probability"].sort_index(), expected.sort_index())
 
 
-def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
+def test_a_raw_member_is_used_where_it_has_no_calibration(manifest) -> None:
     rows = predict_cell(manifest, NECK).assign(calibrated=np.nan)
     found = score_headline(read_predictions(rows), [NECK], manifest=manifest, config=CONFIG)
     tests = rows[rows["part"] == "test"].groupby("hip_id")[["label", "score"]].mean()
@@ -124,7 +126,9 @@ def test_a_raw_member_is_used_where_it_has_no_calibration(manifest):
     )
 
 
-def test_hips_without_a_figure_of_both_sites_are_counted_and_left_out(manifest, predictions):
+def test_hips_without_a_figure_of_both_sites_are_counted_and_left_out(
+    manifest, predictions
+) -> None:
     manifest.loc[[2, 5], ["t_total_hip", "label_t_score_total_hip"]] = None
     manifest.loc[[2, 5], "t_femoral_neck"] = -1.0
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
@@ -132,7 +136,7 @@ def test_hips_without_a_figure_of_both_sites_are_counted_and_left_out(manifest, 
     assert not {"h002", "h005"} & set(found.hips["hip_id"])
 
 
-def test_one_abnormal_site_decides_where_the_other_has_no_figure(manifest, predictions):
+def test_one_abnormal_site_decides_where_the_other_has_no_figure(manifest, predictions) -> None:
     manifest.loc[2, ["t_total_hip", "label_t_score_total_hip"]] = None
     manifest.loc[2, "t_femoral_neck"] = -3.1
     found = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
@@ -140,19 +144,21 @@ def test_one_abnormal_site_decides_where_the_other_has_no_figure(manifest, predi
     assert found.hips.set_index("hip_id").loc["h002", "label"] == 1
 
 
-def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(manifest, predictions):
+def test_folds_whose_inner_hips_are_of_one_class_fall_back_and_say_so(
+    manifest, predictions
+) -> None:
     only = manifest.assign(t_femoral_neck=-3.0)
     found = score_headline(predictions, [NECK], manifest=only, config=CONFIG)
     assert found.n_folds_without_threshold == found.n_folds == 10
 
 
-def test_a_release_without_a_headline_member_is_refused(manifest, predictions):
+def test_a_release_without_a_headline_member_is_refused(manifest, predictions) -> None:
     trochanter = Cell(Region.GREATER_TROCHANTER, *(NECK.label_type, "vgg16", NECK.variant))
     with pytest.raises(DataError, match="t_score member for femoral neck or total hip"):
         score_headline(predictions, [trochanter], manifest=manifest, config=CONFIG)
 
 
-def test_a_release_whose_members_never_ran_together_is_refused(manifest, predictions):
+def test_a_release_whose_members_never_ran_together_is_refused(manifest, predictions) -> None:
     folds = predictions["fold"].isin([0, 1])
     apart = predictions[folds ^ (predictions["region"] == "total_hip")]
     with pytest.raises(DataError, match="every member of the release ran on"):
@@ -180,7 +186,7 @@ def test_the_released_threshold_follows_the_rule_that_the_result_was_measured_wi
     assert at_youden != at_screening
 
 
-def test_labels_stand_in_where_no_t_score_is_reported(manifest, predictions):
+def test_labels_stand_in_where_no_t_score_is_reported(manifest, predictions) -> None:
     bare = manifest.assign(t_femoral_neck=np.nan, t_total_hip=np.nan)
     found = score_headline(predictions, [NECK, HIP], manifest=bare, config=CONFIG)
     before = score_headline(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)

@@ -25,7 +25,7 @@ from hipray.vocab import Region, SegmenterArch
 from .conftest import score_segmenters
 
 
-def test_a_cell_reports_hips_patients_positives_and_fits(grid, config):
+def test_a_cell_reports_hips_patients_positives_and_fits(grid, config) -> None:
     results = summarise_cells(read_predictions(grid.predictions), grid.fits, config)
     assert {result.cell for result in results} == set(grid.cells)
     neck = results[0]
@@ -38,7 +38,7 @@ def test_a_cell_reports_hips_patients_positives_and_fits(grid, config):
     assert set(neck.train) == set(PAPER_METRICS)
 
 
-def test_the_spread_over_fits_is_that_of_single_fits(grid, config):
+def test_the_spread_over_fits_is_that_of_single_fits(grid, config) -> None:
     predictions = read_predictions(grid.predictions)
     result = summarise_cells(predictions, grid.fits, config)[0]
     tests = select_cell(predictions, result.cell).query("part == 'test'")
@@ -51,7 +51,7 @@ def test_the_spread_over_fits_is_that_of_single_fits(grid, config):
     assert spread.sd == pytest.approx(np.std(accuracies, ddof=1))
 
 
-def test_scores_of_a_hip_are_averaged_over_repeats_before_the_statistic(grid, config):
+def test_scores_of_a_hip_are_averaged_over_repeats_before_the_statistic(grid, config) -> None:
     predictions = read_predictions(grid.predictions)
     result = summarise_cells(predictions, grid.fits, config)[0]
     tests = select_cell(predictions, result.cell).query("part == 'test'")
@@ -61,7 +61,7 @@ def test_scores_of_a_hip_are_averaged_over_repeats_before_the_statistic(grid, co
     )
 
 
-def test_a_hip_is_positive_where_its_mean_margin_is_not_negative():
+def test_a_hip_is_positive_where_its_mean_margin_is_not_negative() -> None:
     tests = pd.DataFrame(
         {
             "hip_id": ["a", "a", "b", "b"],
@@ -77,7 +77,7 @@ def test_a_hip_is_positive_where_its_mean_margin_is_not_negative():
     assert pooled["score"].to_dict() == pytest.approx({"a": 0.5, "b": 0.2})
 
 
-def test_a_cell_with_one_missing_calibration_uses_raw_scores_throughout(grid, config):
+def test_a_cell_with_one_missing_calibration_uses_raw_scores_throughout(grid, config) -> None:
     frame = grid.predictions.copy()
     frame.loc[0, "calibrated"] = math.nan
     predictions = read_predictions(frame)
@@ -92,31 +92,31 @@ def test_a_cell_with_one_missing_calibration_uses_raw_scores_throughout(grid, co
     ("column", "value"),
     [("score", 1.2), ("label", 2), ("calibrated", -0.1), ("threshold", math.nan), ("part", "x")],
 )
-def test_values_out_of_range_are_refused_by_name(grid, column, value):
+def test_values_out_of_range_are_refused_by_name(grid, column, value) -> None:
     frame = grid.predictions.copy()
     frame.loc[3, column] = value
     with pytest.raises(DataError, match=f"1 rows with another {column}"):
         read_predictions(frame)
 
 
-def test_a_missing_column_is_named(grid):
+def test_a_missing_column_is_named(grid) -> None:
     with pytest.raises(DataError, match="none named threshold"):
         read_predictions(grid.predictions.drop(columns="threshold"))
 
 
-def test_a_hip_tested_twice_in_one_repeat_is_refused(grid):
+def test_a_hip_tested_twice_in_one_repeat_is_refused(grid) -> None:
     twice = grid.predictions[grid.predictions["part"] == "test"].iloc[[0]].assign(fold=4)
     with pytest.raises(DataError, match="one test fold per repeat"):
         read_predictions(pd.concat([grid.predictions, twice]))
 
 
-def test_phantoms_and_films_are_not_reported_together(grid):
+def test_phantoms_and_films_are_not_reported_together(grid) -> None:
     mixed = grid.manifest.assign(source=["real"] + ["phantom"] * (len(grid.manifest) - 1))
     with pytest.raises(DataError, match="one data source per report"):
         read_source(mixed)
 
 
-def test_calibration_summary_agrees_with_the_metrics(grid, config):
+def test_calibration_summary_agrees_with_the_metrics(grid, config) -> None:
     result = summarise_cells(read_predictions(grid.predictions), grid.fits, config)[0]
     summary = summarise_calibration(result.hips, config)
     labels, scores = result.hips["label"], result.hips["score"]
@@ -128,7 +128,7 @@ def test_calibration_summary_agrees_with_the_metrics(grid, config):
     assert sum(b.n for b in summary.bins) == result.n_hips
 
 
-def test_networks_that_differ_by_noise_are_tied_and_the_best_has_no_gap(grid, config):
+def test_networks_that_differ_by_noise_are_tied_and_the_best_has_no_gap(grid, config) -> None:
     results = summarise_cells(read_predictions(grid.predictions), grid.fits, config)
     comparisons = compare_cells(results, [], config)
     pair = [comparisons[cell] for cell in grid.cells[:2]]
@@ -137,7 +137,7 @@ def test_networks_that_differ_by_noise_are_tied_and_the_best_has_no_gap(grid, co
     assert all(not c.over for c in pair)
 
 
-def test_small_subgroups_show_no_numbers(grid, config):
+def test_small_subgroups_show_no_numbers(grid, config) -> None:
     result = summarise_cells(read_predictions(grid.predictions), grid.fits, config)[0]
     groups = summarise_subgroups(result.hips, grid.manifest, config)
     for group in groups:
@@ -150,7 +150,7 @@ def test_small_subgroups_show_no_numbers(grid, config):
     assert any(group.metrics is not None for group in groups)
 
 
-def test_segmenters_are_summarised_per_hip(grid, config):
+def test_segmenters_are_summarised_per_hip(grid, config) -> None:
     scores = score_segmenters(grid.manifest)
     again = scores.assign(repeat=1, iou=scores["iou"] - 0.1)
     results = summarise_segmenters(pd.concat([scores, again]), config)

@@ -68,7 +68,7 @@ def full() -> Planned:
     return Planned(list_cells(*variants), variants)
 
 
-def test_members_are_the_headline_t_score_cells_of_the_segmented_variant(full):
+def test_members_are_the_headline_t_score_cells_of_the_segmented_variant(full) -> None:
     members = _choose_members(full.finish(full.fits))
     assert set(members) == {
         Cell(region, LabelType.T_SCORE, backbone, Variant.SEGMENTED)
@@ -77,26 +77,26 @@ def test_members_are_the_headline_t_score_cells_of_the_segmented_variant(full):
     }
 
 
-def test_a_run_without_segmented_cells_is_released_in_its_first_variant():
+def test_a_run_without_segmented_cells_is_released_in_its_first_variant() -> None:
     variants = (Variant.AUGMENTED, Variant.ORIGINAL)
     planned = Planned(list_cells(*variants), variants)
     members = _choose_members(planned.finish(planned.fits))
     assert {member.variant for member in members} == {Variant.AUGMENTED}
 
 
-def test_a_cell_with_an_open_fit_is_no_member(full):
+def test_a_cell_with_an_open_fit_is_no_member(full) -> None:
     waiting = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONES[0], Variant.SEGMENTED), 0, 1)
     members = _choose_members(full.finish([fit for fit in full.fits if fit != waiting]))
     assert waiting.cell not in members
     assert len(members) == 3
 
 
-def test_a_run_without_a_finished_headline_cell_has_no_members():
+def test_a_run_without_a_finished_headline_cell_has_no_members() -> None:
     trochanter = [Cell(Region.GREATER_TROCHANTER, LabelType.T_SCORE, "vgg16", Variant.SEGMENTED)]
     assert choose_members(trochanter, backbones=("vgg16",), variants=(Variant.SEGMENTED,)) == ()
 
 
-def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest():
+def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest() -> None:
     experiment = Experiment(backbones={Backbone.VGG16: {"lr": 1e-5, "size_px": 96}})
     results = Planned([], ()).finish([])
     results = replace(results, config=GridRun(experiment=experiment))
@@ -111,12 +111,12 @@ def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest():
         (Experiment(matting=MattingSettings(mask=MaskSource.TRUE)), "annotated masks"),
     ],
 )
-def test_the_protocol_promises_no_more_of_masks_than_was_kept(experiment, said):
+def test_the_protocol_promises_no_more_of_masks_than_was_kept(experiment, said) -> None:
     results = replace(Planned([], ()).finish([]), config=GridRun(experiment=experiment))
     assert said in _protocol(results)["Masks"]
 
 
-def test_a_reason_that_two_labels_share_is_counted_once_and_others_name_their_label():
+def test_a_reason_that_two_labels_share_is_counted_once_and_others_name_their_label() -> None:
     labels = {"t_score": {"no record": 3, "no T": 2}, "bmd": {"no record": 3, "no T": 1}}
     assert _list_reasons(labels) == {
         "no record": 3, "no T (t_score label)": 2, "no T (bmd label)": 1,

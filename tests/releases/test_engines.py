@@ -46,32 +46,32 @@ def choose(store, release, runtime=RuntimeChoice.AUTO, *, device=Device.CPU, **c
     return choose_engine(store, release, InferenceJob(runtime=runtime, **changes), device=device)
 
 
-def test_by_default_cpus_have_onnx_runtime_and_gpus_have_torch(store, release):
+def test_by_default_cpus_have_onnx_runtime_and_gpus_have_torch(store, release) -> None:
     assert choose(store, release) == Engine(Runtime.ONNX)
     assert choose(store, release, device=Device.CUDA) == Engine(Runtime.TORCH, Device.CUDA)
 
 
-def test_torch_is_had_where_it_is_asked_for(store, release):
+def test_torch_is_had_where_it_is_asked_for(store, release) -> None:
     assert choose(store, release, RuntimeChoice.TORCH) == Engine(Runtime.TORCH)
 
 
-def test_one_bundle_without_an_export_puts_the_whole_release_on_torch(store, old_release):
+def test_one_bundle_without_an_export_puts_the_whole_release_on_torch(store, old_release) -> None:
     assert choose(store, old_release) == Engine(Runtime.TORCH)
     stages = load_stages(store, old_release)
     assert stages.release.digest == old_release.digest
 
 
-def test_onnx_without_an_export_is_refused_and_says_why(store, old_release):
+def test_onnx_without_an_export_is_refused_and_says_why(store, old_release) -> None:
     with pytest.raises(BundleError, match=r"found none in that of .* before networks were exp"):
         choose(store, old_release, RuntimeChoice.ONNX)
 
 
-def test_onnx_is_not_for_gpus(store, release):
+def test_onnx_is_not_for_gpus(store, release) -> None:
     with pytest.raises(ConfigError, match="computes on CPUs"):
         choose(store, release, RuntimeChoice.ONNX, device=Device.CUDA)
 
 
-def test_bfloat16_is_torchs_and_needs_its_measured_effect(store, release, old_release):
+def test_bfloat16_is_torchs_and_needs_its_measured_effect(store, release, old_release) -> None:
     lowered = choose(store, release, precision=Precision.BFLOAT16)
     assert lowered == Engine(Runtime.TORCH, precision=Precision.BFLOAT16)
     with pytest.raises(ConfigError, match="set runtime = 'torch'"):

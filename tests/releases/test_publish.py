@@ -50,7 +50,7 @@ def variant_of(release):
     return Variant.SEGMENTED if release.view is View.MATTED else Variant.ORIGINAL
 
 
-def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, release):
+def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, release) -> None:
     frame = frame_of(small_grid, variant_of(release))
     tested = frame[frame["part"] == "test"].set_index("hip_id")
     inputs = small_grid.preparation.inputs
@@ -66,7 +66,7 @@ def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, releas
     assert np.allclose(served, expected, atol=1e-4)
 
 
-def test_a_release_pins_the_calibration_and_threshold_of_its_fit(small_grid, release):
+def test_a_release_pins_the_calibration_and_threshold_of_its_fit(small_grid, release) -> None:
     frame = frame_of(small_grid, variant_of(release))
     member = release.members[0]
     calibrator = PlattScaling(member.platt_slope, member.platt_intercept)
@@ -74,7 +74,7 @@ def test_a_release_pins_the_calibration_and_threshold_of_its_fit(small_grid, rel
     assert member.threshold == frame["threshold"].iloc[0]
 
 
-def test_the_headline_threshold_comes_from_inner_validation(small_grid, release):
+def test_the_headline_threshold_comes_from_inner_validation(small_grid, release) -> None:
     frame = frame_of(small_grid, variant_of(release))
     inner = frame[frame["part"] == "inner"]
     assert release.headline_threshold == pytest.approx(
@@ -82,19 +82,19 @@ def test_the_headline_threshold_comes_from_inner_validation(small_grid, release)
     )
 
 
-def test_segmenters_are_those_of_the_members_folds(small_grid, release):
+def test_segmenters_are_those_of_the_members_folds(small_grid, release) -> None:
     assert len(release.segmenters) == 1
     name = load_bundle(small_grid.store, release.segmenters[0]).description.name
     assert name == "unet-all-r0f0"
 
 
-def test_more_folds_make_more_members_and_segmenters(small_grid):
+def test_more_folds_make_more_members_and_segmenters(small_grid) -> None:
     release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1, 2), name="all-folds")
     assert (len(release.members), len(release.segmenters)) == (3, 3)
     assert len({member.bundle for member in release.members}) == 3
 
 
-def test_a_release_says_that_it_learned_from_phantoms(small_grid, release):
+def test_a_release_says_that_it_learned_from_phantoms(small_grid, release) -> None:
     assert release.data_source is DataSource.PHANTOM
     assert read_release(small_grid.store, release.name) == release
     for digest in (*release.segmenters, *(m.bundle for m in release.members)):
@@ -102,7 +102,7 @@ def test_a_release_says_that_it_learned_from_phantoms(small_grid, release):
         assert description.data_source is DataSource.PHANTOM
 
 
-def test_no_patient_or_path_lies_in_a_release_or_its_bundles(small_grid, release):
+def test_no_patient_or_path_lies_in_a_release_or_its_bundles(small_grid, release) -> None:
     patients = small_grid.preparation.inputs.manifest["patient_id"].str.encode("ascii")
     secrets = [*patients, small_grid.store.uri.encode()]
     texts = [release.model_dump_json().encode()]
@@ -111,7 +111,7 @@ def test_no_patient_or_path_lies_in_a_release_or_its_bundles(small_grid, release
     assert not [s for s in secrets for text in texts if s in text]
 
 
-def test_publishing_twice_gives_the_same_release(small_grid):
+def test_publishing_twice_gives_the_same_release(small_grid) -> None:
     first, again = (publish(small_grid, Variant.ORIGINAL, name="twice") for _ in range(2))
     assert first.digest == again.digest
 
@@ -119,14 +119,14 @@ def test_publishing_twice_gives_the_same_release(small_grid):
 @pytest.mark.parametrize(
     "changes", [{"backbones": ("resnet50",)}, {"regions": (Region.FEMORAL_NECK,)}, {"folds": (7,)}]
 )
-def test_fits_that_the_run_has_not_finished_are_named(small_grid, changes):
+def test_fits_that_the_run_has_not_finished_are_named(small_grid, changes) -> None:
     with pytest.raises(
         DataError, match=r"1 finished fits in run 'small', found 1 missing, such as"
     ):
         publish(small_grid, Variant.ORIGINAL, **changes)
 
 
-def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid):
+def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid) -> None:
     weighted = EvaluationConfig(resamples=100, combine=Combine.WEIGHTED)
     release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1), evaluation=weighted)
     assert release.combine is Combine.WEIGHTED
@@ -134,7 +134,7 @@ def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid
     assert sum(member.weight for member in release.members) == pytest.approx(2.0)
 
 
-def test_each_member_looks_at_views_of_the_size_it_was_trained_on(small_grid):
+def test_each_member_looks_at_views_of_the_size_it_was_trained_on(small_grid) -> None:
     release = publish(small_grid, Variant.SEGMENTED)
     stages = load_stages(small_grid.store, release)
     frames = np.array(small_grid.preparation.inputs.arrays.films[:2])
@@ -148,7 +148,7 @@ def test_each_member_looks_at_views_of_the_size_it_was_trained_on(small_grid):
     assert stages.release.view_sizes == ((Region.TOTAL_HIP, own),)
 
 
-def test_a_run_of_annotated_masks_is_no_release_of_matted_views(small_grid, monkeypatch):
+def test_a_run_of_annotated_masks_is_no_release_of_matted_views(small_grid, monkeypatch) -> None:
     results = read_run(small_grid.store, "small")
     true = results.config.experiment.model_copy(
         update={"matting": MattingSettings(mask=MaskSource.TRUE)}
@@ -161,7 +161,7 @@ def test_a_run_of_annotated_masks_is_no_release_of_matted_views(small_grid, monk
 
 def test_an_archive_ingested_again_is_not_published_with_the_networks_of_before(
     small_grid, monkeypatch
-):
+) -> None:
     results = read_run(small_grid.store, "small")
     other = replace(results, plan=results.plan | {"data": {"films": "others"}})
     monkeypatch.setattr(publish_module, "read_run", lambda *_: other)

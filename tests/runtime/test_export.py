@@ -42,7 +42,7 @@ def onnx_of(module: nn.Module, probe: Probe = PROBE) -> Network:
         {"target": Target.SCORE},
     ],
 )
-def test_classifiers_answer_alike_on_films_that_the_export_did_not_see(settings):
+def test_classifiers_answer_alike_on_films_that_the_export_did_not_see(settings) -> None:
     module = build(**settings)
     others = np.random.default_rng(1).integers(0, 256, (5, SIDE, SIDE)).astype(np.uint8)
     probe = Probe(others, np.concatenate([PEOPLE, PEOPLE[:2]]))
@@ -50,7 +50,7 @@ def test_classifiers_answer_alike_on_films_that_the_export_did_not_see(settings)
 
 
 @pytest.mark.parametrize("arch", SegmenterArch)
-def test_segmenters_answer_alike_with_probabilities(arch):
+def test_segmenters_answer_alike_with_probabilities(arch) -> None:
     settings = SegmenterSettings(size_px=SIDE, decoder_channels=(32, 16, 16, 8, 8))
     module = MaskNetwork(build_segmenter(arch, settings, outputs=4, pretrained=False))
     probe = Probe(FILMS)
@@ -61,13 +61,13 @@ def test_segmenters_answer_alike_with_probabilities(arch):
     assert compare(TorchNetwork(module), network, probe) < TOLERANCE
 
 
-def test_covariates_are_told_to_the_exported_network():
+def test_covariates_are_told_to_the_exported_network() -> None:
     network = onnx_of(build(covariates=(Covariate.AGE,)))
     other = encode_people([Person(age=20.0)] * 3)
     assert not np.allclose(network(FILMS, PEOPLE), network(FILMS, other))
 
 
-def test_covariates_that_the_vocabulary_got_later_change_no_answer():
+def test_covariates_that_the_vocabulary_got_later_change_no_answer() -> None:
     module = build(covariates=tuple(Covariate))
     network = onnx_of(module)
     later = np.concatenate([PEOPLE, np.ones((3, 2), np.float32)], axis=1)
@@ -88,28 +88,28 @@ class Untraceable(nn.Module):
         return torch.linalg.eigvals(films[:, 0]).real
 
 
-def test_an_export_that_answers_otherwise_is_not_kept_and_the_difference_is_told():
+def test_an_export_that_answers_otherwise_is_not_kept_and_the_difference_is_told() -> None:
     export = export_network(CountsFilms(), PROBE)
     assert export.model is None
     assert "differs by" in export.reason
 
 
-def test_a_network_that_cannot_be_exported_stays_with_torch_and_says_so():
+def test_a_network_that_cannot_be_exported_stays_with_torch_and_says_so() -> None:
     export = export_network(Untraceable(), PROBE)
     assert export.model is None
     assert "the export failed" in export.reason
 
 
-def test_the_same_network_is_exported_to_the_same_bytes():
+def test_the_same_network_is_exported_to_the_same_bytes() -> None:
     first, again = (export_network(build(), PROBE).model for _ in range(2))
     assert first == again
 
 
-def test_bfloat16_changes_answers_a_little():
+def test_bfloat16_changes_answers_a_little() -> None:
     assert 0 < measure_bfloat16(build(), PROBE) < 0.1
 
 
-def test_a_session_computes_with_torchs_threads_and_none_of_them_spins():
+def test_a_session_computes_with_torchs_threads_and_none_of_them_spins() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

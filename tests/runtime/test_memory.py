@@ -28,21 +28,21 @@ def take(mebibytes: int) -> np.ndarray:
     return np.ones(mebibytes * MIB, np.uint8)
 
 
-def test_what_a_member_takes_is_counted():
+def test_what_a_member_takes_is_counted() -> None:
     gauge = MemoryGauge()
     kept = gauge.load("resnet50", MIB, lambda: take(100))
     assert gauge.parts["resnet50"] == pytest.approx(100 * MIB, rel=0.2)
     assert len(kept) == 100 * MIB
 
 
-def test_the_peak_of_a_batch_is_counted_although_it_is_given_back():
+def test_the_peak_of_a_batch_is_counted_although_it_is_given_back() -> None:
     gauge = MemoryGauge()
     gauge.try_batch(lambda: take(100).sum())
     assert gauge.parts[BATCH] == pytest.approx(100 * MIB, rel=0.2)
     assert gauge.total_bytes == gauge.parts[BATCH]
 
 
-def test_what_does_not_fit_is_refused_with_the_sum_and_its_parts():
+def test_what_does_not_fit_is_refused_with_the_sum_and_its_parts() -> None:
     gauge = MemoryGauge(limit_gib=0.25)
     kept = gauge.load("segmenter", MIB, lambda: take(100))
     with pytest.raises(MemoryLimitError) as caught:
@@ -53,14 +53,14 @@ def test_what_does_not_fit_is_refused_with_the_sum_and_its_parts():
     assert kept is not None
 
 
-def test_a_member_whose_files_do_not_fit_is_not_even_loaded():
+def test_a_member_whose_files_do_not_fit_is_not_even_loaded() -> None:
     loaded = []
     with pytest.raises(MemoryLimitError, match=r"a need of 0\.50 GiB or more \(vgg16 0\.50\)"):
         MemoryGauge(limit_gib=0.25).load("vgg16", GIB // 2, lambda: loaded.append(1))
     assert not loaded
 
 
-def test_a_batch_that_does_not_fit_is_refused():
+def test_a_batch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(MemoryLimitError, match=f"{BATCH} 0."):
         MemoryGauge(limit_gib=0.05).try_batch(lambda: take(100).sum())
 
@@ -110,10 +110,10 @@ MACHINE = {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    4000 kB\n"}
         ),
     ],
 )
-def test_the_tightest_of_machine_and_control_groups_counts(tmp_path, files, left):
+def test_the_tightest_of_machine_and_control_groups_counts(tmp_path, files, left) -> None:
     assert read_memory_left(write(tmp_path, MACHINE | files)) == left
 
 
-def test_a_system_that_does_not_tell_sets_no_limit(tmp_path):
+def test_a_system_that_does_not_tell_sets_no_limit(tmp_path) -> None:
     assert read_memory_left(tmp_path) is None
     assert read_resident() > MIB

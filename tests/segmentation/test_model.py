@@ -14,19 +14,19 @@ SMALL = SegmenterSettings(encoder="mobilenet_v2", decoder_channels=(16, 8, 8, 8,
 
 @pytest.mark.parametrize("arch", SegmenterArch)
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_both_networks_answer_each_pixel_of_each_region(arch, outputs):
+def test_both_networks_answer_each_pixel_of_each_region(arch, outputs) -> None:
     network = build_network(arch, SMALL, outputs=outputs).eval()
     with torch.inference_mode():
         assert network(torch.rand(2, 1, 64, 64)).shape == (2, outputs, 64, 64)
 
 
-def test_an_unknown_encoder_is_refused_with_names_to_take():
+def test_an_unknown_encoder_is_refused_with_names_to_take() -> None:
     settings = SMALL.model_copy(update={"encoder": "resnet19"})
     with pytest.raises(ConfigError, match=r"segmenter.encoder = 'resnet19'; take one of"):
         build_network(SegmenterArch.UNET, settings, outputs=4)
 
 
-def test_an_encoder_starts_from_a_published_file_with_its_colours_summed():
+def test_an_encoder_starts_from_a_published_file_with_its_colours_summed() -> None:
     published = smp.Unet("mobilenet_v2", encoder_weights=None).encoder.state_dict()
     settings = SMALL.model_copy(update={"weights": "w.safetensors"})
     own = build_network(SegmenterArch.UNET, settings, outputs=4, start=published).state_dict()
@@ -36,7 +36,7 @@ def test_an_encoder_starts_from_a_published_file_with_its_colours_summed():
     assert all(torch.equal(own[f"encoder.{name}"], published[name]) for name in others)
 
 
-def test_a_whole_network_starts_from_its_own_file():
+def test_a_whole_network_starts_from_its_own_file() -> None:
     settings = SMALL.model_copy(update={"weights": "w.safetensors"})
     whole = build_network(SegmenterArch.UNET, settings, outputs=4).state_dict()
     own = build_network(SegmenterArch.UNET, settings, outputs=4, start=whole).state_dict()
@@ -44,7 +44,7 @@ def test_a_whole_network_starts_from_its_own_file():
 
 
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_a_file_of_another_network_is_refused(outputs):
+def test_a_file_of_another_network_is_refused(outputs) -> None:
     settings = SMALL.model_copy(update={"weights": "w.safetensors"})
     other = {"conv1.weight": torch.zeros(3)}
     if outputs == 1:
@@ -53,7 +53,7 @@ def test_a_file_of_another_network_is_refused(outputs):
         build_network(SegmenterArch.UNET, settings, outputs=outputs, start=other)
 
 
-def test_a_bundles_network_is_built_without_reaching_for_start_weights():
+def test_a_bundles_network_is_built_without_reaching_for_start_weights() -> None:
     settings = SMALL.model_copy(update={"weights": "imagenet"})
     network = build_network(SegmenterArch.UNET, settings, outputs=4, pretrained=False)
     assert sum(p.numel() for p in network.parameters()) > 1e6

@@ -22,11 +22,11 @@ def check(masks, asked=HEADLINE_REGIONS):
     return check_geometry(masks, asked=asked, min_area_fraction=0.001)
 
 
-def test_a_neck_inside_a_larger_hip_is_plausible():
+def test_a_neck_inside_a_larger_hip_is_plausible() -> None:
     assert check(draw(total_hip=HIP, femoral_neck=(30, 45, 30, 50))) is None
 
 
-def test_true_phantom_masks_are_plausible(small_workspace):
+def test_true_phantom_masks_are_plausible(small_workspace) -> None:
     from hipray.data.dataset import load_arrays
     from hipray.data.manifest import read_manifest
 
@@ -44,13 +44,13 @@ def test_true_phantom_masks_are_plausible(small_workspace):
         ({}, "Femoral neck"),
     ],
 )
-def test_a_missing_headline_region_is_named(boxes, name):
+def test_a_missing_headline_region_is_named(boxes, name) -> None:
     refusal = check(draw(**boxes))
     assert refusal.code is RefusalCode.REGION_MISSING
     assert refusal.evidence.startswith(name)
 
 
-def test_a_missing_research_region_is_no_refusal():
+def test_a_missing_research_region_is_no_refusal() -> None:
     masks = draw(total_hip=HIP, femoral_neck=(30, 45, 30, 50), wards_triangle=(0, 1, 0, 1))
     assert check(masks) is None
 
@@ -58,12 +58,12 @@ def test_a_missing_research_region_is_no_refusal():
 @pytest.mark.parametrize(
     "neck", [(30, 45, 66, 90), (20, 75, 20, 70)], ids=["beside the hip", "as large as the hip"]
 )
-def test_an_impossible_neck_is_refused(neck):
+def test_an_impossible_neck_is_refused(neck) -> None:
     refusal = check(draw(total_hip=HIP, femoral_neck=neck))
     assert refusal.code is RefusalCode.IMPLAUSIBLE_GEOMETRY
 
 
-def test_a_region_that_nobody_asked_for_may_be_missing():
+def test_a_region_that_nobody_asked_for_may_be_missing() -> None:
     masks = draw(greater_trochanter=(10, 30, 30, 50))
     assert check(masks, asked=(Region.GREATER_TROCHANTER,)) is None
     assert check(masks).code is RefusalCode.REGION_MISSING

@@ -230,18 +230,18 @@ def test_an_endpoint_takes_the_address_of_the_ray_serve_that_runs(
         ("whole", False, {"classify"}),
     ],
 )
-@pytest.mark.skipif(not Path("/proc/sys/net").exists(), reason="reads the range from /proc")
-def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
-    assert find_free_port("127.0.0.1") in FREE_PORTS
-    dealt_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    assert FREE_PORTS.stop <= dealt_out
-
-
 def test_only_the_stages_that_a_release_needs_are_bound(
     workspace: Store, release: str, fused: bool, stages: set[str]
 ) -> None:
     config = serve_config(workspace, fused=fused)
     assert set(bind_stages(config, read_release(workspace, release))) == stages
+
+
+@pytest.mark.skipif(not Path("/proc/sys/net").exists(), reason="reads the range from /proc")
+def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
+    assert find_free_port("127.0.0.1") in FREE_PORTS
+    dealt_out = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert FREE_PORTS.stop <= dealt_out
 
 
 def test_a_serve_config_file_can_name_the_application(workspace: Store) -> None:

@@ -51,7 +51,7 @@ def same_weights(first, second):
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_train_inner_and_test_share_no_patient_and_cover_every_hip(inputs, outcome):
+def test_train_inner_and_test_share_no_patient_and_cover_every_hip(inputs, outcome) -> None:
     parts = dict(tuple(outcome.predictions.groupby("part")))
     patients = [set(parts[part]["patient_id"]) for part in ("train", "inner", "test")]
     assert all(patients)
@@ -63,18 +63,20 @@ def test_train_inner_and_test_share_no_patient_and_cover_every_hip(inputs, outco
     assert set(parts["test"]["hip_id"]) == set(tested)
 
 
-def test_the_same_seed_gives_the_same_scores_and_weights(inputs, views, outcome):
+def test_the_same_seed_gives_the_same_scores_and_weights(inputs, views, outcome) -> None:
     again = train(inputs, views)
     assert again.predictions.equals(outcome.predictions)
     assert same_weights(again, outcome)
 
 
-def test_another_seed_gives_other_scores(inputs, views, outcome):
+def test_another_seed_gives_other_scores(inputs, views, outcome) -> None:
     other = train(inputs, views, SETTINGS.model_copy(update={"seed": 2}))
     assert not np.allclose(other.predictions["score"].mean(), outcome.predictions["score"].mean())
 
 
-def test_test_hips_influence_neither_weights_nor_threshold_nor_calibration(inputs, views, outcome):
+def test_test_hips_influence_neither_weights_nor_threshold_nor_calibration(
+    inputs, views, outcome
+) -> None:
     test = np.isin(views.rows, inputs.fold(FIT).test)
     films, labels = views.films.copy(), views.labels.copy()
     films[test] = 255 - films[test]
@@ -87,7 +89,7 @@ def test_test_hips_influence_neither_weights_nor_threshold_nor_calibration(input
     assert not np.allclose(before, after)
 
 
-def test_threshold_and_calibration_are_those_of_the_inner_hips(outcome):
+def test_threshold_and_calibration_are_those_of_the_inner_hips(outcome) -> None:
     inner = outcome.predictions.query("part == 'inner'")
     assert outcome.threshold == youden_threshold(inner["label"], inner["score"])
     assert (outcome.predictions["threshold"] == outcome.threshold).all()
@@ -95,7 +97,7 @@ def test_threshold_and_calibration_are_those_of_the_inner_hips(outcome):
     assert np.allclose(outcome.predictions["calibrated"], expected)
 
 
-def test_class_weights_are_taken_out_of_every_score(inputs, views, outcome):
+def test_class_weights_are_taken_out_of_every_score(inputs, views, outcome) -> None:
     train_part = outcome.predictions.query("part == 'train'")
     prevalence = train_part["label"].mean()
     weights = outcome.odds.class_weights
@@ -111,13 +113,13 @@ def test_class_weights_are_taken_out_of_every_score(inputs, views, outcome):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_a_training_set_of_one_class_is_refused_naming_the_fit(inputs, views, label):
+def test_a_training_set_of_one_class_is_refused_naming_the_fit(inputs, views, label) -> None:
     one = dataclasses.replace(views, labels=np.full_like(views.labels, label))
     with pytest.raises(DataError, match=rf"normal and abnormal .* training set of {FIT.name}"):
         train(inputs, one)
 
 
-def test_inner_validation_of_one_class_is_refused(inputs, views, outcome):
+def test_inner_validation_of_one_class_is_refused(inputs, views, outcome) -> None:
     inner = outcome.predictions.query("part == 'inner'")["hip_id"]
     labels = views.labels.copy()
     labels[np.isin(inputs.manifest["hip_id"].iloc[views.rows], inner)] = 1
@@ -125,7 +127,7 @@ def test_inner_validation_of_one_class_is_refused(inputs, views, outcome):
         train(inputs, dataclasses.replace(views, labels=labels))
 
 
-def test_start_weights_are_where_training_starts(inputs, views):
+def test_start_weights_are_where_training_starts(inputs, views) -> None:
     settings = SETTINGS.model_copy(update={"epochs": 1, "lr": 1e-12, "weights": "start"})
     first = train(inputs, views)
     start = {name: t.clone() for name, t in first.module.state_dict().items()}
@@ -147,15 +149,15 @@ def count_steps(views, variant, **changes):
     return int(task.optimizer.state_dict()["state"][0]["step"])
 
 
-def test_original_and_augmented_take_the_same_steps_by_default(views):
+def test_original_and_augmented_take_the_same_steps_by_default(views) -> None:
     assert count_steps(views, Variant.ORIGINAL) == count_steps(views, Variant.AUGMENTED) == 3
 
 
-def test_equal_epochs_train_the_augmented_arm_seven_times_longer(views):
+def test_equal_epochs_train_the_augmented_arm_seven_times_longer(views) -> None:
     assert count_steps(views, Variant.AUGMENTED, budget=Budget.EQUAL_EPOCHS) == 18
 
 
-def test_scores_are_learned_by_regression_and_cut_at_the_labels_threshold(inputs, views):
+def test_scores_are_learned_by_regression_and_cut_at_the_labels_threshold(inputs, views) -> None:
     settings = SETTINGS.model_copy(update={"target": Target.SCORE, "threshold": ThresholdRule.HALF})
     outcome = train(inputs, views, settings)
     known = outcome.predictions
@@ -166,14 +168,14 @@ def test_scores_are_learned_by_regression_and_cut_at_the_labels_threshold(inputs
     assert ((known["measured"] <= -2.5) == (known["label"] == 1)).all()
 
 
-def test_labels_that_no_score_explains_cannot_be_learned_by_regression(inputs, views):
+def test_labels_that_no_score_explains_cannot_be_learned_by_regression(inputs, views) -> None:
     settings = SETTINGS.model_copy(update={"target": Target.SCORE})
     given = dataclasses.replace(views, labels=1 - views.labels)
     with pytest.raises(DataError, match="follow from a threshold on the score"):
         train(inputs, given, settings)
 
 
-def test_covariates_reach_the_network(inputs, views):
+def test_covariates_reach_the_network(inputs, views) -> None:
     told = train(inputs, views, SETTINGS.model_copy(update={"covariates": (Covariate.AGE,)}))
     people = torch.zeros(1, views.people.shape[1])
     film = torch.zeros(1, 1, 64, 64)
@@ -183,6 +185,6 @@ def test_covariates_reach_the_network(inputs, views):
         assert not torch.equal(told.module(film, people), told.module(film, older))
 
 
-def test_predictions_of_labels_state_what_was_measured_and_no_score(outcome):
+def test_predictions_of_labels_state_what_was_measured_and_no_score(outcome) -> None:
     assert outcome.predictions["measured"].notna().all()
     assert outcome.predictions["predicted"].isna().all()

@@ -15,7 +15,7 @@ CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "none", Variant.ORIGINAL)
 DEALT = ("label_", "missing_", "bmd_", "t_", "z_")
 
 
-def test_permuted_labels_travel_with_the_scores_they_were_read_from(inputs):
+def test_permuted_labels_travel_with_the_scores_they_were_read_from(inputs) -> None:
     permuted = permute_labels(inputs.manifest, 3)
     own = [c for c in permuted if c.startswith(DEALT)]
     before, after = (
@@ -27,12 +27,12 @@ def test_permuted_labels_travel_with_the_scores_they_were_read_from(inputs):
     assert permuted.drop(columns=own).equals(inputs.manifest.drop(columns=own))
 
 
-def test_permuting_follows_its_seed(inputs):
+def test_permuting_follows_its_seed(inputs) -> None:
     assert permute_labels(inputs.manifest, 3).equals(permute_labels(inputs.manifest, 3))
     assert not permute_labels(inputs.manifest, 3).equals(permute_labels(inputs.manifest, 4))
 
 
-def test_brightness_that_tells_the_label_is_found_out():
+def test_brightness_that_tells_the_label_is_found_out() -> None:
     manifest = make_study(60)
     split = deal_split(manifest, SplitSettings(folds=5))
     noise = np.random.default_rng(0).integers(0, 100, (60, 8, 8))
@@ -43,6 +43,6 @@ def test_brightness_that_tells_the_label_is_found_out():
     assert mean_intensity_auroc(plain, manifest, split, CELL) < 0.75
 
 
-def test_a_small_network_learns_a_few_films_by_heart(inputs):
+def test_a_small_network_learns_a_few_films_by_heart(inputs) -> None:
     accuracy = overfit_accuracy(BACKBONE, inputs.arrays, inputs.manifest, hips=8, epochs=40)
     assert accuracy == 1.0

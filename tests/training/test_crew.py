@@ -55,25 +55,25 @@ def run_crew(size: int) -> list[float]:
 
 
 @pytest.mark.timeout(300)
-def test_two_workers_have_the_loss_curve_of_one_with_the_same_global_batch():
+def test_two_workers_have_the_loss_curve_of_one_with_the_same_global_batch() -> None:
     alone, two = run_crew(1), run_crew(2)
     assert len(alone) == 6
     assert alone[0] != alone[1]
     assert two == pytest.approx(alone, rel=1e-4)
 
 
-def test_shares_are_disjoint_and_cover_the_batch():
+def test_shares_are_disjoint_and_cover_the_batch() -> None:
     rows = np.arange(7)
     shares = [Crew(rank, 3).share(rows) for rank in range(3)]
     assert sorted(np.concatenate(shares)) == list(rows)
 
 
-def test_a_batch_smaller_than_the_crew_is_refused():
+def test_a_batch_smaller_than_the_crew_is_refused() -> None:
     with pytest.raises(ConfigError, match="one film for each of 3 workers"):
         Crew(0, 3).share(np.arange(2))
 
 
-def test_unequal_shares_weigh_as_in_the_whole_batch():
+def test_unequal_shares_weigh_as_in_the_whole_batch() -> None:
     losses, weights = torch.tensor([1.0, 2.0, 6.0]), np.array([1.0, 1.0, 2.0])
     whole = float((losses * torch.from_numpy(weights)).sum() / weights.sum())
     means = [
@@ -86,14 +86,16 @@ def test_unequal_shares_weigh_as_in_the_whole_batch():
     assert sum(map(float, means)) / 2 == pytest.approx(whole)
 
 
-def test_one_process_alone_asks_nobody():
+def test_one_process_alone_asks_nobody() -> None:
     assert ALONE.leads
     assert ALONE.mean(0.3) == ALONE.agree(0.3) == 0.3
     ALONE.call(END)
 
 
 @pytest.mark.parametrize("backbone", ["densenet121", "resnet18"])
-def test_batch_norms_over_a_crew_keep_their_activations_and_frozen_ones_stay_frozen(backbone):
+def test_batch_norms_over_a_crew_keep_their_activations_and_frozen_ones_stay_frozen(
+    backbone,
+) -> None:
     network = build_network(backbone, ClassifierSettings(weights="none", lr=1e-3))
     network.freeze(Freeze.HALF)
     films = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))

@@ -43,14 +43,16 @@ def drain_with(monkeypatch, ledger, inputs, errors):
         return error, ran
 
 
-def test_a_fit_out_of_memory_is_tried_once_more_at_once(monkeypatch, ledger, inputs):
+def test_a_fit_out_of_memory_is_tried_once_more_at_once(monkeypatch, ledger, inputs) -> None:
     report, ran = drain_with(monkeypatch, ledger, inputs, [OUT_OF_MEMORY])
     assert (report.done, report.failed) == (2, 0)
     assert ran == ["d0", "d0", "d1"]
     assert ledger.read_failures("d0") == []
 
 
-def test_a_fit_twice_out_of_memory_fails_naming_share_and_batch(monkeypatch, ledger, inputs):
+def test_a_fit_twice_out_of_memory_fails_naming_share_and_batch(
+    monkeypatch, ledger, inputs
+) -> None:
     report, ran = drain_with(monkeypatch, ledger, inputs, [OUT_OF_MEMORY] * 2)
     assert (report.done, report.failed) == (1, 1)
     assert ran == ["d0", "d0", "d1"], "the third try would fail like the second"
@@ -61,7 +63,7 @@ def test_a_fit_twice_out_of_memory_fails_naming_share_and_batch(monkeypatch, led
         assert words in failure.error
 
 
-def test_a_lost_gpu_ends_the_lane_and_returns_its_fit(monkeypatch, ledger, inputs):
+def test_a_lost_gpu_ends_the_lane_and_returns_its_fit(monkeypatch, ledger, inputs) -> None:
     error, ran = drain_with(monkeypatch, ledger, inputs, [ILLEGAL])
     assert isinstance(error, DeviceLostError)
     assert "illegal memory access" in str(error)
@@ -73,7 +75,7 @@ def test_a_lost_gpu_ends_the_lane_and_returns_its_fit(monkeypatch, ledger, input
     assert report.done == 2
 
 
-def test_a_fit_that_loses_every_gpu_fails_after_its_attempts(monkeypatch, ledger, inputs):
+def test_a_fit_that_loses_every_gpu_fails_after_its_attempts(monkeypatch, ledger, inputs) -> None:
     for _ in range(2):
         drain_with(monkeypatch, ledger, inputs, [ILLEGAL])
     assert ledger.snapshot().failed == {"d0"}
@@ -92,5 +94,5 @@ def test_a_fit_that_loses_every_gpu_fails_after_its_attempts(monkeypatch, ledger
         (ValueError("CUDA error"), False),
     ],
 )
-def test_only_errors_of_the_device_lose_it(error, lost):
+def test_only_errors_of_the_device_lose_it(error, lost) -> None:
     assert is_device_error(error) is lost

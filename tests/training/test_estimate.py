@@ -20,7 +20,7 @@ from hipray.vocab import LabelType, Region
 from tests.small_workspace import EXPERIMENT, grid_config, ingest, write_archive
 
 
-def test_without_a_manifest_the_papers_archive_is_planned_for(tmp_path):
+def test_without_a_manifest_the_papers_archive_is_planned_for(tmp_path) -> None:
     text = describe_plan(open_store(str(tmp_path)), GridRun(workspace=str(tmp_path)))
     assert "72 = 4 regions x 2 labels x 3 backbones x 3 variants" in text
     assert "365 = 5 segmenters + 360 classifiers (1 x 5 folds by patient, 5 tested)" in text
@@ -29,7 +29,7 @@ def test_without_a_manifest_the_papers_archive_is_planned_for(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_workspace_is_planned_by_its_own_manifest(small_workspace):
+def test_a_workspace_is_planned_by_its_own_manifest(small_workspace) -> None:
     text = describe_plan(small_workspace.store, grid_config(small_workspace.store))
     assert "images     34 hips (manifest of the workspace); labelled: Total hip 34" in text
     assert "patients   30" in text
@@ -37,7 +37,7 @@ def test_a_workspace_is_planned_by_its_own_manifest(small_workspace):
     assert "leak guard on" in text
 
 
-def test_an_overridden_guard_is_said_aloud(small_workspace):
+def test_an_overridden_guard_is_said_aloud(small_workspace) -> None:
     experiment = EXPERIMENT.model_copy(update={"leakage": LeakageSettings(allow=True)})
     config = grid_config(small_workspace.store, experiment=experiment)
     assert "leak guard OVERRIDDEN, leaks are counted" in (
@@ -53,14 +53,14 @@ def seconds_of(store, **changes):
     return int(amount) * {"s": 1, "min": 60}[unit]
 
 
-def test_more_epochs_and_larger_films_take_longer(small_workspace):
+def test_more_epochs_and_larger_films_take_longer(small_workspace) -> None:
     store = small_workspace.store
     plain = seconds_of(store)
     assert seconds_of(store, epochs=400) > 1.5 * plain
     assert seconds_of(store, size_px=128) > 2 * plain
 
 
-def test_without_a_number_lanes_are_as_many_as_the_machine_holds(small_workspace):
+def test_without_a_number_lanes_are_as_many_as_the_machine_holds(small_workspace) -> None:
     config = grid_config(small_workspace.store)
     assert "as many lanes as the cluster holds" in describe_plan(small_workspace.store, config)
     scaling = Scaling(lanes=4, gpus_per_lane=0.25)
@@ -69,7 +69,7 @@ def test_without_a_number_lanes_are_as_many_as_the_machine_holds(small_workspace
     assert re.search(r"memory +about [\d.]+ GiB of a GPU for the largest fit", text)
 
 
-def test_the_paper_in_miniature_is_all_its_cells_in_half_an_hour(tmp_path):
+def test_the_paper_in_miniature_is_all_its_cells_in_half_an_hour(tmp_path) -> None:
     config = load_config(GridRun, preset="paper-mini", section="grid")
     text = describe_plan(open_store(str(tmp_path)), config)
     assert "72 = 4 regions x 2 labels x 3 backbones x 3 variants" in text
@@ -80,12 +80,12 @@ def test_the_paper_in_miniature_is_all_its_cells_in_half_an_hour(tmp_path):
 
 
 @pytest.mark.parametrize("job", ["phantom", "ingest", "grid", "report", "release"])
-def test_every_job_of_the_path_takes_the_miniature(job):
+def test_every_job_of_the_path_takes_the_miniature(job) -> None:
     config = load_config(COMMANDS[job].config, preset="paper-mini", section=job)
     assert getattr(config, "run", "paper-mini") == "paper-mini"
 
 
-def test_every_trained_and_inner_part_of_the_miniature_has_both_classes(tmp_path):
+def test_every_trained_and_inner_part_of_the_miniature_has_both_classes(tmp_path) -> None:
     phantom = load_config(PhantomRun, preset="paper-mini", section="phantom").phantom
     store = ingest(tmp_path / "work", write_archive(tmp_path / "archive", phantom)).store
     config = load_config(GridRun, preset="paper-mini", section="grid")

@@ -59,21 +59,21 @@ def read(small_grid, fit, name):
     return small_grid.ledger.read_file(done_of(small_grid, fit), name)
 
 
-def test_masks_from_a_segmenter_that_saw_the_patient_stop_the_fit(inputs):
+def test_masks_from_a_segmenter_that_saw_the_patient_stop_the_fit(inputs) -> None:
     masks = masks_by_fold(inputs)
     swapped = {0: masks[1], 1: masks[0], 2: masks[2]}
     with pytest.raises(LeakageError, match=r"masks from segmenters trained on the same patient"):
         run_classifier_fit(SEGMENTED, inputs, FitContext(), masks=swapped)
 
 
-def test_a_hip_without_a_predicted_mask_stops_the_fit(inputs):
+def test_a_hip_without_a_predicted_mask_stops_the_fit(inputs) -> None:
     masks = masks_by_fold(inputs)
     del masks[2]
     with pytest.raises(DataError, match=r"expected a predicted mask for every hip"):
         run_classifier_fit(SEGMENTED, inputs, FitContext(), masks=masks)
 
 
-def test_the_same_masks_and_seed_give_the_same_bytes(inputs):
+def test_the_same_masks_and_seed_give_the_same_bytes(inputs) -> None:
     masks = masks_by_fold(inputs)
     first, again = (
         run_classifier_fit(SEGMENTED, inputs, FitContext(), masks=masks) for _ in range(2)
@@ -82,7 +82,7 @@ def test_the_same_masks_and_seed_give_the_same_bytes(inputs):
         assert first.files[name] == again.files[name]
 
 
-def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid):
+def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid) -> None:
     import safetensors.torch
 
     model = json.loads(read(small_grid, ORIGINAL, MODEL_FILE))
@@ -100,7 +100,7 @@ def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid):
     assert (frame["threshold"] == model["threshold"]).all()
 
 
-def test_the_summary_counts_every_part(small_grid):
+def test_the_summary_counts_every_part(small_grid) -> None:
     done = done_of(small_grid, ORIGINAL)
     frame = load_frame(read(small_grid, ORIGINAL, PREDICTIONS_FILE))
     counts = {f"n_{part}": n for part, n in frame["part"].value_counts().items()}
@@ -108,7 +108,7 @@ def test_the_summary_counts_every_part(small_grid):
     assert sum(counts.values()) == 34
 
 
-def test_a_segmenter_leaves_masks_and_scores_of_its_own_test_hips(small_grid):
+def test_a_segmenter_leaves_masks_and_scores_of_its_own_test_hips(small_grid) -> None:
     inputs = small_grid.preparation.inputs
     for planned in small_grid.preparation.plan:
         if isinstance(planned.fit, SegmenterFit):
@@ -127,13 +127,13 @@ def test_a_segmenter_leaves_masks_and_scores_of_its_own_test_hips(small_grid):
             assert row["iou"] == pytest.approx((drawn & truth).sum() / (drawn | truth).sum())
 
 
-def test_a_briefly_trained_segmenter_already_finds_the_total_hip(small_grid):
+def test_a_briefly_trained_segmenter_already_finds_the_total_hip(small_grid) -> None:
     fits = [p.fit for p in small_grid.preparation.plan if isinstance(p.fit, SegmenterFit)]
     for fit in fits:
         assert done_of(small_grid, fit).summary["iou"][Region.TOTAL_HIP] > 0.3
 
 
-def test_no_patient_or_path_is_named_in_what_a_fit_says_of_itself(small_grid):
+def test_no_patient_or_path_is_named_in_what_a_fit_says_of_itself(small_grid) -> None:
     text = read(small_grid, ORIGINAL, MODEL_FILE) + read(small_grid, ORIGINAL, HISTORY_FILE)
     patients = small_grid.preparation.inputs.manifest["patient_id"]
     assert not [patient for patient in patients if patient.encode() in text]

@@ -43,7 +43,7 @@ def run(plan, ledger, inputs, *, name="lane", context=None, **changes):
     )
 
 
-def test_a_whole_grid_is_drained_segmenters_before_what_needs_them(small_grid):
+def test_a_whole_grid_is_drained_segmenters_before_what_needs_them(small_grid) -> None:
     report = small_grid.report
     assert (report.done, report.failed, report.stopped_early) == (9, 0, False)
     done = [small_grid.ledger.read_done(p.digest) for p in small_grid.preparation.plan]
@@ -51,7 +51,7 @@ def test_a_whole_grid_is_drained_segmenters_before_what_needs_them(small_grid):
     assert {d.attempt for d in done} == {1}
 
 
-def test_two_lanes_run_every_fit_exactly_once(ledger, inputs):
+def test_two_lanes_run_every_fit_exactly_once(ledger, inputs) -> None:
     plan = originals()
     with ThreadPoolExecutor(2) as pool:
         reports = list(pool.map(lambda n: run(plan, ledger, inputs, name=f"lane{n}"), range(2)))
@@ -63,7 +63,7 @@ def test_two_lanes_run_every_fit_exactly_once(ledger, inputs):
     assert len([w for w in work if w.key.endswith(WEIGHTS_FILE)]) == 3
 
 
-def test_every_commit_is_told_once_with_its_files(ledger, inputs):
+def test_every_commit_is_told_once_with_its_files(ledger, inputs) -> None:
     told = []
     settings = LaneSettings("lane", poll_s=0.01)
     drain(
@@ -74,7 +74,7 @@ def test_every_commit_is_told_once_with_its_files(ledger, inputs):
     assert all(WEIGHTS_FILE in files for _, files in told)
 
 
-def test_a_second_drain_trains_nothing(small_grid):
+def test_a_second_drain_trains_nothing(small_grid) -> None:
     before = {p.digest: small_grid.ledger.read_done(p.digest) for p in small_grid.preparation.plan}
     ledger = Ledger(small_grid.store, submission="again")
     report = run(small_grid.preparation.plan, ledger, small_grid.preparation.inputs)
@@ -82,7 +82,7 @@ def test_a_second_drain_trains_nothing(small_grid):
     assert {d: ledger.read_done(d) for d in before} == before
 
 
-def test_a_fit_that_raises_is_written_down_and_stops_no_other(ledger, inputs):
+def test_a_fit_that_raises_is_written_down_and_stops_no_other(ledger, inputs) -> None:
     plan = [broken(1), *originals((0,))]
     report = run(plan, ledger, inputs)
     assert (report.done, report.failed, report.stopped_early) == (1, 1, False)
@@ -92,7 +92,7 @@ def test_a_fit_that_raises_is_written_down_and_stops_no_other(ledger, inputs):
     assert failure.final
 
 
-def test_a_failure_that_may_pass_is_tried_again(ledger, inputs):
+def test_a_failure_that_may_pass_is_tried_again(ledger, inputs) -> None:
     settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
     experiment = inputs.experiment.model_copy(update={"classifier": settings})
     report = run(originals((0,)), ledger, dataclasses.replace(inputs, experiment=experiment))
@@ -101,7 +101,7 @@ def test_a_failure_that_may_pass_is_tried_again(ledger, inputs):
     assert [failure.final for failure in failures] == [False, False]
 
 
-def test_a_lane_whose_fits_all_raise_takes_its_machine_to_be_at_fault(ledger, inputs):
+def test_a_lane_whose_fits_all_raise_takes_its_machine_to_be_at_fault(ledger, inputs) -> None:
     settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
     experiment = inputs.experiment.model_copy(update={"classifier": settings})
     report = run(originals((0, 1, 2)), ledger, dataclasses.replace(inputs, experiment=experiment))
@@ -109,7 +109,7 @@ def test_a_lane_whose_fits_all_raise_takes_its_machine_to_be_at_fault(ledger, in
     assert report.failed == 2 * MAX_FAILURES_IN_A_ROW - 1  # two tries each; the last had one
 
 
-def test_one_fit_that_fails_again_and_again_is_no_sign_of_a_bad_machine(inputs, tmp_path):
+def test_one_fit_that_fails_again_and_again_is_no_sign_of_a_bad_machine(inputs, tmp_path) -> None:
     settings = inputs.experiment.classifier.model_copy(update={"weights": "gone.safetensors"})
     experiment = inputs.experiment.model_copy(update={"classifier": settings})
     store = open_store(str(tmp_path / "often"))
@@ -118,7 +118,7 @@ def test_one_fit_that_fails_again_and_again_is_no_sign_of_a_bad_machine(inputs, 
     assert (report.failed, report.stopped_early) == (MAX_FAILURES_IN_A_ROW + 1, False)
 
 
-def test_fits_whose_settings_are_at_fault_never_stop_a_lane(ledger, inputs):
+def test_fits_whose_settings_are_at_fault_never_stop_a_lane(ledger, inputs) -> None:
     wrong = [broken(n) for n in range(MAX_FAILURES_IN_A_ROW + 1)]
     report = run([*wrong, *originals((0,))], ledger, inputs)
     assert (report.done, report.failed, report.stopped_early) == (1, len(wrong), False)
@@ -126,7 +126,7 @@ def test_fits_whose_settings_are_at_fault_never_stop_a_lane(ledger, inputs):
 
 def test_a_lane_drops_a_fit_that_another_lane_took_over_and_blames_nobody(
     ledger, inputs, monkeypatch
-):
+) -> None:
     answers = [True]
     monkeypatch.setattr(Lease, "taken", property(lambda lease: bool(answers) and answers.pop()))
     report = run(originals((0,)), ledger, inputs)
@@ -135,7 +135,7 @@ def test_a_lane_drops_a_fit_that_another_lane_took_over_and_blames_nobody(
     assert ledger.read_done("digest-0").attempt == 2
 
 
-def test_one_class_of_hips_is_a_final_failure_that_names_the_cell(ledger, inputs):
+def test_one_class_of_hips_is_a_final_failure_that_names_the_cell(ledger, inputs) -> None:
     manifest = inputs.manifest.assign(label_t_score_total_hip=True)
     manifest["label_t_score_total_hip"] = manifest["label_t_score_total_hip"].astype("boolean")
     report = run(originals((0,)), ledger, dataclasses.replace(inputs, manifest=manifest))
@@ -145,7 +145,7 @@ def test_one_class_of_hips_is_a_final_failure_that_names_the_cell(ledger, inputs
     assert "training set of total_hip-t_score-resnet10t-original-r0f0" in failures[0].error
 
 
-def test_what_needs_a_failed_segmenter_fails_with_it_and_says_so(ledger, inputs):
+def test_what_needs_a_failed_segmenter_fails_with_it_and_says_so(ledger, inputs) -> None:
     segmenter = broken(0)
     cell = dataclasses.replace(CELL, variant=Variant.SEGMENTED)
     matted = PlannedFit(Fit(cell, 0, 0), "matted", needs=(segmenter.digest,))
@@ -155,7 +155,7 @@ def test_what_needs_a_failed_segmenter_fails_with_it_and_says_so(ledger, inputs)
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError, StoreFullError, AccessDeniedError])
-def test_a_failing_store_ends_the_lane_and_is_held_against_no_fit(ledger, inputs, error):
+def test_a_failing_store_ends_the_lane_and_is_held_against_no_fit(ledger, inputs, error) -> None:
     def fail(name, report):
         raise error("a", "b", "c")
 
@@ -167,7 +167,7 @@ def test_a_failing_store_ends_the_lane_and_is_held_against_no_fit(ledger, inputs
 
 def test_a_stopped_lane_gives_its_fit_back_and_another_ends_it_bit_for_bit(
     small_grid, ledger, inputs
-):
+) -> None:
     planned = next(p for p in small_grid.preparation.plan if p.fit == Fit(CELL, 0, 2))
 
     def stop(name, report):
@@ -189,19 +189,21 @@ def test_a_stopped_lane_gives_its_fit_back_and_another_ends_it_bit_for_bit(
         assert done.files[name] == whole.files[name]
 
 
-def test_a_committed_fit_leaves_no_checkpoint_behind(small_grid):
+def test_a_committed_fit_leaves_no_checkpoint_behind(small_grid) -> None:
     for planned in small_grid.preparation.plan:
         assert small_grid.ledger.checkpoints(planned).load_latest() is None
 
 
-def test_a_fit_past_its_time_limit_is_a_failure_in_words(ledger, inputs):
+def test_a_fit_past_its_time_limit_is_a_failure_in_words(ledger, inputs) -> None:
     settings = LaneSettings("lane", poll_s=0.02, fit_timeout_s=1e-6)
     report = drain(originals((0,)), ledger, inputs, settings=settings, context=FitContext())
     assert report.failed == 2
     assert "time limit" in ledger.read_failures("digest-0")[0].error
 
 
-def test_masks_of_a_segmented_fit_come_from_segmenters_that_never_saw_the_patient(small_grid):
+def test_masks_of_a_segmented_fit_come_from_segmenters_that_never_saw_the_patient(
+    small_grid,
+) -> None:
     inputs = small_grid.preparation.inputs
     by_digest = {p.digest: p for p in small_grid.preparation.plan}
     patients = inputs.manifest.set_index("hip_id")["patient_id"]
@@ -224,7 +226,7 @@ def test_masks_of_a_segmented_fit_come_from_segmenters_that_never_saw_the_patien
         assert sorted(drawn) == sorted(inputs.manifest["hip_id"])
 
 
-def test_scores_of_all_folds_together_are_out_of_fold_for_every_hip(small_grid):
+def test_scores_of_all_folds_together_are_out_of_fold_for_every_hip(small_grid) -> None:
     inputs = small_grid.preparation.inputs
     frames = []
     for planned in small_grid.preparation.plan:
@@ -235,7 +237,7 @@ def test_scores_of_all_folds_together_are_out_of_fold_for_every_hip(small_grid):
     assert sorted(np.concatenate(frames)) == sorted(inputs.manifest["hip_id"])
 
 
-def test_a_lane_that_finds_nothing_to_claim_ends_though_fits_are_open(ledger, inputs):
+def test_a_lane_that_finds_nothing_to_claim_ends_though_fits_are_open(ledger, inputs) -> None:
     other = originals((0,))[0]
     with ledger.claim(other, "another lane"):
         settings = LaneSettings("lane", poll_s=0.02, idle_s=0.1)
@@ -243,7 +245,7 @@ def test_a_lane_that_finds_nothing_to_claim_ends_though_fits_are_open(ledger, in
     assert (report.done, report.stopped_early) == (0, False)
 
 
-def test_a_fit_on_which_lanes_keep_dying_fails_and_spares_the_next_lane(ledger, inputs):
+def test_a_fit_on_which_lanes_keep_dying_fails_and_spares_the_next_lane(ledger, inputs) -> None:
     planned = originals((0,))[0]
     for _ in range(MAX_DEATHS):
         lease = ledger.claim(planned, "s-0")
@@ -263,7 +265,7 @@ def _forget_process(ledger, planned, lease):
     ledger._store.write(key, json.dumps(claim).encode())
 
 
-def test_a_lane_says_what_it_does(ledger, inputs, tmp_path):
+def test_a_lane_says_what_it_does(ledger, inputs, tmp_path) -> None:
     store = open_store(str(tmp_path / "notes"))
     seen = []
     run(

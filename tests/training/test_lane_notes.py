@@ -12,7 +12,7 @@ def store(tmp_path):
     return open_store(str(tmp_path))
 
 
-def test_a_note_follows_the_lane_through_its_fits(store, monkeypatch):
+def test_a_note_follows_the_lane_through_its_fits(store, monkeypatch) -> None:
     monkeypatch.setattr(lane_notes, "NOTE_INTERVAL_S", 0.0)
     notes = LaneNotes(store, "r", "s-0")
     notes.wait()
@@ -27,7 +27,7 @@ def test_a_note_follows_the_lane_through_its_fits(store, monkeypatch):
     assert read_notes(store, "r")["s-0"].ended
 
 
-def test_progress_is_written_now_and_then_only(store):
+def test_progress_is_written_now_and_then_only(store) -> None:
     notes = LaneNotes(store, "r", "s-0")
     notes.begin("fit a")
     first = read_notes(store, "r")["s-0"]
@@ -36,12 +36,12 @@ def test_progress_is_written_now_and_then_only(store):
     assert read_notes(store, "r")["s-0"] == first
 
 
-def test_a_note_that_cannot_be_written_stops_no_lane(tmp_path):
+def test_a_note_that_cannot_be_written_stops_no_lane(tmp_path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
     LaneNotes(open_store(str(tmp_path)), "r", "s-0").begin("fit a")
 
 
-def test_notes_of_an_earlier_submission_are_cleared(store):
+def test_notes_of_an_earlier_submission_are_cleared(store) -> None:
     LaneNotes(store, "r", "old-0").begin("fit a")
     LaneNotes(store, "other", "o-0").begin("fit b")
     clear_notes(store, "r")

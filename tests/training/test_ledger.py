@@ -34,7 +34,7 @@ def fail(ledger, planned=FIT, *, final=False):
     ledger.record_failure(planned, error="boom", traceback="line 1", final=final)
 
 
-def test_the_first_commit_wins_and_the_second_changes_nothing(store):
+def test_the_first_commit_wins_and_the_second_changes_nothing(store) -> None:
     ledger = Ledger(store, submission="s")
     assert commit(ledger, b"first", "a")
     assert not commit(ledger, b"second", "b")
@@ -43,7 +43,7 @@ def test_the_first_commit_wins_and_the_second_changes_nothing(store):
     assert ledger.read_file(done, "weights") == b"first"
 
 
-def test_of_many_lanes_that_commit_at_once_exactly_one_wins(store):
+def test_of_many_lanes_that_commit_at_once_exactly_one_wins(store) -> None:
     lanes = [f"lane{n}" for n in range(6)]
     ledgers = [Ledger(store, submission=lane) for lane in lanes]
     with ThreadPoolExecutor(6) as pool:
@@ -54,7 +54,7 @@ def test_of_many_lanes_that_commit_at_once_exactly_one_wins(store):
     assert ledgers[0].read_file(done, "weights") == done.lane.encode()
 
 
-def test_a_commit_without_a_trace_is_not_done(store):
+def test_a_commit_without_a_trace_is_not_done(store) -> None:
     ledger = Ledger(store, submission="s")
     assert ledger.read_done("d0") is None
     assert ledger.snapshot().done == frozenset()
@@ -62,7 +62,7 @@ def test_a_commit_without_a_trace_is_not_done(store):
     assert ledger.snapshot().done == {"d0"}
 
 
-def test_an_altered_file_is_refused_and_named(store):
+def test_an_altered_file_is_refused_and_named(store) -> None:
     ledger = Ledger(store, submission="s")
     commit(ledger)
     done = ledger.read_done("d0")
@@ -71,7 +71,7 @@ def test_an_altered_file_is_refused_and_named(store):
         ledger.read_file(done, "weights")
 
 
-def test_a_fit_fails_for_good_after_its_attempts_are_used_up(store):
+def test_a_fit_fails_for_good_after_its_attempts_are_used_up(store) -> None:
     ledger = Ledger(store, submission="s", max_attempts=2)
     fail(ledger)
     assert ledger.snapshot().failed == frozenset()
@@ -81,20 +81,20 @@ def test_a_fit_fails_for_good_after_its_attempts_are_used_up(store):
     assert [(f.error, f.traceback) for f in failures] == [("boom", "line 1")] * 2
 
 
-def test_a_failure_that_cannot_be_helped_is_final_at_once(store):
+def test_a_failure_that_cannot_be_helped_is_final_at_once(store) -> None:
     ledger = Ledger(store, submission="s", max_attempts=5)
     fail(ledger, final=True)
     assert ledger.snapshot().failed == {"d0"}
 
 
-def test_a_new_submission_tries_failed_fits_again(store):
+def test_a_new_submission_tries_failed_fits_again(store) -> None:
     fail(Ledger(store, submission="first"), final=True)
     again = Ledger(store, submission="second")
     assert again.snapshot().failed == frozenset()
     assert len(again.read_failures("d0")) == 1
 
 
-def test_a_fit_that_failed_and_was_then_done_is_done(store):
+def test_a_fit_that_failed_and_was_then_done_is_done(store) -> None:
     ledger = Ledger(store, submission="s")
     fail(ledger, final=True)
     commit(ledger)
@@ -102,7 +102,7 @@ def test_a_fit_that_failed_and_was_then_done_is_done(store):
     assert (snapshot.done, snapshot.failed) == ({"d0"}, frozenset())
 
 
-def test_two_lanes_never_hold_one_fit(store):
+def test_two_lanes_never_hold_one_fit(store) -> None:
     ledgers = [Ledger(store, submission="s") for _ in range(2)]
     lease = ledgers[0].claim(FIT, "a")
     assert ledgers[1].claim(FIT, "b") is None
@@ -127,7 +127,7 @@ def test_the_state_of_a_fit_follows_its_life(store):
     assert state() is FitState.DONE
 
 
-def test_live_claims_are_told_with_their_lane(store):
+def test_live_claims_are_told_with_their_lane(store) -> None:
     ledger = Ledger(store, submission="s")
     with ledger.claim(FIT, "lane-a"):
         claims = ledger.live_claims(["d0", "d1"])
@@ -145,7 +145,7 @@ def _claim_elsewhere(ledger, planned, lane):
     ledger._store.write(key, json.dumps(claim).encode())
 
 
-def test_a_dead_lanes_fits_are_handed_out_again_at_once_and_no_others(store):
+def test_a_dead_lanes_fits_are_handed_out_again_at_once_and_no_others(store) -> None:
     ledger = Ledger(store, submission="s", lease_s=600)
     _claim_elsewhere(ledger, FIT, "s-0")
     _claim_elsewhere(ledger, OTHER, "s-1")
@@ -155,14 +155,14 @@ def test_a_dead_lanes_fits_are_handed_out_again_at_once_and_no_others(store):
     assert ledger.claim(OTHER, "s-2") is None
 
 
-def test_a_lane_never_releases_what_its_own_process_holds(store):
+def test_a_lane_never_releases_what_its_own_process_holds(store) -> None:
     ledger = Ledger(store, submission="s")
     with ledger.claim(FIT, "s-0"):
         assert ledger.release_lane("s-0", ["d0"]) == []
         assert ledger.is_claimed("d0")
 
 
-def test_deaths_are_claims_of_this_submission_that_were_never_released(store):
+def test_deaths_are_claims_of_this_submission_that_were_never_released(store) -> None:
     ledger = Ledger(store, submission="s", lease_s=0.01)
     for lane, released in (("old-0", False), ("s-0", False), ("s-1", True), ("s-0", False)):
         lease = ledger.claim(FIT, lane)
@@ -174,7 +174,7 @@ def test_deaths_are_claims_of_this_submission_that_were_never_released(store):
     assert ledger.count_deaths(FIT, last.attempt) == 2
 
 
-def test_finished_fits_are_told_with_their_time(store):
+def test_finished_fits_are_told_with_their_time(store) -> None:
     ledger = Ledger(store, submission="s")
     commit(ledger)
     assert abs(time.time() - ledger.finished()["d0"].timestamp()) < 60

@@ -75,7 +75,7 @@ def assert_same(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_epoch_is_saved_when_enough_seconds_have_passed(tmp_path):
+def test_an_epoch_is_saved_when_enough_seconds_have_passed(tmp_path) -> None:
     run(NoisyTask(), tmp_path / "each")
     run(NoisyTask(), tmp_path / "rare", checkpoint_s=3600)
     each, rare = (CheckpointStore(open_store(str(tmp_path / name))) for name in ("each", "rare"))
@@ -84,7 +84,9 @@ def test_an_epoch_is_saved_when_enough_seconds_have_passed(tmp_path):
 
 
 @pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(tmp_path, killed_after):
+def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(
+    tmp_path, killed_after
+) -> None:
     whole, first, second = NoisyTask(), NoisyTask(), NoisyTask()
     history = run(whole)
     with pytest.raises(KilledError):
@@ -95,7 +97,7 @@ def test_a_killed_fit_ends_with_the_weights_of_one_never_interrupted(tmp_path, k
     assert_same(second.module.state_dict(), whole.module.state_dict())
 
 
-def test_a_fit_whose_last_checkpoint_is_damaged_repeats_one_epoch_to_the_same_end(tmp_path):
+def test_a_fit_whose_last_checkpoint_is_damaged_repeats_one_epoch_to_the_same_end(tmp_path) -> None:
     whole, first, second = NoisyTask(), NoisyTask(), NoisyTask()
     run(whole)
     with pytest.raises(KilledError):
@@ -106,7 +108,7 @@ def test_a_fit_whose_last_checkpoint_is_damaged_repeats_one_epoch_to_the_same_en
     assert_same(second.module.state_dict(), whole.module.state_dict())
 
 
-def test_a_finished_fit_that_was_not_committed_trains_nothing_again(tmp_path):
+def test_a_finished_fit_that_was_not_committed_trains_nothing_again(tmp_path) -> None:
     first, second = NoisyTask(), NoisyTask()
     run(first, tmp_path)
     run(second, tmp_path)
@@ -114,7 +116,7 @@ def test_a_finished_fit_that_was_not_committed_trains_nothing_again(tmp_path):
     assert_same(second.module.state_dict(), first.module.state_dict())
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     tasks = [NoisyTask() for _ in range(3)]
     for task, seed in zip(tasks, (1, 1, 2), strict=True):
         run(task, seed=seed)
@@ -122,7 +124,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert not torch.equal(tasks[0].module[0].weight, tasks[2].module[0].weight)
 
 
-def test_training_neither_reads_nor_moves_the_global_generator():
+def test_training_neither_reads_nor_moves_the_global_generator() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     first, second = NoisyTask(), NoisyTask()
@@ -133,7 +135,7 @@ def test_training_neither_reads_nor_moves_the_global_generator():
     assert_same(first.module.state_dict(), second.module.state_dict())
 
 
-def test_training_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
+def test_training_stops_after_patience_and_keeps_the_best_epoch(tmp_path) -> None:
     task = ScriptedTask(3.0, 1.0, 2.0, 2.0, 0.5)
     best = {}
 
@@ -147,31 +149,31 @@ def test_training_stops_after_patience_and_keeps_the_best_epoch(tmp_path):
     assert_same(task.module.state_dict(), best)
 
 
-def test_an_equal_loss_is_no_better_epoch():
+def test_an_equal_loss_is_no_better_epoch() -> None:
     history = run(ScriptedTask(1.0, 1.0, 1.0), epochs=3)
     assert history.best_epoch == 0
 
 
-def test_a_fit_that_never_has_a_finite_loss_is_refused_with_advice():
+def test_a_fit_that_never_has_a_finite_loss_is_refused_with_advice() -> None:
     with pytest.raises(DataError, match=r"found nan after each of 2 epochs; lower the learning"):
         run(ScriptedTask(math.nan, math.nan, 1.0), patience=1)
 
 
-def test_an_epoch_that_diverged_is_never_the_best():
+def test_an_epoch_that_diverged_is_never_the_best() -> None:
     assert run(ScriptedTask(math.nan, 2.0, math.nan), epochs=3).best_epoch == 1
 
 
-def test_a_fit_past_its_deadline_gives_up_with_a_sentence():
+def test_a_fit_past_its_deadline_gives_up_with_a_sentence() -> None:
     with pytest.raises(FitTimeoutError, match=r"raise scaling.fit_timeout_s"):
         run(NoisyTask(), deadline=time.monotonic() - 1)
 
 
-def test_every_epoch_is_reported():
+def test_every_epoch_is_reported() -> None:
     reports = []
     run(NoisyTask(), epochs=3, report=reports.append)
     assert [(r.epoch, r.epochs) for r in reports] == [(1, 3), (2, 3), (3, 3)]
     assert all(r.seconds >= 0 for r in reports)
 
 
-def test_no_two_epochs_share_a_seed():
+def test_no_two_epochs_share_a_seed() -> None:
     assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(50)}) == 1000

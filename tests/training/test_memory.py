@@ -60,7 +60,7 @@ def kept_by_a_real_step(settings):
     return sum(kept.values())
 
 
-def test_what_is_counted_without_memory_is_what_a_real_step_keeps():
+def test_what_is_counted_without_memory_is_what_a_real_step_keeps() -> None:
     settings = ClassifierSettings(size_px=64)
     counted = measure_classifier("resnet10t", settings)
     assert 2 * counted.saved_bytes_per_film == pytest.approx(
@@ -70,14 +70,14 @@ def test_what_is_counted_without_memory_is_what_a_real_step_keeps():
     assert counted.weights == sum(p.numel() for p in real.parameters())
 
 
-def test_need_grows_with_batch_film_size_and_head():
+def test_need_grows_with_batch_film_size_and_head() -> None:
     assert need(batch=256) > need(batch=128)
     assert need(batch=64, size_px=128) > need(batch=64, size_px=64)
     full = need("vgg16", head="full", size_px=224)
     assert full > need("vgg16", size_px=224) + 20 * 100_000_000, "the full head has 120 M weights"
 
 
-def test_a_gpu_keeps_activations_in_half_precision():
+def test_a_gpu_keeps_activations_in_half_precision() -> None:
     large = experiment(batch=512)
     on_cpu = describe_fit_memory(planned().fit, large, gpu=False)
     on_gpu = describe_fit_memory(planned().fit, large)
@@ -85,7 +85,7 @@ def test_a_gpu_keeps_activations_in_half_precision():
 
 
 @pytest.mark.parametrize("arch", SegmenterArch)
-def test_every_segmenter_can_be_counted(arch):
+def test_every_segmenter_can_be_counted(arch) -> None:
     fit = SegmenterFit(arch, REGIONS, 0, 0)
     settings = SegmenterSettings(size_px=64, weights="imagenet")
     size = describe_fit_memory(fit, Experiment(segmenter=settings))
@@ -93,7 +93,7 @@ def test_every_segmenter_can_be_counted(arch):
     assert arch in size.network
 
 
-def test_the_papers_networks_fit_into_a_quarter_of_a_large_gpu():
+def test_the_papers_networks_fit_into_a_quarter_of_a_large_gpu() -> None:
     plan = [planned(backbone.value) for backbone in Backbone]
     settings = experiment(size_px=224, batch=16)
     check_gpu_memory(plan, settings, gpu_bytes=80 * GIB, gpus_per_lane=0.25)
@@ -102,7 +102,7 @@ def test_the_papers_networks_fit_into_a_quarter_of_a_large_gpu():
     assert GIB < largest.total_bytes < 20 * GIB
 
 
-def test_a_grid_that_does_not_fit_is_refused_with_a_share_and_a_batch_that_do():
+def test_a_grid_that_does_not_fit_is_refused_with_a_share_and_a_batch_that_do() -> None:
     plan, settings = [planned(), planned("vgg16")], experiment(batch=512, size_px=224)
     with pytest.raises(ConfigError, match=r"\(vgg16, batch 512\).*gpus_per_lane = 0\.1 of 80") as e:
         check_gpu_memory(plan, settings, gpu_bytes=80 * GIB, gpus_per_lane=0.1)
@@ -116,18 +116,18 @@ def test_a_grid_that_does_not_fit_is_refused_with_a_share_and_a_batch_that_do():
         check_gpu_memory(plan, larger, gpu_bytes=80 * GIB, gpus_per_lane=0.1)
 
 
-def test_where_neither_share_nor_batch_helps_another_gpu_is_named():
+def test_where_neither_share_nor_batch_helps_another_gpu_is_named() -> None:
     settings = experiment(head="full", size_px=224)
     with pytest.raises(ConfigError, match="use a GPU with more memory"):
         check_gpu_memory([planned("vgg16")], settings, gpu_bytes=2 * GIB, gpus_per_lane=1)
 
 
-def test_an_empty_plan_needs_nothing():
+def test_an_empty_plan_needs_nothing() -> None:
     assert find_largest([], Experiment()) is None
     check_gpu_memory([], Experiment(), gpu_bytes=1, gpus_per_lane=1)
 
 
-def test_networks_with_covariates_are_counted_too():
+def test_networks_with_covariates_are_counted_too() -> None:
     told = ClassifierSettings(size_px=32, covariates=tuple(Covariate))
     alone = ClassifierSettings(size_px=32)
     assert (
@@ -136,7 +136,7 @@ def test_networks_with_covariates_are_counted_too():
     )
 
 
-def test_films_that_are_too_small_for_a_network_are_refused_by_name():
+def test_films_that_are_too_small_for_a_network_are_refused_by_name() -> None:
     settings = ClassifierSettings(size_px=64)
     with pytest.raises(ConfigError, match=r"films that inception_v3 can take, found size_px = 64"):
         measure_classifier("inception_v3", settings)

@@ -44,7 +44,7 @@ def fail_for(server, seconds):
     threading.Timer(seconds, lambda: setattr(server, "down", False)).start()
 
 
-def test_every_operation_waits_until_the_store_is_back(server, tmp_path):
+def test_every_operation_waits_until_the_store_is_back(server, tmp_path) -> None:
     store = open_patient(server, 30).child("a")
     (tmp_path / "file").write_bytes(b"file")
     for operation in (
@@ -64,7 +64,7 @@ def test_every_operation_waits_until_the_store_is_back(server, tmp_path):
     assert server.refused >= 9
 
 
-def test_patience_ends(server):
+def test_patience_ends(server) -> None:
     store = open_patient(server, 0.5)
     server.down = True
     started = time.monotonic()
@@ -73,18 +73,18 @@ def test_patience_ends(server):
     assert time.monotonic() - started < 5
 
 
-def test_other_errors_are_not_waited_out(server):
+def test_other_errors_are_not_waited_out(server) -> None:
     with pytest.raises(NotFoundError):
         open_patient(server, 60).read("missing")
 
 
-def test_it_travels_as_the_plain_store(tmp_path):
+def test_it_travels_as_the_plain_store(tmp_path) -> None:
     store = open_store(str(tmp_path))
     copy = pickle.loads(pickle.dumps(PatientStore(store, patience_s=1)))
     assert (type(copy), copy.uri) == (type(store), store.uri)
 
 
-def test_an_outage_in_the_middle_of_a_fit_loses_nothing(server, inputs):
+def test_an_outage_in_the_middle_of_a_fit_loses_nothing(server, inputs) -> None:
     ledger = Ledger(open_patient(server, 60), submission="s")
     plan = [PlannedFit(Fit(CELL, 0, 0), "d0")]
     report = drain(

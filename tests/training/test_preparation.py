@@ -46,7 +46,7 @@ def without_masks(manifest, rows):
     return changed
 
 
-def test_the_split_is_dealt_once_and_then_read(small_workspace):
+def test_the_split_is_dealt_once_and_then_read(small_workspace) -> None:
     config = configure(small_workspace.store)
     first = prepare(small_workspace.store, config)
     written = small_workspace.store.info(first.split_key)
@@ -56,20 +56,20 @@ def test_the_split_is_dealt_once_and_then_read(small_workspace):
     assert small_workspace.store.info(first.split_key) == written
 
 
-def test_an_unknown_network_is_refused_before_anything_is_read(small_workspace):
+def test_an_unknown_network_is_refused_before_anything_is_read(small_workspace) -> None:
     config = configure(small_workspace.store, backbones=("resnet5O",), manifest="none.parquet")
     with pytest.raises(ConfigError, match=r"backbone 'resnet5O'; did you mean .*resnet50"):
         prepare(small_workspace.store, config)
 
 
-def test_a_leaking_split_is_refused_before_anything_is_trained(small_workspace):
+def test_a_leaking_split_is_refused_before_anything_is_trained(small_workspace) -> None:
     by_image = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
     config = configure(small_workspace.store, experiment=experiment(split=by_image))
     with pytest.raises(LeakageError, match=r"\(same_patient\)"):
         prepare(small_workspace.store, config)
 
 
-def test_an_override_keeps_the_count_of_leaks_and_tells_it(small_workspace, caplog):
+def test_an_override_keeps_the_count_of_leaks_and_tells_it(small_workspace, caplog) -> None:
     by_image = SplitSettings(folds=5, unit=SplitUnit.IMAGE)
     guard = LeakageSettings(allow=True)
     config = configure(small_workspace.store, experiment=experiment(split=by_image, leakage=guard))
@@ -82,7 +82,7 @@ def test_an_override_keeps_the_count_of_leaks_and_tells_it(small_workspace, capl
     assert f"{count} same_patient" in caplog.text
 
 
-def test_the_segmented_variant_without_any_annotation_is_refused(small_workspace):
+def test_the_segmented_variant_without_any_annotation_is_refused(small_workspace) -> None:
     store = small_workspace.store
     manifest = read_manifest(store)
     write_manifest(store, without_masks(manifest, manifest.index), "bare.parquet")
@@ -94,7 +94,7 @@ def test_the_segmented_variant_without_any_annotation_is_refused(small_workspace
     assert len(plan) == 3
 
 
-def test_true_masks_must_be_there_for_every_hip(small_workspace):
+def test_true_masks_must_be_there_for_every_hip(small_workspace) -> None:
     store = small_workspace.store
     write_manifest(store, without_masks(read_manifest(store), [0, 3]), "part.parquet")
     true = experiment(matting=MattingSettings(mask=MaskSource.TRUE))
@@ -102,7 +102,7 @@ def test_true_masks_must_be_there_for_every_hip(small_workspace):
         prepare(store, configure(store, manifest="part.parquet", experiment=true))
 
 
-def test_tested_folds_are_all_or_those_that_are_named(small_workspace):
+def test_tested_folds_are_all_or_those_that_are_named(small_workspace) -> None:
     store = small_workspace.store
     assert chosen_folds(configure(store)) == (0, 1, 2)
     assert chosen_folds(configure(store, test_folds=(0,))) == (0,)
@@ -125,7 +125,7 @@ def test_results_are_optimistic_where_the_tuner_saw_the_tested_hips(small_worksp
     assert explain_optimism(configure(store), data) is None
 
 
-def test_an_own_setting_of_an_unknown_network_is_refused(small_workspace):
+def test_an_own_setting_of_an_unknown_network_is_refused(small_workspace) -> None:
     store = small_workspace.store
     own = experiment(backbones={"vgg_16": {"lr": 1e-3}})
     with pytest.raises(ConfigError, match="backbone 'vgg_16'"):
@@ -134,7 +134,7 @@ def test_an_own_setting_of_an_unknown_network_is_refused(small_workspace):
 
 def test_settings_of_a_network_that_is_not_trained_are_refused_unless_they_were_tuned(
     small_workspace,
-):
+) -> None:
     idle = experiment(backbones={"vgg16": {"lr": 1e-5}})
     with pytest.raises(ConfigError, match="vgg16; add it to backbones"):
         refuse_idle_settings(configure(small_workspace.store, experiment=idle))
@@ -143,7 +143,7 @@ def test_settings_of_a_network_that_is_not_trained_are_refused_unless_they_were_
     refuse_idle_settings(configure(small_workspace.store, experiment=tuned))
 
 
-def test_a_run_is_not_judged_by_a_manifest_that_it_did_not_learn_from(small_workspace):
+def test_a_run_is_not_judged_by_a_manifest_that_it_did_not_learn_from(small_workspace) -> None:
     preparation = prepare(small_workspace.store, configure(small_workspace.store))
     plan = {"data": asdict(preparation.data)}
     require_same_data(preparation.inputs, plan)
@@ -152,7 +152,7 @@ def test_a_run_is_not_judged_by_a_manifest_that_it_did_not_learn_from(small_work
         require_same_data(changed, plan)
 
 
-def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace):
+def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace) -> None:
     store, config = small_workspace.store, configure(small_workspace.store)
     before = prepare(store, config)
     moved = read_manifest(store)
@@ -164,14 +164,16 @@ def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace):
     prepare(store, config)  # the next tests find the split they expect
 
 
-def test_start_weights_that_are_not_there_are_refused_before_anything_is_trained(small_workspace):
+def test_start_weights_that_are_not_there_are_refused_before_anything_is_trained(
+    small_workspace,
+) -> None:
     settings = EXPERIMENT.classifier.model_copy(update={"weights": "gone.safetensors"})
     config = configure(small_workspace.store, experiment=experiment(classifier=settings))
     with pytest.raises(ConfigError, match=r"no file .*gone.safetensors"):
         prepare(small_workspace.store, config)
 
 
-def test_a_fit_that_lacks_a_class_is_named_before_anything_is_trained(small_workspace):
+def test_a_fit_that_lacks_a_class_is_named_before_anything_is_trained(small_workspace) -> None:
     store = small_workspace.store
     manifest = read_manifest(store)
     manifest["label_t_score_total_hip"] = manifest.index < 2

@@ -8,7 +8,7 @@ from hipray.training.results import read_plan, read_run
 from hipray.vocab import REGIONS
 
 
-def test_a_finished_run_comes_back_with_all_its_parts(small_grid):
+def test_a_finished_run_comes_back_with_all_its_parts(small_grid) -> None:
     results = read_run(small_grid.store, "small")
     assert (len(results.classifiers), len(results.segmenters), results.open_fits) == (6, 3, 0)
     assert results.config == small_grid.config
@@ -16,24 +16,24 @@ def test_a_finished_run_comes_back_with_all_its_parts(small_grid):
     assert len(results.mask_scores) == 34 * len(REGIONS)
 
 
-def test_training_scores_never_reach_a_report(small_grid):
+def test_training_scores_never_reach_a_report(small_grid) -> None:
     predictions = read_run(small_grid.store, "small").predictions
     assert set(predictions["part"]) == {"inner", "test"}
 
 
-def test_every_hip_is_tested_once_by_each_cell(small_grid):
+def test_every_hip_is_tested_once_by_each_cell(small_grid) -> None:
     predictions = read_run(small_grid.store, "small").predictions
     whole = predictions[(predictions["variant"] == "original") & (predictions["part"] == "test")]
     assert whole["hip_id"].is_unique
     assert len(whole) == 34
 
 
-def test_an_unknown_run_names_the_known_ones(small_grid):
+def test_an_unknown_run_names_the_known_ones(small_grid) -> None:
     with pytest.raises(DataError, match=r"run 'smal' in .*, found runs .*small"):
         read_plan(small_grid.store, "smal")
 
 
-def test_a_run_without_a_finished_fit_is_refused(small_grid, tmp_path):
+def test_a_run_without_a_finished_fit_is_refused(small_grid, tmp_path) -> None:
     store = open_store(str(tmp_path))
     store.write("runs/small/plan.json", small_grid.store.read("runs/small/plan.json"))
     with pytest.raises(DataError, match=r"finished fits in run 'small', found none"):

@@ -8,18 +8,18 @@ from hipray.config.experiment import Schedule
 from hipray.training.schedules import FINAL_LR_SHARE, set_learning_rate, share_at
 
 
-def test_every_schedule_starts_at_the_full_rate():
+def test_every_schedule_starts_at_the_full_rate() -> None:
     assert all(share_at(schedule, 0.0) == 1.0 for schedule in Schedule)
 
 
-def test_a_cosine_falls_all_the_way_and_a_constant_does_not():
+def test_a_cosine_falls_all_the_way_and_a_constant_does_not() -> None:
     shares = [share_at(Schedule.COSINE, progress / 10) for progress in range(11)]
     assert shares == sorted(shares, reverse=True)
     assert shares[-1] == pytest.approx(FINAL_LR_SHARE)
     assert share_at(Schedule.CONSTANT, 1.0) == 1.0
 
 
-def test_the_rate_depends_on_the_epoch_alone_so_a_resumed_fit_goes_on_alike():
+def test_the_rate_depends_on_the_epoch_alone_so_a_resumed_fit_goes_on_alike() -> None:
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
     set_learning_rate(optimizer, 0.1, Schedule.COSINE, epoch=5, epochs=10)
     first = optimizer.param_groups[0]["lr"]

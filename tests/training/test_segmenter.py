@@ -29,7 +29,7 @@ def change_test_side(inputs, fit, **changes):
     return dataclasses.replace(inputs.arrays, **arrays)
 
 
-def test_test_hips_influence_no_weight(inputs):
+def test_test_hips_influence_no_weight(inputs) -> None:
     first = train(inputs, inputs.arrays)
     changed = train(inputs, change_test_side(inputs, NECK, films=7, masks=True))
     states = [o.module.state_dict() for o in (first, changed)]
@@ -38,20 +38,20 @@ def test_test_hips_influence_no_weight(inputs):
     assert not first.scores["iou"].equals(changed.scores["iou"])
 
 
-def test_a_network_of_one_region_leaves_the_other_masks_empty(inputs):
+def test_a_network_of_one_region_leaves_the_other_masks_empty(inputs) -> None:
     outcome = train(inputs, inputs.arrays)
     others = [n for n, region in enumerate(REGIONS) if region is not Region.FEMORAL_NECK]
     assert not outcome.segmentation.masks[:, others].any()
     assert set(outcome.scores["region"]) == {Region.FEMORAL_NECK}
 
 
-def test_hips_without_an_annotation_are_segmented_and_not_scored(inputs):
+def test_hips_without_an_annotation_are_segmented_and_not_scored(inputs) -> None:
     outcome = train(inputs, change_test_side(inputs, NECK, has_mask=False))
     assert len(outcome.segmentation.masks) == len(inputs.fold(NECK).test)
     assert outcome.scores.empty
 
 
-def test_too_few_annotated_patients_are_refused_naming_the_region(inputs):
+def test_too_few_annotated_patients_are_refused_naming_the_region(inputs) -> None:
     has_mask = np.zeros_like(inputs.arrays.has_mask)
     has_mask[inputs.fold(NECK).train[:2]] = True
     with pytest.raises(

@@ -36,7 +36,7 @@ def put_published(store, backbone):
     return tensors
 
 
-def test_a_file_is_read_as_tensors_and_a_word_as_none(store):
+def test_a_file_is_read_as_tensors_and_a_word_as_none(store) -> None:
     tensors = put_published(store, "resnet10t")
     read = read_start_weights(store, FILE)
     assert read is not None
@@ -45,13 +45,13 @@ def test_a_file_is_read_as_tensors_and_a_word_as_none(store):
     assert read_start_weights(store, "imagenet") is None
 
 
-def test_a_file_of_another_kind_is_refused_by_name(store):
+def test_a_file_of_another_kind_is_refused_by_name(store) -> None:
     store.write(FILE, b"PK\x03\x04 a pickle of torch")
     with pytest.raises(ConfigError, match=rf"expected a safetensors file as {FILE}"):
         read_start_weights(store, FILE)
 
 
-def test_other_bytes_are_another_digest(store):
+def test_other_bytes_are_another_digest(store) -> None:
     put_published(store, "resnet10t")
     first = digest_starts(store, starting_from(FILE), ["resnet10t"])
     store.delete(FILE)
@@ -60,18 +60,18 @@ def test_other_bytes_are_another_digest(store):
     assert digest_starts(store, starting_from(FILE), ["resnet10t"]) != first
 
 
-def test_weights_of_the_planned_network_pass(store):
+def test_weights_of_the_planned_network_pass(store) -> None:
     put_published(store, "resnet10t")
     try_starts(store, starting_from(FILE), [planned("resnet10t")])
 
 
-def test_weights_of_another_network_are_refused_before_anything_is_trained(store):
+def test_weights_of_another_network_are_refused_before_anything_is_trained(store) -> None:
     put_published(store, "resnet10t")
     with pytest.raises(ConfigError, match=rf"tensors of densenet121 in {FILE}.*no features"):
         try_starts(store, starting_from(FILE), [planned("resnet10t"), planned("densenet121")])
 
 
-def test_a_segmenter_starts_from_a_file_too_and_is_another_fit_for_it(store):
+def test_a_segmenter_starts_from_a_file_too_and_is_another_fit_for_it(store) -> None:
     encoder = smp.Unet("resnet18", encoder_weights=None).encoder.state_dict()
     store.write(FILE, safetensors.torch.save(dict(encoder)))
     experiment = Experiment(segmenter=SegmenterSettings(weights=FILE))
@@ -87,11 +87,11 @@ def test_a_segmenter_starts_from_a_file_too_and_is_another_fit_for_it(store):
         try_starts(store, experiment, plan)
 
 
-def test_a_plan_of_networks_without_start_weights_reads_nothing(store):
+def test_a_plan_of_networks_without_start_weights_reads_nothing(store) -> None:
     try_starts(store, starting_from("none"), [planned("no_such_network")])
 
 
-def test_half_a_file_is_refused(store):
+def test_half_a_file_is_refused(store) -> None:
     tensors = put_published(store, "resnet10t")
     kept = dict(list(tensors.items())[: len(tensors) // 2])
     store.delete(FILE)

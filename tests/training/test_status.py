@@ -20,7 +20,7 @@ def store(small_grid, tmp_path):
     return store
 
 
-def test_a_finished_run_has_nothing_left(small_grid):
+def test_a_finished_run_has_nothing_left(small_grid) -> None:
     text = describe_status(small_grid.store, "small")
     assert "run small: 9 fits: 0 waiting, 0 running, 9 done, 0 failed" in text
     assert "cells: 2: 0 waiting, 0 running, 2 done, 0 failed" in text
@@ -28,7 +28,7 @@ def test_a_finished_run_has_nothing_left(small_grid):
     assert "time left" not in text
 
 
-def test_leaks_that_were_let_through_are_told(small_grid, store):
+def test_leaks_that_were_let_through_are_told(small_grid, store) -> None:
     key = "runs/small/plan.json"
     plan = json.loads(store.read(key))
     assert "both sides" not in describe_status(store, "small")
@@ -37,7 +37,7 @@ def test_leaks_that_were_let_through_are_told(small_grid, store):
     assert "both sides of a fold: 7 same_patient" in describe_status(store, "small")
 
 
-def test_running_and_failed_fits_are_named_with_their_cause(small_grid, store):
+def test_running_and_failed_fits_are_named_with_their_cause(small_grid, store) -> None:
     plan = small_grid.preparation.plan
     ledger = Ledger(store, submission="s")
     ledger.record_failure(plan[1], error="out of films", traceback="", final=True)
@@ -49,7 +49,7 @@ def test_running_and_failed_fits_are_named_with_their_cause(small_grid, store):
     assert "failed: unet-all-r0f1 (1 attempts): out of films" in text
 
 
-def test_the_time_left_follows_the_finished_fits(small_grid, store):
+def test_the_time_left_follows_the_finished_fits(small_grid, store) -> None:
     plan = small_grid.preparation.plan
     ledger = Ledger(store, submission="s")
     for planned in plan[:2]:
@@ -59,7 +59,7 @@ def test_the_time_left_follows_the_finished_fits(small_grid, store):
         assert "time left: about 35 s on 2 lanes" in describe_status(store, "small")
 
 
-def test_a_lane_is_shown_with_its_fit_its_epoch_and_since_when(small_grid, store):
+def test_a_lane_is_shown_with_its_fit_its_epoch_and_since_when(small_grid, store) -> None:
     planned = small_grid.preparation.plan[0]
     busy, idle, ended = (LaneNotes(store, "small", f"s-{n}") for n in range(3))
     busy.begin(planned.name)
@@ -75,7 +75,7 @@ def test_a_lane_is_shown_with_its_fit_its_epoch_and_since_when(small_grid, store
     assert "s-2" not in text
 
 
-def test_the_rate_counts_what_was_finished_since_the_driver_started(small_grid, store):
+def test_the_rate_counts_what_was_finished_since_the_driver_started(small_grid, store) -> None:
     plan = small_grid.preparation.plan
     ledger = Ledger(store, submission="s")
     with acquire(store, "runs/small/driver", ttl_s=60):
@@ -84,11 +84,11 @@ def test_the_rate_counts_what_was_finished_since_the_driver_started(small_grid, 
         assert "rate: 3 fits in " in describe_status(store, "small")
 
 
-def test_a_live_driver_is_named(store):
+def test_a_live_driver_is_named(store) -> None:
     with acquire(store, "runs/small/driver", ttl_s=60, owner_note="hipray grid"):
         assert "(hipray grid)" in describe_status(store, "small")
 
 
-def test_an_unknown_run_is_a_data_error(store):
+def test_an_unknown_run_is_a_data_error(store) -> None:
     with pytest.raises(DataError, match=r"found runs small"):
         describe_status(store, "other")

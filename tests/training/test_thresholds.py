@@ -14,16 +14,16 @@ def choose(rule, sensitivity=0.85):
     return choose_threshold(LABELS, SCORES, rule, sensitivity=sensitivity)
 
 
-def test_half_is_one_half_whatever_the_scores_are():
+def test_half_is_one_half_whatever_the_scores_are() -> None:
     assert choose(ThresholdRule.HALF) == 0.5
 
 
-def test_youden_lies_where_sensitivity_and_specificity_add_up_highest():
+def test_youden_lies_where_sensitivity_and_specificity_add_up_highest() -> None:
     assert 0.2 < choose(ThresholdRule.YOUDEN) <= 0.3
 
 
 @pytest.mark.parametrize("wanted", [0.5, 0.85, 1.0])
-def test_a_screening_threshold_is_the_highest_that_keeps_the_sensitivity(wanted):
+def test_a_screening_threshold_is_the_highest_that_keeps_the_sensitivity(wanted) -> None:
     threshold = choose(ThresholdRule.SENSITIVITY, wanted)
     abnormal = SCORES[LABELS == 1]
     kept = abnormal[abnormal >= threshold]
@@ -31,5 +31,5 @@ def test_a_screening_threshold_is_the_highest_that_keeps_the_sensitivity(wanted)
     assert (len(kept) - 1) / len(abnormal) < wanted
 
 
-def test_every_rule_has_a_threshold():
+def test_every_rule_has_a_threshold() -> None:
     assert all(np.isfinite(choose(rule)) for rule in ThresholdRule)

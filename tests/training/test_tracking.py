@@ -20,13 +20,13 @@ RESULT = FitFiles(
 )
 
 
-def test_nothing_is_tracked_unless_it_is_asked_for(tmp_path):
+def test_nothing_is_tracked_unless_it_is_asked_for(tmp_path) -> None:
     store = open_store(str(tmp_path))
     track_fit(store, "run", "fit", RESULT, Tracking())
     assert list(store.list()) == []
 
 
-def test_tensorboard_gets_the_curves_of_a_fit(tmp_path):
+def test_tensorboard_gets_the_curves_of_a_fit(tmp_path) -> None:
     store = open_store(str(tmp_path))
     track_fit(store, "run", "fit", RESULT, Tracking(tensorboard=True))
     [events] = [info.key for info in store.list("runs/run/tensorboard/fit/")]
@@ -34,7 +34,7 @@ def test_tensorboard_gets_the_curves_of_a_fit(tmp_path):
     assert all(tag in data for tag in (b"train_loss", b"inner_loss", b"summary/iou/total_hip"))
 
 
-def test_mlflow_gets_parameters_and_curves(tmp_path):
+def test_mlflow_gets_parameters_and_curves(tmp_path) -> None:
     mlflow = pytest.importorskip("mlflow")
     tracking = Tracking(mlflow_uri=f"sqlite:///{tmp_path}/mlflow.db")
     track_fit(open_store(str(tmp_path)), "run", "fit", RESULT, tracking)
@@ -46,14 +46,14 @@ def test_mlflow_gets_parameters_and_curves(tmp_path):
     assert [m.value for m in client.get_metric_history(run.info.run_id, "train_loss")] == [0.7, 0.5]
 
 
-def test_a_tracker_that_fails_is_a_warning(tmp_path, caplog):
+def test_a_tracker_that_fails_is_a_warning(tmp_path, caplog) -> None:
     (tmp_path / "runs").write_text("a file where a folder should be")
     with caplog.at_level(logging.WARNING):
         track_fit(open_store(str(tmp_path)), "run", "fit", RESULT, Tracking(tensorboard=True))
     assert "TensorBoard has no fit" in caplog.text
 
 
-def test_mlflow_without_its_package_is_refused_before_anything_runs(monkeypatch):
+def test_mlflow_without_its_package_is_refused_before_anything_runs(monkeypatch) -> None:
     monkeypatch.setattr("hipray.training.tracking.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"hipray\[mlflow\]"):
         check_tracking(Tracking(mlflow_uri="http://127.0.0.1:5000"))

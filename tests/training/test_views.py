@@ -24,7 +24,7 @@ def build(inputs, chosen, *, masks=None, matting=None):
     )  # fmt: skip
 
 
-def test_hips_without_a_label_drop_out_of_their_cell_only(inputs):
+def test_hips_without_a_label_drop_out_of_their_cell_only(inputs) -> None:
     wards = labelled_rows(inputs.manifest, cell(Region.WARDS_TRIANGLE))
     hips = labelled_rows(inputs.manifest, cell())
     assert len(wards) == 18
@@ -32,14 +32,14 @@ def test_hips_without_a_label_drop_out_of_their_cell_only(inputs):
     assert inputs.manifest["label_t_score_wards_triangle"].iloc[wards].notna().all()
 
 
-def test_whole_views_are_the_framed_hips_with_their_labels(inputs):
+def test_whole_views_are_the_framed_hips_with_their_labels(inputs) -> None:
     views = build(inputs, cell(Region.WARDS_TRIANGLE))
     assert np.array_equal(views.films, resize_square(inputs.arrays.films[views.rows], 64))
     labels = inputs.manifest["label_t_score_wards_triangle"].iloc[views.rows].astype(int)
     assert np.array_equal(views.labels, labels)
 
 
-def test_matted_views_are_cut_by_the_mask_of_their_own_region(inputs):
+def test_matted_views_are_cut_by_the_mask_of_their_own_region(inputs) -> None:
     masks = np.zeros_like(inputs.arrays.masks)
     masks[:, REGIONS.index(Region.TOTAL_HIP), 40:104, 60:124] = True
     views = build(
@@ -49,7 +49,7 @@ def test_matted_views_are_cut_by_the_mask_of_their_own_region(inputs):
     assert np.array_equal(views.films, inputs.arrays.films[:, 40:104, 60:124])
 
 
-def test_hips_whose_region_was_not_found_have_no_view(inputs):
+def test_hips_whose_region_was_not_found_have_no_view(inputs) -> None:
     masks = np.ones_like(inputs.arrays.masks)
     masks[[1, 4]] = False
     views = build(inputs, cell(variant=Variant.SEGMENTED), masks=masks)
@@ -57,7 +57,7 @@ def test_hips_whose_region_was_not_found_have_no_view(inputs):
     assert len(views.films) == len(views.labels) == 32
 
 
-def test_true_masks_are_used_only_where_they_are_asked_for(inputs):
+def test_true_masks_are_used_only_where_they_are_asked_for(inputs) -> None:
     matting = MattingSettings(mask=MaskSource.TRUE)
     chosen = cell(variant=Variant.SEGMENTED)
     blank = np.zeros_like(inputs.arrays.masks)
@@ -65,25 +65,25 @@ def test_true_masks_are_used_only_where_they_are_asked_for(inputs):
     assert len(build(inputs, chosen, masks=blank, matting=matting).rows) == 34
 
 
-def test_a_predicted_matting_without_masks_is_a_defect(inputs):
+def test_a_predicted_matting_without_masks_is_a_defect(inputs) -> None:
     with pytest.raises(ValueError, match=r"needs predicted masks"):
         build(inputs, cell(variant=Variant.SEGMENTED))
 
 
-def test_missing_labels_never_become_normal(inputs):
+def test_missing_labels_never_become_normal(inputs) -> None:
     manifest = inputs.manifest.copy()
     manifest.loc[[0, 5], "label_t_score_total_hip"] = None
     views = build(dataclasses.replace(inputs, manifest=manifest), cell())
     assert not {0, 5} & set(views.rows)
 
 
-def test_the_original_variant_trains_on_the_film_alone(inputs):
+def test_the_original_variant_trains_on_the_film_alone(inputs) -> None:
     films = np.array(inputs.arrays.films[:2])
     assert np.array_equal(augment_views(films, Variant.ORIGINAL, SETTINGS), films[:, None])
 
 
 @pytest.mark.parametrize("variant", [Variant.AUGMENTED, Variant.SEGMENTED])
-def test_the_other_variants_train_on_seven_copies_the_film_first(inputs, variant):
+def test_the_other_variants_train_on_seven_copies_the_film_first(inputs, variant) -> None:
     films = np.array(inputs.arrays.films[:2])
     copies = augment_views(films, variant, SETTINGS)
     assert copies.shape == (2, 7, 192, 192)

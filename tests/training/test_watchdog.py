@@ -44,7 +44,7 @@ print(report.done, report.failed)
 """
 
 
-def test_a_block_that_takes_too_long_is_acted_on_with_its_stack():
+def test_a_block_that_takes_too_long_is_acted_on_with_its_stack() -> None:
     acted: list[str] = []
     done = threading.Event()
 
@@ -57,7 +57,7 @@ def test_a_block_that_takes_too_long_is_acted_on_with_its_stack():
     assert "done.wait" in acted[0], "the stack is that of the thread that hangs"
 
 
-def test_a_block_that_ends_in_time_is_left_alone():
+def test_a_block_that_ends_in_time_is_left_alone() -> None:
     acted: list[str] = []
     with watch(0.1, acted.append):
         pass
@@ -66,7 +66,7 @@ def test_a_block_that_ends_in_time_is_left_alone():
     assert acted == []
 
 
-def test_a_process_that_holds_the_interpreter_is_ended_from_outside_python():
+def test_a_process_that_holds_the_interpreter_is_ended_from_outside_python() -> None:
     code = (
         "from hipray.training import watchdog\n"
         "watchdog.BACKSTOP_S = 0.2\n"
@@ -100,6 +100,6 @@ def test_a_lane_whose_fit_hangs_ends_and_the_next_process_goes_on_with_the_other
 
 
 @pytest.mark.parametrize("limit", [0.01, 1.0])
-def test_an_error_inside_a_watched_block_passes(limit):
+def test_an_error_inside_a_watched_block_passes(limit) -> None:
     with pytest.raises(ValueError, match="inside"), watch(limit, lambda stack: None):
         raise ValueError("inside")

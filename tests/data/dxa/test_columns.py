@@ -30,14 +30,14 @@ from tests.data.dxa.tables import FN, GT, TH, WT, only, read, read_total_hip
         ("troch bmd g/cm2", "bmd", GT),
     ],
 )
-def test_a_wide_column_is_known_by_region_and_quantity(header, quantity, region):
+def test_a_wide_column_is_known_by_region_and_quantity(header, quantity, region) -> None:
     value = {"bmd": "0.6", "am_percent": "85"}.get(quantity, "-2.5")
     record = only(read(f'image,"{header}"\nx.png,{value}\n'))
     assert set(record.values) == {region}
     assert getattr(record.values[region], quantity) == float(value)
 
 
-def test_sides_may_stand_in_the_column_names():
+def test_sides_may_stand_in_the_column_names() -> None:
     table = read("patient,Left total hip T,Right total hip T\nP1,-2.5,-1.0\n")
     assert [(r.side, r.values[TH].t) for r in table.records] == [
         (Side.LEFT, -2.5),
@@ -45,20 +45,20 @@ def test_sides_may_stand_in_the_column_names():
     ]
 
 
-def test_columns_that_are_not_used_are_named():
+def test_columns_that_are_not_used_are_named() -> None:
     table = read("image,neck_t,favourite colour\na,-1,blue\n")
     assert table.problems == ("columns not used: 'favourite colour'",)
 
 
 @pytest.mark.parametrize("other", ["Accession Number", "Study"])
-def test_a_column_of_file_names_outranks_one_of_examinations(other):
+def test_a_column_of_file_names_outranks_one_of_examinations(other) -> None:
     table = read_total_hip(f"{other},Filename,T-Score\n900,a.png,-2.5\n900,b.png,-1\n")
     assert [record.image for record in table.records] == ["a.png", "b.png"]
     assert f"column '{other}' means the same as 'Filename'; not used" in table.problems
 
 
 @pytest.mark.parametrize("name", ["HÜFTE_001.png", "MÜLLER_L.png", "hüfte.png"])
-def test_western_names_in_either_case_are_not_taken_for_chinese(name):
+def test_western_names_in_either_case_are_not_taken_for_chinese(name) -> None:
     table = read_dxa(f"Image;T-Score\n{name};-2,5\n".encode("latin-1"), name="x.csv",
                      region=Region.TOTAL_HIP)  # fmt: skip
     assert table.records[0].image == name
@@ -77,17 +77,17 @@ def test_western_names_in_either_case_are_not_taken_for_chinese(name):
         ("S.No serial_no", Field.UNUSED),
     ],
 )
-def test_a_column_is_known_in_the_spellings_of_plain_tables(names, field):
+def test_a_column_is_known_in_the_spellings_of_plain_tables(names, field) -> None:
     columns = parse_header([name.replace("_", " ") for name in names.split()])
     columns += parse_header(names.split())
     assert {column.name: column.field for column in columns if column.field is not field} == {}
 
 
 @pytest.mark.parametrize("name", ["T-score (lowest)", "bmd at forearm", "score", "film quality"])
-def test_a_column_that_may_mean_another_thing_is_not_taken(name):
+def test_a_column_that_may_mean_another_thing_is_not_taken(name) -> None:
     assert parse_header([name])[0].field is None
 
 
-def test_an_image_number_gives_way_to_a_file_name():
+def test_an_image_number_gives_way_to_a_file_name() -> None:
     table = read("Image No,photo,T-score\n1,a.png,-2.5\n2,b.png,-1.0\n", region=TH)
     assert [record.image for record in table.records] == ["a.png", "b.png"]

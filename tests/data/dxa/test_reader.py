@@ -13,7 +13,7 @@ from hipray.vocab import REGIONS, Sex, Side
 from tests.data.dxa.tables import FN, LONG_HEADER, TH, WT, only, read, read_total_hip
 
 
-def test_a_long_table_gives_one_record_per_hip():
+def test_a_long_table_gives_one_record_per_hip() -> None:
     table = read(
         LONG_HEADER + "\n"
         "a.dcm,P1,left,F,73.2,58,155,Lunar iDXA,femoral_neck,0.691,-2.5,-0.4\n"
@@ -31,7 +31,7 @@ def test_a_long_table_gives_one_record_per_hip():
     assert second.side is Side.RIGHT and not second.values
 
 
-def test_a_semicolon_file_with_decimal_commas_and_typographic_minus_is_read():
+def test_a_semicolon_file_with_decimal_commas_and_typographic_minus_is_read() -> None:
     record = only(
         read("ID;性別;年齡;Neck BMD;Neck T;Total T\n17;女;76,7;0,558;−2,5;*****\n".encode("utf-16"))
     )
@@ -41,7 +41,7 @@ def test_a_semicolon_file_with_decimal_commas_and_typographic_minus_is_read():
     assert TH not in record.values
 
 
-def test_quoted_decimal_commas_are_read_and_unquoted_ones_are_refused():
+def test_quoted_decimal_commas_are_read_and_unquoted_ones_are_refused() -> None:
     table = read('image,neck_bmd,neck_t\na,"1,008","-2,5"\nb,0,558,-2,5\n')
     assert table.records[0].values[FN].bmd == 1.008
     assert [record.image for record in table.records] == ["a"]
@@ -50,21 +50,21 @@ def test_quoted_decimal_commas_are_read_and_unquoted_ones_are_refused():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "big5"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_any_usual_encoding_and_delimiter_is_recognised(encoding, delimiter):
+def test_any_usual_encoding_and_delimiter_is_recognised(encoding, delimiter) -> None:
     text = "病歷號,性別,股骨頸 T值\n0012,男,-2.5\n".replace(",", delimiter)
     record = only(read(text.encode(encoding)))
     assert (record.patient_id, record.image, record.sex) == ("0012", None, Sex.MALE)
     assert record.values[FN].t == -2.5
 
 
-def test_a_western_code_page_is_recognised_by_its_signs():
+def test_a_western_code_page_is_recognised_by_its_signs() -> None:
     record = only(read("image;Patient ID;Neck T;Größe\na;Müßig;-1,5;1,60\n".encode("cp1252")))
     assert record.patient_id == "Müßig"
     record = only(read("image;Neck BMD (g/cm²);Neck T\na;0,7;-1,5\n".encode("latin-1")))
     assert (record.values[FN].bmd, record.values[FN].t) == (0.7, -1.5)
 
 
-def test_a_ge_lunar_report_with_row_groups_gives_both_hips():
+def test_a_ge_lunar_report_with_row_groups_gives_both_hips() -> None:
     table = read(
         "Patient ID:,12345\nSex:,Female\nAge,76.7 years\n\n"
         "Region,BMD (g/cm²),YA %,YA T-score,AM %,AM Z-score,BMC (g),Area (cm²)\n"
@@ -89,7 +89,7 @@ def test_a_ge_lunar_report_with_row_groups_gives_both_hips():
     assert (neck.bmc_g, neck.area_cm2) == (3.30, 4.77)
 
 
-def test_ge_rows_that_name_region_and_side_in_one_cell_are_read():
+def test_ge_rows_that_name_region_and_side_in_one_cell_are_read() -> None:
     table = read(
         "Region | BMD (g/cm²) | YA % | YA T-score | AM % | AM Z-score | BMC (g) | Area (cm²)\n"
         "Neck Left | 0.691 | 67 | -2.5 | 90 | -0.6 | 3.30 | 4.77\n"
@@ -103,7 +103,7 @@ def test_ge_rows_that_name_region_and_side_in_one_cell_are_read():
     assert table.problems == ()
 
 
-def test_a_hologic_report_with_sides_in_a_column_is_read():
+def test_a_hologic_report_with_sides_in_a_column_is_read() -> None:
     table = read(
         "Hologic Horizon W\n"
         "Region,Side,Area,BMC,BMD,T,Z\n"
@@ -121,7 +121,7 @@ def test_a_hologic_report_with_sides_in_a_column_is_read():
     assert (right.side, right.values[FN].t) == (Side.RIGHT, -2.4)
 
 
-def test_json_is_read_flat_nested_and_with_a_list_of_regions():
+def test_json_is_read_flat_nested_and_with_a_list_of_regions() -> None:
     flat = [{"image": "a", "side": "L", "neck_t": -2.5}]
     nested = {"records": [{"image": "a", "side": "L", "values": {"neck": {"t_score": -2.5}}}]}
     listed = [{"image": "a", "side": "L", "rois": [{"region": "Neck", "t_score": -2.5}]}]
@@ -145,7 +145,7 @@ def test_json_is_read_flat_nested_and_with_a_list_of_regions():
         ("a,L,F,70,L1-L4,-1", "row 2: a lumbar spine region"),
     ],
 )
-def test_a_bad_cell_is_told_by_row_and_column_and_left_out(row, problem):
+def test_a_bad_cell_is_told_by_row_and_column_and_left_out(row, problem) -> None:
     table = read(f"image,side,sex,age,region,t\n{row}\nb,R,M,71,total,-2.5\n")
     assert len(table.problems) == 1
     assert table.problems[0].startswith(problem)
@@ -153,14 +153,14 @@ def test_a_bad_cell_is_told_by_row_and_column_and_left_out(row, problem):
     assert (good.side, good.sex, good.age, good.values[TH].t) == (Side.RIGHT, Sex.MALE, 71, -2.5)
 
 
-def test_a_repeated_row_counts_once_and_a_contradiction_keeps_the_first():
+def test_a_repeated_row_counts_once_and_a_contradiction_keeps_the_first() -> None:
     table = read("image,region,t\na,neck,-2.5\na,neck,-2.5\na,neck,-1.0\n")
     assert only(table).values[FN].t == -2.5
     assert "row 3: repeats femoral_neck" in table.problems[0]
     assert "row 4: t_score of femoral_neck differ" in table.problems[1]
 
 
-def test_contradicting_facts_of_one_hip_are_told_without_showing_them():
+def test_contradicting_facts_of_one_hip_are_told_without_showing_them() -> None:
     table = read("image,age,region,t\na,70,neck,-2.5\na,71,total,-2.5\n")
     assert only(table).age == 70
     assert table.problems == (
@@ -168,20 +168,20 @@ def test_contradicting_facts_of_one_hip_are_told_without_showing_them():
     )
 
 
-def test_a_patient_id_is_never_quoted_in_a_problem():
+def test_a_patient_id_is_never_quoted_in_a_problem() -> None:
     table = read('patient_id,neck_t\n"SMITH\nJOHN",-1\n')
     assert "expected one line" in table.problems[0]
     assert "SMITH" not in " ".join(table.problems)
 
 
-def test_repeated_headers_and_blank_lines_of_joined_exports_are_passed_over():
+def test_repeated_headers_and_blank_lines_of_joined_exports_are_passed_over() -> None:
     header = "image,region,t\n"
     table = read(header + "a,neck,-1\n\n,,\n" + header + "b,neck,-2\n")
     assert [record.image for record in table.records] == ["a", "b"]
     assert table.problems == ()
 
 
-def test_ten_thousand_bad_cells_make_ten_lines_and_a_count():
+def test_ten_thousand_bad_cells_make_ten_lines_and_a_count() -> None:
     table = read("image,neck_t\n" + "a,bad\n" * 10_000)
     assert len(table.problems) == 11
     assert table.problems[-1].startswith("and 9990 more")
@@ -201,7 +201,7 @@ def test_ten_thousand_bad_cells_make_ten_lines_and_a_count():
         (b'image,neck_t\n"a,-1\n', "scores.csv"),
     ],
 )
-def test_a_file_without_a_usable_table_is_refused_naming_what_was_found(data, words):
+def test_a_file_without_a_usable_table_is_refused_naming_what_was_found(data, words) -> None:
     with pytest.raises(DataError) as refusal:
         read_dxa(data, name="scores.csv")
     assert words in str(refusal.value)
@@ -209,7 +209,7 @@ def test_a_file_without_a_usable_table_is_refused_naming_what_was_found(data, wo
 
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-def test_arbitrary_bytes_give_a_table_or_a_data_error(data):
+def test_arbitrary_bytes_give_a_table_or_a_data_error(data) -> None:
     for content in (data, b"image,side,age,exam date,region,bmd,t,label\n" + data):
         try:
             read_dxa(content, name="x")
@@ -217,7 +217,7 @@ def test_arbitrary_bytes_give_a_table_or_a_data_error(data):
             continue
 
 
-def test_ten_thousand_rows_are_read_at_more_than_twenty_thousand_a_second():
+def test_ten_thousand_rows_are_read_at_more_than_twenty_thousand_a_second() -> None:
     rows = [
         f"hip{n // 4:05d}.dcm,P{n // 4:05d},left,F,{50 + n % 400 / 10},58,155,A,{REGIONS[n % 4]},"
         f"{0.45 + n % 500 / 1000:.3f},{-4 + n % 50 / 10:.1f},{-2 + n % 40 / 10:.1f}"
@@ -233,7 +233,7 @@ def test_ten_thousand_rows_are_read_at_more_than_twenty_thousand_a_second():
     assert max(rates) > 20_000
 
 
-def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_are_not():
+def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_are_not() -> None:
     table = read_total_hip("Image,T-Score,Age\na.png,-2,5,\nb.png,-1.5,70\n")
     assert [record.image for record in table.records] == ["b.png"]
     assert any("row 2: expected 3 cells, found 4" in problem for problem in table.problems)
@@ -242,7 +242,7 @@ def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_a
     assert [record.age for record in table.records if record.age] == [61, 70]
 
 
-def test_a_table_of_a_header_alone_says_that_it_is_empty():
+def test_a_table_of_a_header_alone_says_that_it_is_empty() -> None:
     assert read_total_hip("Image,T-Score\n").problems == (
         "no row of scores.csv holds a result: every label is missing",
     )

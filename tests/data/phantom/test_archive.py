@@ -39,7 +39,7 @@ def written() -> list[dict[str, bytes]]:
     return [write_study(MIXED, study) for study in plan_archive(MIXED)]
 
 
-def test_a_worker_with_a_share_of_the_plan_in_another_order_writes_the_same_bytes(written):
+def test_a_worker_with_a_share_of_the_plan_in_another_order_writes_the_same_bytes(written) -> None:
     order = list(range(len(written)))[::-3]
     plan = plan_archive(MIXED)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -47,18 +47,18 @@ def test_a_worker_with_a_share_of_the_plan_in_another_order_writes_the_same_byte
     assert again == [written[place] for place in order]
 
 
-def test_another_seed_gives_other_films():
+def test_another_seed_gives_other_films() -> None:
     other = MIXED.model_copy(update={"seed": 1})
     first, second = (write_study(c, plan_archive(c)[0]) for c in (MIXED, other))
     assert not set(first.values()) & set(second.values())
 
 
-def test_no_two_studies_share_a_name_or_a_seed():
+def test_no_two_studies_share_a_name_or_a_seed() -> None:
     plan = plan_archive(PhantomConfig(pelvis_films=9, decoys=20))
     assert len({study.name for study in plan}) == len({study.seed for study in plan}) == len(plan)
 
 
-def test_the_plan_holds_the_counts_that_the_config_asks_for():
+def test_the_plan_holds_the_counts_that_the_config_asks_for() -> None:
     kinds = [study.kind for study in plan_archive(MIXED)]
     assert {kind: kinds.count(kind) for kind in StudyKind} == {
         StudyKind.HIP: 5,
@@ -69,7 +69,7 @@ def test_the_plan_holds_the_counts_that_the_config_asks_for():
     }
 
 
-def test_the_demonstration_has_the_papers_counts():
+def test_the_demonstration_has_the_papers_counts() -> None:
     config = build_config(DemoRun, read_preset("demo")).phantom.phantom
     measured = [study for study in plan_archive(config) if study.device]
     hips = [(study.patient_id, study.device) for study in measured for _ in study.sides]
@@ -77,19 +77,19 @@ def test_the_demonstration_has_the_papers_counts():
     assert sum(device is Densitometer.A for _, device in hips) == 72
 
 
-def test_clones_are_dealt_over_the_hip_films_alone():
+def test_clones_are_dealt_over_the_hip_films_alone() -> None:
     clones = plan_clones(MIXED, plan_archive(MIXED))
     hips = [study.name for study in plan_archive(MIXED) if study.kind is StudyKind.HIP]
     assert len(clones) == len({clone.name for clone in clones}) == 7
     assert [clone.original for clone in clones] == [*hips, *hips[:2]]
 
 
-def test_extra_material_leaves_the_first_films_as_they_are():
+def test_extra_material_leaves_the_first_films_as_they_are() -> None:
     plain = MIXED.model_copy(update={"pelvis_films": 0, "decoys": 0})
     assert plan_archive(plain)[:5] == plan_archive(MIXED)[:5]
 
 
-def test_both_hips_of_a_patient_differ_in_pixels():
+def test_both_hips_of_a_patient_differ_in_pixels() -> None:
     hips = [study for study in plan_archive(MIXED) if study.kind is StudyKind.HIP]
     ids = [study.patient_id for study in hips]
     first, second = (study for study in hips if ids.count(study.patient_id) == 2)
@@ -107,6 +107,6 @@ def test_both_hips_of_a_patient_differ_in_pixels():
         ({"clones": 1, "film_format": FilmFormat.PNG}, "dicom"),
     ],
 )
-def test_counts_that_cannot_be_met_are_a_config_error(values, complaint):
+def test_counts_that_cannot_be_met_are_a_config_error(values, complaint) -> None:
     with pytest.raises(ConfigError, match=complaint):
         build_config(PhantomConfig, values)

@@ -27,7 +27,7 @@ def header(data: bytes) -> pydicom.FileDataset:
     return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True)
 
 
-def test_every_decoy_says_with_which_code_it_must_be_refused():
+def test_every_decoy_says_with_which_code_it_must_be_refused() -> None:
     assert {decoy.refusal for decoy in DecoyKind} == set(RefusalCode) - {
         RefusalCode.IMPLANT,  # the implant films
         RefusalCode.IMPLAUSIBLE_GEOMETRY,
@@ -48,35 +48,35 @@ def test_every_decoy_says_with_which_code_it_must_be_refused():
         (DecoyKind.GIANT, "Rows", 65535),
     ],
 )
-def test_the_header_states_what_is_wrong(decoys, decoy, keyword, stated):
+def test_the_header_states_what_is_wrong(decoys, decoy, keyword, stated) -> None:
     assert header(decoys[decoy][0])[keyword].value == stated
 
 
-def test_an_unnamed_hand_states_no_body_part(decoys):
+def test_an_unnamed_hand_states_no_body_part(decoys) -> None:
     assert "BodyPartExamined" not in header(decoys[DecoyKind.UNNAMED_HAND][0])
 
 
-def test_a_truncated_film_has_a_whole_header_and_half_its_pixels(decoys):
+def test_a_truncated_film_has_a_whole_header_and_half_its_pixels(decoys) -> None:
     (data,) = decoys[DecoyKind.TRUNCATED]
     assert header(data).Rows == 128
     with pytest.raises(Exception, match=r"(?i)pixel data|bytes|eof|length"):
         _ = pydicom.dcmread(io.BytesIO(data)).pixel_array
 
 
-def test_a_report_is_valid_dicom_without_pixels(decoys):
+def test_a_report_is_valid_dicom_without_pixels(decoys) -> None:
     dataset = pydicom.dcmread(io.BytesIO(decoys[DecoyKind.REPORT][0]))
     assert dataset.Modality == "SR"
     assert "PixelData" not in dataset
 
 
-def test_noise_is_neither_dicom_nor_an_image(decoys):
+def test_noise_is_neither_dicom_nor_an_image(decoys) -> None:
     (data,) = decoys[DecoyKind.NOISE_BYTES]
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is None
     with pytest.raises(pydicom.errors.InvalidDicomError):
         pydicom.dcmread(io.BytesIO(data))
 
 
-def test_a_copy_has_the_pixels_of_its_film_under_another_identifier(decoys):
+def test_a_copy_has_the_pixels_of_its_film_under_another_identifier(decoys) -> None:
     first, second = (pydicom.dcmread(io.BytesIO(data)) for data in decoys[DecoyKind.COPY])
     assert first.PixelData == second.PixelData
     assert first.SOPInstanceUID != second.SOPInstanceUID
@@ -90,12 +90,12 @@ def test_a_copy_has_the_pixels_of_its_film_under_another_identifier(decoys):
         (DecoyKind.THUMBNAIL, (24, 24)),
     ],
 )
-def test_picture_decoys_are_readable_images(decoys, decoy, shape):
+def test_picture_decoys_are_readable_images(decoys, decoy, shape) -> None:
     image = cv2.imdecode(np.frombuffer(decoys[decoy][0], np.uint8), cv2.IMREAD_UNCHANGED)
     assert image.shape == shape
 
 
-def test_a_decoy_without_a_hip_cannot_be_rendered_as_one():
+def test_a_decoy_without_a_hip_cannot_be_rendered_as_one() -> None:
     study = next(s for s in plan_archive(CONFIG) if s.decoy is DecoyKind.HAND)
     with pytest.raises(DataError, match="hand"):
         render_study(CONFIG, study)

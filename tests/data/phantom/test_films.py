@@ -46,7 +46,7 @@ def datasets() -> list[pydicom.FileDataset]:
     return [read_dicom(read_film(CONFIG, study)) for study in HIPS]
 
 
-def test_a_film_reads_back_from_dicom_as_its_png_within_one_level():
+def test_a_film_reads_back_from_dicom_as_its_png_within_one_level() -> None:
     as_png = CONFIG.model_copy(update={"film_format": FilmFormat.PNG})
     for study in HIPS:
         dataset = read_dicom(read_film(CONFIG, study))
@@ -59,13 +59,13 @@ def test_a_film_reads_back_from_dicom_as_its_png_within_one_level():
         assert np.abs(png - grey).max() <= 1
 
 
-def test_films_vary_in_bits_stored_and_in_polarity(datasets):
+def test_films_vary_in_bits_stored_and_in_polarity(datasets) -> None:
     assert {dataset.BitsStored for dataset in datasets} == {10, 12, 14}
     polarities = [dataset.PhotometricInterpretation for dataset in datasets]
     assert 0 < polarities.count("MONOCHROME1") < len(polarities) / 3
 
 
-def test_the_header_states_patient_side_view_and_spacing(datasets):
+def test_the_header_states_patient_side_view_and_spacing(datasets) -> None:
     for study, dataset in zip(HIPS, datasets, strict=True):
         assert dataset.SOPClassUID == "1.2.840.10008.5.1.4.1.1.1.1"
         assert dataset.PatientID == study.patient_id
@@ -78,21 +78,21 @@ def test_the_header_states_patient_side_view_and_spacing(datasets):
         assert dataset.pixel_array.max() < 2**dataset.BitsStored
 
 
-def test_identifiers_are_unique(datasets):
+def test_identifiers_are_unique(datasets) -> None:
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
         uids = [dataset[keyword].value for dataset in datasets]
         assert len(set(uids)) == len(uids)
         assert all(uid.is_valid for uid in uids)
 
 
-def test_the_head_lies_toward_the_patients_midline():
+def test_the_head_lies_toward_the_patients_midline() -> None:
     for study in HIPS[:6]:
         masks = render_study(CONFIG, study).masks
         neck, trochanter = (np.argwhere(mask)[:, 1].mean() for mask in masks[:2])
         assert (neck < trochanter) == (study.sides[0] is Side.LEFT)
 
 
-def test_an_annotation_without_noise_gives_back_the_true_masks():
+def test_an_annotation_without_noise_gives_back_the_true_masks() -> None:
     exact = CONFIG.model_copy(update={"annotator_noise_mm": 0.0, "image_px": 256})
     study = plan_archive(exact)[0]
     truth = render_study(exact, study).masks
@@ -100,7 +100,7 @@ def test_an_annotation_without_noise_gives_back_the_true_masks():
         assert overlap(mask, drawn) > 0.95
 
 
-def test_annotator_noise_costs_overlap_but_not_much():
+def test_annotator_noise_costs_overlap_but_not_much() -> None:
     noisy = CONFIG.model_copy(update={"annotator_noise_mm": 1.5, "image_px": 256})
     study = plan_archive(noisy)[0]
     truth = render_study(noisy, study).masks
@@ -109,7 +109,7 @@ def test_annotator_noise_costs_overlap_but_not_much():
     assert scores[3] > 0.9
 
 
-def test_an_annotation_names_its_film_and_holds_no_picture():
+def test_an_annotation_names_its_film_and_holds_no_picture() -> None:
     files = write_study(CONFIG, HIPS[0])
     content = json.loads(files[f"films/{HIPS[0].name}.json"])
     assert f"films/{content['imagePath']}" in files
@@ -117,7 +117,7 @@ def test_an_annotation_names_its_film_and_holds_no_picture():
     assert [parse_region(shape["label"]) for shape in content["shapes"]] == list(REGIONS)
 
 
-def test_true_masks_are_written_on_request():
+def test_true_masks_are_written_on_request() -> None:
     config = CONFIG.model_copy(update={"write_truth": True})
     files = write_study(config, HIPS[0])
     masks = render_study(config, HIPS[0]).masks
@@ -127,7 +127,7 @@ def test_true_masks_are_written_on_request():
         assert np.array_equal(image, mask * np.uint8(255))
 
 
-def test_a_pelvis_film_shows_both_hips_without_a_side():
+def test_a_pelvis_film_shows_both_hips_without_a_side() -> None:
     rendered = render_study(CONFIG, PELVIS)
     dataset = read_dicom(read_film(CONFIG, PELVIS))
     assert rendered.film.shape == (128, 256)
@@ -136,7 +136,7 @@ def test_a_pelvis_film_shows_both_hips_without_a_side():
     assert columns[Side.RIGHT].max() < 128 <= columns[Side.LEFT].min()
 
 
-def test_a_pelvis_annotation_groups_the_shapes_by_the_patients_side():
+def test_a_pelvis_annotation_groups_the_shapes_by_the_patients_side() -> None:
     shapes = json.loads(write_study(CONFIG, PELVIS)[f"films/{PELVIS.name}.json"])["shapes"]
     for shape in shapes:
         side = Side.RIGHT if np.mean(shape["points"], axis=0)[0] < 128 else Side.LEFT
@@ -145,7 +145,7 @@ def test_a_pelvis_annotation_groups_the_shapes_by_the_patients_side():
         assert shape["flags"] == {side.value: True}
 
 
-def test_clones_differ_from_their_film_and_from_each_other_in_ids_and_pixels():
+def test_clones_differ_from_their_film_and_from_each_other_in_ids_and_pixels() -> None:
     data = read_film(CONFIG, HIPS[0])
     original = read_dicom(data)
     clones = [read_dicom(clone_film(data, index)) for index in range(20)]
@@ -158,18 +158,18 @@ def test_clones_differ_from_their_film_and_from_each_other_in_ids_and_pixels():
         assert np.abs(clone.pixel_array.astype(int) - original.pixel_array).max() == 1
 
 
-def test_the_same_clone_is_the_same_bytes():
+def test_the_same_clone_is_the_same_bytes() -> None:
     data = read_film(CONFIG, HIPS[0])
     assert clone_film(data, 7) == clone_film(data, 7)
 
 
-def test_a_png_cannot_be_cloned():
+def test_a_png_cannot_be_cloned() -> None:
     as_png = CONFIG.model_copy(update={"film_format": FilmFormat.PNG})
     with pytest.raises(DataError, match="DICOM"):
         clone_film(read_film(as_png, HIPS[0]), 0)
 
 
-def test_an_implant_shines_brighter_than_any_bone_and_has_no_annotation():
+def test_an_implant_shines_brighter_than_any_bone_and_has_no_annotation() -> None:
     study = next(study for study in PLAN if study.kind is StudyKind.IMPLANT)
     files = write_study(CONFIG, study)
     assert list(files) == [film_path(CONFIG, study)]

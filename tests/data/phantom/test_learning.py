@@ -30,7 +30,7 @@ def crops() -> tuple[torch.Tensor, np.ndarray]:
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_a_small_network_trained_on_400_total_hips_is_right_on_3_of_4(crops):
+def test_a_small_network_trained_on_400_total_hips_is_right_on_3_of_4(crops) -> None:
     pixels, labels = crops
     scores = train_and_score(pixels, labels[:TRAIN])
     auc = roc_auc_score(labels[TRAIN:], scores)
@@ -42,7 +42,7 @@ def test_a_small_network_trained_on_400_total_hips_is_right_on_3_of_4(crops):
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
-def test_a_small_network_learns_nothing_from_permuted_labels(crops):
+def test_a_small_network_learns_nothing_from_permuted_labels(crops) -> None:
     pixels, labels = crops
     permuted = np.random.default_rng(0).permutation(labels[:TRAIN])
     auc = roc_auc_score(labels[TRAIN:], train_and_score(pixels, permuted))

@@ -24,19 +24,19 @@ def reports() -> list[dict[str, str]]:
     return read_reports(PhantomConfig())
 
 
-def test_the_reports_cover_the_papers_134_patients_139_hips_and_72_full_reports(reports):
+def test_the_reports_cover_the_papers_134_patients_139_hips_and_72_full_reports(reports) -> None:
     assert len({row["patient_id"] for row in reports}) == 134
     per_hip = Counter((row["patient_id"], row["side"]) for row in reports)
     assert len(per_hip) == 139
     assert Counter(per_hip.values()) == {4: 72, 2: 67}
 
 
-def test_device_b_reports_neck_and_total_hip_only(reports):
+def test_device_b_reports_neck_and_total_hip_only(reports) -> None:
     shown = {row["region"] for row in reports if row["device"] == "Hologic B"}
     assert shown == set(HEADLINE_REGIONS)
 
 
-def test_the_papers_prevalences_are_met_exactly(reports):
+def test_the_papers_prevalences_are_met_exactly(reports) -> None:
     positives = Counter(row["region"] for row in reports if float(row["t_score"]) <= -2.5)
     wanted = {
         region: round(share * sum(row["region"] == region for row in reports))
@@ -48,7 +48,7 @@ def test_the_papers_prevalences_are_met_exactly(reports):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_prevalences_are_exact_for_any_seed_and_size(seed):
+def test_prevalences_are_exact_for_any_seed_and_size(seed) -> None:
     config = PhantomConfig(seed=seed, n_patients=61, n_second_hips=7, n_device_a=68)
     rows = read_reports(config)
     for region, share in zip(REGIONS, PREVALENCE, strict=True):
@@ -56,7 +56,7 @@ def test_prevalences_are_exact_for_any_seed_and_size(seed):
         assert sum(score <= -2.5 for score in scores) == round(share * 68)
 
 
-def test_prevalences_come_near_the_papers_without_the_shift():
+def test_prevalences_come_near_the_papers_without_the_shift() -> None:
     n = 2000
     config = PhantomConfig(
         n_patients=n, n_second_hips=0, n_device_a=n, exact_prevalence=False, seed=5
@@ -67,14 +67,14 @@ def test_prevalences_come_near_the_papers_without_the_shift():
     assert np.abs((scores <= -2.5).mean(axis=0) - PREVALENCE).max() < 0.04
 
 
-def test_every_t_score_follows_from_the_printed_density(reports):
+def test_every_t_score_follows_from_the_printed_density(reports) -> None:
     for row in reports:
         key = (DxaSystem.HOLOGIC, Sex(row["sex"]), Region(row["region"]))
         score = YOUNG_NORMALS[key][0].score(float(row["bmd_g_cm2"]))
         assert abs(score - float(row["t_score"])) <= 0.05 + 1e-9
 
 
-def test_reports_print_three_decimals_of_density_and_one_of_each_score(reports):
+def test_reports_print_three_decimals_of_density_and_one_of_each_score(reports) -> None:
     assert tuple(reports[0]) == DXA_COLUMNS
     for row in reports:
         assert len(row["bmd_g_cm2"].partition(".")[2]) == 3
@@ -83,7 +83,7 @@ def test_reports_print_three_decimals_of_density_and_one_of_each_score(reports):
         assert "-0.0" not in (row["t_score"], row["z_score"])
 
 
-def test_both_hips_of_a_patient_share_the_person_and_differ_in_density(reports):
+def test_both_hips_of_a_patient_share_the_person_and_differ_in_density(reports) -> None:
     people, hips = {}, {}
     for row in reports:
         person = tuple(row[key] for key in ("sex", "age", "weight_kg", "height_cm", "device"))
@@ -94,7 +94,7 @@ def test_both_hips_of_a_patient_share_the_person_and_differ_in_density(reports):
     assert all(left != right for left, right in pairs)
 
 
-def test_hips_of_one_patient_correlate_by_0_92():
+def test_hips_of_one_patient_correlate_by_0_92() -> None:
     config = PhantomConfig(seed=3)
     pairs = []
     for number in range(1500):
@@ -109,6 +109,6 @@ def test_hips_of_one_patient_correlate_by_0_92():
     st.floats(-20, 8), st.floats(0.001, 5), st.sampled_from(REGIONS), st.sampled_from(list(Sex)[:2])
 )
 @settings(max_examples=200, deadline=None)
-def test_density_rises_with_t_and_stays_in_the_range_of_people(t_score, step, region, sex):
+def test_density_rises_with_t_and_stays_in_the_range_of_people(t_score, step, region, sex) -> None:
     low, high = (density_of(region, sex, t) for t in (t_score, t_score + step))
     assert FLOOR[region] <= low <= high
