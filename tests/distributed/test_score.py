@@ -261,6 +261,7 @@ class Saboteur:
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_run_that_lost_its_workers_and_its_driver_goes_on_without_redoing_parts(
     open_case: Callable[..., Case], scored: tuple[Case, ScoreResult], films: dict[str, bytes]
 ) -> None:
@@ -375,6 +376,7 @@ def test_actors_that_ray_gives_up_end_the_run_with_an_error_that_says_so(
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_long_run_is_several_datasets_that_take_on_from_each_other(
     open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
