@@ -30,6 +30,7 @@ from hipray.errors import ConfigError
 from hipray.evaluation.run_report import run_report
 from hipray.releases.publish import run_release
 from hipray.releases.release import Release
+from hipray.scoring.outputs import open_output
 from hipray.serving.serve import run_serve
 from hipray.storage import open_store
 
@@ -47,8 +48,8 @@ def run_demo(config: DemoRun) -> None:
         _train(config, out)
         release = _step("release", lambda: run_release(_at(config.release, out)))
         answer = _step("serve", lambda: _ask_endpoint(config, out, release, storage))
-        _step("score", lambda: _score_unseen(config, out, storage))
-    _say_where(out, answer, config.score.release, seconds=time.monotonic() - started)
+        _step("score", lambda: _score_unseen(config, out, release, storage))
+    _say_where(out, answer, release.name, seconds=time.monotonic() - started)
 
 
 def _train(config: DemoRun, out: str) -> None:
@@ -139,7 +140,7 @@ def _upload_unseen(config: DemoRun, storage: StorageSettings) -> str:
     return bucket.uri_of(f"unseen/{film_path(config.unseen.phantom, studies[0])}")
 
 
-def _score_unseen(config: DemoRun, out: str, storage: StorageSettings) -> None:
+def _score_unseen(config: DemoRun, out: str, release: Release, storage: StorageSettings) -> None:
     _upload_unseen(config, storage)
     score = config.score.model_copy(
         update={
@@ -149,8 +150,11 @@ def _score_unseen(config: DemoRun, out: str, storage: StorageSettings) -> None:
         }
     )
     result = run_score(score)
-    rows = dataset.dataset(f"{out}/scores/parts", format="parquet", partitioning="hive").to_table()
-    write_table(open_store(out), f"scores/{score.release}.parquet", rows)
+    parts = dataset.dataset(
+        f"{open_output(score).uri}/parts", format="parquet", partitioning="hive"
+    )
+    rows = parts.to_table(filter=dataset.field("release_digest") == release.digest)
+    write_table(open_store(out), f"scores/{release.name}.parquet", rows)
     tell(
         f"   {result.listed} files = {result.scored} scored + {result.refused} refused + "
         f"{result.failed} failed"

@@ -113,9 +113,9 @@ class LeakageSettings(Config):
     allow: bool = False
     """Train although train and test share a patient or film; reports and cards say so."""
     near_duplicate_correlation: float = Field(0.25, gt=0, le=0.4)
-    """Correlation of registered grain from which two films that agree in structure are the same
-    exposure. Copies that were turned or stored anew have .4 and more: a higher limit would let
-    them through."""
+    """Correlation of registered grain from which two films that agree well in structure are the
+    same exposure; where structure agrees nearly perfectly they are, whatever their grain. Copies
+    that were turned or stored anew have .4 and more: a higher limit would let them through."""
 
 
 class SegmenterSettings(Config):

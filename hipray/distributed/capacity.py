@@ -77,6 +77,16 @@ def _count_places(node: NodeSize, cpus: float, gpus: float) -> int:
     )
 
 
+def count_host_memory() -> int:
+    """Return the bytes that a lane's host reserves on a cluster: what a node can give, at most.
+
+    On a Ray of this machine alone it reserves none: there it would only wait for itself.
+    """
+    if not may_grow():
+        return 0
+    return int(min(HOST_BYTES, max((node.memory_bytes for node in read_nodes()), default=0)))
+
+
 def count_gpu_shares(gpus: float, wanted: float) -> int:
     """How often `wanted` fits: a fraction lies on one GPU, two of 0.6 never share one."""
     if wanted <= 0:
@@ -94,13 +104,12 @@ def check_capacity(config: GridRun, plan: Sequence[PlannedFit]) -> int:
     system may still find some.
     """
     nodes, scaling = read_nodes(), config.scaling
-    if not scaling.local_lanes:
-        require_places(
-            scaling.workers_per_fit, "workers of a lane",
-            cpus=scaling.cpus_per_lane, gpus=scaling.gpus_per_lane,
-            mend="lower scaling.workers_per_fit, cpus_per_lane or gpus_per_lane, or submit the job "
-            "to a cluster",
-        )  # fmt: skip
+    require_places(
+        scaling.workers_per_fit, "workers of a lane",
+        cpus=scaling.cpus_per_lane, gpus=scaling.gpus_per_lane,
+        mend="lower scaling.workers_per_fit, cpus_per_lane or gpus_per_lane, or submit the job to "
+        "a cluster",
+    )  # fmt: skip
     if scaling.gpus_per_lane > 0:
         for gpu_bytes in _gpu_sizes(nodes, scaling):
             check_gpu_memory(

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hipray.config.jobs import GridRun
-from hipray.distributed.capacity import HOST_BYTES
+from hipray.distributed.capacity import count_host_memory
 from hipray.errors import HiprayError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
@@ -63,7 +63,7 @@ def start_lane(
     options: dict[str, Any] = (
         {"num_cpus": scaling.cpus_per_lane, "num_gpus": scaling.gpus_per_lane}
         if scaling.local_lanes
-        else {"num_cpus": 0, "memory": HOST_BYTES, "scheduling_strategy": here}
+        else {"num_cpus": 0, "memory": count_host_memory(), "scheduling_strategy": here}
     )
     remote = ray.remote(host_lane).options(
         max_retries=scaling.max_lane_restarts, name=f"hipray-lane-{lane}", **options

@@ -22,7 +22,7 @@ from hipray.data.phantom import (
 from hipray.digests import digest_of, source_digest
 from hipray.distributed.cluster import connect
 from hipray.progress import track
-from hipray.storage import check_store, hold, open_store
+from hipray.storage import check_still_held, check_store, hold, open_store
 from hipray.vocab import DataSource
 
 STUDIES_PER_TASK = 8
@@ -49,12 +49,13 @@ def run_phantom(config: PhantomRun) -> int:
             return len(studies) + len(clones)
     check_store(archive)
     thing = f"the archive {archive.uri}"
-    with hold(archive, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray phantom", thing=thing):
+    with hold(archive, LEASE_KEY, ttl_s=LEASE_S, owner_note="hipray phantom", thing=thing) as lease:
         archive.delete(ARCHIVE_NOTE)  # written last: no note of another over a half-made one
         connect()
         _write_all("phantom films", _draw, config, studies, per_task=STUDIES_PER_TASK)
         if clones:
             _write_all("clones", _clone, config, clones, per_task=CLONES_PER_TASK)
+        check_still_held(lease, thing=thing)
         archive.write(DXA_TABLE, dxa_csv(config.phantom, studies))
         films = len(studies) + len(clones)
         note = {"source": DataSource.PHANTOM, "identity": identity, "films": films}

@@ -27,7 +27,7 @@ from hipray.distributed.cluster import connect
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError, StorageError
 from hipray.runtime.engine import count_threads
-from hipray.storage import Store, check_store, open_store
+from hipray.storage import Store, check_still_held, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
@@ -69,16 +69,16 @@ class TuneResult:
 def run_tune(config: TuneRun) -> TuneResult:
     """Search settings for every network that has none yet; finished trials never run again.
 
-    Raises RunBusyError where another driver works on the run, ConfigError where the run was begun
-    with another configuration or asks for more than the cluster has, FitsFailedError where no
-    trial of a network has a figure.
+    Raises RunBusyError where another driver works on the run or took it over, ConfigError where
+    the run was begun with another configuration or asks for more than a Ray of this machine alone
+    has, FitsFailedError where no trial of a network has a figure or the store ended one.
     """
     store = open_store(config.workspace, config.storage)
     # a worker's working directory may be another: trials get the full address
     config = resolve_config(store, config.model_copy(update={"workspace": store.uri}))
     _require_searcher(config.search)
     ttl_s = config.resources.lease_s
-    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray tune"):
+    with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray tune") as lease:
         started = time.monotonic()
         data = prepare_search(store, config)
         hold_to_search(store, config, data)
@@ -89,7 +89,9 @@ def run_tune(config: TuneRun) -> TuneResult:
             connect()
             _require_room(config.resources)
         for backbone in left:
-            _search_network(store, config, backbone)
+            rows = _search_network(store, config, backbone)
+            check_still_held(lease, thing=f"run '{config.run}'")
+            write_study(store, config, backbone, rows)
         return _conclude(store, config, data, len(left), started)
 
 
@@ -110,8 +112,8 @@ def _require_room(resources: TrialResources) -> None:
     )  # fmt: skip
 
 
-def _search_network(store: Store, config: TuneRun, backbone: str) -> None:
-    """Run or resume one network's study and write its trials."""
+def _search_network(store: Store, config: TuneRun, backbone: str) -> list[dict[str, Any]]:
+    """Run or resume one network's study and return its trials."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     filesystem, root = arrow_filesystem(config.workspace, config.storage)
@@ -135,8 +137,7 @@ def _search_network(store: Store, config: TuneRun, backbone: str) -> None:
                 verbose=0,
             ),
         )
-    rows = [_read_row(result, config, backbone) for result in tuner.fit()]
-    write_study(store, config, backbone, rows)
+    return [_read_row(result, config, backbone) for result in tuner.fit()]
 
 
 def _can_resume(store: Store, key: str) -> bool:

@@ -9,9 +9,9 @@ and never ended is not begun again.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from hipray.errors import ProcessLostError
+from hipray.errors import ProcessLostError, StoreUnavailableError
 from hipray.scoring.faults import FailedFilm
 from hipray.scoring.work import Work
 from hipray.storage import Store
@@ -37,21 +37,29 @@ class BegunWork:
         if not restarted:
             yield []
             return
-        tries = self._count(work.part)
-        if tries < MOST_TRIES:
-            letters = []
-            self._store.write(f"{work.part}/{tries}", b"")
-        else:
+        tries, letters = self._begin(work.part), []
+        if tries >= MOST_TRIES:
             error = self._explain(work)
             letters = [FailedFilm.of(entry, error, tries=tries + 1) for entry in work.entries]
         try:
             yield letters
         finally:
-            for number in range(tries + 1):
-                self._store.delete(f"{work.part}/{number}")
+            with suppress(StoreUnavailableError):
+                for number in range(tries + 1):
+                    self._store.delete(f"{work.part}/{number}")
 
-    def _count(self, part: str) -> int:
-        return sum(1 for _ in self._store.list(part))
+    def _begin(self, part: str) -> int:
+        """Note that a part is begun; return how often it was before.
+
+        A store out of reach costs the note and not the run: the work itself will tell.
+        """
+        try:
+            tries = sum(1 for _ in self._store.list(part))
+            if tries < MOST_TRIES:
+                self._store.write(f"{part}/{tries}", b"")
+        except StoreUnavailableError:
+            return 0
+        return tries
 
     def _explain(self, work: Work) -> ProcessLostError:
         return ProcessLostError(

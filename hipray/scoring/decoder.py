@@ -5,6 +5,7 @@ Nothing here needs torch: a decoder's process stays small.
 
 import json
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -12,8 +13,10 @@ from hipray.config.jobs import ScoreRun
 from hipray.config.storage import RetryMode
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
+from hipray.errors import StoreUnavailableError
 from hipray.releases.release import Release
 from hipray.scoring.begun import BegunWork
+from hipray.scoring.faults import FailedFilm
 from hipray.scoring.films import FilmReader, ReadFilms
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
@@ -41,11 +44,14 @@ class ShardDecoder:
         release = Release.model_validate_json(release_text)
         # each process sends less while it is throttled, so that all of them together do
         storage = config.storage.model_copy(update={"retries": RetryMode.ADAPTIVE})
-        self._films = FilmReader(
-            open_store(config.images, storage),
-            IsolatedReader(config.limits, release.preprocessing),
-            load_pseudonyms(open_store(config.workspace, config.storage)),
-            rounds=config.fetch_rounds,
+        self._open_films = lru_cache(maxsize=1)(
+            # with the first shard: a store that fails a constructor would end the whole run
+            lambda: FilmReader(
+                open_store(config.images, storage),
+                IsolatedReader(config.limits, release.preprocessing),
+                load_pseudonyms(open_store(config.workspace, config.storage)),
+                rounds=config.fetch_rounds,
+            )
         )
         folder = PartSet.of(release, config).folder
         self._begun = BegunWork(open_output(config), folder, "decoder")
@@ -63,4 +69,10 @@ class ShardDecoder:
 
     def _read(self, work: Work) -> ReadFilms:
         with self._begun.noted(work, restarted=self._restarted) as letters:
-            return ReadFilms(letters=letters) if letters else self._films.read(work.entries)
+            if letters:
+                return ReadFilms(letters=letters)
+            try:
+                films = self._open_films()
+            except StoreUnavailableError as error:
+                return ReadFilms(letters=[FailedFilm.of(e, error, tries=1) for e in work.entries])
+            return films.read(work.entries)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import pandas as pd
+import pyarrow as pa
 
 from hipray.config.jobs import PlanRun, ScoreRun
 from hipray.config.scoring import Machine
@@ -80,13 +81,24 @@ def describe_plan(config: PlanRun, output: Store) -> str:
     return "\n".join(lines + _name_best([e for e in estimates if isinstance(e, MachineEstimate)]))
 
 
+def _take_columns(table: pa.Table, columns: list[str]) -> pd.DataFrame:
+    if not set(columns) <= set(table.column_names):
+        raise DataError(
+            f"parts with {', '.join(columns)}",
+            "parts of an earlier version without some of them",
+            "score some hundred films with this version first",
+        )
+    frame: pd.DataFrame = table.select(columns).to_pandas()
+    return frame
+
+
 def measure_rates(output: Store, parts: PartSet) -> MeasuredRates:
     """Return the mean seconds of films in a sample of the parts."""
     count = sum(1 for _ in parts.list_all(output))
     every = max(1, count // SAMPLED_PARTS)
     names = islice(parts.list_all(output), 0, None, every)
     columns = ["key", "device", "fetch_seconds", "decode_seconds", "model_seconds"]
-    tables = [part.table.select(columns).to_pandas() for part in parts.read(output, names)]
+    tables = [_take_columns(part.table, columns) for part in parts.read(output, names)]
     rows = pd.concat(tables).drop_duplicates("key") if tables else pd.DataFrame(columns=columns)
     if rows.empty:
         raise DataError(

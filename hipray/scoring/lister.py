@@ -134,15 +134,16 @@ class Lister:
         for shard in self._index.read_range(current, key_range.number):
             totals, last = totals + ListingTotals.of(shard), shard.entries[-1].key
         left_out: Counter[LeftOut] = Counter()
+        first = totals.shards
         listed = self._list_entries(key_range, last, left_out)
         known = heapq.merge(*(self._read_known(number, key_range.number) for number in older))
         groups = group_entries(
             find_changes(listed, known),
             max_files=self._config.shard_files, max_bytes=self._config.shard_bytes,
         )  # fmt: skip
-        for number, entries in enumerate(groups, start=totals.shards):
+        for number, entries in enumerate(groups, start=first):
             shard = Shard(Position(current, key_range.number, number), entries)
-            if number >= FIRST_SHARDS:
+            if number >= first + FIRST_SHARDS:
                 self._stopped.wait(max(0.0, self._free_at - time.monotonic()))
             self._index.freeze(shard)
             totals += ListingTotals.of(shard)

@@ -14,7 +14,7 @@ understood, allowed or possible now is a problem document.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -124,8 +124,9 @@ class Endpoint:
         clock = StepClock()
         line: AuditLine = request.state.audit
         refuse_query(request.query_params)
-        async with self._admission.admit():
-            async with asyncio.timeout(self._timeout_s - clock.elapsed_s()):
+        async with AsyncExitStack() as door:
+            async with asyncio.timeout(self._timeout_s):
+                await door.enter_async_context(self._admission.admit())
                 batch = await read_batch(request)
             films = [_parse_or_fail(fields) for fields in batch.films]
             asked = [film for film in films if isinstance(film, ScoreRequest)]

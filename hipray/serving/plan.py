@@ -20,6 +20,8 @@ from hipray.vocab import RuntimeChoice, View
 RELEASES = 2
 """Releases that must find room at a time."""
 
+CPU_PART = 1 / 16
+"""Least part of a core that a stage is given."""
 GPU_PARTS = 10_000
 """Ray counts GPUs in parts of this size."""
 
@@ -84,9 +86,16 @@ def size_stages(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -
 
 
 def _share_cores(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -> float:
+    """Whole cores where there are that many beside the ingress, else a part of one."""
     cores = min((node.cpus for node in nodes if node.cpus), default=0)
+    if not cores:
+        return LEAST_CPUS_PER_STAGE
+    ingress = config.scaling.ingress.min_replicas * config.cpus_per_ingress
     replicas = sum(s.bounds.min_replicas for s in list_stages(config, release).values())
-    return max(LEAST_CPUS_PER_STAGE, math.floor(cores / (RELEASES * replicas)))
+    share = (cores / RELEASES - ingress) / replicas
+    if share >= 1:
+        return math.floor(share)
+    return min(LEAST_CPUS_PER_STAGE, math.floor(share / CPU_PART) * CPU_PART)
 
 
 def _share_gpus(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -> float:

@@ -80,6 +80,13 @@ def _check_all(config: ServeRun, proxies: Sequence[HTTPOptions]) -> None:
             f"one for bodies of {body}",
             RESTART,
         )
+    held = IntakeLimits.of(config).held
+    others = sorted({limits.held for limits in guards if limits is not None} - {held})
+    if others:
+        logger.warning(
+            "max_held_bytes stays at %s for each proxy, as Ray Serve was started with; shut it "
+            "down (`serve shutdown`) and serve again to have %s", others, held,
+        )  # fmt: skip
     if None in guards:
         path = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
         logger.warning(

@@ -160,7 +160,6 @@ class ScoringService:
         budget: ByteBudget | None,
     ) -> dict[str, Any]:
         read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
-        del film  # the door counts the films that are held: one that is read makes room
         scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
         rows = scored.rows if scored else []
         study = build_answer(self.release, self.engine, read.result, rows)

@@ -8,8 +8,10 @@ from hipray.config.experiment import ClassifierSettings, Experiment
 from hipray.config.jobs import GridRun, Scaling
 from hipray.distributed import capacity
 from hipray.distributed.capacity import (
+    HOST_BYTES,
     LANE_BYTES,
     check_capacity,
+    count_host_memory,
     count_lanes,
     require_places,
 )
@@ -77,8 +79,19 @@ def test_a_lane_that_can_never_start_here_is_refused_at_once(cluster) -> None:
         check_capacity(grid(gpus_per_lane=1), PLAN)
     with pytest.raises(ConfigError, match="cpus_per_lane"):
         check_capacity(grid(cpus_per_lane=5), PLAN)
+    with pytest.raises(ConfigError, match="cpus_per_lane"):
+        check_capacity(grid(cpus_per_lane=5, local_lanes=True), PLAN)
     with pytest.raises(ConfigError, match="room for 8 workers of a lane at once"):
         check_capacity(grid(workers_per_fit=8), PLAN)
+
+
+def test_a_host_reserves_what_a_node_of_a_cluster_can_give(cluster) -> None:
+    cluster(node(4))
+    assert count_host_memory() == 0
+    cluster(node(4, gib=1), node(4, gib=0.5), grows=True)
+    assert count_host_memory() == GIB
+    cluster(node(4), grows=True)
+    assert count_host_memory() == HOST_BYTES
 
 
 def test_actors_that_no_node_holds_are_refused_here_and_awaited_on_a_cluster(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hipray.errors import ProcessLostError
+from hipray.errors import ProcessLostError, StoreUnavailableError
 from hipray.scoring.begun import MOST_TRIES, BegunWork
 from hipray.scoring.faults import Fault
 from hipray.scoring.shards import Entry
@@ -72,3 +72,16 @@ def test_stages_and_sets_of_parts_count_for_themselves(output: Store) -> None:
     for folder, stage in (("parts/scored_by=x", "scorer"), ("parts/scored_by=y", "decoder")):
         with BegunWork(output, folder, stage).noted(WORK, restarted=True) as letters:
             assert letters == []
+
+
+def test_a_store_out_of_reach_costs_the_note_and_not_the_work(
+    output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("a store", "silence", "wait")
+
+    for operation in ("list", "write", "delete"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(output), operation, fail)
+            with BegunWork(output, "parts/x", "decoder").noted(WORK, restarted=True) as letters:
+                assert letters == []

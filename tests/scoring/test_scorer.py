@@ -1,9 +1,11 @@
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hipray.bundles.loading import Loading
@@ -13,12 +15,19 @@ from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import KEY_BYTES, Pseudonyms
-from hipray.errors import BundleError, DataError, StoreFullError, StoreThrottledError
+from hipray.errors import (
+    BundleError,
+    DataError,
+    StoreFullError,
+    StoreThrottledError,
+    StoreUnavailableError,
+)
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
 from hipray.scoring.begun import MOST_TRIES, BegunWork
 from hipray.scoring.decoder import ShardDecoder, list_work
+from hipray.scoring.estimate import measure_rates
 from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, read_letter
 from hipray.scoring.films import FilmReader
 from hipray.scoring.outputs import open_output
@@ -249,6 +258,38 @@ def test_a_film_that_changed_while_its_shard_could_not_be_had_is_counted_once(
     assert counts(submit(lenient, release)) == (6, 2, 0, 4)
     throttling.throttled = ()
     assert counts(submit(lenient, release)) == (6, 6, 0, 0)
+
+
+def test_a_store_out_of_reach_when_a_decoder_begins_costs_its_shard_and_not_the_run(
+    config: ScoreRun, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Store) -> None:
+        raise StoreUnavailableError("a store", "silence", "wait")
+
+    decode, _ = stages(config, release)
+    work = next(list_open(config, release))
+    with monkeypatch.context() as patch:
+        patch.setattr("hipray.scoring.decoder.load_pseudonyms", fail)
+        (away,) = decode(work).to_pylist()
+    entries = parse_work(work["work"][0].as_py()).entries
+    assert [letter["key"] for letter in json.loads(away["letters"])] == [e.key for e in entries]
+    (back,) = decode(work).to_pylist()
+    assert back["letters"] == "[]"
+
+
+def test_rates_are_not_measured_on_parts_of_an_earlier_version(
+    config: ScoreRun, release: Release
+) -> None:
+    score_all(config, release)
+    parts, output = PartSet.of(release, config), open_output(config)
+    assert measure_rates(output, parts).films > 0
+    name = next(parts.list_all(output))
+    (part,) = parts.read(output, [name])
+    old = io.BytesIO()
+    pq.write_table(part.table.drop_columns(["fetch_seconds"]), old)
+    output.write(parts.key(name), old.getvalue())
+    with pytest.raises(DataError, match="parts of an earlier version"):
+        measure_rates(output, parts)
 
 
 def test_a_full_output_ends_the_run_and_leaves_nothing_corrupt(

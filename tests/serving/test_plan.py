@@ -31,13 +31,16 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fused", "nodes", "cpus", "gpus"),
     [
-        (False, [node(2)], 0.5, 0),
+        (False, [node(2)], 0.25, 0),
+        (False, [node(4)], 0.5, 0),
+        (False, [node(6)], 0.5, 0),
         (False, [node(16)], 2, 0),
-        (True, [node(16)], 8, 0),
-        (True, [node(16), node(4), node(0)], 2, 0),
+        (True, [node(2)], 0.5, 0),
+        (True, [node(16)], 7, 0),
+        (True, [node(16), node(4), node(0)], 1, 0),
         (False, [node(16, gpus=1)], 2, 0.25),
-        (True, [node(16, gpus=1)], 8, 0.5),
-        (True, [node(16, gpus=2), node(16, gpus=2)], 8, 1),
+        (True, [node(16, gpus=1)], 7, 0.5),
+        (True, [node(16, gpus=2), node(16, gpus=2)], 7, 1),
         (False, [node(16, gpus=3)], 2, 0.5),
         (False, [], 0.5, 0),
     ],
@@ -47,6 +50,7 @@ def test_two_releases_share_cores_and_gpus_by_default(
 ) -> None:
     sized = size_stages(config_of(fused=fused), matted, nodes)
     assert (sized.cpus_per_stage, sized.gpus_per_stage) == (cpus, gpus)
+    assert all(count_cpus(sized, matted) <= each.cpus for each in nodes if each.cpus)
     stages = list_stages(sized, matted)
     assert all(stage.gpus == (0 if stage.name == "matting" else gpus) for stage in stages.values())
     assert size_stages(sized, matted, [node(64, gpus=8)]) == sized

@@ -45,6 +45,7 @@ QUANTITIES = (Field.BMD, Field.SBMD, Field.T, Field.Z, Field.AM_PERCENT, Field.A
 LABELS = (Field.LABEL_T, Field.LABEL_BMD)
 WEAK_IMAGE_WORDS = frozenset(
     {"study", "study id", "accession", "accession number", "accession no", "xray", "x ray", "dicom"}
+    | {"photo", "picture"}
 )
 """Names of image columns that give way to any other one: they may number examinations."""
 DECISIVE = frozenset({Field.BMD, Field.SBMD, Field.T, Field.Z, Field.AM_PERCENT, *LABELS})
@@ -110,6 +111,7 @@ IMAGE_THINGS = frozenset(
     | {"imagename", "imageid", "filepath", "imagepath"}
 )
 """What a column of images is called, alone or with what of the image it states."""
+OF_A_DAY = frozenset({"age", "weight", "height", "bmi"})
 IMAGE_TRAITS = frozenset({"name", "path", "id", "no", "number"})
 REPORT_REGIONS = {
     "femur total": Region.TOTAL_HIP,
@@ -130,10 +132,19 @@ PLAIN_REGION_WORDS = frozenset({"hip"})
 _FACTS = {word: field for field, words in FACT_WORDS.items() for word in words}
 _FACTS.update(dict.fromkeys(UNUSED_FACTS, Field.UNUSED))
 _QUANTITIES = {word: field for field, words in QUANTITY_WORDS.items() for word in words}
-_CODES = re.compile(
-    r"[(\[]\s*(sd|years?|yrs?|[mf01]\s*[/,|]\s*[mf01]|[^()]*=[^()]*)\s*[)\]]\s*$", re.I
+_CODES: tuple[tuple[re.Pattern[str], frozenset[Field]], ...] = (
+    (re.compile(r"[(\[]\s*sd\s*[)\]]$", re.I), frozenset(QUANTITIES)),
+    (re.compile(r"[(\[]\s*[mf]\s*[/,|]\s*[mf]\s*[)\]]$", re.I), frozenset({Field.SEX})),
+    (re.compile(r"[(\[]\s*[lr]\s*[/,|]\s*[lr]\s*[)\]]$", re.I), frozenset({Field.SIDE})),
+    (re.compile(r"[(\[]\s*[01]\s*[/,|]\s*[01]\s*[)\]]$"), frozenset(LABELS)),
 )
-"""The codes or the plain unit of a column, behind its name: "Sex (M/F)", "T-score (SD)"."""
+"""What may stand in brackets behind a name, and of what: "Sex (M/F)". What says which digit means
+what is not taken: "(0 = yes)" would turn labels round."""
+_OCCASIONS = frozenset(
+    {"dxa", "exam", "examination", "scan", "visit", "study", "xray", "x", "ray", "imaging"}
+    | {"radiograph", "baseline", "the", "time", "of"}
+)
+"""When a person was asked or measured for the film; age at menopause is no age."""
 _CAMEL = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _NOT_WORD = re.compile(r"[^\w]+|_+")
 _CJK_WORDS = re.compile(
@@ -212,7 +223,10 @@ def accepted_names() -> str:
 def is_weak_image(column: Column) -> bool:
     """Return whether another column of images would name them better."""
     words = _split_words(column.name)
-    return " ".join(words) in WEAK_IMAGE_WORDS or words[-1] in {"no", "number"}
+    last = words[-1]
+    numbers = last in {"no", "number"} or (last == "id" and words[0] not in {"image", "img"})
+    counts = [_singular(word) for word in words] != words
+    return " ".join(words) in WEAK_IMAGE_WORDS or numbers or counts
 
 
 @lru_cache(maxsize=4096)
@@ -241,13 +255,23 @@ def parse_region_cell(text: str) -> RegionCell:
 @lru_cache(maxsize=4096)
 def _parse_name(name: str) -> _Meaning:
     as_it_is = _split_words(name)
-    for words in (as_it_is, _split_words(_CODES.sub("", name)), [*map(_singular, as_it_is)]):
+    for words in (as_it_is, [*map(_singular, as_it_is)]):
         meaning = _parse_words(words)
         if meaning[0] is not None:
             return meaning
-    if "at" in as_it_is:  # "age at DXA"; a quantity at a place is another one
-        fact = _FACTS.get(" ".join(as_it_is[: as_it_is.index("at")]))
-        return fact, None, None, None
+    for codes, fields in _CODES:
+        meaning = _parse_words(_split_words(codes.sub("", name)))
+        if codes.search(name) and meaning[0] in fields:
+            return meaning
+    return _parse_occasion(as_it_is)
+
+
+def _parse_occasion(words: list[str]) -> _Meaning:
+    """Read "age at DXA" or "weight at visit (kg)"."""
+    words, unit = _take_unit(words)
+    fact, _, occasion = " ".join(words).partition(" at ")
+    if fact in OF_A_DAY and occasion and _OCCASIONS.issuperset(occasion.split()):
+        return _FACTS[fact], None, None, unit
     return NO_MEANING
 
 
@@ -265,6 +289,8 @@ def _is_image_name(words: Sequence[str]) -> bool:
 
 
 def _parse_words(words: list[str]) -> _Meaning:
+    if " ".join(words) in _FACTS:  # "F/M": the m is no metre
+        return _FACTS[" ".join(words)], None, None, None
     words, unit = _take_unit(words)
     phrase = " ".join(words)
     if phrase == "wt" and unit in {Unit.KG, Unit.POUND}:

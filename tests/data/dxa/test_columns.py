@@ -71,7 +71,9 @@ def test_western_names_in_either_case_are_not_taken_for_chinese(name) -> None:
         ("xray_id X-Ray_file photo pictures images File_names DICOM_file image_ids", Field.IMAGE),
         ("participant_id SubjectID MRN", Field.PATIENT),
         ("hip_id case_no", Field.ANY_ID),
-        ("Sex_(M/F) M/F genders Sex_(0=female;1=male)", Field.SEX),
+        ("Sex_(M/F) M/F F/M genders", Field.SEX),
+        ("Side_(L/R) Laterality_(L/R)", Field.SIDE),
+        ("Osteoporosis_(0/1)", Field.LABEL_T),
         ("Age_at_DXA age_at_xray ages Age_(yrs)", Field.AGE),
         ("T_score(SD) t-scores", Field.T),
         ("S.No serial_no", Field.UNUSED),
@@ -83,11 +85,24 @@ def test_a_column_is_known_in_the_spellings_of_plain_tables(names, field) -> Non
     assert {column.name: column.field for column in columns if column.field is not field} == {}
 
 
-@pytest.mark.parametrize("name", ["T-score (lowest)", "bmd at forearm", "score", "film quality"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("T-score (lowest)", "bmd at forearm", "score", "film quality", "Age at menopause"),
+        *("Neck T-score (0=normal, 1=osteoporosis)", "Osteoporosis (1=normal; 0=abnormal)"),
+        *("Male (1=female, 0=male)", "BMD (0/1)", "Weight at age 20", "Date at birth"),
+    ],
+)
 def test_a_column_that_may_mean_another_thing_is_not_taken(name) -> None:
     assert parse_header([name])[0].field is None
 
 
-def test_an_image_number_gives_way_to_a_file_name() -> None:
-    table = read("Image No,photo,T-score\n1,a.png,-2.5\n2,b.png,-1.0\n", region=TH)
+def test_a_unit_counts_on_whatever_day_a_person_was_weighed() -> None:
+    record = only(read("image,Weight at DXA (lb),T-score\na.png,150,-2.5\n", region=TH))
+    assert record.weight_kg == pytest.approx(68.04, abs=0.01)
+
+
+@pytest.mark.parametrize("other", ["X-ray ID", "Films", "Images", "Photo", "File ID", "Image No"])
+def test_an_id_or_a_count_gives_way_to_a_file_name(other: str) -> None:
+    table = read(f"{other},Image file,T-score\n2,a.png,-2.5\n3,b.png,-1.0\n", region=TH)
     assert [record.image for record in table.records] == ["a.png", "b.png"]
