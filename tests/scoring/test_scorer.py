@@ -272,7 +272,9 @@ def test_a_store_out_of_reach_when_a_decoder_begins_costs_its_shard_and_not_the_
         patch.setattr("hipray.scoring.decoder.load_pseudonyms", fail)
         (away,) = decode(work).to_pylist()
     entries = parse_work(work["work"][0].as_py()).entries
-    assert [letter["key"] for letter in json.loads(away["letters"])] == [e.key for e in entries]
+    assert [letter["entry"]["key"] for letter in json.loads(away["letters"])] == [
+        e.key for e in entries
+    ]
     (back,) = decode(work).to_pylist()
     assert back["letters"] == "[]"
 
