@@ -286,7 +286,7 @@ def test_rates_are_not_measured_on_parts_of_an_earlier_version(
     parts, output = PartSet.of(release, config), open_output(config)
     assert measure_rates(output, parts).films > 0
     name = next(parts.list_all(output))
-    (part,) = parts.read(output, [name])
+    (part,) = parts.read(output, iter([name]))
     old = io.BytesIO()
     pq.write_table(part.table.drop_columns(["fetch_seconds"]), old)
     output.write(parts.key(name), old.getvalue())
