@@ -348,6 +348,7 @@ def build_deadly_decoder(key: str) -> type[ShardDecoder]:
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_shard_that_kills_every_actor_ends_as_letters_and_all_others_are_scored(
     open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
