@@ -24,6 +24,7 @@ from hipray.config.tuning import Axis, Searcher, TrialResources, TuneRun, Value
 from hipray.data.dataset import DataIdentity
 from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect
+from hipray.distributed.ray_errors import find_own
 from hipray.distributed.studies import EPOCH, LOG_LOSS, RememberingAsha, StudyJournal
 from hipray.errors import ConfigError, FitsFailedError, StorageError
 from hipray.runtime.engine import count_threads
@@ -259,7 +260,7 @@ def _read_row(result: Any, config: TuneRun, backbone: str) -> dict[str, Any]:
     A study is written once and for good: settings that a store's outage kept from being tried
     would never be tried again.
     """
-    figures, cause = None, getattr(result.error, "cause", result.error)
+    figures, cause = None, find_own(result.error) if result.error else None
     if isinstance(cause, StorageError):
         raise FitsFailedError(
             f"all trials of {backbone} to end by themselves",

@@ -13,9 +13,8 @@ from hipray.config.jobs import ServeRun
 from hipray.config.serving import ReplicaBounds
 from hipray.digests import digest_of
 from hipray.distributed.cluster import read_nodes
-from hipray.releases import release as releases
 from hipray.releases.engines import choose_engine
-from hipray.releases.release import Release
+from hipray.releases.release import Release, read_servable
 from hipray.serving.access import check_exposure
 from hipray.serving.ingress import Ingress, count_running
 from hipray.serving.plan import StagePlan, list_stages, size_stages
@@ -58,12 +57,12 @@ def build_app(config: ServeRun) -> Application:
     There host and port are those of the file's `http_options`; give the same host here, so that
     an open service without tokens is refused. Raises ConfigError and BundleError.
     """
-    release = read_servable(config)
+    release = read_served(config)
     config = size_stages(config, release, read_nodes() if ray.is_initialized() else [])
     return _bind_ingress(config, release, bind_stages(config, release))
 
 
-def read_servable(config: ServeRun) -> Release:
+def read_served(config: ServeRun) -> Release:
     """Return the release of a configuration after every check that needs no Ray."""
     check_exposure(config.host, guarded=config.guarded)
     FilmSource(
@@ -73,7 +72,7 @@ def read_servable(config: ServeRun) -> Release:
         archives=config.pacs,
     )
     store, allowed = open_store(config.workspace, config.storage), config.allow_phantom_release
-    return releases.read_servable(store, config.release, allow_phantom=allowed)
+    return read_servable(store, config.release, allow_phantom=allowed)
 
 
 def name_stages(config: ServeRun, release: Release) -> str:

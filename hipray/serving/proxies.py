@@ -70,24 +70,23 @@ def _check_all(config: ServeRun, proxies: Sequence[HTTPOptions]) -> None:
             f"{config.request_timeout_s:g}",
             RESTART,
         )
-    guards = [_limits_of(proxy) for proxy in proxies]
-    body = IntakeLimits.of(config).body
-    bodies = [limits.body for limits in guards if limits is not None]
-    if bodies and min(bodies) < body:
+    wanted, found = IntakeLimits.of(config), [_limits_of(proxy) for proxy in proxies]
+    guarded = [limits for limits in found if limits is not None]
+    least = min((limits.body for limits in guarded), default=wanted.body)
+    if least < wanted.body:
         raise ServingError(
-            f"limits.max_file_bytes for bodies of {min(bodies)} bytes, the most that Serve's "
-            "proxies were started to take in",
-            f"one for bodies of {body}",
+            f"limits.max_file_bytes for bodies of {least} bytes, the most that Serve's proxies "
+            "were started to take in",
+            f"one for bodies of {wanted.body}",
             RESTART,
         )
-    held = IntakeLimits.of(config).held
-    others = sorted({limits.held for limits in guards if limits is not None} - {held})
+    others = sorted({limits.held for limits in guarded} - {wanted.held})
     if others:
         logger.warning(
             "max_held_bytes stays at %s for each proxy, as Ray Serve was started with; shut it "
-            "down (`serve shutdown`) and serve again to have %s", others, held,
+            "down (`serve shutdown`) and serve again to have %s", others, wanted.held,
         )  # fmt: skip
-    if None in guards:
+    if None in found:
         path = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
         logger.warning(
             "Ray Serve was started without hipray's guard: its proxies queue bodies without a "

@@ -21,7 +21,7 @@ from hipray.distributed.cluster import connect, read_nodes
 from hipray.releases.release import Release
 from hipray.runtime.engine import count_threads
 from hipray.serving.access import TokenCheck, check_exposure
-from hipray.serving.app import APPLICATION, describe_setup, name_stages, read_servable
+from hipray.serving.app import APPLICATION, describe_setup, name_stages, read_served
 from hipray.serving.ingress import DoorPlan
 from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
 from hipray.serving.proxies import check_proxies, start_proxies
@@ -107,7 +107,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     would be open to other machines, not servable or without room, RunBusyError where another rolls
     out, BundleError, ServingError and RolloutError.
     """
-    release = read_servable(config)
+    release = read_served(config)
     TokenCheck(config.token_sha256, config.token_file)  # a file that the ingress could not read
     store = open_store(config.workspace, config.storage)
     owns_ray = not ray.is_initialized()

@@ -1,6 +1,7 @@
 """Several machines of a Ray cluster as processes of this one: python -m tests.cluster.machines 2
 
-Prints the addresses, waits for the end of its input and ends everything it started.
+Prints the addresses, loses a worker and gets another one for each line of its input, and ends
+everything it started at the input's end.
 """
 
 import json
@@ -34,6 +35,8 @@ class Machines:
     """A running cluster, from the outside."""
 
     process: "subprocess.Popen[str]"
+    gcs: str
+    """Where drivers connect."""
     dashboard: str
     environment: dict[str, str]
     """For ray, serve and cluster/submit.py."""
@@ -47,6 +50,12 @@ class Machines:
         known = {"Authorization": f"Bearer {self.token}"}
         answer = httpx.get(f"{self.dashboard}/api/v0/nodes", headers=known, timeout=60).json()
         return sum(node["state"] == "ALIVE" for node in answer["data"]["result"]["result"])
+
+    def lose_worker(self) -> None:
+        """Let a worker vanish without a farewell, and another one join."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def submit(self, *words: str, timeout_s: float = 400) -> "subprocess.CompletedProcess[str]":
         """Run cluster/submit.py and return how it ended."""
@@ -84,7 +93,8 @@ def running_machines(folder: Path, workers: int) -> Iterator[Machines]:
         assert said, (folder / "machines.log").read_text("utf-8")[-3000:]
         address = json.loads(said)
         dashboard = f"http://{address['dashboard']}"
-        yield Machines(process, dashboard, {**environment, "RAY_API_SERVER_ADDRESS": dashboard})
+        known = {**environment, "RAY_API_SERVER_ADDRESS": dashboard}
+        yield Machines(process, address["gcs"], dashboard, known)
     finally:
         own = descendants(process.pid)
         with suppress(subprocess.TimeoutExpired, BrokenPipeError):
@@ -112,7 +122,8 @@ def running_autoscaler(folder: Path, *, most_workers: int) -> Iterator[Machines]
             env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{dashboard}"
-    machines = Machines(process, url, {**environment, "RAY_API_SERVER_ADDRESS": url})
+    known = {**environment, "RAY_API_SERVER_ADDRESS": url}
+    machines = Machines(process, f"127.0.0.1:{port}", url, known)
     try:
         _wait_for_head(machines, folder / "head.log")
         yield machines
@@ -180,12 +191,13 @@ def _run(workers: int) -> None:
         "dashboard_port": free_port(), "dashboard_agent_listen_port": free_port(),
     }  # fmt: skip
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(workers):
-        cluster.add_node(**MACHINE)
+    running = [cluster.add_node(**MACHINE) for _ in range(workers)]
     address = {"gcs": cluster.address, "dashboard": cluster.webui_url}
     sys.stdout.write(json.dumps(address) + "\n")
     sys.stdout.flush()
-    sys.stdin.read()
+    for _ in sys.stdin:
+        cluster.remove_node(running.pop(0), allow_graceful=False)
+        running.append(cluster.add_node(**MACHINE))
     cluster.shutdown()
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from hipray.releases.release import read_release
 from hipray.scoring.parts import PartSet, read_part
 from hipray.storage import Store, open_store
 from hipray.vocab import RefusalCode, RuntimeChoice, View
+from tests.cluster.machines import running_machines
 from tests.data.film_files import encode_dicom, encode_image
 from tests.distributed.throttling import ThrottlingS3
 from tests.processes import find_descendants
@@ -232,28 +232,17 @@ def test_killed_anywhere_each_key_is_scored_once_as_in_an_undisturbed_run(
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_a_node_lost_anywhere_changes_nothing(
-    drive: Drive, undisturbed: dict[str, pd.DataFrame], fraction: float
-) -> None:
-    from ray.cluster_utils import Cluster
-
+    drive: Drive, undisturbed: dict[str, pd.DataFrame], fraction: float,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
     before = drive.server.count_reads(".dcm")
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in token.items():
-            patch.setenv(name, value)
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-        try:
-            lost = cluster.add_node(num_cpus=2)
-            cluster.add_node(num_cpus=1)
-            drive.environment |= {**token, "RAY_ADDRESS": cluster.address}
-            driver = drive.start()
-            drive.wait_for_parts(fraction, driver)
-            done = {info.key: info.etag for info in drive.output.list("parts")}
-            cluster.remove_node(lost, allow_graceful=False)
-            cluster.add_node(num_cpus=2)
-            drive.finish(driver)
-        finally:
-            cluster.shutdown()
+    with running_machines(tmp_path_factory.mktemp("m"), workers=2) as machines:
+        drive.environment |= {**machines.environment, "RAY_ADDRESS": machines.gcs}
+        driver = drive.start()
+        drive.wait_for_parts(fraction, driver)
+        done = {info.key: info.etag for info in drive.output.list("parts")}
+        machines.lose_worker()
+        drive.finish(driver)
     now = {info.key: info.etag for info in drive.output.list("parts")}
     assert done.items() <= now.items(), "a finished part was written again"
     assert_same_parts(drive.parts(), undisturbed)

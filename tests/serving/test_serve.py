@@ -27,7 +27,7 @@ from hipray.serving.app import (
     STAGES_PREFIX,
     bind_stages,
     build_app,
-    read_servable,
+    read_served,
 )
 from hipray.serving.intake import IntakeLimits
 from hipray.serving.messages import Message
@@ -275,22 +275,22 @@ def test_one_process_at_a_time_rolls_out(ray_session: None) -> None:
 
 def test_an_open_service_does_not_start(workspace: Store) -> None:
     with pytest.raises(ConfigError, match="token"):
-        read_servable(serve_config(workspace, host="0.0.0.0"))
+        read_served(serve_config(workspace, host="0.0.0.0"))
 
 
 def test_a_release_of_phantoms_is_served_on_request_only(workspace: Store) -> None:
     with pytest.raises(ConfigError, match="allow_phantom_release"):
-        read_servable(serve_config(workspace, allow_phantom_release=False))
+        read_served(serve_config(workspace, allow_phantom_release=False))
 
 
 def test_an_unknown_release_is_named_with_those_that_exist(workspace: Store) -> None:
     with pytest.raises(BundleError, match="matted"):
-        read_servable(serve_config(workspace, release="missing"))
+        read_served(serve_config(workspace, release="missing"))
 
 
 def test_a_wrong_prefix_is_found_before_anything_starts(workspace: Store) -> None:
     with pytest.raises(ConfigError, match="allowed_prefixes"):
-        read_servable(serve_config(workspace, allowed_prefixes=["/data/in"]))
+        read_served(serve_config(workspace, allowed_prefixes=["/data/in"]))
 
 
 def test_a_release_of_another_preprocessing_version_is_not_served(
@@ -299,7 +299,7 @@ def test_a_release_of_another_preprocessing_version_is_not_served(
     old = matted.model_copy(update={"name": "old", "preprocessing_version": "0"})
     write_release(workspace, old)
     with pytest.raises(BundleError, match="preprocessing"):
-        read_servable(serve_config(workspace, release="old"))
+        read_served(serve_config(workspace, release="old"))
 
 
 @pytest.mark.ray

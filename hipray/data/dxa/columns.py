@@ -276,16 +276,13 @@ def _parse_occasion(words: list[str]) -> _Meaning:
 
 
 def _singular(word: str) -> str:
-    return next(
-        (word.removesuffix(end) for end in ("es", "s") if word.removesuffix(end) in _WORDS), word
-    )
+    stems = (word.removesuffix(end) for end in ("es", "s"))
+    return next((stem for stem in stems if stem in _WORDS), word)
 
 
 def _is_image_name(words: Sequence[str]) -> bool:
-    joined = " ".join(words).replace("x ray", "xray").split()
-    return bool(IMAGE_THINGS.intersection(joined)) and IMAGE_THINGS.union(IMAGE_TRAITS).issuperset(
-        joined
-    )
+    said = set(" ".join(words).replace("x ray", "xray").split())
+    return bool(said & IMAGE_THINGS) and said <= IMAGE_THINGS | IMAGE_TRAITS
 
 
 def _parse_words(words: list[str]) -> _Meaning:
