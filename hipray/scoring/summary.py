@@ -4,9 +4,11 @@ summary.json  summary.html     what the parts add up to, counted from the parts
 dead-letters/letters.parquet   films that the store would not give, with the reason
 """
 
-import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +30,8 @@ LETTERS_KEY = "dead-letters/letters.parquet"
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 SHOWN_BINS = 20
 """Bars of a distribution."""
+LETTERS_AT_ONCE = 10_000
+"""Dead letters that are in memory at a time."""
 LETTER_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), metadata={"description": "key of the object"}),
@@ -101,9 +105,19 @@ def write_summary(output: Store, summary: dict[str, Any]) -> None:
 
 
 def write_letters(output: Store, letters: Iterable[tuple[str, FailedFilm]]) -> None:
-    """Write the films that failed, each with its shard, as one Parquet table."""
-    rows = [
-        {
+    """Write the films that failed, each with its shard, as one Parquet table in flat memory."""
+    rows = _letter_rows(letters)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "letters.parquet"
+        with pq.ParquetWriter(path, LETTER_SCHEMA, compression="zstd") as writer:
+            while group := list(islice(rows, LETTERS_AT_ONCE)):
+                writer.write_table(pa.Table.from_pylist(group, schema=LETTER_SCHEMA))
+        output.write_file(path, LETTERS_KEY)
+
+
+def _letter_rows(letters: Iterable[tuple[str, FailedFilm]]) -> Iterator[dict[str, object]]:
+    for shard, letter in letters:
+        yield {
             "key": letter.entry.key,
             "etag": letter.entry.etag,
             "size": letter.entry.size,
@@ -113,8 +127,3 @@ def write_letters(output: Store, letters: Iterable[tuple[str, FailedFilm]]) -> N
             "tries": letter.tries,
             "shard": shard,
         }
-        for shard, letter in letters
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=LETTER_SCHEMA), buffer, compression="zstd")
-    output.write(LETTERS_KEY, buffer.getvalue())

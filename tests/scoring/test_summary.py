@@ -31,6 +31,7 @@ from hipray.scoring.rows import build_table, probability_column
 from hipray.scoring.session import conclude, record_letters
 from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
+from hipray.scoring.summary import LETTERS_AT_ONCE, LETTERS_KEY, write_letters
 from hipray.scoring.tally import HEADLINE, Histogram
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import View
@@ -133,6 +134,15 @@ def test_a_stopped_run_leaves_its_dead_letters(
     record_letters(output, release, PartSet.of(release, config), watch)
     letters = pq.read_table(io.BytesIO(output.read("dead-letters/letters.parquet"))).to_pylist()
     assert [row["key"] for row in letters] == ["005.dcm", "019.dcm"]
+
+
+def test_more_letters_than_are_held_at_a_time_are_all_in_the_table(tmp_path: Path) -> None:
+    output, error = open_store(str(tmp_path)), AccessDeniedError("access", "403", "check it")
+    sent = [f"{number:06d}.dcm" for number in range(LETTERS_AT_ONCE + 1)]
+    letters = (FailedFilm.of(Entry(key, 4, "etag"), error, tries=1) for key in sent)
+    write_letters(output, (("shard", letter) for letter in letters))
+    table = pq.read_table(io.BytesIO(output.read(LETTERS_KEY)))
+    assert table["key"].to_pylist() == sent
 
 
 def test_the_page_shows_the_counts_and_loads_nothing(
