@@ -108,10 +108,10 @@ def _(config: TuneRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: ReportRun | ReleaseRun | StatusRun) -> Iterator[str]:
-    from hipray.training.results import read_plan
+    from hipray.training.run_plan import read_run_plan
 
-    plan = read_plan(_workspace(config), config.run)
-    yield f"run {config.run} with {len(plan['fits'])} fits"
+    plan = read_run_plan(_workspace(config), config.run)
+    yield f"run {config.run} with {len(plan.fits)} fits"
 
 
 @find_inputs.register

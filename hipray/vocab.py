@@ -195,6 +195,13 @@ class DataSource(StrEnum):
     REAL = "real"
 
 
+class ModelKind(StrEnum):
+    """What a trained network does."""
+
+    SEGMENTER = "segmenter"
+    CLASSIFIER = "classifier"
+
+
 class FitState(StrEnum):
     """Where one fit of a grid stands."""
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from hipray.benchmarks.untrained import publish_network
-from hipray.bundles.bundle import BundleKind
 from hipray.classification.model import build_network as build_classifier_network
+from hipray.classification.odds import OddsScale
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.experiment import (
     ClassifierSettings,
     MattingSettings,
@@ -23,12 +24,14 @@ from hipray.data.framing import Frame, frame_hip
 from hipray.data.images import PREPROCESSING_VERSION, read_hips
 from hipray.data.intensity import centre
 from hipray.data.phantom import film_path, plan_archive, render_study, write_study
+from hipray.metrics import PlattScaling
 from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import build_network as build_segmenter_network
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.training.fits import dump_weights
-from hipray.vocab import REGIONS, DataSource, LabelType, Region, SegmenterArch, View
+from hipray.vocab import REGIONS, Cell, DataSource, LabelType, Region, SegmenterArch, Variant, View
 
 WORKING_PX = 128
 SEGMENTER_PX = 32
@@ -151,15 +154,10 @@ def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _publish_segmenter(store: Store) -> str:
-    model = {
-        "arch": SegmenterArch.UNET,
-        "regions": REGIONS,
-        "settings": SEGMENTER.model_dump(mode="json"),
-        "working_px": WORKING_PX,
-    }
-    return publish_network(
-        store, BundleKind.SEGMENTER, "unet-all-r0f0", model, train_small_segmenter()
+    spec = SegmenterSpec(
+        arch=SegmenterArch.UNET, regions=REGIONS, settings=SEGMENTER, working_px=WORKING_PX
     )
+    return publish_network(store, "unet-all-r0f0", spec, train_small_segmenter())
 
 
 def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int) -> Member:
@@ -168,23 +166,25 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
         module = build_classifier_network(BACKBONE, CLASSIFIER)
     with torch.no_grad():
         module.dense.weight *= DENSE_GAIN
-    cell = {"region": region, "label_type": label, "backbone": BACKBONE, "variant": "small"}
-    model = {
-        "cell": cell,
-        "settings": CLASSIFIER.model_dump(mode="json"),
-        "odds": {"class_weights": (1.0, 2.0), "score": None},
-        "working_px": WORKING_PX,
-    }
+    spec = ClassifierSpec(
+        cell=Cell(region, label, BACKBONE, Variant.ORIGINAL),
+        settings=CLASSIFIER,
+        matting=MattingSettings(),
+        odds=OddsScale((1.0, 2.0)),
+        calibrator=PlattScaling(1.5, -0.1 * seed),
+        threshold=0.5,
+        working_px=WORKING_PX,
+    )
     name = f"{region}-{label}-{BACKBONE}-{seed}"
     return Member(
-        bundle=publish_network(store, BundleKind.CLASSIFIER, name, model, dump_weights(module)),
+        bundle=publish_network(store, name, spec, dump_weights(module)),
         region=region,
         label_type=label,
         backbone=BACKBONE,
         repeat=0,
         fold=seed,
-        platt_slope=1.5,
-        platt_intercept=-0.1 * seed,
-        threshold=0.5,
+        platt_slope=spec.calibrator.slope,
+        platt_intercept=spec.calibrator.intercept,
+        threshold=spec.threshold,
         size_px=CLASSIFIER_PX,
     )

@@ -28,7 +28,8 @@ from hipray.storage import Store, open_store
 from hipray.training.context import FitContext
 from hipray.training.lane import LaneReport, LaneSettings, drain
 from hipray.training.ledger import Ledger
-from hipray.training.preparation import Preparation, prepare, write_plan
+from hipray.training.preparation import Preparation, describe_run, prepare
+from hipray.training.run_plan import write_run_plan
 from hipray.vocab import DataSource, LabelType, Region, Variant
 
 BACKBONE = "resnet10t"
@@ -125,7 +126,7 @@ def grid_config(
 def train_grid(store: Store, config: GridRun) -> SmallGrid:
     """Prepare and drain a grid with one lane in this process."""
     preparation = prepare(store, config)
-    write_plan(store, config, preparation)
+    write_run_plan(store, describe_run(config, preparation))
     ledger = Ledger(store, submission="small")
     settings = LaneSettings("lane-0", poll_s=0.01)
     with one_thread():

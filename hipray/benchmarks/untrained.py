@@ -3,26 +3,30 @@
 Its answers mean nothing, and it says phantom. Without a segmenter every region is the whole film.
 """
 
-from typing import Any
-
 import torch
 
 from hipray.bundles.assembly import publish_model
-from hipray.bundles.bundle import BundleDescription, BundleKind
+from hipray.bundles.bundle import BundleDescription
 from hipray.classification.model import build_network as build_classifier
+from hipray.classification.odds import OddsScale
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.experiment import ClassifierSettings, MattingSettings, SegmenterSettings
 from hipray.data.images import PREPROCESSING_VERSION
+from hipray.metrics import PlattScaling
 from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.model import build_network as build_segmenter
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.training.fits import dump_weights
 from hipray.vocab import (
     HEADLINE_REGIONS,
     REGIONS,
+    Cell,
     DataSource,
     LabelType,
     Region,
     SegmenterArch,
+    Variant,
     View,
 )
 
@@ -68,13 +72,10 @@ def publish_untrained(
 def _publish_segmenter(store: Store, settings: SegmenterSettings, working_px: int) -> str:
     torch.manual_seed(0)
     module = build_segmenter(SegmenterArch.UNET, settings, outputs=len(REGIONS))
-    model = {
-        "arch": SegmenterArch.UNET,
-        "regions": REGIONS,
-        "settings": settings.model_dump(mode="json"),
-        "working_px": working_px,
-    }
-    return publish_network(store, BundleKind.SEGMENTER, "unet", model, dump_weights(module))
+    spec = SegmenterSpec(
+        arch=SegmenterArch.UNET, regions=REGIONS, settings=settings, working_px=working_px
+    )
+    return publish_network(store, "unet", spec, dump_weights(module))
 
 
 def _publish_member(
@@ -82,37 +83,36 @@ def _publish_member(
 ) -> Member:
     torch.manual_seed(0)
     module = build_classifier(backbone, settings)
-    model = {
-        "cell": {"region": region, "label_type": LabelType.T_SCORE, "backbone": backbone,
-                 "variant": NAME},
-        "settings": settings.model_dump(mode="json"),
-        "odds": {"class_weights": (1.0, 1.0), "score": None},
-        "working_px": working_px,
-    }  # fmt: skip
+    spec = ClassifierSpec(
+        cell=Cell(region, LabelType.T_SCORE, backbone, Variant.ORIGINAL),
+        settings=settings,
+        matting=MattingSettings(),
+        odds=OddsScale(),
+        calibrator=PlattScaling(1.0, 0.0),
+        threshold=0.5,
+        working_px=working_px,
+    )
     return Member(
-        bundle=publish_network(
-            store, BundleKind.CLASSIFIER, f"{region}-{backbone}", model, dump_weights(module)
-        ),
+        bundle=publish_network(store, f"{region}-{backbone}", spec, dump_weights(module)),
         region=region,
         label_type=LabelType.T_SCORE,
         backbone=backbone,
         repeat=0,
         fold=0,
-        platt_slope=1.0,
-        platt_intercept=0.0,
-        threshold=0.5,
+        platt_slope=spec.calibrator.slope,
+        platt_intercept=spec.calibrator.intercept,
+        threshold=spec.threshold,
         size_px=settings.size_px,
     )
 
 
 def publish_network(
-    store: Store, kind: BundleKind, name: str, model: dict[str, Any], weights: bytes
+    store: Store, name: str, spec: ClassifierSpec | SegmenterSpec, weights: bytes
 ) -> str:
     """Publish a network that no fit trained, said to be of phantoms; return its bundle's digest."""
     description = BundleDescription(
-        kind=kind,
         name=name,
-        model=model,
+        model=spec,
         summary={},
         preprocessing_version=PREPROCESSING_VERSION,
         data_source=DataSource.PHANTOM,

@@ -10,7 +10,6 @@ from hipray.bundles.bundle import (
     WEIGHTS_FILE,
     Bundle,
     BundleDescription,
-    BundleKind,
     OnnxNote,
     publish_bundle,
 )
@@ -23,6 +22,7 @@ from hipray.bundles.golden import (
     dump_answers,
 )
 from hipray.bundles.networks import build_model, build_module
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.phantom import PhantomConfig
 from hipray.data.framing import Pixels, frame_hip, resize_square
 from hipray.data.images import read_hips
@@ -67,9 +67,9 @@ def publish_model(store: Store, description: BundleDescription, weights: bytes) 
 def draw_probe(description: BundleDescription) -> Probe:
     """Return the phantom films, at the network's own size, that runtimes are compared on."""
     model = description.model
-    frames = [frame_hip(hip, model["working_px"]) for hip in _draw_hips(len(PROBE_PEOPLE))]
-    films = resize_square(np.stack(frames), model["settings"]["size_px"])
-    told = encode_people(PROBE_PEOPLE) if description.kind is BundleKind.CLASSIFIER else None
+    frames = [frame_hip(hip, model.working_px) for hip in _draw_hips(len(PROBE_PEOPLE))]
+    films = resize_square(np.stack(frames), model.settings.size_px)
+    told = encode_people(PROBE_PEOPLE) if isinstance(model, ClassifierSpec) else None
     return Probe(films, told)
 
 

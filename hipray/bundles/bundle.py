@@ -14,31 +14,25 @@ unpickled, and nothing in it names a patient or a path.
 import json
 from collections.abc import Container
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from typing import Any, Final, Literal
 
 import safetensors.torch
 from pydantic import Field
 
 from hipray import RESEARCH_NOTICE
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.base import Config, build_config
 from hipray.digests import digest_bytes
 from hipray.errors import BundleError, ConfigError
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.vocab import DataSource
 
-FORMAT = 1
+FORMAT: Final = 2
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 ONNX_FILE = "model.onnx"
 CARD_FILE = "card.md"
-
-
-class BundleKind(StrEnum):
-    """What a bundle holds."""
-
-    SEGMENTER = "segmenter"
-    CLASSIFIER = "classifier"
 
 
 class OnnxNote(Config):
@@ -53,14 +47,12 @@ class OnnxNote(Config):
 class BundleDescription(Config):
     """The content of bundle.json."""
 
-    format: int = FORMAT
+    format: Literal[2] = FORMAT
     """Version of this folder's layout."""
-    kind: BundleKind
-    """What the model does."""
     name: str
     """The fit it came from."""
-    model: dict[str, Any]
-    """Settings that rebuild the network and its calibration."""
+    model: ClassifierSpec | SegmenterSpec = Field(discriminator="kind")
+    """What rebuilds the network and its calibration."""
     summary: dict[str, Any]
     """Counts and scores of the fit."""
     preprocessing_version: str

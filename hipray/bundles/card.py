@@ -24,7 +24,7 @@ def write_card(description: BundleDescription) -> str:
 
 **{description.research_notice}**
 
-A {description.kind} of hip radiographs. {SOURCE_SENTENCE[description.data_source]} {leaks}
+A {description.model.kind} of hip radiographs. {SOURCE_SENTENCE[description.data_source]} {leaks}
 
 | figure | value |
 | --- | --- |

@@ -62,7 +62,7 @@ def answer_golden(bundle: Bundle, film: bytes, model: Model | None = None) -> An
     """Return what the bundle's model says of the golden film; by default torch's, on CPUs."""
     model = model or build_model(bundle)
     pixels = read_golden_hip(film)
-    frame = frame_hip(pixels, bundle.description.model["working_px"])[None]
+    frame = frame_hip(pixels, bundle.description.model.working_px)[None]
     if isinstance(model, Classifier):
         return {"pixels": pixels, "log_odds": model(frame, encode_people([GOLDEN_PERSON]))}
     segmentation = Segmenter([model])(frame)

@@ -4,19 +4,18 @@ from typing import assert_never
 
 from torch import nn
 
-from hipray.bundles.bundle import ONNX_FILE, Bundle, BundleKind
+from hipray.bundles.bundle import ONNX_FILE, Bundle
 from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network as build_classifier_network
-from hipray.classification.odds import OddsScale
-from hipray.config.base import build_config
-from hipray.config.experiment import ClassifierSettings, SegmenterSettings
+from hipray.classification.spec import ClassifierSpec
 from hipray.errors import BundleError
 from hipray.runtime.engine import TORCH_ON_CPU, Engine
 from hipray.runtime.network import Network, TorchNetwork, arrange
 from hipray.runtime.onnx_network import OnnxNetwork
 from hipray.segmentation.model import build_network as build_segmenter_network
 from hipray.segmentation.segmenter import MaskNetwork, SegmenterNetwork
-from hipray.vocab import Device, Precision, Region, Runtime, SegmenterArch
+from hipray.segmentation.spec import SegmenterSpec
+from hipray.vocab import Device, Precision, Runtime
 
 Model = SegmenterNetwork | Classifier
 """What a bundle holds."""
@@ -30,42 +29,31 @@ def build_model(
 ) -> Model:
     """Return what a bundle holds, on an engine; `module` is its network where it is built."""
     network = _build_network(bundle, engine, module)
-    if bundle.description.kind is BundleKind.CLASSIFIER:
-        return Classifier(
-            network,
-            settings=read_classifier_settings(bundle),
-            odds=OddsScale.parse(bundle.description.model["odds"]),
-            batch=FILMS_AT_ONCE[engine.device],
-        )
-    regions = tuple(Region(region) for region in bundle.description.model["regions"])
-    return SegmenterNetwork(network, regions, read_segmenter_settings(bundle).size_px)
+    match bundle.description.model:
+        case ClassifierSpec(settings=settings, odds=odds):
+            batch = FILMS_AT_ONCE[engine.device]
+            return Classifier(network, settings=settings, odds=odds, batch=batch)
+        case SegmenterSpec(regions=regions, settings=settings):
+            return SegmenterNetwork(network, regions, settings.size_px)
+        case strange:
+            assert_never(strange)
 
 
 def build_module(bundle: Bundle) -> nn.Module:
     """Return a bundle's network with its weights, as torch takes it: grey values in 0..1."""
-    model = bundle.description.model
-    if bundle.description.kind is BundleKind.CLASSIFIER:
-        classifier = build_classifier_network(
-            model["cell"]["backbone"], read_classifier_settings(bundle), pretrained=False
-        )
-        classifier.load_state_dict(bundle.weights())
-        return classifier
-    segmenter = build_segmenter_network(
-        SegmenterArch(model["arch"]), read_segmenter_settings(bundle),
-        outputs=len(model["regions"]), pretrained=False,
-    )  # fmt: skip
-    segmenter.load_state_dict(bundle.weights())
-    return MaskNetwork(segmenter)
-
-
-def read_classifier_settings(bundle: Bundle) -> ClassifierSettings:
-    """Return the settings of a classifier bundle."""
-    return build_config(ClassifierSettings, bundle.description.model["settings"])
-
-
-def read_segmenter_settings(bundle: Bundle) -> SegmenterSettings:
-    """Return the settings of a segmenter bundle."""
-    return build_config(SegmenterSettings, bundle.description.model["settings"])
+    match bundle.description.model:
+        case ClassifierSpec(cell=cell, settings=settings):
+            classifier = build_classifier_network(cell.backbone, settings, pretrained=False)
+            classifier.load_state_dict(bundle.weights())
+            return classifier
+        case SegmenterSpec(arch=arch, regions=regions, settings=settings):
+            segmenter = build_segmenter_network(
+                arch, settings, outputs=len(regions), pretrained=False
+            )
+            segmenter.load_state_dict(bundle.weights())
+            return MaskNetwork(segmenter)
+        case strange:
+            assert_never(strange)
 
 
 def _build_network(bundle: Bundle, engine: Engine, module: nn.Module | None) -> Network:

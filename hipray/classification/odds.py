@@ -6,7 +6,6 @@ Legend of shapes: B films, n training hips.
 """
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,13 +56,6 @@ class OddsScale:
         if self.score is not None:
             return self.score.log_odds(values[:, 0])
         return unweight_logit(values[:, 1] - values[:, 0], self.class_weights)
-
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
-        """Return the scale that `dataclasses.asdict` wrote."""
-        weights = values["class_weights"]
-        score = values["score"]
-        return cls((weights[0], weights[1]), None if score is None else ScoreScale(**score))
 
 
 def standardise(train: Floats, *, threshold: float) -> ScoreScale:

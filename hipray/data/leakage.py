@@ -51,12 +51,12 @@ class LeakReport:
         """Whether the configuration lets through what the guard found."""
         return self.allowed and bool(self.leaks)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[LeakKind, int]:
         """Return the number of leaking pairs of each kind."""
-        return {kind.value: sum(leak.kind is kind for leak in self.leaks) for kind in LeakKind}
+        return {kind: sum(leak.kind is kind for leak in self.leaks) for kind in LeakKind}
 
 
-def describe_leaks(counts: Mapping[str, int]) -> str:
+def describe_leaks(counts: Mapping[LeakKind, int]) -> str:
     """Return in words what a LeakReport counts: "10 same_patient, 2 near_duplicate", or nothing."""
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 

@@ -20,10 +20,11 @@ from hipray.training.plan import PlannedFit, order_fits
 from hipray.training.preparation import (
     Preparation,
     check_divisions,
+    describe_run,
     prepare,
     refuse_idle_settings,
-    write_plan,
 )
+from hipray.training.run_plan import write_run_plan
 from hipray.training.starts import try_starts
 
 __all__ = ["GridResult", "host_lane", "run_grid"]
@@ -56,7 +57,7 @@ def run_grid(config: GridRun) -> GridResult:
     with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray grid") as lease:
         started = time.monotonic()
         preparation = _prepare(store, config)
-        write_plan(store, config, preparation)
+        write_run_plan(store, describe_run(config, preparation))
         submission = uuid.uuid4().hex[:8]
         ledger = open_ledger(store, config, submission)
         before = _open_fits(preparation.plan, ledger.snapshot())

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -33,9 +34,9 @@ from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.memory import check_gpu_memory
 from hipray.training.patience import PatientStore
-from hipray.training.plan import PlannedFit, load_plan, require_own_source, shaping_digest
+from hipray.training.plan import PlannedFit, require_own_source, shaping_digest
 from hipray.training.preparation import read_inputs, require_same_data
-from hipray.training.results import read_plan
+from hipray.training.run_plan import read_run_plan
 from hipray.training.tracking import track_fit
 
 logger = logging.getLogger(__name__)
@@ -178,19 +179,19 @@ def _end_process(code: int) -> None:
     os._exit(code)
 
 
-def _read_own_plan(store: Store, config: GridRun) -> tuple[list[PlannedFit], FitInputs]:
+def _read_own_plan(store: Store, config: GridRun) -> tuple[Sequence[PlannedFit], FitInputs]:
     """The driver's plan and its data; refused where this worker would compute other numbers.
 
     Raises ConfigError for other source code, DataError for an archive ingested again since.
     """
-    plan = read_plan(store, config.run)
-    require_own_source(plan["source"], own=shaping_digest())
+    plan = read_run_plan(store, config.run)
+    require_own_source(plan.source, own=shaping_digest())
     inputs = read_inputs(store, config)
-    require_same_data(inputs, plan)
-    return load_plan(plan["fits"]), inputs
+    require_same_data(inputs, plan.data)
+    return plan.fits, inputs
 
 
-def _lane_context(config: GridRun, plan: list[PlannedFit]) -> FitContext:
+def _lane_context(config: GridRun, plan: Sequence[PlannedFit]) -> FitContext:
     device = local_context().device if config.scaling.gpus_per_lane > 0 else torch.device("cpu")
     context = FitContext(device=device, crew=_find_crew(config, device))
     share = config.scaling.gpus_per_lane

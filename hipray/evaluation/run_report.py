@@ -23,7 +23,6 @@ from hipray.evaluation.members import choose_members
 from hipray.evaluation.report import build_report
 from hipray.storage import Store, open_store
 from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
-from hipray.training.plan import read_fit
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.vocab import REGIONS, Cell, Fit, MaskSource, Region, Variant
@@ -38,7 +37,7 @@ def run_report(config: ReportRun) -> str:
             f"finished classifier fits in run '{config.run}'", "none", "finish the grid first"
         )
     inputs = read_inputs(store, results.config)
-    require_same_data(inputs, results.plan)
+    require_same_data(inputs, results.plan.data)
     report = build_report(
         ReportInputs(
             predictions=results.predictions,
@@ -52,7 +51,7 @@ def run_report(config: ReportRun) -> str:
             members=_choose_members(results),
             planned_cells=len(_plan_cells(results)),
             statements=read_statements(config.statements),
-            optimistic=results.plan.get("optimistic"),
+            optimistic=results.plan.optimistic,
             title=f"hipray: run {config.run}",
             config=config_of_run(config.evaluation, results.config),
         )
@@ -101,12 +100,12 @@ def _list_reasons(labels: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _leak_check(results: RunResults) -> LeakCheck:
-    leaks = results.plan["leaks"]
+    leaks = results.plan.leaks
     return LeakCheck(
         patients_shared=leaks[LeakKind.SAME_PATIENT],
         duplicates=leaks[LeakKind.SAME_PIXELS] + leaks[LeakKind.AUGMENTED_SIBLING],
         near_duplicates=leaks[LeakKind.NEAR_DUPLICATE],
-        overridden=results.plan["leaks_allowed"],
+        overridden=results.plan.leaks_allowed,
     )
 
 
@@ -115,8 +114,7 @@ def _plan_cells(results: RunResults) -> set[Cell]:
 
 
 def _planned_fits(results: RunResults) -> list[Fit]:
-    planned = [read_fit(entry["fit"]) for entry in results.plan["fits"]]
-    return [fit for fit in planned if isinstance(fit, Fit)]
+    return [planned.fit for planned in results.plan.fits if isinstance(planned.fit, Fit)]
 
 
 def _choose_members(results: RunResults) -> tuple[Cell, ...]:

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 
 from hipray.bundles.assembly import publish_model
-from hipray.bundles.bundle import WEIGHTS_FILE, BundleDescription, BundleKind
+from hipray.bundles.bundle import WEIGHTS_FILE, BundleDescription
+from hipray.classification.spec import ClassifierSpec
+from hipray.config.base import ConfigT, build_config
 from hipray.config.evaluation import Combine
 from hipray.config.jobs import ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
@@ -20,6 +22,7 @@ from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.release import evaluate_release
 from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store, open_store
 from hipray.training.fits import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
@@ -56,7 +59,7 @@ def run_release(config: ReleaseRun) -> Release:
     store = open_store(config.workspace, config.storage)
     results = read_run(store, config.run)
     inputs = read_inputs(store, results.config)
-    require_same_data(inputs, results.plan)
+    require_same_data(inputs, results.plan.data)
     check_version(inputs.manifest)
     folds = results.config.experiment.split.folds
     evaluation = widen_for_folds(config.evaluation, folds=folds, tested=len(set(config.folds)))
@@ -81,12 +84,12 @@ def _build_release(
         name=config.name,
         run=config.run,
         data_source=source,
-        leaks_allowed=results.plan["leaks_allowed"],
-        optimistic=results.plan.get("optimistic"),
+        leaks_allowed=results.plan.leaks_allowed,
+        optimistic=results.plan.optimistic,
         preprocessing_version=PREPROCESSING_VERSION,
         preprocessing=read_preprocessing(store),
         working_px=results.config.experiment.data.working_px,
-        segmenters=tuple(publisher.publish(BundleKind.SEGMENTER, done) for _, done in segmenters),
+        segmenters=tuple(publisher.segmenter(done) for _, done in segmenters),
         view=config.variant.view,
         matting=results.config.experiment.matting,
         members=tuple(
@@ -111,42 +114,42 @@ class _Publisher:
         self._plan = results.plan
         self._source = source
 
-    def model(self, done: DoneFit) -> dict[str, Any]:
-        """Return what rebuilds the network of a fit."""
-        model: dict[str, Any] = json.loads(self._ledger.read_file(done, MODEL_FILE))
-        return model
-
-    def publish(self, kind: BundleKind, done: DoneFit) -> str:
-        """Publish one fit and return its bundle's digest."""
-        description = BundleDescription(
-            kind=kind,
-            name=done.name,
-            model=self.model(done),
-            summary=done.summary,
-            preprocessing_version=PREPROCESSING_VERSION,
-            data_source=self._source,
-            leaks_allowed=self._plan["leaks_allowed"],
-            optimistic=self._plan.get("optimistic"),
-            software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
-        )
-        return publish_model(self._store, description, self._ledger.read_file(done, WEIGHTS_FILE))
+    def segmenter(self, done: DoneFit) -> str:
+        """Publish a segmenter fit and return its bundle's digest."""
+        return self._publish(done, self._read_spec(SegmenterSpec, done))
 
     def member(self, fit: Fit, done: DoneFit, *, weight: float) -> Member:
         """Publish a classifier fit and return it as a member."""
-        model = self.model(done)
+        spec = self._read_spec(ClassifierSpec, done)
         return Member(
-            bundle=self.publish(BundleKind.CLASSIFIER, done),
+            bundle=self._publish(done, spec),
             region=fit.cell.region,
             label_type=fit.cell.label_type,
             backbone=fit.cell.backbone,
             repeat=fit.repeat,
             fold=fit.fold,
-            platt_slope=model["calibrator"]["slope"],
-            platt_intercept=model["calibrator"]["intercept"],
-            threshold=model["threshold"],
-            size_px=model["settings"]["size_px"],
+            platt_slope=spec.calibrator.slope,
+            platt_intercept=spec.calibrator.intercept,
+            threshold=spec.threshold,
+            size_px=spec.settings.size_px,
             weight=weight,
         )
+
+    def _read_spec(self, kind: type[ConfigT], done: DoneFit) -> ConfigT:
+        return build_config(kind, json.loads(self._ledger.read_file(done, MODEL_FILE)))
+
+    def _publish(self, done: DoneFit, spec: ClassifierSpec | SegmenterSpec) -> str:
+        description = BundleDescription(
+            name=done.name,
+            model=spec,
+            summary=done.summary,
+            preprocessing_version=PREPROCESSING_VERSION,
+            data_source=self._source,
+            leaks_allowed=self._plan.leaks_allowed,
+            optimistic=self._plan.optimistic,
+            software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
+        )
+        return publish_model(self._store, description, self._ledger.read_file(done, WEIGHTS_FILE))
 
 
 def _choose_fits(config: ReleaseRun, results: RunResults) -> list[tuple[Fit, DoneFit]]:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import safetensors.torch
 from torch import nn
 
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.experiment import Experiment
 from hipray.data.dataset import HipArrays, load_arrays
 from hipray.data.framing import Mask
@@ -21,6 +22,7 @@ from hipray.data.leakage import check_mask_origins
 from hipray.data.splits import FoldIndices, fold_indices
 from hipray.errors import DataError
 from hipray.metrics import accuracy, count_confusion, f1, sensitivity, specificity
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
@@ -76,16 +78,16 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
         context=context,
         start=read_start_weights(inputs.store, settings.weights),
     )
-    model = {
-        "arch": fit.arch,
-        "regions": fit.regions,
-        "settings": settings.model_dump(mode="json"),
-        "working_px": inputs.experiment.data.working_px,
-    }
+    spec = SegmenterSpec(
+        arch=fit.arch,
+        regions=fit.regions,
+        settings=settings,
+        working_px=inputs.experiment.data.working_px,
+    )
     return FitFiles(
         {
             WEIGHTS_FILE: dump_weights(outcome.module),
-            MODEL_FILE: _dump_json(model),
+            MODEL_FILE: _dump_json(spec.model_dump(mode="json")),
             MASKS_FILE: _dump_masks(inputs.manifest, outcome),
             MASK_SCORES_FILE: dump_frame(outcome.scores),
             HISTORY_FILE: _dump_json(outcome.history.as_dict()),
@@ -121,19 +123,19 @@ def run_classifier_fit(
         context=context,
         start=start,
     )
-    model = {
-        "cell": {**vars(fit.cell)},
-        "settings": settings.model_dump(mode="json"),
-        "matting": inputs.experiment.matting.model_dump(mode="json"),
-        "odds": asdict(outcome.odds),
-        "calibrator": vars(outcome.calibrator),
-        "threshold": outcome.threshold,
-        "working_px": inputs.experiment.data.working_px,
-    }
+    spec = ClassifierSpec(
+        cell=fit.cell,
+        settings=settings,
+        matting=inputs.experiment.matting,
+        odds=outcome.odds,
+        calibrator=outcome.calibrator,
+        threshold=outcome.threshold,
+        working_px=inputs.experiment.data.working_px,
+    )
     return FitFiles(
         {
             WEIGHTS_FILE: dump_weights(outcome.module),
-            MODEL_FILE: _dump_json(model),
+            MODEL_FILE: _dump_json(spec.model_dump(mode="json")),
             PREDICTIONS_FILE: dump_frame(outcome.predictions),
             HISTORY_FILE: _dump_json(outcome.history.as_dict()),
         },

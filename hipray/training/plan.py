@@ -225,19 +225,6 @@ def order_fits(
     return sorted(plan, key=rank)
 
 
-def dump_plan(plan: Sequence[PlannedFit]) -> list[dict[str, Any]]:
-    """Return a plan as plain data, for plan.json."""
-    return [
-        {"digest": p.digest, "name": p.name, "needs": list(p.needs), "fit": describe_fit(p.fit)}
-        for p in plan
-    ]
-
-
-def load_plan(entries: Iterable[dict[str, Any]]) -> list[PlannedFit]:
-    """Return the plan that `dump_plan` wrote."""
-    return [PlannedFit(read_fit(e["fit"]), e["digest"], tuple(e["needs"])) for e in entries]
-
-
 def require_own_source(found: str, *, own: str) -> None:
     """Raise ConfigError where a driver's digest of the source is not this process's `own`."""
     if found != own:

@@ -2,9 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -31,11 +30,11 @@ from hipray.training.classifier import check_division
 from hipray.training.fits import FitInputs
 from hipray.training.plan import (
     PlannedFit,
-    dump_plan,
     list_cells,
     plan_fits,
     shaping_digest,
 )
+from hipray.training.run_plan import RunPlan
 from hipray.training.starts import digest_starts
 from hipray.training.tracking import check_tracking
 from hipray.vocab import REGIONS, LabelType, MaskSource, Region, SegmenterFit, Variant
@@ -54,7 +53,6 @@ class Preparation:
     plan: list[PlannedFit]
     leaks: LeakReport
     data: DataIdentity
-    split_key: str
 
 
 def prepare(store: Store, config: GridRun) -> Preparation:
@@ -72,22 +70,20 @@ def prepare(store: Store, config: GridRun) -> Preparation:
         check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
     leaks = _check_leaks(store, inputs, config, data)
-    return Preparation(inputs, plan_grid(config, inputs, data), leaks, data, split_key(config))
+    return Preparation(inputs, plan_grid(config, inputs, data), leaks, data)
 
 
-def write_plan(store: Store, config: GridRun, preparation: Preparation) -> None:
-    """Write what the run is made of, for the report, the release and `hipray status`."""
-    plan = {
-        "config": config.model_dump(mode="json"),
-        "data": asdict(preparation.data),
-        "split_key": preparation.split_key,
-        "leaks": preparation.leaks.counts(),
-        "leaks_allowed": preparation.leaks.overridden,
-        "optimistic": explain_optimism(config, preparation.data),
-        "source": shaping_digest(),
-        "fits": dump_plan(preparation.plan),
-    }
-    store.write(f"runs/{config.run}/plan.json", json.dumps(plan, indent=1).encode())
+def describe_run(config: GridRun, preparation: Preparation) -> RunPlan:
+    """Return what the run is made of, for its lanes, status, report and release."""
+    return RunPlan(
+        config=config,
+        data=preparation.data,
+        leaks=preparation.leaks.counts(),
+        leaks_allowed=preparation.leaks.overridden,
+        optimistic=explain_optimism(config, preparation.data),
+        source=shaping_digest(),
+        fits=tuple(preparation.plan),
+    )
 
 
 def explain_optimism(config: GridRun, data: DataIdentity) -> str | None:
@@ -183,9 +179,9 @@ def read_inputs(store: Store, config: GridRun, manifest: pd.DataFrame | None = N
     return FitInputs(store, manifest, split, config.experiment)
 
 
-def require_same_data(inputs: FitInputs, plan: Mapping[str, Any]) -> None:
-    """Raise DataError where the workspace no longer holds what the run of `plan` learned from."""
-    if asdict(identify_data(inputs.manifest, inputs.split)) != plan["data"]:
+def require_same_data(inputs: FitInputs, learned: DataIdentity) -> None:
+    """Raise DataError where the workspace no longer holds what a run has `learned` from."""
+    if identify_data(inputs.manifest, inputs.split) != learned:
         raise DataError(
             "the manifest and split that the run was trained on",
             "others: the archive was ingested again since",

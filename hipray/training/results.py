@@ -1,18 +1,17 @@
 """The finished fits of a run, gathered into frames for report and release."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from hipray.config.base import build_config
 from hipray.config.jobs import GridRun
 from hipray.errors import DataError
 from hipray.storage import Store
 from hipray.training.fits import MASK_SCORES_FILE, PREDICTIONS_FILE, load_frame
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.plan import read_fit
+from hipray.training.run_plan import RunPlan, read_run_plan
 from hipray.vocab import Fit, Part, SegmenterFit
 
 
@@ -20,9 +19,7 @@ from hipray.vocab import Fit, Part, SegmenterFit
 class RunResults:
     """What a run has produced so far."""
 
-    plan: dict[str, Any]
-    """The content of the run's plan.json."""
-    config: GridRun
+    plan: RunPlan
     classifiers: list[tuple[Fit, DoneFit]]
     segmenters: list[tuple[SegmenterFit, DoneFit]]
     predictions: pd.DataFrame
@@ -34,24 +31,17 @@ class RunResults:
     open_fits: int
     """Fits of the plan that are not done."""
 
-
-def read_plan(store: Store, run: str) -> dict[str, Any]:
-    """Return the plan of a run; raises DataError naming the runs there are."""
-    key = f"runs/{run}/plan.json"
-    if not store.exists(key):
-        known = [folder.strip("/").split("/")[-1] for folder in store.list_folders("runs/")]
-        raise DataError(
-            f"run '{run}' in {store.uri}", f"runs {', '.join(known) or 'none'}", "name one of them"
-        )
-    plan: dict[str, Any] = json.loads(store.read(key))
-    return plan
+    @property
+    def config(self) -> GridRun:
+        """What was asked for."""
+        return self.plan.config
 
 
 def read_run(store: Store, run: str) -> RunResults:
     """Return the finished fits of a run; raises DataError where there are none."""
-    plan = read_plan(store, run)
+    plan = read_run_plan(store, run)
     ledger = open_reader(store)
-    done = [ledger.read_done(entry["digest"]) for entry in plan["fits"]]
+    done = [ledger.read_done(planned.digest) for planned in plan.fits]
     finished = [(read_fit(fit.fit), fit) for fit in done if fit is not None]
     if not finished:
         raise DataError(f"finished fits in run '{run}'", "none", "run `hipray grid` first")
@@ -59,7 +49,6 @@ def read_run(store: Store, run: str) -> RunResults:
     segmenters = [(fit, d) for fit, d in finished if isinstance(fit, SegmenterFit)]
     return RunResults(
         plan=plan,
-        config=build_config(GridRun, plan["config"]),
         classifiers=classifiers,
         segmenters=segmenters,
         predictions=_concat(_read_predictions(ledger, *pair) for pair in classifiers),

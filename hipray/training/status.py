@@ -1,19 +1,20 @@
 """Where a run stands, in words."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
-from hipray.data.leakage import describe_leaks
+from hipray.data.leakage import LeakKind, describe_leaks
 from hipray.progress import describe_duration
 from hipray.storage import LeaseInfo, Store
 from hipray.training.driver import find_driver
 from hipray.training.lane_notes import LaneNote, read_notes
 from hipray.training.ledger import Ledger
-from hipray.training.plan import PlannedFit, load_plan
-from hipray.training.results import open_reader, read_plan
+from hipray.training.plan import PlannedFit
+from hipray.training.results import open_reader
+from hipray.training.run_plan import read_run_plan
 from hipray.training.tally import Tally, describe_counts, tally_fits
 from hipray.vocab import Fit, FitState
 
@@ -30,8 +31,8 @@ def describe_status(store: Store, run: str) -> str:
     """
     if store.exists(f"runs/{run}/tune.json"):
         return _describe_search(store, run)
-    document = read_plan(store, run)
-    plan = load_plan(document["fits"])
+    run_plan = read_run_plan(store, run)
+    plan = run_plan.fits
     ledger = open_reader(store)
     finished = ledger.finished()
     open_fits = [p.digest for p in plan if p.digest not in finished]
@@ -43,7 +44,7 @@ def describe_status(store: Store, run: str) -> str:
     lines = [
         f"run {run}: {len(plan)} fits: {describe_counts(tally.fits)}",
         f"cells: {tally.cells.total()}: {describe_counts(tally.cells)}",
-        *_describe_leaks(document["leaks"]),
+        *_describe_leaks(run_plan.leaks),
         f"driver: {driver or 'none is running'}",
         *_describe_rate(own, driver),
         *_time_left(ledger, plan, tally, lanes=len(claims)),
@@ -53,7 +54,7 @@ def describe_status(store: Store, run: str) -> str:
     return "\n".join(lines)
 
 
-def _describe_leaks(counts: Mapping[str, int]) -> list[str]:
+def _describe_leaks(counts: Mapping[LeakKind, int]) -> list[str]:
     kinds = describe_leaks(counts)
     return [f"pairs on both sides of a fold: {kinds}; results are too good"] if kinds else []
 
@@ -87,7 +88,9 @@ def _describe_rate(finished: list[datetime], driver: LeaseInfo | None) -> list[s
     return [f"rate: {len(since)} fits in {describe_duration(seconds)}, {rate:.0f} an hour"]
 
 
-def _time_left(ledger: Ledger, plan: list[PlannedFit], tally: Tally, *, lanes: int) -> list[str]:
+def _time_left(
+    ledger: Ledger, plan: Sequence[PlannedFit], tally: Tally, *, lanes: int
+) -> list[str]:
     """An estimate from the mean seconds of finished fits of the same kind."""
     seconds: dict[str, list[float]] = {}
     for planned in plan:
@@ -111,7 +114,7 @@ def _kind(planned: PlannedFit) -> str:
 
 
 def _describe_lanes(
-    plan: list[PlannedFit], claims: Mapping[str, LeaseInfo], notes: Mapping[str, LaneNote]
+    plan: Sequence[PlannedFit], claims: Mapping[str, LeaseInfo], notes: Mapping[str, LaneNote]
 ) -> list[str]:
     """One line for each lane: what it works on, how far, since when."""
     names = {p.digest: p.name for p in plan}
@@ -136,7 +139,7 @@ def _epochs(note: LaneNote | None, fit: str) -> str:
     return f", epoch {note.epoch} of {note.epochs}"
 
 
-def _describe_failures(ledger: Ledger, plan: list[PlannedFit], tally: Tally) -> list[str]:
+def _describe_failures(ledger: Ledger, plan: Sequence[PlannedFit], tally: Tally) -> list[str]:
     failed = [p for p in plan if tally.states[p.digest] is FitState.FAILED]
     lines = []
     for planned in failed[:SHOWN]:

@@ -27,7 +27,8 @@ from hipray.training.fits import MASKS_FILE, FitInputs, out_of_fold_masks
 from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs
-from hipray.training.results import open_reader, read_plan
+from hipray.training.results import open_reader
+from hipray.training.run_plan import read_run_plan
 from hipray.training.starts import read_start_weights
 from hipray.training.views import LabelledViews, build_views, labelled_rows
 from hipray.vocab import Cell, Fit
@@ -51,9 +52,9 @@ def resolve_config(store: Store, config: TuneRun) -> TuneRun:
     Settings that were tuned on other hips would hide what they saw: then a ConfigError.
     """
     if config.grid is not None:
-        experiment = read_plan(store, config.grid)["config"]["experiment"]
+        experiment = read_run_plan(store, config.grid).config.experiment
         given = config.model_dump(mode="json", exclude={"grid", "experiment"})
-        config = build_config(TuneRun, given | {"experiment": experiment})
+        config = build_config(TuneRun, given | {"experiment": experiment.model_dump(mode="json")})
     origin = config.experiment.tuning
     if origin and (origin.repeat, origin.fold) != (config.repeat, config.fold):
         raise ConfigError(

@@ -27,8 +27,9 @@ from hipray.training.context import FitContext
 from hipray.training.fits import HISTORY_FILE
 from hipray.training.lane import LaneSettings, drain
 from hipray.training.ledger import Ledger
-from hipray.training.preparation import Preparation, prepare, write_plan
+from hipray.training.preparation import Preparation, describe_run, prepare
 from hipray.training.results import open_reader, read_run
+from hipray.training.run_plan import write_run_plan
 from hipray.vocab import Cell, LabelType, Region, Variant
 from tests.small_workspace import BACKBONE, SmallWorkspace, one_thread
 
@@ -67,7 +68,7 @@ def _without_chance(config: GridRun) -> GridRun:
 
 def _train_with_a_lane(store: Store, config: GridRun) -> Preparation:
     preparation = prepare(store, config)
-    write_plan(store, config, preparation)
+    write_run_plan(store, describe_run(config, preparation))
     drain(
         preparation.plan, Ledger(store, submission="bench"), preparation.inputs,
         settings=LaneSettings("lane-0", poll_s=0.01), context=FitContext(),

@@ -9,12 +9,15 @@ import safetensors.torch
 import torch
 
 from hipray.bundles.assembly import publish_model
-from hipray.bundles.bundle import BundleDescription, BundleKind, load_bundle
+from hipray.bundles.bundle import BundleDescription, load_bundle
 from hipray.classification.model import build_network
-from hipray.config.experiment import ClassifierSettings
+from hipray.classification.odds import OddsScale
+from hipray.classification.spec import ClassifierSpec
+from hipray.config.experiment import ClassifierSettings, MattingSettings
 from hipray.data.images import PREPROCESSING_VERSION
+from hipray.metrics import PlattScaling
 from hipray.storage import Store, open_store
-from hipray.vocab import DataSource
+from hipray.vocab import Cell, DataSource, LabelType, Region, Variant
 from tests.small_workspace import BACKBONE, one_thread
 
 SETTINGS = ClassifierSettings(size_px=64)
@@ -35,14 +38,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         network = build_network(BACKBONE, SETTINGS)
         description = BundleDescription(
-            kind=BundleKind.CLASSIFIER,
             name="total_hip-t_score-small",
-            model={
-                "cell": {"backbone": BACKBONE},
-                "settings": SETTINGS.model_dump(mode="json"),
-                "odds": {"class_weights": [1.0, 2.0], "score": None},
-                "working_px": 128,
-            },
+            model=ClassifierSpec(
+                cell=Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, Variant.ORIGINAL),
+                settings=SETTINGS,
+                matting=MattingSettings(),
+                odds=OddsScale((1.0, 2.0)),
+                calibrator=PlattScaling(1.0, 0.0),
+                threshold=0.5,
+                working_px=128,
+            ),
             summary={"n_train": 20},
             preprocessing_version=PREPROCESSING_VERSION,
             data_source=DataSource.PHANTOM,

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from hipray.errors import ConfigError, DataError, FitsFailedError, RunBusyError
 from hipray.storage import Store, acquire, holder
 from hipray.training.ledger import DoneFit
 from hipray.training.plan import PlannedFit
-from hipray.training.results import read_plan, read_run
+from hipray.training.results import read_run
+from hipray.training.run_plan import read_run_plan
 from hipray.training.status import describe_status
 from hipray.training.tally import tally_fits
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
@@ -61,7 +63,7 @@ def test_lanes_finish_every_fit_and_a_second_submission_trains_nothing(store: St
     config = _config(store)
     first = run_grid(config)
     assert first.fits == first.done == first.trained_now
-    plan = read_plan(store, config.run)["fits"]
+    plan = read_run_plan(store, config.run).fits
     assert len(list(store.list("fits/done/"))) == len(plan)
     second = run_grid(config)
     assert (second.done, second.trained_now) == (first.done, 0)
@@ -75,7 +77,7 @@ def test_a_lane_killed_in_the_middle_loses_no_fit_and_doubles_none(store: Store)
     driver.start()
     while not store.exists(f"runs/{config.run}/plan.json"):
         time.sleep(0.05)
-    plan = [fit["digest"] for fit in read_plan(store, config.run)["fits"]]
+    plan = [planned.digest for planned in read_run_plan(store, config.run).fits]
     killed = _kill_a_busy_lane(store, plan)
     driver.join(timeout=240)
     assert results, "the driver ended with an error"
@@ -176,7 +178,8 @@ def test_two_workers_of_a_lane_train_each_fit_together(store: Store) -> None:
 def test_a_lane_refuses_an_archive_that_was_ingested_again_since_the_plan(
     small_grid: SmallGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = read_plan(small_grid.store, "small")
-    monkeypatch.setattr(lanes, "read_plan", lambda *_: plan | {"data": {"films": "others"}})
+    plan = read_run_plan(small_grid.store, "small")
+    of_others = plan.model_copy(update={"data": replace(plan.data, films="others")})
+    monkeypatch.setattr(lanes, "read_run_plan", lambda *_: of_others)
     with pytest.raises(DataError, match="the archive was ingested again since"):
         lanes._read_own_plan(small_grid.store, small_grid.config)

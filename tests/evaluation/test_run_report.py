@@ -1,17 +1,18 @@
 """What the report of a run evaluates as its release."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from hipray.config.experiment import Experiment, MattingSettings, SplitSettings, SplitUnit
 from hipray.config.jobs import GridRun
+from hipray.data.dataset import DataIdentity
 from hipray.evaluation.members import choose_members
 from hipray.evaluation.run_report import _choose_members, _list_reasons, _protocol
-from hipray.training.plan import describe_fit
+from hipray.training.plan import PlannedFit
 from hipray.training.results import RunResults
+from hipray.training.run_plan import RunPlan
 from hipray.vocab import (
     HEADLINE_REGIONS,
     Backbone,
@@ -48,11 +49,18 @@ class Planned:
         return [Fit(cell, 0, fold) for cell in self.cells for fold in (0, 1)]
 
     def finish(self, done: list[Fit]) -> RunResults:
-        plan: dict[str, Any] = {"fits": [{"fit": describe_fit(fit)} for fit in self.fits]}
+        plan = RunPlan(
+            config=GridRun(backbones=BACKBONES, variants=self.variants or tuple(Variant)),
+            data=DataIdentity(films="", labels="", split=""),
+            leaks={},
+            leaks_allowed=False,
+            optimistic=None,
+            source="",
+            fits=tuple(PlannedFit(fit, fit.name) for fit in self.fits),
+        )
         empty = pd.DataFrame()
         return RunResults(
             plan=plan,
-            config=GridRun(backbones=BACKBONES, variants=self.variants or tuple(Variant)),
             classifiers=[(fit, None) for fit in done],
             segmenters=[],
             predictions=empty,
@@ -99,7 +107,8 @@ def test_a_run_without_a_finished_headline_cell_has_no_members() -> None:
 def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest() -> None:
     experiment = Experiment(backbones={Backbone.VGG16: {"lr": 1e-5, "size_px": 96}})
     results = Planned([], ()).finish([])
-    results = replace(results, config=GridRun(experiment=experiment))
+    config = GridRun(experiment=experiment)
+    results = replace(results, plan=results.plan.model_copy(update={"config": config}))
     assert _protocol(results)["Classifier, vgg16"] == "lr = 1e-05, size_px = 96"
 
 
@@ -112,7 +121,9 @@ def test_the_protocol_names_what_a_network_is_trained_with_beside_the_rest() -> 
     ],
 )
 def test_the_protocol_promises_no_more_of_masks_than_was_kept(experiment, said) -> None:
-    results = replace(Planned([], ()).finish([]), config=GridRun(experiment=experiment))
+    results = Planned([], ()).finish([])
+    config = GridRun(experiment=experiment)
+    results = replace(results, plan=results.plan.model_copy(update={"config": config}))
     assert said in _protocol(results)["Masks"]
 
 

@@ -153,7 +153,8 @@ def test_a_run_of_annotated_masks_is_no_release_of_matted_views(small_grid, monk
     true = results.config.experiment.model_copy(
         update={"matting": MattingSettings(mask=MaskSource.TRUE)}
     )
-    told = replace(results, config=results.config.model_copy(update={"experiment": true}))
+    config = results.config.model_copy(update={"experiment": true})
+    told = replace(results, plan=results.plan.model_copy(update={"config": config}))
     monkeypatch.setattr(publish_module, "read_run", lambda *_: told)
     with pytest.raises(DataError, match="trained and tested on annotated masks"):
         publish(small_grid, Variant.SEGMENTED)
@@ -163,7 +164,8 @@ def test_an_archive_ingested_again_is_not_published_with_the_networks_of_before(
     small_grid, monkeypatch
 ) -> None:
     results = read_run(small_grid.store, "small")
-    other = replace(results, plan=results.plan | {"data": {"films": "others"}})
+    data = replace(results.plan.data, films="others")
+    other = replace(results, plan=results.plan.model_copy(update={"data": data}))
     monkeypatch.setattr(publish_module, "read_run", lambda *_: other)
     with pytest.raises(DataError, match="the archive was ingested again since"):
         publish(small_grid, Variant.ORIGINAL)

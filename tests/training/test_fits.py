@@ -8,8 +8,8 @@ import pytest
 
 from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network
-from hipray.classification.odds import OddsScale
-from hipray.config.experiment import ClassifierSettings
+from hipray.classification.spec import ClassifierSpec
+from hipray.config.base import build_config
 from hipray.data.person import encode_people, read_people
 from hipray.errors import DataError, LeakageError
 from hipray.metrics import sigmoid
@@ -85,19 +85,16 @@ def test_the_same_masks_and_seed_give_the_same_bytes(inputs) -> None:
 def test_the_files_rebuild_the_network_that_gave_the_scores(small_grid) -> None:
     import safetensors.torch
 
-    model = json.loads(read(small_grid, ORIGINAL, MODEL_FILE))
-    settings = ClassifierSettings(**model["settings"])
-    network = build_network(model["cell"]["backbone"], settings)
+    spec = build_config(ClassifierSpec, json.loads(read(small_grid, ORIGINAL, MODEL_FILE)))
+    network = build_network(spec.cell.backbone, spec.settings)
     network.load_state_dict(safetensors.torch.load(read(small_grid, ORIGINAL, WEIGHTS_FILE)))
-    classifier = Classifier(
-        TorchNetwork(network), settings=settings, odds=OddsScale.parse(model["odds"])
-    )
+    classifier = Classifier(TorchNetwork(network), settings=spec.settings, odds=spec.odds)
     inputs = small_grid.preparation.inputs
     people = encode_people(read_people(inputs.manifest))
     scores = sigmoid(classifier(np.array(inputs.arrays.films), people))
     frame = load_frame(read(small_grid, ORIGINAL, PREDICTIONS_FILE)).set_index("hip_id")
     assert np.allclose(frame.loc[inputs.manifest["hip_id"]]["score"], scores, atol=1e-4)
-    assert (frame["threshold"] == model["threshold"]).all()
+    assert (frame["threshold"] == spec.threshold).all()
 
 
 def test_the_summary_counts_every_part(small_grid) -> None:

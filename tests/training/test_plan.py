@@ -7,8 +7,6 @@ from hipray.data.dataset import DataIdentity
 from hipray.training.plan import (
     build_cells,
     describe_fit,
-    dump_plan,
-    load_plan,
     plan_fits,
     read_fit,
 )
@@ -150,11 +148,6 @@ def test_classifier_settings_leave_the_segmenters_as_they_are() -> None:
     after = plan(change("classifier", seed=2))
     assert segmenters(after) == segmenters(plan())
     assert not set(classifiers(after).values()) & set(classifiers(plan()).values())
-
-
-def test_a_plan_survives_its_file() -> None:
-    fits = plan()
-    assert load_plan(dump_plan(fits)) == fits
 
 
 @pytest.mark.parametrize(

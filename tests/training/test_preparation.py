@@ -1,6 +1,6 @@
 """What a grid settles before anything is trained."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -22,6 +22,7 @@ from hipray.training.preparation import (
     prepare,
     refuse_idle_settings,
     require_same_data,
+    split_key,
 )
 from hipray.vocab import REGIONS, MaskSource, Region, Variant
 from tests.small_workspace import EXPERIMENT, grid_config
@@ -49,11 +50,11 @@ def without_masks(manifest, rows):
 def test_the_split_is_dealt_once_and_then_read(small_workspace) -> None:
     config = configure(small_workspace.store)
     first = prepare(small_workspace.store, config)
-    written = small_workspace.store.info(first.split_key)
+    written = small_workspace.store.info(split_key(config))
     again = prepare(small_workspace.store, config)
     assert again.inputs.split.equals(first.inputs.split)
     assert again.plan == first.plan
-    assert small_workspace.store.info(first.split_key) == written
+    assert small_workspace.store.info(split_key(config)) == written
 
 
 def test_an_unknown_network_is_refused_before_anything_is_read(small_workspace) -> None:
@@ -145,11 +146,10 @@ def test_settings_of_a_network_that_is_not_trained_are_refused_unless_they_were_
 
 def test_a_run_is_not_judged_by_a_manifest_that_it_did_not_learn_from(small_workspace) -> None:
     preparation = prepare(small_workspace.store, configure(small_workspace.store))
-    plan = {"data": asdict(preparation.data)}
-    require_same_data(preparation.inputs, plan)
+    require_same_data(preparation.inputs, preparation.data)
     changed = replace(preparation.inputs, manifest=preparation.inputs.manifest.assign(age=50.0))
     with pytest.raises(DataError, match="ingested again since"):
-        require_same_data(changed, plan)
+        require_same_data(changed, preparation.data)
 
 
 def test_a_hip_that_changed_its_patient_gets_a_new_split(small_workspace) -> None:

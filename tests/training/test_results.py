@@ -4,7 +4,7 @@ import pytest
 
 from hipray.errors import DataError
 from hipray.storage import open_store
-from hipray.training.results import read_plan, read_run
+from hipray.training.results import read_run
 from hipray.vocab import REGIONS
 
 
@@ -26,11 +26,6 @@ def test_every_hip_is_tested_once_by_each_cell(small_grid) -> None:
     whole = predictions[(predictions["variant"] == "original") & (predictions["part"] == "test")]
     assert whole["hip_id"].is_unique
     assert len(whole) == 34
-
-
-def test_an_unknown_run_names_the_known_ones(small_grid) -> None:
-    with pytest.raises(DataError, match=r"run 'smal' in .*, found runs .*small"):
-        read_plan(small_grid.store, "smal")
 
 
 def test_a_run_without_a_finished_fit_is_refused(small_grid, tmp_path) -> None:
