@@ -47,7 +47,7 @@ class EvaluationConfig(Config):
     """Equal-width bins of the expected calibration error and the calibration plot."""
 
     subgroup_minimum: int = Field(default=20, ge=2)
-    """Smallest number of hips for which a subgroup's numbers are shown."""
+    """Patients a subgroup needs before its numbers are shown; of each class it needs half."""
 
     embed_figures: bool = True
     """Put the figures into the HTML page, so that the page alone can be passed on."""

@@ -1,12 +1,13 @@
 """Score the same test hips without looking at a film: what any network must beat.
 
-The majority class, age and sex (logistic regression on the same folds), and the Osteoporosis
-Self-assessment Tool for Asians, which needs no training.
+The majority class, the person's covariates (logistic regression on the same folds), and the
+Osteoporosis Self-assessment Tool for Asians, which needs no training.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hipray.config.evaluation import EvaluationConfig
+from hipray.config.jobs import GridRun
 from hipray.data.manifest import label_column
 from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import youden_threshold
-from hipray.vocab import LabelType, Part, Region, Sex
+from hipray.vocab import Covariate, LabelType, Part, Region, Sex
 
 LEAST_KNOWN = 0.5
-"""Share of hips whose age or sex must be known for a baseline of age and sex."""
+"""Share of hips of which a covariate must be known for a baseline to be made of it."""
+ALWAYS_ASKED = frozenset({Covariate.AGE, Covariate.SEX})
+"""What a radiograph shows of a person anyway; what networks are told beside it is asked, too."""
 OST_PER_UNIT = 0.2  # index = 0.2 (weight in kg - age in years), truncated (Koh et al. 2001)
 OST_CUTOFF = -1.0  # at or below it the risk is raised (Koh et al. 2001)
 OST_RANGE = 40.0  # the index lies within +-40 for any adult: scales it into [0, 1]
@@ -34,7 +38,7 @@ class Baseline(StrEnum):
     """A way to score a hip without its film."""
 
     MAJORITY = "majority"
-    AGE_SEX = "age_sex"
+    COVARIATES = "covariates"
     OST = "ost"
 
     @property
@@ -45,9 +49,17 @@ class Baseline(StrEnum):
 
 BASELINE_TITLES = {
     Baseline.MAJORITY: "Majority class",
-    Baseline.AGE_SEX: "Age and sex",
+    Baseline.COVARIATES: "Covariates",
     Baseline.OST: "OSTA (weight and age)",
 }
+
+COVARIATE_TITLES = {Covariate.AGE: "age", Covariate.SEX: "sex", Covariate.BMI: "BMI"}
+
+
+def name_covariates(known: Sequence[Covariate]) -> str:
+    """Return covariates as a person reads them: "age, sex and BMI"; of one "sex alone"."""
+    *first, last = (COVARIATE_TITLES[covariate] for covariate in known)
+    return f"{', '.join(first)} and {last}" if first else f"{last} alone"
 
 
 @dataclass(frozen=True)
@@ -62,26 +74,71 @@ class BaselineResult:
     n_positives: int
     metrics: Mapping[Metric, Interval]
     hips: pd.DataFrame  # hip_id, patient_id, label, score, positive
+    tests: pd.DataFrame  # repeat, hip_id, patient_id, label, probability
+    known: tuple[Covariate, ...] = ()  # what the covariates baseline is made of
+
+    @property
+    def title(self) -> str:
+        """The name a person reads, with what it knows."""
+        return title_baseline(self.baseline, self.known)
+
+
+def title_baseline(baseline: Baseline, known: Sequence[Covariate]) -> str:
+    """Return the name a person reads; that of the covariates baseline says what it knows."""
+    if baseline is not Baseline.COVARIATES or not known:
+        return baseline.heading
+    name = name_covariates(known)
+    return name[:1].upper() + name[1:]
+
+
+def list_told(run: GridRun) -> tuple[Covariate, ...]:
+    """Return what any network of a run is told beside the film."""
+    told = {c for b in run.backbones for c in run.experiment.classifier_of(b).covariates}
+    return tuple(covariate for covariate in Covariate if covariate in told)
+
+
+def find_known(manifest: pd.DataFrame, told: Collection[Covariate]) -> tuple[Covariate, ...]:
+    """Return what the covariates baseline is made of: age and sex, and what networks are `told`.
+
+    Each where it is known of most hips and differs among them.
+    """
+    people = _describe_people(manifest)
+    return tuple(
+        covariate
+        for covariate in Covariate
+        if covariate in ALWAYS_ASKED | {*told}
+        and people[covariate].notna().mean() >= LEAST_KNOWN
+        and people[covariate].nunique() > 1
+    )
 
 
 def evaluate_baselines(
-    predictions: pd.DataFrame, manifest: pd.DataFrame, config: EvaluationConfig
+    predictions: pd.DataFrame,
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
+    *,
+    known: tuple[Covariate, ...],
 ) -> list[BaselineResult]:
     """Return every baseline on the test hips of every region and label in `predictions`.
 
-    A fold's training hips are all labelled hips of patients that are not in its test fold.
+    A fold's training hips are all labelled hips of patients that are not in its test fold. `known`
+    is what `find_known` returns.
     """
     tests = predictions[predictions["part"] == Part.TEST]
     return [
-        _build_result(baseline, rows, scored, config)
+        _build_result(baseline, rows, scored, config, known)
         for _, rows in tests.groupby(["region", "label_type"])
-        for baseline, score in _SCORERS.items()
+        for baseline, score in _list_scorers(known).items()
         if not (scored := _score_folds(rows, _read_covariates(manifest, rows), score)).empty
     ]
 
 
 def score_baselines(
-    folds: pd.DataFrame, manifest: pd.DataFrame, labels: "pd.Series[float]"
+    folds: pd.DataFrame,
+    manifest: pd.DataFrame,
+    labels: "pd.Series[float]",
+    *,
+    known: tuple[Covariate, ...],
 ) -> dict[Baseline, pd.DataFrame]:
     """Return the pooled hips of every baseline for labels of any endpoint.
 
@@ -89,7 +146,7 @@ def score_baselines(
     NaN where unknown.
     """
     hips = _with_covariates(manifest, labels)
-    scored = {b: _score_folds(folds, hips, score) for b, score in _SCORERS.items()}
+    scored = {b: _score_folds(folds, hips, score) for b, score in _list_scorers(known).items()}
     return {
         baseline: pool_repeats(rows.assign(probability=rows["score"]))
         for baseline, rows in scored.items()
@@ -107,26 +164,18 @@ def _score_majority(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     return test.assign(score=0.5, threshold=0.0 if abnormal else 1.0)
 
 
-def _score_age_and_sex(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    if not _knows_people(train):
-        return test.iloc[:0]
+def _score_covariates(
+    train: pd.DataFrame, test: pd.DataFrame, *, known: tuple[Covariate, ...]
+) -> pd.DataFrame:
     if train["label"].nunique() < 2:
         return _score_majority(train, test)
     model = make_pipeline(StandardScaler(), LogisticRegression())
-    median_age = float(train["age"].median()) if train["age"].notna().any() else 0.0
-    model.fit(_design(train, median_age), train["label"])
-    fitted = model.predict_proba(_design(train, median_age))[:, 1]
+    medians = train[[*known]].median().fillna(0.0)
+    model.fit(_design(train, medians), train["label"])
+    fitted = model.predict_proba(_design(train, medians))[:, 1]
     return test.assign(
-        score=model.predict_proba(_design(test, median_age))[:, 1],
+        score=model.predict_proba(_design(test, medians))[:, 1],
         threshold=youden_threshold(train["label"], fitted),
-    )
-
-
-def _knows_people(hips: pd.DataFrame) -> bool:
-    """Whether age or sex is known of most hips and differs among them."""
-    sex = hips["sex"].where(hips["sex"] != Sex.UNKNOWN)
-    return any(
-        known.notna().mean() >= LEAST_KNOWN and known.nunique() > 1 for known in (hips["age"], sex)
     )
 
 
@@ -140,31 +189,50 @@ def _score_ost(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     return scaled.dropna(subset=["score"])
 
 
-_SCORERS: Mapping[Baseline, Scorer] = {
-    Baseline.MAJORITY: _score_majority,
-    Baseline.AGE_SEX: _score_age_and_sex,
-    Baseline.OST: _score_ost,
-}
+def _list_scorers(known: tuple[Covariate, ...]) -> dict[Baseline, Scorer]:
+    scorers: dict[Baseline, Scorer] = {Baseline.MAJORITY: _score_majority}
+    if known:
+        scorers[Baseline.COVARIATES] = partial(_score_covariates, known=known)
+    return scorers | {Baseline.OST: _score_ost}
 
 
 def _read_covariates(manifest: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the labelled hips of the manifest with age, sex, weight and this label."""
+    """Return the labelled hips of the manifest with their covariates, weight and this label."""
     column = label_column(LabelType(rows["label_type"].iloc[0]), Region(rows["region"].iloc[0]))
     return _with_covariates(manifest, manifest[column])
 
 
 def _with_covariates(manifest: pd.DataFrame, labels: "pd.Series[Any]") -> pd.DataFrame:
-    hips = manifest[["hip_id", "patient_id", "sex"]].assign(
-        age=pd.to_numeric(manifest["age"], errors="coerce").astype(float),
-        weight_kg=pd.to_numeric(manifest["weight_kg"], errors="coerce").astype(float),
-        label=labels.astype("boolean"),
+    hips = pd.concat([manifest[["hip_id", "patient_id"]], _describe_people(manifest)], axis=1)
+    labelled = hips.assign(
+        weight_kg=_numbers(manifest["weight_kg"]), label=labels.astype("boolean")
     )
-    return hips.dropna(subset=["label"]).astype({"label": int})
+    return labelled.dropna(subset=["label"]).astype({"label": int})
+
+
+def _describe_people(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return one column of numbers per covariate, NaN where it is not known; women are 1."""
+    metres = _numbers(manifest["height_cm"]) / 100
+    women = {Sex.FEMALE.value: 1.0, Sex.MALE.value: 0.0}
+    return pd.DataFrame(
+        {
+            Covariate.AGE.value: _numbers(manifest["age"]),
+            Covariate.SEX.value: manifest["sex"].map(women).astype(float),
+            Covariate.BMI.value: _numbers(manifest["weight_kg"]) / metres**2,
+        }
+    )
+
+
+def _numbers(column: "pd.Series[Any]") -> "pd.Series[float]":
+    return pd.to_numeric(column, errors="coerce").astype(float)
 
 
 def _score_folds(rows: pd.DataFrame, hips: pd.DataFrame, score: Scorer) -> pd.DataFrame:
     folds = rows[["repeat", "fold", "hip_id"]].drop_duplicates().groupby(["repeat", "fold"])
-    scored = [_score_fold(fold["hip_id"], hips, score) for _, fold in folds]
+    scored = [
+        _score_fold(fold["hip_id"], hips, score).assign(repeat=fold["repeat"].iloc[0])
+        for _, fold in folds
+    ]
     return pd.concat(scored, ignore_index=True)
 
 
@@ -174,22 +242,22 @@ def _score_fold(hip_ids: "pd.Series[str]", hips: pd.DataFrame, score: Scorer) ->
     return score(train, test) if len(train) and len(test) else test.iloc[:0]
 
 
-def _design(hips: pd.DataFrame, median_age: float) -> pd.DataFrame:
-    """Return age (the training median where missing), whether it is missing, and sex."""
-    return pd.DataFrame(
-        {
-            "age": hips["age"].fillna(median_age),
-            "age_missing": hips["age"].isna().astype(float),
-            "female": (hips["sex"] == Sex.FEMALE).astype(float),
-            "male": (hips["sex"] == Sex.MALE).astype(float),
-        }
-    )
+def _design(hips: pd.DataFrame, medians: "pd.Series[float]") -> pd.DataFrame:
+    """Return each covariate (the training median where missing) and whether it is missing."""
+    told = hips[medians.index]
+    missing = told.isna().astype(float).add_suffix("_missing")
+    return pd.concat([told.fillna(medians), missing], axis=1)
 
 
 def _build_result(
-    baseline: Baseline, rows: pd.DataFrame, scored: pd.DataFrame, config: EvaluationConfig
+    baseline: Baseline,
+    rows: pd.DataFrame,
+    scored: pd.DataFrame,
+    config: EvaluationConfig,
+    known: tuple[Covariate, ...],
 ) -> BaselineResult:
-    hips = pool_repeats(scored.assign(probability=scored["score"]))
+    tests = scored.assign(probability=scored["score"])
+    hips = pool_repeats(tests)
     return BaselineResult(
         baseline=baseline,
         region=Region(rows["region"].iloc[0]),
@@ -203,4 +271,6 @@ def _build_result(
             config,
         ),
         hips=hips,
+        tests=tests,
+        known=known if baseline is Baseline.COVARIATES else (),
     )

@@ -16,12 +16,18 @@ from hipray.evaluation.layout import (
     describe_hips,
     format_interval,
     format_number,
+    format_spread,
 )
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.vocab import Cell, DataSource, LabelType, Region
 
 _COMPARED = (Metric.ACCURACY, Metric.BALANCED_ACCURACY, Metric.AUROC)
+
+AVERAGED = (
+    "A hip's probability is the mean over repeats: one run, or a release of one repeat, is "
+    "expected to do worse and to be more overconfident."
+)
 
 STAGE_TITLES = {
     CalibrationStage.RAW: "raw",
@@ -59,10 +65,12 @@ def build_comparison_table(
     return TableView(
         anchor="baselines",
         title=f"Ranking beside baselines ({source} data)",
-        caption="Baselines never see a film. Differences of AUROC are paired on the same hips; p "
-        "is adjusted (max-T over the same resamples): against the best for all pairs of the region "
-        "and label, against a baseline for all cells of the run. A cell that cannot be told apart "
-        "from the best is a tie.",
+        caption="Baselines never see a film. Differences of AUROC are paired on the same hips and "
+        "repeats; p is two-sided and adjusted (max-T over the same resamples): against the best "
+        "for all pairs of the region and label, against a baseline for all cells of the run. A "
+        "cell that cannot be told apart from the best is a tie. A cell with fewer fits than others "
+        "of its region and label comes last and is not held against them. "
+        f"{AVERAGED}",
         columns=(
             *(metric.heading for metric in _COMPARED),
             "Behind best",
@@ -82,7 +90,10 @@ def build_calibration_table(
         Row(
             result.cell.name,
             f"{describe_hips(result)}; in use: {STAGE_TITLES[calibrations[result.cell].used]}",
-            _calibration_entries(calibrations[result.cell]),
+            (
+                Entry(format_spread(result.over_fits[Metric.CALIBRATION_SLOPE])),
+                *_calibration_entries(calibrations[result.cell]),
+            ),
         )
         for result in results
     )
@@ -91,11 +102,15 @@ def build_calibration_table(
         title=f"Calibration before and after ({source} data)",
         caption="Calibrated: slope 1, intercept 0. A slope below 1 is overconfidence. Per fit: "
         "Platt scaling of each fit on its own inner hips. Pooled: Platt scaling on the inner hips "
-        "of all fits of the cell, without the patients of the test fold it is applied to.",
-        columns=tuple(
-            f"{name}, {STAGE_TITLES[stage]}"
-            for name in ("Slope", "Intercept", "ECE", "Brier score")
-            for stage in CalibrationStage
+        "of all fits of the cell, without the patients of the test fold it is applied to. "
+        f"{AVERAGED} The slope of one fit, on its own test hips, is of the probabilities in use.",
+        columns=(
+            "Slope of one fit",
+            *(
+                f"{name}, {STAGE_TITLES[stage]}"
+                for name in ("Slope", "Intercept", "ECE", "Brier score")
+                for stage in CalibrationStage
+            ),
         ),
         blocks=(Block("Pooled out-of-fold probabilities", rows),),
     )
@@ -109,7 +124,7 @@ def _baseline_row(result: BaselineResult) -> Row:
     detail = f"{result.n_hips} hips of {result.n_patients} patients"
     entries = [Entry(format_interval(result.metrics[metric])) for metric in _COMPARED]
     blanks = [Entry("")] * (1 + len(Baseline))
-    return Row(result.baseline.heading, detail, (*entries, *blanks))
+    return Row(result.title, detail, (*entries, *blanks))
 
 
 def _comparison_row(result: CellResult, comparison: Comparison) -> Row:
@@ -127,7 +142,7 @@ def _comparison_row(result: CellResult, comparison: Comparison) -> Row:
 
 def _gap_entry(comparison: Comparison) -> Entry:
     if comparison.behind_best is None:
-        return Entry("best" if comparison.rank == 1 else "no common hip")
+        return Entry("best" if comparison.rank == 1 else "fewer fits: not compared")
     tie = "tie, " if comparison.tied_with_best else ""
     return _gain_entry(comparison.behind_best, tie)
 

@@ -15,15 +15,15 @@ import numpy as np
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.baselines import Baseline, BaselineResult
 from hipray.evaluation.intervals import Interval, build_interval, widen
-from hipray.evaluation.paired import Contestant, Difference, PairedAurocs
+from hipray.evaluation.paired import Contestant, Difference, PairedAurocs, Tests, share_tests
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
 from hipray.evaluation.statistics import Metric
 from hipray.vocab import Cell, LabelType, Region
 
-MUST_BEAT = (Baseline.AGE_SEX, Baseline.MAJORITY)
-"""What a cell must beat, age and sex where they are known. Both, since fitted on labels without
-signal age and sex can fall below the constant .5; asking one cell for both costs no further
+MUST_BEAT = (Baseline.COVARIATES, Baseline.MAJORITY)
+"""What a cell must beat, covariates where they are known. Both, since fitted on labels without
+signal covariates can fall below the constant .5; asking one cell for both costs no further
 correction (Berger 1982)."""
 
 Pair = tuple[Cell, Cell]
@@ -42,8 +42,8 @@ class Gain:
 class Comparison:
     """A cell's AUROC beside its region and label's best cell and beside the baselines."""
 
-    rank: int  # 1 is the highest AUROC of the region and label
-    behind_best: Gain | None  # best - this; None for the best itself and without a common hip
+    rank: int  # 1 is the highest AUROC of the region and label on the tests that cells share
+    behind_best: Gain | None  # best - this; None for the best itself and for an unfinished cell
     over: Mapping[Baseline, Gain]  # this - baseline
     alpha: float  # family-wise error
 
@@ -53,18 +53,13 @@ class Comparison:
         return self.behind_best is not None and not self._is_beyond(self.behind_best)
 
     @property
-    def knows_people(self) -> bool:
-        """Whether age and sex are known well enough to be a baseline."""
-        return Baseline.AGE_SEX in self.over
-
-    @property
     def tested(self) -> bool:
         """Whether there are enough patients to hold this cell against what it must beat."""
         return bool(self._rivals) and all(gain.p is not None for gain in self._rivals)
 
     @property
     def beats_baseline(self) -> bool:
-        """Whether it is better than age and sex, and than a constant, after correction."""
+        """Whether it is better than the covariates, and than a constant, after correction."""
         return bool(self._rivals) and all(map(self._is_beyond, self._rivals))
 
     @property
@@ -78,20 +73,24 @@ class Comparison:
 def compare_cells(
     results: Sequence[CellResult], baselines: Sequence[BaselineResult], config: EvaluationConfig
 ) -> dict[Cell, Comparison]:
-    """Compare each cell with the best of its region and label and with every baseline, by AUROC."""
+    """Compare each cell with the best of its region and label and with every baseline, by AUROC.
+
+    Cells of a region and label are ranked on the tests that all of them have. One with fewer fits
+    than the others comes after them and is not held against the best.
+    """
     if not results:
         return {}
-    cells = {result.cell: Contestant(result.cell.name, result.hips) for result in results}
+    cells = {result.cell: Contestant(result.cell.name, result.tests) for result in results}
     rivals = {
-        (b.region, b.label_type, b.baseline): Contestant(_name_baseline(b), b.hips)
+        (b.region, b.label_type, b.baseline): Contestant(_name_baseline(b), b.tests)
         for b in baselines
     }
     paired = PairedAurocs([*cells.values(), *rivals.values()], config)
-    orders = _rank_groups(results)
+    groups = [_rank_group(group, cells, paired) for group in _group_sites(results)]
     behind = {
         cell: gain
-        for order in orders
-        for cell, gain in _measure_gaps(order, cells, paired, config).items()
+        for group in groups
+        for cell, gain in _measure_gaps(group, cells, paired, config).items()
     }
     over = {b: _measure_gains(b, cells, rivals, paired, config) for b in Baseline}
     return {
@@ -101,8 +100,8 @@ def compare_cells(
             over={b: gains[cell] for b, gains in over.items() if cell in gains},
             alpha=1 - config.level,
         )
-        for order in orders
-        for rank, cell in enumerate(order, start=1)
+        for group in groups
+        for rank, cell in enumerate(group.order, start=1)
     }
 
 
@@ -110,36 +109,65 @@ def _name_baseline(result: BaselineResult) -> str:
     return f"{result.baseline}-{result.region}-{result.label_type}"
 
 
-def _rank_groups(results: Sequence[CellResult]) -> list[list[Cell]]:
-    """Return the cells of each region and label, the highest AUROC first, undefined last."""
+@dataclass(frozen=True)
+class _Ranking:
+    """The cells of one region and label in order."""
+
+    order: tuple[Cell, ...]
+    finished: tuple[Cell, ...]  # the first of them: those with all fits that any has
+    common: Tests  # what the finished ones share
+
+
+def _group_sites(results: Sequence[CellResult]) -> list[list[CellResult]]:
     groups: dict[tuple[Region, LabelType], list[CellResult]] = {}
     for result in results:
         groups.setdefault((result.cell.region, result.cell.label_type), []).append(result)
-    return [[r.cell for r in sorted(group, key=_order_by_auroc)] for group in groups.values()]
+    return list(groups.values())
 
 
-def _order_by_auroc(result: CellResult) -> tuple[float, str]:
-    value = result.pooled[Metric.AUROC].value
-    return (-value if np.isfinite(value) else 1.0), result.cell.name
+def _rank_group(
+    group: Sequence[CellResult], cells: Mapping[Cell, Contestant], paired: PairedAurocs
+) -> _Ranking:
+    """Order cells by AUROC on common tests, undefined ones last, then those with fewer fits."""
+    splits = {result.cell: _list_splits(result) for result in group}
+    wanted = frozenset().union(*splits.values())
+    finished = [cell for cell, own in splits.items() if own == wanted]
+    common = share_tests([cells[cell] for cell in finished]) if finished else frozenset()
+    order = {cell: paired.measure(cells[cell], common) for cell in finished}
+    rest = {r.cell: r.pooled[Metric.AUROC].value for r in group if r.cell not in order}
+    ranked = (*_sort_by_auroc(order), *_sort_by_auroc(rest))
+    return _Ranking(ranked, ranked[: len(finished)], common)
+
+
+def _list_splits(result: CellResult) -> frozenset[tuple[int, int]]:
+    splits = result.tests[["repeat", "fold"]].drop_duplicates()
+    return frozenset(splits.itertuples(index=False, name=None))
+
+
+def _sort_by_auroc(values: Mapping[Cell, float]) -> list[Cell]:
+    return sorted(
+        values,
+        key=lambda cell: (-values[cell] if np.isfinite(values[cell]) else 1.0, cell.name),
+    )
 
 
 def _measure_gaps(
-    order: Sequence[Cell],
+    group: _Ranking,
     cells: Mapping[Cell, Contestant],
     paired: PairedAurocs,
     config: EvaluationConfig,
 ) -> dict[Cell, Gain]:
-    """Return best - cell for all but the best; p adjusted over all pairs of the group."""
+    """Return best - cell for all finished but the best; p adjusted over all pairs of the group."""
     pairs: dict[Pair, Difference] = {
         (first, second): difference
-        for first, second in combinations(order, 2)
-        if (difference := paired.compare(cells[first], cells[second])) is not None
+        for first, second in combinations(group.finished, 2)
+        if (difference := paired.compare(cells[first], cells[second], on=group.common)) is not None
     }
     p = _adjust(pairs, config, two_sided=True)
     return {
         second: Gain(_bound(difference, config), p.get((first, second)))
         for (first, second), difference in pairs.items()
-        if first == order[0]
+        if first == group.order[0]
     }
 
 
@@ -169,7 +197,12 @@ def _adjust(
         return {}
     values = np.array([difference.value for difference in tested.values()])
     drawn = np.stack([widen(d.value, d.drawn, config) for d in tested.values()], axis=1)
-    p = (adjust_two_sided if two_sided else adjust_step_down)(values, drawn)
+    # Twice a one-sided p, since it stands beside a two-sided interval and must agree with it.
+    p = (
+        adjust_two_sided(values, drawn)
+        if two_sided
+        else np.minimum(1.0, 2 * adjust_step_down(values, drawn))
+    )
     return dict(zip(tested, p.tolist(), strict=True))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hipray import RESEARCH_NOTICE
-from hipray.evaluation.baselines import Baseline
+from hipray.data.manifest import label_column
 from hipray.evaluation.comparison_tables import build_calibration_table, build_comparison_table
 from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.extra_tables import (
@@ -22,6 +22,7 @@ from hipray.evaluation.layout import (
     TableView,
     format_bounds,
     format_interval,
+    format_number,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES
 from hipray.evaluation.paper_audit_tables import build_audit_tables, build_caveats
@@ -176,11 +177,11 @@ def _name_ties(best: BestCell) -> str:
     if not best.n_rivals:
         return "no other cell of this region and label has finished"
     if not best.n_compared:
-        return f"none of the {best.n_rivals} others was tested on the same hips"
+        return f"none of the {best.n_rivals} others has the same fits"
     if not best.ties:
-        return f"better than each of the {best.n_compared} others that share its hips"
+        return f"better than each of the {best.n_compared} others that have the same fits"
     if len(best.ties) == best.n_compared:
-        return f"none of the {best.n_compared} others that share its hips can be told apart from it"
+        return f"none of the {best.n_compared} others with the same fits can be told apart from it"
     ties = ", ".join(f"{tie.backbone} on {VARIANT_TITLES[tie.variant]}" for tie in best.ties)
     return f"tied with {len(best.ties)} of {best.n_rivals} others: {ties}"
 
@@ -194,7 +195,7 @@ def _list_flow(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[str, 
         yield "Unaccounted", f"{flow.unaccounted} neither accepted nor refused"
     for region, reasons in flow.dropped.items():
         yield f"Dropped, {region.display_name}", _list_counts(reasons)
-    yield from _list_uncut(evidence.cells)
+    yield from _list_uncut(inputs, evidence.cells)
     yield (
         "Leak check",
         f"{leak.patients_shared} pairs of one patient, {leak.duplicates} duplicates, "
@@ -203,17 +204,19 @@ def _list_flow(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[str, 
     )
 
 
-def _list_uncut(cells: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
-    """Hips that other cells of the same region and label were tested on, and a segmented one not:
-    its figures are those of the hips that could be cut out."""
+def _list_uncut(inputs: ReportInputs, cells: Sequence[CellResult]) -> Iterator[tuple[str, str]]:
+    """Labelled hips of a segmented cell's test folds that it has no view of: its figures are those
+    of the hips that could be cut out."""
+    if inputs.split is None:
+        return
     for cell in (c for c in cells if c.cell.variant is Variant.SEGMENTED):
-        site = (cell.cell.region, cell.cell.label_type)
-        rivals = [c for c in cells if (c.cell.region, c.cell.label_type) == site]
-        rivals = [c for c in rivals if c.n_fits == cell.n_fits]
-        tested = set().union(*(c.hips["hip_id"] for c in rivals))
-        missing = len(tested - set(cell.hips["hip_id"]))
+        labels = inputs.manifest[label_column(cell.cell.label_type, cell.cell.region)]
+        labelled = set(inputs.manifest.loc[labels.notna(), "hip_id"])
+        folds = cell.tests[["repeat", "fold"]].drop_duplicates()
+        dealt = labelled & set(inputs.split.merge(folds, on=["repeat", "fold"])["hip_id"])
+        missing = len(dealt - set(cell.hips["hip_id"]))
         if missing:
-            yield f"Not cut out, {cell.cell.name}", f"{missing} of {len(tested)} hips"
+            yield f"Not cut out, {cell.cell.name}", f"{missing} of {len(dealt)} hips"
 
 
 def _list_counts(counts: Any) -> str:
@@ -263,6 +266,7 @@ def _describe_release(release: Any, source: DataSource) -> Section:
         if missing
         else "",
         f"{folds} folds had inner hips of one class and use a threshold of .5." if folds else "",
+        _UNDERSTATED if len(release["members"]) > 1 else "",
     )
     return Section(
         "release",
@@ -273,14 +277,22 @@ def _describe_release(release: Any, source: DataSource) -> Section:
                 (metric.heading, format_bounds(release["metrics"][metric]))
                 for metric in HEADLINE_METRICS
             ),
+            ("Calibration in the large", format_number(release["calibration_in_the_large"])),
+            ("ECE", format_number(release["ece"])),
             *_list_release_baselines(release["baselines"]),
         ),
     )
 
 
+_UNDERSTATED = (
+    "The headline probability is the larger of the sites' own. It is at most the chance that "
+    "either is low, and so understates it: calibration in the large above 0 says by how much."
+)
+
+
 def _list_release_baselines(baselines: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, found in baselines.items():
-        title = Baseline(name).heading
+    for found in baselines.values():
+        title = found["title"]
         yield f"{title}: AUROC", format_bounds(found["metrics"][Metric.AUROC])
         if "gain" in found:
             yield f"AUROC of the release less that of {title.lower()}", format_bounds(found["gain"])

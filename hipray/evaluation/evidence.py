@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hipray.errors import DataError
-from hipray.evaluation.baselines import BaselineResult, evaluate_baselines
+from hipray.evaluation.baselines import BaselineResult, evaluate_baselines, find_known
 from hipray.evaluation.calibration import CellCalibration, calibrate_cell
 from hipray.evaluation.comparisons import Comparison, compare_cells
 from hipray.evaluation.counts import RegionCounts, count_images
@@ -71,7 +71,8 @@ def evaluate_all(inputs: ReportInputs) -> Evidence:
     config, paper = inputs.config, read_paper_tables()
     predictions = read_predictions(inputs.predictions)
     cells = summarise_cells(predictions, inputs.fits, config)
-    baselines = evaluate_baselines(predictions, inputs.manifest, config)
+    known = find_known(inputs.manifest, inputs.told)
+    baselines = evaluate_baselines(predictions, inputs.manifest, config, known=known)
     comparisons = compare_cells(cells, baselines, config)
     release = _evaluate_members(inputs, predictions)
     return Evidence(
@@ -90,7 +91,9 @@ def evaluate_all(inputs: ReportInputs) -> Evidence:
         release=release,
         subgroups=_divide_release(release, inputs),
         decisions=_trace_decisions(release, cells, inputs),
-        worth=assess_worth(cells, comparisons, planned=inputs.planned_cells, level=config.level),
+        worth=assess_worth(
+            cells, comparisons, planned=inputs.planned_cells, level=config.level, known=known
+        ),
     )
 
 
@@ -105,8 +108,9 @@ def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> Releas
         return ReleaseEvidence(absence=NO_MEMBERS)
     try:
         result = evaluate_release(
-            predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
-        )
+            predictions, inputs.members, manifest=inputs.manifest, config=inputs.config,
+            told=inputs.told,
+        )  # fmt: skip
         scores = score_headline(
             predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
         )

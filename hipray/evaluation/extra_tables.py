@@ -33,8 +33,8 @@ def build_subgroup_table(
     return TableView(
         anchor="subgroups",
         title=f"Release by subgroup ({source} data)",
-        caption=f"Groups of fewer than {minimum} hips, or of one class only, show no numbers. The "
-        "intervals are not corrected for the number of groups.",
+        caption=f"Groups of fewer than {minimum} patients, or of fewer than {minimum / 2:g} of a "
+        "class, show no numbers. The intervals are not corrected for the number of groups.",
         columns=("AUROC", "Sensitivity", "Specificity"),
         blocks=blocks,
     )
@@ -89,7 +89,8 @@ def _subgroup_row(subgroup: SubgroupResult) -> Row:
         Entry(format_interval(metrics[metric]) if metrics else "too few")
         for metric in SUBGROUP_METRICS
     )
-    return Row(subgroup.group, f"{subgroup.n_hips} hips, {subgroup.n_positives} abnormal", entries)
+    abnormal = "" if subgroup.n_positives is None else f", {subgroup.n_positives} abnormal"
+    return Row(subgroup.group, f"{subgroup.n_hips} hips{abnormal}", entries)
 
 
 def _decision_row(point: DecisionPoint) -> Row:

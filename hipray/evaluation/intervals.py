@@ -30,6 +30,11 @@ NameT = TypeVar("NameT", bound=str)
 MOST_UNDEFINED = 0.05
 """Largest share of resamples in which a statistic may be undefined and still get an interval."""
 
+MIN_PER_CLASS = 10
+"""Patients of each class below which a bootstrap of the AUROC is not to be trusted."""
+OF_BOTH_CLASSES = frozenset({Metric.AUROC, Metric.AUPRC})
+"""Metrics of the order of two classes; with few of one their resamples are all alike."""
+
 WEIGHTS_PER_BLOCK = 4_000_000  # weights held at once, in elements: 32 MB of float64
 
 
@@ -56,7 +61,8 @@ def bootstrap_patients(
     Patients are drawn with replacement and bring all their hips (cluster bootstrap, Davison and
     Hinkley 1997, section 3.8). All statistics see the same resamples. `limits` are the least and
     largest value of statistics that are no Metric. A share of 0 or 1, whose
-    resamples all agree, gets the exact binomial interval of its patients.
+    resamples all agree, gets the exact binomial interval of its patients, and an AUROC or AUPRC of
+    fewer than MIN_PER_CLASS patients of a class none.
     """
     sample = build_sample(frame)
     once = np.ones((1, len(frame)))
@@ -74,28 +80,42 @@ def bootstrap_patients(
     return {name: _mend_certainty(name, own, frame, config) for name, own in found.items()}
 
 
-def widen_for_folds(config: EvaluationConfig, *, folds: int, tested: int) -> EvaluationConfig:
+def widen_for_folds(
+    config: EvaluationConfig, *, folds: int, tested: int, repeats: int
+) -> EvaluationConfig:
     """Return `config` with the widening that a split asks for, unless it states one.
 
     sqrt(1 + J n_test / n_train) with J tested folds of k and n_test / n_train = 1 / (k - 1): the
-    corrected variance of Nadeau and Bengio (2003), as a factor on a standard error.
+    corrected variance of Nadeau and Bengio (2003), as a factor on a standard error. Repeats deal
+    the folds anew: of R of them the tested folds hold a share 1 - (1 - J / k)^R of the hips.
     """
     if "fold_widening" in config.model_fields_set:
         return config
-    return config.model_copy(update={"fold_widening": math.sqrt(1 + tested / (folds - 1))})
+    covered = folds * (1 - (1 - tested / folds) ** repeats)
+    return config.model_copy(update={"fold_widening": math.sqrt(1 + covered / (folds - 1))})
+
+
+def count_least(hips: pd.DataFrame) -> int:
+    """Return the patients with a hip of the rarer class; of two classes, 0 where one is absent."""
+    abnormal = hips["label"].astype(bool)
+    return min(hips.loc[of_class, "patient_id"].nunique() for of_class in (abnormal, ~abnormal))
 
 
 def _mend_certainty(
     name: str, interval: Interval, frame: pd.DataFrame, config: EvaluationConfig
 ) -> Interval:
     """Two of two found is not certainty, however often it is resampled."""
+    if name in OF_BOTH_CLASSES and count_least(frame) < MIN_PER_CLASS:
+        return replace(interval, low=math.nan, high=math.nan)
     if interval.low != interval.high or interval.value not in LIMITS.get(name, SHARE):
         return interval
     if name not in DENOMINATORS:
         return replace(interval, low=math.nan, high=math.nan)
     asked = DENOMINATORS[Metric(name)](build_sample(frame))
     n = frame.loc[asked, "patient_id"].nunique()
-    low, high = exact_interval(int(interval.value) * n, n, level=config.level)
+    # folds that share training patients are worth fewer patients than they test
+    worth = n / config.fold_widening**2
+    low, high = exact_interval(interval.value * worth, worth, level=config.level)
     return replace(interval, low=low, high=high)
 
 
@@ -108,8 +128,11 @@ def build_sample(frame: pd.DataFrame) -> Sample:
     )
 
 
-def exact_interval(successes: int, n: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return the exact binomial interval of successes/n (Clopper and Pearson 1934)."""
+def exact_interval(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact binomial interval of successes/n (Clopper and Pearson 1934).
+
+    An effective number need not be whole: the interval is continuous in both.
+    """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
     tail = (1 - level) / 2

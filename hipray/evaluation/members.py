@@ -5,15 +5,19 @@ from collections.abc import Collection, Sequence
 from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Variant
 
 
+def choose_variant(variants: Sequence[Variant]) -> Variant:
+    """Return the release's variant: segmented where the run has it, else the run's first one."""
+    return Variant.SEGMENTED if Variant.SEGMENTED in variants else variants[0]
+
+
 def choose_members(
     finished: Collection[Cell], *, backbones: Sequence[str], variants: Sequence[Variant]
 ) -> tuple[Cell, ...]:
     """Return the finished T-score cells of the headline regions in the release's variant.
 
-    The variant is segmented where the run has it, else the run's first one. Empty where no such
-    cell has finished.
+    Empty where no such cell has finished.
     """
-    variant = Variant.SEGMENTED if Variant.SEGMENTED in variants else variants[0]
+    variant = choose_variant(variants)
     wanted = [
         Cell(region, LabelType.T_SCORE, backbone, variant)
         for region in HEADLINE_REGIONS

@@ -1,5 +1,10 @@
-"""Draw the AUROC differences of models on their common hips, every pair on the same resamples."""
+"""Draw the AUROC differences of models on their common tests, every pair on the same resamples.
 
+A test is a hip in a repeat. A model that was tested in more repeats than another averages more
+networks: what both compare by is what both have.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,29 +12,48 @@ import numpy as np
 import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
-from hipray.evaluation.intervals import WEIGHTS_PER_BLOCK, build_sample
+from hipray.evaluation.intervals import (
+    MIN_PER_CLASS,
+    WEIGHTS_PER_BLOCK,
+    build_sample,
+    count_least,
+)
 from hipray.evaluation.statistics import STATISTICS, Metric
 from hipray.metrics import FloatArray
-
-MIN_PER_CLASS = (
-    10  # patients of each class below which a bootstrap of the AUROC is not to be trusted
-)
 
 Draw = tuple[float, FloatArray]  # the AUROC and its value in each resample (B,)
 
 
-class Contestant:
-    """A model with its pooled hips: `hip_id`, `patient_id`, `label`, `score`, `positive`."""
+Tests = frozenset[tuple[int, str]]
+"""Pairs of repeat and hip_id."""
 
-    def __init__(self, name: str, hips: pd.DataFrame) -> None:
+
+class Contestant:
+    """A model with its tests: `repeat`, `hip_id`, `patient_id`, `label`, `probability`."""
+
+    def __init__(self, name: str, tests: pd.DataFrame) -> None:
         self.name = name
-        self.hips = hips.sort_values("hip_id")
-        self.ids = frozenset(hips["hip_id"])
+        self.tests: Tests = frozenset(zip(tests["repeat"], tests["hip_id"], strict=True))
+        self._rows = tests.set_index(["repeat", "hip_id"], drop=False).rename_axis([None, None])
+
+    def pool(self, chosen: Tests) -> pd.DataFrame:
+        """Return one row per hip of the chosen tests, its probability averaged over repeats."""
+        rows = self._rows[self._rows.index.isin(chosen)]
+        return rows.groupby("hip_id", as_index=False).agg(
+            patient_id=("patient_id", "first"),
+            label=("label", "first"),
+            score=("probability", "mean"),
+        )
+
+
+def share_tests(contestants: Sequence[Contestant]) -> Tests:
+    """Return the tests that all contestants have."""
+    return frozenset.intersection(*(contestant.tests for contestant in contestants))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The AUROC of one model less that of another on their common hips."""
+    """The AUROC of one model less that of another on their common tests."""
 
     value: float
     drawn: FloatArray  # (B,)
@@ -42,34 +66,41 @@ class Difference:
 
 
 class PairedAurocs:
-    """Compares models; each AUROC is drawn once per set of hips, patients alike for all."""
+    """Compares models; each AUROC is drawn once per set of tests, patients alike for all."""
 
     def __init__(self, contestants: Sequence[Contestant], config: EvaluationConfig) -> None:
-        patients = pd.concat([contestant.hips["patient_id"] for contestant in contestants])
-        self._patients = pd.Index(sorted(set(patients)))
+        patients = [contestant.pool(contestant.tests)["patient_id"] for contestant in contestants]
+        self._patients = pd.Index(sorted(set(pd.concat(patients))))
         n = len(self._patients)
         generator = np.random.default_rng(config.seed)
         self._counts = generator.multinomial(n, np.full(n, 1 / n), config.resamples)
-        self._drawn: dict[tuple[str, frozenset[str]], Draw] = {}
+        self._drawn: dict[tuple[str, Tests], Draw] = {}
 
-    def compare(self, first: Contestant, second: Contestant) -> Difference | None:
-        """Return the AUROC of `first` less that of `second`; None where they share no hip."""
-        common = first.ids & second.ids
+    def compare(
+        self, first: Contestant, second: Contestant, *, on: Tests | None = None
+    ) -> Difference | None:
+        """Return the AUROC of `first` less that of `second` on tests that both have.
+
+        `on` all of these, or some of them; None where there is none.
+        """
+        common = share_tests([first, second]) if on is None else on
         if not common:
             return None
-        shared = first.hips[first.hips["hip_id"].isin(common)]
         left, right = self._draw(first, common), self._draw(second, common)
-        return Difference(left[0] - right[0], left[1] - right[1], _count_least(shared))
+        return Difference(left[0] - right[0], left[1] - right[1], count_least(first.pool(common)))
 
-    def _draw(self, contestant: Contestant, common: frozenset[str]) -> Draw:
+    def measure(self, contestant: Contestant, on: Tests) -> float:
+        """Return the AUROC of a contestant on some of its tests; NaN where it is not defined."""
+        return self._draw(contestant, on)[0] if on else math.nan
+
+    def _draw(self, contestant: Contestant, common: Tests) -> Draw:
         key = (contestant.name, common)
         if key not in self._drawn:
-            hips = contestant.hips[contestant.hips["hip_id"].isin(common)]
-            self._drawn[key] = self._draw_auroc(hips)
+            self._drawn[key] = self._draw_auroc(contestant.pool(common))
         return self._drawn[key]
 
     def _draw_auroc(self, hips: pd.DataFrame) -> Draw:
-        statistic, sample = STATISTICS[Metric.AUROC], build_sample(hips)
+        statistic, sample = STATISTICS[Metric.AUROC], build_sample(hips.assign(positive=False))
         owner = self._patients.get_indexer(hips["patient_id"])
         n_blocks = -(-len(self._counts) * len(hips) // WEIGHTS_PER_BLOCK)
         drawn = [
@@ -78,8 +109,3 @@ class PairedAurocs:
         ]
         once = np.ones((1, len(hips)))
         return float(statistic(sample, once)[0]), np.concatenate(drawn)
-
-
-def _count_least(hips: pd.DataFrame) -> int:
-    abnormal = hips["label"].astype(bool)
-    return min(hips.loc[of_class, "patient_id"].nunique() for of_class in (abnormal, ~abnormal))

@@ -4,6 +4,7 @@ The headline follows ISCD 2023: the worse of femoral neck and total hip, against
 min(T) <= -2.5 of the same regions.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.config.labels import OSTEOPOROSIS_T
-from hipray.evaluation.baselines import score_baselines
+from hipray.evaluation.baselines import find_known, score_baselines, title_baseline
 from hipray.evaluation.combining import choose_members, combine_members
 from hipray.evaluation.headline import (
     HeadlineScores,
@@ -25,8 +26,8 @@ from hipray.evaluation.intervals import Interval, bootstrap_patients, build_inte
 from hipray.evaluation.paired import Contestant, PairedAurocs
 from hipray.evaluation.results import pool_repeats, read_source
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
-from hipray.metrics import FloatArray
-from hipray.vocab import Cell, Part, Region
+from hipray.metrics import FloatArray, calibration_in_the_large, ece
+from hipray.vocab import Cell, Covariate, Part, Region
 
 RELEASE_METRICS = tuple(Metric)
 DECILES = tuple(tenth / 10 for tenth in range(1, 10))
@@ -38,6 +39,7 @@ def evaluate_release(
     *,
     manifest: pd.DataFrame,
     config: EvaluationConfig,
+    told: Sequence[Covariate] = (),
 ) -> dict[str, Any]:
     """Return the release's out-of-fold result as plain JSON values.
 
@@ -56,7 +58,7 @@ def evaluate_release(
         "n_folds_without_threshold": headline.n_folds_without_threshold,
         "n_without_t_score": headline.n_without_t,
         **_measure(headline.hips, config),
-        "baselines": _measure_baselines(headline, manifest, config),
+        "baselines": _measure_baselines(headline, manifest, config, find_known(manifest, told)),
         "regions": _measure_regions(predictions, members, config),
     }
 
@@ -79,26 +81,35 @@ def _measure_regions(
 
 
 def _measure_baselines(
-    headline: HeadlineScores, manifest: pd.DataFrame, config: EvaluationConfig
+    headline: HeadlineScores,
+    manifest: pd.DataFrame,
+    config: EvaluationConfig,
+    known: tuple[Covariate, ...],
 ) -> dict[str, Any]:
     """Return each baseline's metrics on the release's hips, and how far the release is above."""
     labels = label_worst_site(manifest, headline.regions)["label"]
-    rivals = {
-        baseline: Contestant(baseline, hips)
-        for baseline, hips in score_baselines(headline.folds, manifest, labels).items()
-    }
-    release = Contestant("release", headline.hips)
-    paired = PairedAurocs([release, *rivals.values()], config)
+    rivals = score_baselines(headline.folds, manifest, labels, known=known)
+    contestants = {baseline: _enter(baseline, hips) for baseline, hips in rivals.items()}
+    release = _enter("release", headline.hips)
+    paired = PairedAurocs([release, *contestants.values()], config)
     measured = {}
-    for baseline, rival in rivals.items():
-        bounds = bootstrap_patients(rival.hips, choose_statistics(CELL_METRICS), config)
-        found: dict[str, Any] = {"metrics": {str(m): _to_json(i) for m, i in bounds.items()}}
-        difference = paired.compare(release, rival)
+    for baseline, hips in rivals.items():
+        bounds = bootstrap_patients(hips, choose_statistics(CELL_METRICS), config)
+        found: dict[str, Any] = {
+            "title": title_baseline(baseline, known),
+            "metrics": {str(m): _to_json(i) for m, i in bounds.items()},
+        }
+        difference = paired.compare(release, contestants[baseline])
         if difference is not None:
             gain = build_interval(difference.value, difference.drawn, config)
             found["gain"] = _to_json(gain)
         measured[str(baseline)] = found
     return measured
+
+
+def _enter(name: str, hips: pd.DataFrame) -> Contestant:
+    """Release and baselines were tested on the same hips in the same repeats: pooled is enough."""
+    return Contestant(name, hips.assign(repeat=0, probability=hips["score"]))
 
 
 def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
@@ -112,7 +123,17 @@ def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
         "n_patients": int(hips["patient_id"].nunique()),
         "n_positives": int(hips["label"].sum()),
         "metrics": {str(name): _to_json(interval) for name, interval in bounds.items()},
+        **_measure_calibration(hips, config),
         "distribution": _describe_distribution(hips["score"].to_numpy(dtype=np.float64)),
+    }
+
+
+def _measure_calibration(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, float | None]:
+    labels, scores = hips["label"].to_numpy(), hips["score"].to_numpy()
+    in_the_large = calibration_in_the_large(labels, scores)
+    return {
+        "calibration_in_the_large": in_the_large if math.isfinite(in_the_large) else None,
+        "ece": ece(labels, scores, bins=config.calibration_bins),
     }
 
 

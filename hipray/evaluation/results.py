@@ -29,6 +29,8 @@ PREDICTION_COLUMNS = [
     *FIT_COLUMNS,
     *("part", "label", "score", "calibrated", "threshold"),
 ]
+FIT_METRICS = (*CELL_METRICS, Metric.CALIBRATION_SLOPE)
+"""What each fit is measured by on its own test hips."""
 TRAIN_COLUMNS = {f"train_{metric}": metric for metric in PAPER_METRICS}
 
 
@@ -55,11 +57,7 @@ class CellResult:
     over_fits: Mapping[Metric, Spread]
     train: Mapping[Metric, Spread]
     hips: pd.DataFrame  # hip_id, patient_id, label, score, positive: one row per test hip
-
-    @property
-    def prevalence(self) -> float:
-        """The share of abnormal test hips."""
-        return self.n_positives / self.n_hips
+    tests: pd.DataFrame  # its predictions: one row per repeat and test hip
 
 
 def read_predictions(frame: pd.DataFrame) -> pd.DataFrame:
@@ -181,15 +179,16 @@ def _summarise_cell(
             choose_statistics(CELL_METRICS),
             config,
         ),
-        over_fits={metric: measure_spread(runs[metric]) for metric in CELL_METRICS},
+        over_fits={metric: measure_spread(runs[metric]) for metric in FIT_METRICS},
         train=_read_train(select_cell(fits, cell)),
         hips=hips,
+        tests=tests,
     )
 
 
 def _measure_fits(tests: pd.DataFrame) -> pd.DataFrame:
     """Return one row of metrics per fit, each on that fit's own test hips and threshold."""
-    statistics = choose_statistics(CELL_METRICS)
+    statistics = choose_statistics(FIT_METRICS)
     # A fit tests a hip once, so its rows need no pooling.
     decided = tests.assign(
         score=tests["probability"], positive=tests["score"] >= tests["threshold"]

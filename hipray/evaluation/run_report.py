@@ -15,6 +15,7 @@ from hipray.data.ingest import FLOW_KEY
 from hipray.data.leakage import LeakKind
 from hipray.data.png import encode_png
 from hipray.errors import ConfigError, DataError
+from hipray.evaluation.baselines import list_told
 from hipray.evaluation.checklist import Topic
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.inputs import ProtocolItem, ReportInputs
@@ -49,6 +50,8 @@ def run_report(config: ReportRun) -> str:
             overlays=_draw_overlays(store, results, inputs, config.evaluation.max_overlays),
             protocol=_protocol(results),
             members=_choose_members(results),
+            told=list_told(results.config),
+            split=inputs.split,
             planned_cells=len(_plan_cells(results)),
             statements=read_statements(config.statements),
             optimistic=results.plan.optimistic,
@@ -77,7 +80,8 @@ def config_of_run(config: EvaluationConfig, run: GridRun) -> EvaluationConfig:
     """Return `config` with its intervals widened as the run's split asks for."""
     folds = run.experiment.split.folds
     tested = folds if run.test_folds is None else len(set(run.test_folds))
-    return widen_for_folds(config, folds=folds, tested=tested)
+    repeats = run.experiment.split.repeats
+    return widen_for_folds(config, folds=folds, tested=tested, repeats=repeats)
 
 
 def read_flow(store: Store) -> FlowCounts:

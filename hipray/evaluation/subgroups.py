@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
-from hipray.evaluation.intervals import Interval, bootstrap_patients
+from hipray.evaluation.intervals import Interval, bootstrap_patients, count_least
 from hipray.evaluation.statistics import Metric, choose_statistics
 
 AGE_BANDS = {"below 65": (0, 65), "from 65 to 74": (65, 75), "from 75": (75, 200)}  # years
@@ -16,12 +16,12 @@ SUBGROUP_METRICS = (Metric.AUROC, Metric.SENSITIVITY, Metric.SPECIFICITY)
 
 @dataclass(frozen=True)
 class SubgroupResult:
-    """The numbers of one subgroup; None where it is too small or holds one class."""
+    """The numbers of one subgroup; None where it has too few patients, or too few of a class."""
 
     attribute: str
     group: str
     n_hips: int
-    n_positives: int
+    n_positives: int | None  # None as the metrics: of few people it would say who
     metrics: Mapping[Metric, Interval] | None
 
 
@@ -51,12 +51,13 @@ def _band_ages(ages: "pd.Series[float]") -> "pd.Series[str]":
 def _measure_subgroup(
     attribute: str, group: str, rows: pd.DataFrame, config: EvaluationConfig
 ) -> SubgroupResult:
-    shown = len(rows) >= config.subgroup_minimum and rows["label"].nunique() == 2
+    enough = rows["patient_id"].nunique() >= config.subgroup_minimum
+    shown = enough and count_least(rows) >= config.subgroup_minimum / 2
     return SubgroupResult(
         attribute=attribute,
         group=group,
         n_hips=len(rows),
-        n_positives=int(rows["label"].sum()),
+        n_positives=int(rows["label"].sum()) if shown else None,
         metrics=_bound_subgroup(rows, config) if shown else None,
     )
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hipray.evaluation.baselines import name_covariates
 from hipray.evaluation.comparisons import Comparison
-from hipray.evaluation.paired import MIN_PER_CLASS
+from hipray.evaluation.intervals import MIN_PER_CLASS
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
-from hipray.vocab import Cell, LabelType, Region
+from hipray.vocab import Cell, Covariate, LabelType, Region
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Worth:
     n_hips: int
     n_patients: int
     n_tested: int  # cells with enough hips for a test
-    n_beating: int  # of these, better than age and sex and than a constant after correction
-    knows_people: bool  # age and sex are known well enough to be a baseline
+    n_beating: int  # of these, better than the covariates and than a constant after correction
+    known: tuple[Covariate, ...]  # what the covariates baseline is made of
     alpha: float  # family-wise error
     best: tuple[BestCell, ...]
 
@@ -49,9 +50,9 @@ class Worth:
             else ""
         )
         family = f"after correction for {self.n_tested} comparisons (family error {self.alpha:.0%})"
-        rivals = "age and sex and than a constant" if self.knows_people else "a constant"
-        if not self.knows_people:
-            rest += " Age and sex are not known well enough to be a baseline."
+        people = name_covariates(self.known) if self.known else ""
+        rivals = f"{people} and than a constant" if people else "a constant"
+        rest += self._describe_unknown()
         if not self.n_tested:
             return "Nothing here is shown to beat the baseline." + rest
         if not self.n_beating:
@@ -64,6 +65,13 @@ class Worth:
             f"by AUROC {family}.{rest}"
         )
 
+    def _describe_unknown(self) -> str:
+        unknown = " and ".join(c for c in (Covariate.AGE, Covariate.SEX) if c not in self.known)
+        if not unknown:
+            return ""
+        verb = "are" if " and " in unknown else "is"
+        return f" {unknown.capitalize()} {verb} not known well enough to be a baseline."
+
 
 def assess_worth(
     cells: Sequence[CellResult],
@@ -71,6 +79,7 @@ def assess_worth(
     *,
     planned: int,
     level: float,
+    known: tuple[Covariate, ...],
 ) -> Worth:
     """Count what was tested and what beats the baseline, and name the best with its ties."""
     hips = pd.concat([c.hips[["hip_id", "patient_id"]] for c in cells]) if cells else None
@@ -82,7 +91,7 @@ def assess_worth(
         n_patients=0 if hips is None else hips["patient_id"].nunique(),
         n_tested=sum(comparisons[c.cell].tested for c in cells),
         n_beating=sum(comparisons[c.cell].beats_baseline for c in cells),
-        knows_people=all(comparisons[c.cell].knows_people for c in cells),
+        known=known,
         alpha=1 - level,
         best=tuple(_name_best(c, cells, comparisons) for c in _find_best(cells, comparisons)),
     )

@@ -27,6 +27,7 @@ from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.schedules import set_learning_rate
+from hipray.training.seeds import seed_fit
 from hipray.training.thresholds import choose_threshold
 from hipray.training.views import MEASURED, LabelledViews, augment_views, labelled_rows
 from hipray.vocab import Fit, Part, Variant
@@ -64,6 +65,7 @@ class ClassifierTask:
         context: FitContext,
     ) -> None:
         self._settings = settings
+        self._seed = seed_fit(settings.seed, fit)
         self._context = context
         self.odds = odds
         self._scale = 0.0 if fit.cell.variant is Variant.ORIGINAL else settings.batch_scale
@@ -76,7 +78,7 @@ class ClassifierTask:
         shown = len(train.films) if settings.budget is Budget.EQUAL_STEPS else len(self._films)
         self._steps = math.ceil(shown / settings.batch)
         with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(self._seed)
             network = build_network(fit.cell.backbone, settings, start=start)
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
@@ -156,7 +158,7 @@ class ClassifierTask:
         batch, count = min(self._settings.batch, len(self._films)), len(self._films)
         wanted = np.arange(epoch * self._steps * batch, (epoch + 1) * self._steps * batch)
         passes = {
-            p: np.random.default_rng((self._settings.seed, int(p))).permutation(count)
+            p: np.random.default_rng((self._seed, int(p))).permutation(count)
             for p in np.unique(wanted // count)
         }
         rows = np.array([passes[w // count][w % count] for w in wanted])
@@ -189,7 +191,7 @@ def train_classifier(
         task,
         epochs=settings.epochs,
         patience=settings.patience,
-        seed=settings.seed,
+        seed=seed_fit(settings.seed, fit),
         context=context,
     )
     classifier = build_answering(task, settings, inner)
@@ -242,7 +244,7 @@ def deal_inner(
         train,
         stratify=split,
         fraction=settings.inner_fraction,
-        seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
+        seed=seed_fit(settings.seed, fit),
     )
 
 

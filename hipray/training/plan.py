@@ -33,7 +33,7 @@ NO_STARTS: Mapping[str, str] = MappingProxyType({})
 COMMON_SOURCE = (
     "data/augment", "data/dataset", "data/framing", "data/intensity", "data/splits",
     "runtime/network", "training/context", "training/crew", "training/fits", "training/loop",
-    "training/schedules", "metrics",
+    "training/schedules", "training/seeds", "metrics",
 )  # fmt: skip
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (

@@ -26,6 +26,7 @@ from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, 
 from hipray.training.context import FitContext
 from hipray.training.loop import History, run_epochs
 from hipray.training.schedules import set_learning_rate
+from hipray.training.seeds import seed_fit
 from hipray.vocab import REGIONS, SegmenterFit
 
 
@@ -61,7 +62,7 @@ class _SegmenterTask:
         self._train = _gather(arrays, rows[0], channels, settings.size_px)
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
+            torch.manual_seed(seed_fit(settings.seed, fit))
             network = build_network(fit.arch, settings, outputs=len(channels), start=start)
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
@@ -152,7 +153,7 @@ def train_segmenter(
         annotated,
         stratify=None,  # labels do not shape masks
         fraction=settings.inner_fraction,
-        seed=settings.seed * 1009 + fit.repeat * 101 + fit.fold,
+        seed=seed_fit(settings.seed, fit),
     )
     task = _SegmenterTask(
         fit, arrays, rows=(kept, held), settings=settings, context=context, start=start
@@ -161,7 +162,7 @@ def train_segmenter(
         task,
         epochs=settings.epochs,
         patience=settings.patience,
-        seed=settings.seed,
+        seed=seed_fit(settings.seed, fit),
         context=context,
     )
     trained = TorchNetwork(MaskNetwork(task.module), device=context.device)

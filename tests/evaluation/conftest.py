@@ -36,6 +36,7 @@ def build_manifest(n_patients: int, seed: int = 0) -> pd.DataFrame:
     frame["sex"] = random.choice(["female", "male"], n, p=[0.77, 0.23])
     frame["age"] = random.normal(73, 9, n).round()
     frame["weight_kg"] = random.normal(60, 9, n).round(1)
+    frame["height_cm"] = np.random.default_rng(seed + 1000).normal(158, 7, n).round()
     frame["device"] = random.choice(["A", "B"], n)
     frame["source"] = "phantom"
     for region in Region:
@@ -131,7 +132,7 @@ SMALL_CELLS = (
 
 @pytest.fixture(scope="session")
 def config() -> EvaluationConfig:
-    return EvaluationConfig(resamples=200)
+    return EvaluationConfig(resamples=200, subgroup_minimum=10)
 
 
 @pytest.fixture(scope="session")

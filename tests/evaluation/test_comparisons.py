@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hipray.config.evaluation import EvaluationConfig
-from hipray.evaluation.baselines import Baseline, evaluate_baselines
+from hipray.evaluation.baselines import Baseline, evaluate_baselines, find_known
 from hipray.evaluation.comparisons import compare_cells
 from hipray.evaluation.intervals import (
     Interval,
@@ -51,8 +51,11 @@ def assess(manifest: pd.DataFrame, strengths: list[float], *, seed: int = 0, rep
     )
     predictions = read_predictions(rows)
     cells = summarise_cells(predictions, list_fits(rows), config)
-    comparisons = compare_cells(cells, evaluate_baselines(predictions, manifest, config), config)
-    return cells, comparisons, assess_worth(cells, comparisons, planned=8, level=config.level)
+    known = find_known(manifest, ())
+    baselines = evaluate_baselines(predictions, manifest, config, known=known)
+    comparisons = compare_cells(cells, baselines, config)
+    worth = assess_worth(cells, comparisons, planned=8, level=config.level, known=known)
+    return cells, comparisons, worth
 
 
 def test_random_scores_on_permuted_labels_beat_nothing() -> None:
@@ -65,17 +68,16 @@ def test_random_scores_on_permuted_labels_beat_nothing() -> None:
 
 def make_contestant(name: str, seed: int) -> Contestant:
     """Return a model whose scores know nothing of its 80 hips."""
-    scores = np.random.default_rng(seed).random(80)
-    hips = pd.DataFrame(
+    tests = pd.DataFrame(
         {
+            "repeat": 0,
             "hip_id": [f"h{i:02d}" for i in range(80)],
             "patient_id": [f"p{i // 2:02d}" for i in range(80)],
             "label": np.arange(80) % 5 < 2,
-            "score": scores,
-            "positive": scores > 0.5,
+            "probability": np.random.default_rng(seed).random(80),
         }
     )
-    return Contestant(name, hips)
+    return Contestant(name, tests)
 
 
 def find_by_chance(seed: int) -> bool:
@@ -93,7 +95,7 @@ def test_random_models_are_seldom_called_better_than_a_random_one() -> None:
     assert np.mean(found) <= 0.12  # 5 % and three standard errors of 100 runs
 
 
-def train_on_noise(name: str, seed: int, n: int = 139, folds: int = 5) -> Contestant:
+def train_on_noise(seed: int, n: int = 139, folds: int = 5) -> pd.DataFrame:
     """Return the out-of-fold scores of ridge regressions on features that know nothing."""
     random = np.random.default_rng(seed)
     features, labels = random.normal(size=(n, 40)), NOISE_LABELS[:n]
@@ -102,16 +104,15 @@ def train_on_noise(name: str, seed: int, n: int = 139, folds: int = 5) -> Contes
         test = np.arange(n) % folds == fold
         x, y = features[~test], labels[~test] - labels[~test].mean()
         scores[test] = features[test] @ np.linalg.solve(x.T @ x + 10 * np.eye(40), x.T @ y)
-    hips = pd.DataFrame(
+    return pd.DataFrame(
         {
+            "repeat": 0,
             "hip_id": [f"h{i:03d}" for i in range(n)],
             "patient_id": [f"p{i:03d}" for i in range(n)],
             "label": labels == 1,
-            "score": scores,
-            "positive": scores > 0,
+            "probability": scores,
         }
     )
-    return Contestant(name, hips)
 
 
 NOISE_LABELS = (np.random.default_rng(0).random(139) < 0.46).astype(float)
@@ -119,8 +120,9 @@ NOISE_LABELS = (np.random.default_rng(0).random(139) < 0.46).astype(float)
 
 def find_in_noise(seed: int, config: EvaluationConfig) -> bool:
     """Return whether any of nine models trained on noise is called better than a constant."""
-    models = [train_on_noise(str(i), 9 * seed + i) for i in range(9)]
-    constant = Contestant("constant", models[0].hips.assign(score=0.5))
+    tests = [train_on_noise(9 * seed + i) for i in range(9)]
+    models = [Contestant(str(i), own) for i, own in enumerate(tests)]
+    constant = Contestant("constant", tests[0].assign(probability=0.5))
     paired = PairedAurocs([*models, constant], config)
     differences = [paired.compare(model, constant) for model in models]
     drawn = np.stack([widen(d.value, d.drawn, config) for d in differences], axis=1)
@@ -176,9 +178,10 @@ def test_a_gain_is_the_paired_difference_of_the_bootstrap() -> None:
     rows = predict_cell(manifest, CELLS[0], repeats=1)
     predictions = read_predictions(rows)
     cells = summarise_cells(predictions, list_fits(rows), config)
-    baselines = evaluate_baselines(predictions, manifest, config)
-    gain = compare_cells(cells, baselines, config)[CELLS[0]].over[Baseline.AGE_SEX]
-    rival = next(b for b in baselines if b.baseline is Baseline.AGE_SEX)
+    known = find_known(manifest, ())
+    baselines = evaluate_baselines(predictions, manifest, config, known=known)
+    gain = compare_cells(cells, baselines, config)[CELLS[0]].over[Baseline.COVARIATES]
+    rival = next(b for b in baselines if b.baseline is Baseline.COVARIATES)
     expected = resample_gain(cells[0].hips, rival.hips, config)
     assert gain.interval.value == pytest.approx(expected.value)
     assert gain.interval.low == pytest.approx(expected.low)
@@ -192,16 +195,46 @@ def test_cells_with_too_few_hips_of_a_class_are_not_tested() -> None:
     assert len(cells) == 8
 
 
-def test_cells_tested_on_other_hips_are_compared_on_the_common_ones() -> None:
+def compare(rows: list[pd.DataFrame], config: EvaluationConfig):
+    frame = pd.concat(rows, ignore_index=True)
+    cells = summarise_cells(read_predictions(frame), list_fits(frame), config)
+    return compare_cells(cells, [], config)
+
+
+def answer(rows: pd.DataFrame, scores) -> pd.DataFrame:
+    return rows.assign(score=scores, calibrated=scores)
+
+
+def test_an_unfinished_cell_comes_last_and_is_held_against_no_other() -> None:
     config = EvaluationConfig(resamples=200)
     manifest = build_manifest(80)
-    first, second = (predict_cell(manifest, c, repeats=1, seed=i) for i, c in enumerate(CELLS[:2]))
-    rows = pd.concat([first, second[second["fold"] < 3]], ignore_index=True)
-    apart = pd.concat([first[first["fold"] == 0], second[second["fold"] == 1]], ignore_index=True)
-    for frame, shared in ((rows, True), (apart, False)):
-        cells = summarise_cells(read_predictions(frame), list_fits(frame), config)
-        gaps = [c.behind_best for c in compare_cells(cells, [], config).values()]
-        assert sum(gap is not None for gap in gaps) == shared
+    easy, *others = (predict_cell(manifest, c, seed=i) for i, c in enumerate(CELLS[:3]))
+    easy = answer(easy, np.where(easy["label"] == 1, 0.9, 0.1))
+    found = compare([easy[easy["repeat"] == 0], *others], config)
+    assert (found[CELLS[0]].rank, found[CELLS[0]].behind_best) == (3, None)
+    assert sum(found[cell].behind_best is not None for cell in CELLS[1:3]) == 1
+
+
+def test_cells_are_ranked_on_the_hips_that_all_of_them_have() -> None:
+    config = EvaluationConfig(resamples=200)
+    first, second = (
+        predict_cell(build_manifest(80), c, repeats=1, seed=i) for i, c in enumerate(CELLS[:2])
+    )
+    left_out = first["hip_id"].isin(sorted(set(first["hip_id"]))[::3])
+    second = answer(second, first["score"])[~left_out]
+    first = answer(first, np.where(left_out, 0.5, first["score"]))
+    found = compare([first, second], config)
+    gap = next(c.behind_best for c in found.values() if c.behind_best is not None)
+    assert gap.interval.value == 0, "on the hips that both have they do not differ"
+
+
+def test_a_model_of_one_repeat_is_held_against_one_repeat_of_another() -> None:
+    tests = pd.concat([train_on_noise(seed).assign(repeat=seed) for seed in range(5)])
+    averaged, single = Contestant("five", tests), Contestant("one", tests[tests["repeat"] == 0])
+    found = PairedAurocs([averaged, single], EvaluationConfig(resamples=100)).compare(
+        averaged, single
+    )
+    assert (found.value, found.drawn.any()) == (0, False)
 
 
 def test_no_results_have_no_comparisons(config) -> None:
@@ -220,6 +253,13 @@ def test_an_adjusted_p_of_one_difference_is_its_plain_one() -> None:
     drawn = draw_differences(values)
     p = adjust_step_down(values, drawn)[0]
     assert p == pytest.approx(0.023, abs=0.01)
+
+
+def test_p_of_a_gain_agrees_with_the_interval_beside_it() -> None:
+    _, comparisons, _ = assess(build_manifest(80), [0.8] + [0.0] * 7)
+    gain = comparisons[CELLS[0]].over[Baseline.MAJORITY]
+    assert gain.interval.low < 0 or gain.p < 0.05
+    assert gain.p <= 1
 
 
 def test_more_differences_raise_p_and_dependence_lowers_it() -> None:
@@ -275,6 +315,6 @@ def test_beating_takes_both_age_and_sex_and_a_constant() -> None:
 def test_where_age_and_sex_are_unknown_a_constant_is_what_must_be_beaten() -> None:
     manifest = build_manifest(80).assign(age=np.nan, sex="unknown")
     _, comparisons, worth = assess(manifest, [3.0] * 4 + [0.0] * 4)
-    assert Baseline.AGE_SEX not in comparisons[CELLS[0]].over
+    assert Baseline.COVARIATES not in comparisons[CELLS[0]].over
     assert worth.verdict.startswith("4 of 8 cells beat a constant by AUROC")
     assert "Age and sex are not known" in worth.verdict

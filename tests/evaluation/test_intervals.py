@@ -132,15 +132,15 @@ def test_perfect_ranking_by_chance_has_no_interval_of_no_width() -> None:
 def test_folds_that_share_training_patients_widen_the_interval_and_never_past_its_limits() -> None:
     hips = make_hips(60, seed=2)
     narrow = bootstrap_patients(hips, AUROC, alone(300, 0))[Metric.AUROC]
-    config = widen_for_folds(EvaluationConfig(resamples=300), folds=5, tested=5)
+    config = widen_for_folds(EvaluationConfig(resamples=300), folds=5, tested=5, repeats=1)
     wide = bootstrap_patients(hips, AUROC, config)[Metric.AUROC]
     assert config.fold_widening == pytest.approx(1.5)
     assert wide.value - wide.low == pytest.approx(1.5 * (narrow.value - narrow.low))
     assert wide.high <= 1
-    assert widen_for_folds(EvaluationConfig(), folds=5, tested=1).fold_widening == pytest.approx(
-        math.sqrt(1.25)
-    )
-    assert widen_for_folds(alone(300, 0), folds=5, tested=5) == alone(300, 0)
+    assert widen_for_folds(
+        EvaluationConfig(), folds=5, tested=1, repeats=1
+    ).fold_widening == pytest.approx(math.sqrt(1.25))
+    assert widen_for_folds(alone(300, 0), folds=5, tested=5, repeats=1) == alone(300, 0)
 
 
 def test_one_class_alone_has_no_auroc_and_no_interval() -> None:

@@ -56,11 +56,11 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(
 
 def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions) -> None:
     found = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
-    assert set(found["baselines"]) >= {"majority", "age_sex"}
+    assert set(found["baselines"]) >= {"majority", "covariates"}
     constant = found["baselines"]["majority"]
     assert constant["metrics"]["auroc"]["value"] == 0.5
     assert constant["gain"]["value"] == pytest.approx(found["metrics"]["auroc"]["value"] - 0.5)
-    assert found["baselines"]["age_sex"]["gain"]["low"] is not None
+    assert found["baselines"]["covariates"]["gain"]["low"] is not None
 
 
 def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions) -> None:

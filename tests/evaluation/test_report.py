@@ -342,7 +342,7 @@ def test_a_regression_has_its_table(lean_inputs) -> None:
 def test_small_subgroups_of_the_release_are_suppressed(page) -> None:
     table = page.split('id="subgroups"')[1]
     assert "too few" in table.split("</table>")[0]
-    assert "Groups of fewer than 20 hips" in table
+    assert "Groups of fewer than 10 patients, or of fewer than 5 of a class" in table
 
 
 def test_what_only_people_can_tell_stands_in_the_card(render) -> None:

@@ -10,13 +10,14 @@ from hipray.config.experiment import LeakageSettings
 from hipray.config.jobs import GridRun, PhantomRun, Scaling
 from hipray.data.dataset import DataIdentity
 from hipray.data.manifest import label_column
-from hipray.data.splits import fold_indices, hold_back
+from hipray.data.splits import fold_indices
 from hipray.storage import open_store
+from hipray.training.classifier import deal_inner
 from hipray.training.costs import PAPER_FILMS, FilmCounts
 from hipray.training.estimate import describe_plan, estimate_grid_seconds
 from hipray.training.plan import build_cells, plan_fits
 from hipray.training.preparation import chosen_folds, read_inputs
-from hipray.vocab import LabelType, Region
+from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 from tests.small_workspace import EXPERIMENT, grid_config, ingest, write_archive
 
 
@@ -92,9 +93,10 @@ def test_every_trained_and_inner_part_of_the_miniature_has_both_classes(tmp_path
     inputs = read_inputs(store, config)
     settings = config.experiment.classifier
     fold = fold_indices(inputs.manifest, inputs.split, repeat=0, fold=0)
-    kept, held = hold_back(
-        inputs.manifest, fold.train, stratify=config.experiment.split,
-        fraction=settings.inner_fraction, seed=settings.seed * 1009,
+    cell = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "vgg16", Variant.ORIGINAL)
+    kept, held = deal_inner(
+        Fit(cell, 0, 0), inputs.manifest, fold.train,
+        settings=settings, split=config.experiment.split,
     )  # fmt: skip
     assert len(inputs.manifest) == 40
     for region in Region:
