@@ -1,8 +1,8 @@
 """The skill measurement: what the models learn on phantoms, beside what they must not learn.
 
-Writes OUT/skill.json: segmentation by region, the cell's AUROC over folds with its interval, the
-same cell on permuted labels, the mean-intensity baseline, and each network's training accuracy
-on a few films learned by heart. Each figure stands beside its target.
+Writes OUT/skill.json: segmentation by region, the cell's AUROC over folds with the interval of its
+pooled hips, the same cell on permuted labels, the mean-intensity baseline, and each network's
+training accuracy on a few films learned by heart. Each figure stands beside its target.
 """
 
 import json
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from hipray import RESEARCH_NOTICE
 from hipray.commands import tell
+from hipray.config.evaluation import EvaluationConfig
 from hipray.config.jobs import GridRun, IngestRun, SkillRun
 from hipray.data.framing import Frame, Mask
 from hipray.data.images import read_hips
@@ -31,6 +32,10 @@ from hipray.data.manifest import (
 from hipray.data.phantom import film_path, plan_archive, render_study
 from hipray.distributed.grid import run_grid
 from hipray.distributed.phantom import run_phantom
+from hipray.evaluation.intervals import bootstrap_patients
+from hipray.evaluation.results import CELL_COLUMNS, pool_repeats, read_predictions
+from hipray.evaluation.run_report import config_of_run
+from hipray.evaluation.statistics import Metric, choose_statistics
 from hipray.metrics import auroc, iou
 from hipray.storage import Store, open_store
 from hipray.training.controls import mean_intensity_auroc, overfit_accuracy, permute_labels
@@ -142,27 +147,24 @@ def _judge_iou(
     }
 
 
-def _fold_aurocs(results: RunResults) -> dict[str, list[tuple[float, int]]]:
-    tests = results.predictions[results.predictions["part"] == Part.TEST]
-    cells: dict[str, list[tuple[float, int]]] = {}
-    keys = ["region", "label_type", "backbone", "variant", "repeat", "fold"]
-    for key, fold in tests.groupby(keys):
-        name = "-".join(map(str, key[:4]))
-        cells.setdefault(name, []).append((auroc(fold["label"], fold["score"]), len(fold)))
-    return cells
-
-
 def _measure_cells(results: RunResults, what: str, target: float) -> list[dict[str, Any]]:
+    config = config_of_run(EvaluationConfig(), results.config)
+    predictions = read_predictions(results.predictions)
+    tests = predictions[predictions["part"] == Part.TEST]
     rows = []
-    for name, folds in _fold_aurocs(results).items():
-        values = np.array([value for value, _ in folds])
+    for key, own in tests.groupby(CELL_COLUMNS):
+        folds = [auroc(f["label"], f["score"]) for _, f in own.groupby(["repeat", "fold"])]
+        values, hips = np.array(folds), pool_repeats(own)
+        pooled = bootstrap_patients(hips, choose_statistics((Metric.AUROC,)), config)[Metric.AUROC]
         rows.append(
             {
-                "name": f"{name} {what}, mean over folds",
+                "name": f"{'-'.join(map(str, key))} {what}, mean over folds",
                 "value": round(float(values.mean()), 4),
                 "sd": round(float(values.std(ddof=1)), 4) if len(values) > 1 else None,
                 "folds": [round(float(v), 4) for v in values],
-                "n": sum(n for _, n in folds),
+                "pooled": round(pooled.value, 4),
+                "pooled_interval": [round(pooled.low, 4), round(pooled.high, 4)],
+                "n": len(hips),
                 "target": f">= {target}",
                 "met": float(values.mean()) >= target,
             }

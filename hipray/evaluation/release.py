@@ -14,6 +14,7 @@ import pandas as pd
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.config.labels import OSTEOPOROSIS_T
+from hipray.data.manifest import score_column
 from hipray.evaluation.baselines import find_known, score_baselines, title_baseline
 from hipray.evaluation.combining import choose_members, combine_members
 from hipray.evaluation.headline import (
@@ -48,7 +49,7 @@ def evaluate_release(
     """
     headline = score_headline(predictions, members, manifest=manifest, config=config)
     return {
-        "endpoint": f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}",
+        "endpoint": _describe_endpoint(headline, manifest),
         "source": str(read_source(manifest)),
         "members": [member.name for member in members],
         "combine": str(config.combine),
@@ -61,6 +62,16 @@ def evaluate_release(
         "baselines": _measure_baselines(headline, manifest, config, find_known(manifest, told)),
         "regions": _measure_regions(predictions, members, config),
     }
+
+
+def _describe_endpoint(headline: HeadlineScores, manifest: pd.DataFrame) -> str:
+    tested = manifest[manifest["hip_id"].isin(headline.hips["hip_id"])]
+    reported = (
+        tested[[score_column("t", region) for region in headline.regions]].notna().all(axis=1)
+    )
+    stated = f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}"
+    given = int((~reported).sum())
+    return f"{stated}; of {given} hips a label given in its place" if given else stated
 
 
 def _measure_regions(

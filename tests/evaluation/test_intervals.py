@@ -11,6 +11,7 @@ from sklearn import metrics as reference
 from hipray import metrics
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.intervals import (
+    MIN_PER_CLASS,
     bootstrap_patients,
     build_sample,
     exact_interval,
@@ -122,6 +123,32 @@ def test_a_share_that_every_resample_finds_whole_has_the_exact_interval_of_its_p
     bounds = found[Metric.SENSITIVITY]
     assert (bounds.low, bounds.high) == pytest.approx(exact_interval(n, n))
     assert bounds.low < bounds.value == 1
+
+
+def test_the_exact_interval_is_widened_for_folds_as_the_others_are() -> None:
+    hips = make_hips(40, seed=0).assign(positive=lambda h: h["label"] == 1)
+    wide = alone(200, 0).model_copy(update={"fold_widening": 1.5})
+    found = [
+        bootstrap_patients(hips, choose_statistics((Metric.SENSITIVITY,)), config)
+        for config in (alone(200, 0), wide)
+    ]
+    n = int(hips["label"].sum())
+    lows = [bounds[Metric.SENSITIVITY].low for bounds in found]
+    assert lows == pytest.approx([exact_interval(n, n)[0], exact_interval(n / 2.25, n / 2.25)[0]])
+
+
+def test_repeats_test_more_hips_than_one_fold_and_widen_accordingly() -> None:
+    config = widen_for_folds(EvaluationConfig(), folds=5, tested=1, repeats=5)
+    covered = 5 * (1 - 0.8**5)
+    assert config.fold_widening == pytest.approx(math.sqrt(1 + covered / 4))
+
+
+def test_an_auroc_of_a_handful_of_patients_of_a_class_has_no_interval() -> None:
+    hips = make_hips(40, seed=0)
+    few = hips.assign(label=[1] * (MIN_PER_CLASS - 1) + [0] * (len(hips) - MIN_PER_CLASS + 1))
+    bounds = bootstrap_patients(few, AUROC, alone(200, 0))[Metric.AUROC]
+    assert math.isfinite(bounds.value)
+    assert math.isnan(bounds.low)
 
 
 def test_perfect_ranking_by_chance_has_no_interval_of_no_width() -> None:

@@ -88,6 +88,13 @@ def test_segmenters_are_those_of_the_members_folds(small_grid, release) -> None:
     assert name == "unet-all-r0f0"
 
 
+def test_a_release_says_where_its_members_may_have_been_chosen_by_their_results(release) -> None:
+    if variant_of(release) is Variant.SEGMENTED:  # the one that the report evaluates by its rule
+        assert release.optimistic is None
+    else:
+        assert "may have been chosen among 2 kinds of cells" in str(release.optimistic)
+
+
 def test_more_folds_make_more_members_and_segmenters(small_grid) -> None:
     release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1, 2), name="all-folds")
     assert (len(release.members), len(release.segmenters)) == (3, 3)
