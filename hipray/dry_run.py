@@ -123,7 +123,7 @@ def _(config: PredictRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: ServeRun) -> Iterator[str]:
-    from hipray.serving.app import read_served
+    from hipray.serving.bindings import read_served
 
     release = read_served(config)
     yield f"release {release.name} ({release.digest[:12]}) of {release.data_source} data"

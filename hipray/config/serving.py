@@ -17,6 +17,8 @@ class ReplicaBounds(Config):
     """Replicas that are kept without load."""
     max_replicas: int | None = Field(None, ge=1)
     """Replicas under load; default: `max_replicas` of the service."""
+    max_replicas_per_node: int | None = Field(None, ge=1)
+    """Replicas on one node, so that a node's end is not the stage's; default: any number."""
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

@@ -1,196 +1,64 @@
-"""The application: which deployments a release needs, and how each of them scales."""
+"""The endpoint as a Serve config file names it: `import_path: hipray.serving.app:build_app`.
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+Serve's controller calls `build_app` in a task of the cluster and keeps the application before,
+untouched, until it returns. So the stages of the new release are deployed here, in an application
+of their own, and the ingress changes over to them once they run: as in `rollout`, nobody meets two
+releases, and a release that does not load leaves the one before answering.
+"""
 
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.exceptions import RayServeException
 
 from hipray.config.jobs import ServeRun
-from hipray.config.serving import ReplicaBounds
-from hipray.digests import digest_of
 from hipray.distributed.cluster import read_nodes
-from hipray.releases.engines import choose_engine
-from hipray.releases.release import Release, read_servable
-from hipray.serving.access import check_exposure
-from hipray.serving.ingress import Ingress, count_running
-from hipray.serving.plan import StagePlan, list_stages, size_stages
-from hipray.serving.problems import RETRY_AFTER_S
-from hipray.serving.running import ENVIRONMENT
-from hipray.serving.source import FilmSource
-from hipray.serving.stages import StageSetup
-from hipray.storage import open_store
-from hipray.vocab import Device
+from hipray.releases.release import Release
+from hipray.serving.applications import end_applications, is_there
+from hipray.serving.bindings import build_door, name_stages, read_served
+from hipray.serving.deploying import NotRunningError, ServingError, deploy_stages, drain_time
+from hipray.serving.plan import size_stages
 
-DOOR_SLACK = 32
-"""Requests above the queue that reach the ingress, so that it can answer them with a 503 itself
-and health checks pass while the queue is full."""
 
-CONSTRUCTOR_RETRIES = 1
-"""A stage that cannot load its bundles will not load them by trying again."""
+class BuildError(ServingError, RayServeException):  # type: ignore[misc]
+    """The application of a Serve config file was not built.
 
-SURGE_PERCENT = 100
-"""New replicas start before old ones end: a changed application answers all the while, and one
-that does not start leaves the old one alone."""
-
-APPLICATION = "hipray"
-"""The Serve application that answers."""
-
-STAGES_PREFIX = f"{APPLICATION}-stages-"
-"""The Serve applications that hold the model stages of one release each."""
-
-INGRESS = "ingress"
-
-DRAIN_SLACK_S = 10.0
-"""Seconds above its time limit that a request of a replica that ends may take."""
-
-_ENVIRONMENT = {"runtime_env": {"env_vars": ENVIRONMENT}}
-"""What replicas run with on any Ray, however that was started."""
+    Serve tells these by their text; any other error makes it build three times more.
+    """
 
 
 def build_app(config: ServeRun) -> Application:
-    """Return the Serve application of a configuration, as `import_path` of a Serve config file.
+    """Deploy the stages of a configuration's release and return the application of its ingress.
 
-    There host and port are those of the file's `http_options`; give the same host here, so that
-    an open service without tokens is refused. Raises ConfigError and BundleError.
+    Host and port are those of the file's `http_options`; give the same host here, so that an open
+    service without tokens is refused. Raises ConfigError, BundleError, and BuildError with a
+    stage's own reason.
     """
     release = read_served(config)
-    config = size_stages(config, release, read_nodes() if ray.is_initialized() else [])
-    return _bind_ingress(config, release, bind_stages(config, release))
-
-
-def read_served(config: ServeRun) -> Release:
-    """Return the release of a configuration after every check that needs no Ray."""
-    check_exposure(config.host, guarded=config.guarded)
-    FilmSource(
-        config.allowed_prefixes,
-        config.storage,
-        max_bytes=config.limits.max_file_bytes,
-        archives=config.pacs,
-    )
-    store, allowed = open_store(config.workspace, config.storage), config.allow_phantom_release
-    return read_servable(store, config.release, allow_phantom=allowed)
-
-
-def name_stages(config: ServeRun, release: Release) -> str:
-    """Return the application that holds these stages: other settings are other stages."""
-    setup = describe_setup(config, release)
-    told = {"release": release.digest, "fused": config.fused, "scaling": config.scaling}
-    told |= {"batch": setup.batch, "wait_s": setup.batch_wait_s, "cpus": setup.cpus}
-    told |= {"gpus": config.gpus_per_stage, "most": config.max_replicas, "queue": config.queue}
-    told |= {"engine": asdict(setup.engine), "memory_gib": setup.memory_gib}
-    return STAGES_PREFIX + digest_of(told)[:12]
-
-
-def build_stages(config: ServeRun, release: Release) -> Application:
-    """Return an application of the model stages alone; it has no route.
-
-    The release is pinned: every deployment gets its text and none reads its name again.
-    """
-    stages = bind_stages(config, release)
-    return stages[_root_of(stages)]
-
-
-def build_door(config: ServeRun, release: Release) -> Application:
-    """Return an application of the ingress over stages that are deployed already.
-
-    A replica of the ingress knows one release for its whole life, so that no request meets two.
-    """
-    names = {key: stage.name for key, stage in list_stages(config, release).items()}
-    home = name_stages(config, release)
-    handles = {key: serve.get_deployment_handle(name, home) for key, name in names.items()}
-    return _bind_ingress(config, release, handles)
-
-
-def _bind_ingress(config: ServeRun, release: Release, stages: Mapping[str, Any]) -> Application:
-    ingress = serve.deployment(serve.ingress()(Ingress)).options(**_ingress_options(config))
-    return ingress.bind(config, describe_setup(config, release), **stages)
-
-
-def describe_setup(config: ServeRun, release: Release) -> StageSetup:
-    """Return what each deployment of a release is built from."""
-    store = open_store(config.workspace, config.storage)
-    device = Device.CUDA if config.gpus_per_stage else Device.CPU
-    return StageSetup(
-        workspace=store.uri,
-        storage=config.storage,
-        release_text=release.model_dump_json(),
-        batch=config.batch,
-        batch_wait_s=config.batch_wait_s,
-        cpus=config.stage_cpus,
-        engine=choose_engine(store, release, config, device=device),
-        memory_gib=config.memory_gib,
-    )
-
-
-def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
-    """Return the model stages that a release needs, by the names the ingress takes them."""
-    setup = describe_setup(config, release)
-    bound: dict[str, Application] = {}
-    plans = list_stages(config, release)
-    for key, plan in plans.items():
-        deployment = serve.deployment(plan.kind).options(**_stage_options(config, plan))
-        # Serve deploys what the root of an application names
-        named = {"beside": tuple(bound.values())} if key == _root_of(plans) and bound else {}
-        bound[key] = deployment.bind(setup, **named)
-    return bound
-
-
-def _root_of(stages: Mapping[str, Any]) -> str:
-    return [*stages][-1]
-
-
-def _stage_options(config: ServeRun, plan: StagePlan) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "ray_actor_options": {
-            "num_cpus": config.cpus_per_stage,
-            "num_gpus": plan.gpus,
-            **_ENVIRONMENT,
-        },
-        "max_ongoing_requests": 2 * config.batch,
-        "max_queued_requests": config.queue,
-        **_live(config),
-        **_scale(config, plan.bounds, target=config.batch),
-    }
-
-
-def _ingress_options(config: ServeRun) -> dict[str, Any]:
-    running = count_running(config)
-    return {
-        "name": INGRESS,
-        "ray_actor_options": {"num_cpus": config.cpus_per_ingress, **_ENVIRONMENT},
-        "max_ongoing_requests": running + config.queue + DOOR_SLACK,
-        "max_queued_requests": config.queue,
-        "backpressure_config": BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
-        **_live(config),
-        **_scale(config, config.scaling.ingress, target=running),
-    }
-
-
-def _live(config: ServeRun) -> dict[str, Any]:
-    """How replicas begin and end."""
-    return {
-        "max_constructor_retry_count": CONSTRUCTOR_RETRIES,
-        "max_surge_percent": SURGE_PERCENT,
-        "graceful_shutdown_timeout_s": config.request_timeout_s + DRAIN_SLACK_S,
-    }
-
-
-def _scale(config: ServeRun, bounds: ReplicaBounds, *, target: int) -> dict[str, Any]:
-    least, most = bounds.limit(config.max_replicas)
-    if least == most:
-        return {"num_replicas": least}
-    return {
-        "autoscaling_config": AutoscalingConfig(
-            min_replicas=least,
-            max_replicas=most,
-            target_ongoing_requests=target,
-            look_back_period_s=config.scaling.look_back_s,
-            upscale_delay_s=config.scaling.upscale_delay_s,
-            downscale_delay_s=config.scaling.downscale_delay_s,
+    if not ray.is_initialized():
+        raise BuildError(
+            "a Ray cluster, on which the stages of a release start before its ingress",
+            "none",
+            "deploy the file to one (`serve deploy`)",
         )
-    }
+    config = size_stages(config, release, read_nodes())
+    _start_stages(config, release)
+    return build_door(config, release, from_file=True)
+
+
+def _start_stages(config: ServeRun, release: Release) -> None:
+    """Deploy the stages; those that do not run end, unless an ingress may be asking them."""
+    home = name_stages(config, release)
+    was_there = is_there(serve.status(), home)
+    try:
+        deploy_stages(config, release)
+    except Exception as error:
+        if not was_there:
+            end_applications({home}, drain_s=drain_time(config))
+        if not isinstance(error, NotRunningError):
+            raise
+        raise BuildError(
+            f"release '{release.name}' to start",
+            str(error),
+            "correct that and deploy again; what answered before answers on",
+        ) from None

@@ -21,6 +21,7 @@ from hipray.serving.readers import ReaderPool
 from hipray.serving.service import ScoringService, ServiceLimits
 from hipray.serving.source import FilmSource, hasten
 from hipray.serving.stages import StageSetup
+from hipray.serving.succession import watch_left_stages
 from hipray.storage import open_store
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class DoorPlan:
 
     config: ServeRun
     release_text: str
+    from_file: bool
+    """Whether a Serve config file says what it is, and not `hipray serve`."""
 
     def read_release(self) -> Release:
         """Return the release it answers with."""
@@ -44,13 +47,18 @@ class DoorPlan:
 
 
 class Ingress:
-    """The HTTP interface over deployed stages; stages that the graph does not have are None."""
+    """The HTTP interface over deployed stages; stages that the graph does not have are None.
+
+    One that a Serve config file deployed gets the name of the application that holds its stages,
+    `keeps`, and ends those of releases before.
+    """
 
     def __init__(
         self,
         config: ServeRun,
         setup: StageSetup,
         *,
+        keeps: str | None = None,
         segment: DeploymentHandle | None = None,
         matte: DeploymentHandle | None = None,
         classify: DeploymentHandle | None = None,
@@ -69,11 +77,13 @@ class Ingress:
                 explain=by_value(classify, "explain"),
             )
         self._config = config
-        self._plan = DoorPlan(config, setup.release_text)
+        self._plan = DoorPlan(config, setup.release_text, from_file=keeps is not None)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
         self._service = build_service(config, release, setup.engine, graph)
         open_logs()
         self._pseudonyms = read_pseudonyms(config)
+        if keeps is not None:
+            watch_left_stages(keeps)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application that this replica runs."""

@@ -12,9 +12,9 @@ from ray.serve.config import HTTPOptions
 from ray.serve.context import _get_global_client  # no public call tells the proxies' address
 
 from hipray.config.jobs import ServeRun
+from hipray.serving.deploying import QUIET, ServingError
 from hipray.serving.intake import IntakeLimits
 from hipray.serving.proxy import ProxyGuard
-from hipray.serving.rollout import QUIET, ServingError
 from hipray.serving.running import ENVIRONMENT
 
 TIMEOUT_SLACK_S = 5.0

@@ -21,19 +21,13 @@ from hipray.distributed.cluster import connect, read_nodes
 from hipray.releases.release import Release
 from hipray.runtime.engine import count_threads
 from hipray.serving.access import TokenCheck, check_exposure
-from hipray.serving.app import APPLICATION, describe_setup, name_stages, read_served
+from hipray.serving.applications import APPLICATION, end_applications, end_stages
+from hipray.serving.bindings import describe_setup, name_stages, read_served
+from hipray.serving.deploying import ServingError, drain_time
 from hipray.serving.ingress import DoorPlan
 from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
 from hipray.serving.proxies import check_proxies, start_proxies
-from hipray.serving.rollout import (
-    ServingError,
-    deploy,
-    drain_time,
-    end_applications,
-    end_stages,
-    hold_rollout,
-    read_running,
-)
+from hipray.serving.rollout import deploy, hold_rollout, read_running
 from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
 from hipray.storage import Store, open_store
 

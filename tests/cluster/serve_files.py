@@ -11,8 +11,6 @@ from pydantic import BaseModel, ValidationError
 from hipray.distributed.loopback import WORKER_HOOK
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLAN = ROOT / "hipray/serving/plan.py"
-"""Where the model stages have their names."""
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 """Paths and queries of requests may name patients."""
 NEEDED = {"proxy_location", "http_options", "logging_config", "applications"}
@@ -48,6 +46,7 @@ def find_serve_problems(config: dict[str, Any], *, nodes: int = 1) -> Iterator[s
         yield from _check_application(application, config.get("http_options", {}))
         for deployment in application.get("deployments", []):
             yield from _check_spread(deployment, application.get("args", {}), nodes)
+        yield from _check_places(application.get("args", {}), nodes)
 
 
 def _find_unknown_keys(model: type[BaseModel], given: dict[str, Any], where: str) -> Iterator[str]:
@@ -116,6 +115,10 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
         yield f"may start {run.max_replicas} replicas"
     for deployment in application.get("deployments", []):
         yield from _check_scale(deployment, run)
+    for stage in STAGES:
+        least, most = getattr(run.scaling, stage).limit(run.max_replicas)
+        if least > run.max_replicas or most > MOST_REPLICAS:
+            yield f"{stage} has no sensible bounds of replicas"
 
 
 def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
@@ -128,11 +131,9 @@ def _check_import_path(application: dict[str, Any]) -> Iterator[str]:
     }
     if builders.get(name) != "config: ServeRun":
         yield f"{application['import_path']} is not a function of a ServeRun"
-    both = (tree, ast.parse(PLAN.read_text("utf-8")))
-    words = {n.value for each in both for n in ast.walk(each) if isinstance(n, ast.Constant)}
     for deployment in application.get("deployments", []):
-        if deployment["name"] not in words:
-            yield f"{module} deploys no {deployment['name']}"
+        if deployment["name"] != "ingress":
+            yield f"{module} deploys no {deployment['name']} in this application"
 
 
 def _check_spread(
@@ -142,6 +143,14 @@ def _check_spread(
     places, most = deployment.get("max_replicas_per_node"), arguments.get("max_replicas")
     if isinstance(places, int) and isinstance(most, int) and places * nodes <= most:
         yield f"{deployment['name']}: at {most} replicas a new version finds no place to start"
+
+
+def _check_places(arguments: dict[str, Any], nodes: int) -> Iterator[str]:
+    """The stages of two releases are two deployments, which share no places."""
+    for stage, bounds in arguments.get("scaling", {}).items():
+        places = bounds.get("max_replicas_per_node") if isinstance(bounds, dict) else None
+        if isinstance(places, int) and places * nodes < arguments.get("max_replicas", 1):
+            yield f"{stage}: {nodes} nodes have no places for all replicas"
 
 
 def count_upgrade_cpus(run: Any, replicas: int = 1) -> float:

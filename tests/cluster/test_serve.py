@@ -40,6 +40,9 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{APPLICATION}/import_path", "hipray.serving.app:build_ap"),
     (f"{STAGE}/max_replica", 1),
     (f"{STAGE}/name", "inres"),
+    (f"{STAGE}/name", "segmenter"),
+    (f"{ARGUMENTS}/scaling", {"segmenter": {"min_replicas": 8}}),
+    (f"{ARGUMENTS}/scaling", {"segmenter": {"max_replicas_per_node": 1}}),
     (f"{STAGE}/max_replicas_per_node", 1),
     (f"{STAGE}/max_replicas_per_node", 4),
 ]
@@ -58,6 +61,7 @@ def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:
         "applications/0/runtime_env left out",
         "applications/0/deployments left out",
         "applications/0/args/cpus_per_ingress left out",
+        "applications/0/args/rollout_timeout_s left out",
         "applications/0/args/token_sha256 left out",  # on loopback it may have none
     }
 

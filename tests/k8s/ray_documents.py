@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from hipray.config.jobs import ServeRun
-from tests.cluster.serve_files import count_upgrade_cpus, find_serve_problems
+from tests.cluster.serve_files import STAGES, count_upgrade_cpus, find_serve_problems
 from tests.k8s.containers import CLOSED
 from tests.k8s.entrypoints import ROOT, check_demand, check_entrypoint, check_head_memory
 from tests.k8s.images import Target, read_image
@@ -206,7 +206,10 @@ def check_service(spec: Document) -> Iterator[str]:
     if 4 * run.cpus_per_stage > cpus:  # three stages, the ingress and its decoders
         yield f"a node of {cpus:g} CPUs does not hold one replica of each stage"
     scales = [each["autoscaling_config"] for each in application.get("deployments", [])]
-    least = max((each.get("min_replicas", 1) for each in scales), default=1)
+    least = max(
+        [each.get("min_replicas", 1) for each in scales]
+        + [getattr(run.scaling, stage).min_replicas for stage in STAGES]
+    )
     if count_upgrade_cpus(run, least) > cpus * nodes:
         yield f"{nodes} nodes of {cpus:g} CPUs do not hold a new version beside the old one"
     if any(each["target_ongoing_requests"] != run.batch for each in scales):

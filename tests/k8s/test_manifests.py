@@ -317,9 +317,13 @@ def test_the_endpoint_has_two_workers_on_two_nodes_and_two_replicas_of_each_stag
         each["topologyKey"] for each in spread if each["whenUnsatisfiable"] == "DoNotSchedule"
     }
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-    for deployment in application["deployments"]:
-        assert deployment["autoscaling_config"]["min_replicas"] == 2
-        assert deployment["max_replicas_per_node"] == 1
+    (ingress,) = application["deployments"]
+    assert ingress["autoscaling_config"]["min_replicas"] == 2
+    assert ingress["max_replicas_per_node"] == 1
+    twice = {"min_replicas": 2, "max_replicas_per_node": 1}
+    assert application["args"]["scaling"] == {
+        stage: twice for stage in ("segmenter", "matting", "ensemble")
+    }
 
 
 def test_redis_keeps_what_the_heads_must_remember_on_a_volume() -> None:
@@ -461,13 +465,6 @@ def test_all_scoring_takes_the_release_of_the_settings(overlay: str) -> None:
     documents = [document for half in _build_both(overlay) for document in half]
     text = yaml.safe_dump_all(documents, width=10**6).replace('\\"', '"')
     assert set(re.findall(r"--release (\S+)", text)) == {'"$HIPRAY_RELEASE"'}
-
-
-def test_all_four_stages_are_scaled() -> None:
-    service = _one(build(K8S / "overlays/prod"), "RayService")
-    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-    names = [each["name"] for each in application["deployments"]]
-    assert names == ["ingress", "segmenter", "matting", "ensemble"]
 
 
 def _make_secrets(folder: Path, *words: str, exists: bool = False) -> tuple[str, list[str]]:

@@ -281,7 +281,12 @@ STAGE = "applications/0/deployments/0"
 SERVE_SLIPS: list[tuple[str, Any]] = [
     (f"{STAGE}/num_replica", 3),
     (f"{STAGE}/autoscaling_config/max_replicas", 1000),
+    (f"{STAGE}/name", "segmenter"),
     ("applications/0/args/cpus_per_stage", 6),
+    ("applications/0/args/scaling/matting/min_replicas", 5),
+    ("applications/0/args/scaling/matting/max_replicas", 1000),
+    ("applications/0/args/scaling/matting/max_replicas_per_nodes", 1),
+    ("applications/0/args/scaling/segmentor", {"min_replicas": 2}),
     (f"{STAGE}/autoscaling_config/min_replica", 2),
     ("applications/0/args/relaese", "x"),
     ("applications/0/args/token_sha256", None),

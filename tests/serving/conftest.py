@@ -17,6 +17,7 @@ from hipray.data.pseudonyms import Pseudonyms
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
+from hipray.serving import applications, deploying
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
@@ -32,6 +33,7 @@ from hipray.serving.stages import (
 )
 from hipray.storage import Store, open_store
 from hipray.vocab import Runtime, View
+from tests.serving.fake_serve import FakeServe
 from tests.small_release import draw_phantoms, publish_small_release
 
 ONNX_ON_CPU = Engine(Runtime.ONNX)
@@ -175,3 +177,15 @@ def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalA
     yield make
     for service in services:
         service.close()
+
+
+@pytest.fixture
+def fake_serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeServe]:
+    def make(*names: str, looks: float) -> FakeServe:
+        fake = FakeServe(*names, looks=looks)
+        for module in (applications, deploying):
+            monkeypatch.setattr(module, "serve", fake)
+        monkeypatch.setattr(applications, "POLL_S", 0.001)
+        return fake
+
+    return make

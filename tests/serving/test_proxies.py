@@ -10,10 +10,10 @@ from starlette.middleware import Middleware
 from hipray.config.images import ImageLimits
 from hipray.config.jobs import ServeRun
 from hipray.serving import proxies
+from hipray.serving.deploying import ServingError
 from hipray.serving.intake import IntakeLimits
 from hipray.serving.proxies import check_proxies
 from hipray.serving.proxy import ProxyGuard
-from hipray.serving.rollout import ServingError
 
 
 def proxy_of(config: ServeRun | None, *, timeout_s: float | None) -> HTTPOptions:

@@ -23,17 +23,20 @@ from hipray.errors import BundleError, ConfigError, RunBusyError
 from hipray.inference import blank_hips
 from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
-from hipray.serving.app import (
-    STAGES_PREFIX,
+from hipray.serving.applications import list_stage_applications
+from hipray.serving.bindings import (
     bind_stages,
-    build_app,
+    build_door,
+    build_stages,
+    name_stages,
     read_served,
 )
+from hipray.serving.deploying import ServingError
 from hipray.serving.intake import IntakeLimits
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.proxies import _ask_proxies
-from hipray.serving.rollout import ServingError, hold_rollout
+from hipray.serving.rollout import hold_rollout
 from hipray.serving.serve import (
     FREE_PORTS,
     ServedEndpoint,
@@ -76,8 +79,13 @@ def serve_config(workspace: Store, **changes: Any) -> ServeRun:
 
 
 def stages_application() -> str:
-    """Return the application of the model stages."""
-    (name,) = [name for name in serve.status().applications if name.startswith(STAGES_PREFIX)]
+    """Return the application of the model stages that are deployed split."""
+    status = serve.status()
+    (name,) = [
+        name
+        for name in list_stage_applications(status)
+        if "segmenter" in status.applications[name].deployments
+    ]
     return name
 
 
@@ -88,8 +96,10 @@ def deployed(ray_session: None, workspace: Store, s3_server: S3Server) -> Iterat
         workspace, allowed_prefixes=[f"{allowed.uri}/in"], storage=s3_server.settings
     )
     endpoint = run_serve(config)
-    fused = config.model_copy(update={"fused": True})
-    serve.run(build_app(fused), name="fused", route_prefix="/fused")
+    fused, release = config.model_copy(update={"fused": True}), read_served(config)
+    home = name_stages(fused, release)
+    serve.run(build_stages(fused, release), name=home, route_prefix=None)
+    serve.run(build_door(fused, release), name="fused", route_prefix="/fused")
     yield Deployed(endpoint, allowed)
     serve.delete("fused")
     endpoint.shutdown()
@@ -244,17 +254,29 @@ def test_a_free_port_is_none_that_an_outgoing_connection_may_take() -> None:
     assert FREE_PORTS.stop <= dealt_out
 
 
-def test_a_serve_config_file_can_name_the_application(workspace: Store) -> None:
-    assert isinstance(build_app(serve_config(workspace)), serve.Application)
+@pytest.mark.parametrize(("least", "most"), [(2, 2), (2, 4)])
+def test_replicas_of_a_stage_are_kept_on_as_many_nodes_as_asked_for(
+    workspace: Store, least: int, most: int
+) -> None:
+    bounds = {"min_replicas": least, "max_replicas": most, "max_replicas_per_node": 1}
+    config = serve_config(workspace, scaling={"matting": bounds})
+    stages = bind_stages(config, read_release(workspace, "matted"))
+    spread = {
+        key: each._bound_deployment._replica_config.max_replicas_per_node
+        for key, each in stages.items()
+    }
+    assert spread == {"segment": None, "matte": 1, "classify": None}
 
 
 @pytest.mark.ray
 def test_each_graph_has_its_own_deployments(deployed: Deployed) -> None:
     applications = serve.status().applications
-    split, fused = applications[stages_application()].deployments, applications["fused"].deployments
-    assert set(applications["hipray"].deployments) == {"ingress"}
+    (fused,) = list_stage_applications(serve.status()) - {stages_application()}
+    for door in ("hipray", "fused"):
+        assert set(applications[door].deployments) == {"ingress"}
+    split = applications[stages_application()].deployments
     assert set(split) == {"segmenter", "matting", "ensemble"}
-    assert set(fused) == {"ingress", "pipeline"}
+    assert set(applications[fused].deployments) == {"pipeline"}
 
 
 def test_a_ray_serve_without_a_proxy_is_no_place_for_an_endpoint(

@@ -1,0 +1,59 @@
+"""A release, another of the same networks with other numbers, and one that does not load."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from hipray.bundles.bundle import ONNX_FILE, load_bundle, publish_bundle
+from hipray.pipeline import Pipeline, load_stages
+from hipray.releases.release import Release, read_release, write_release
+from hipray.storage import Store
+from tests.serving.answers import TOLERANCE
+from tests.serving.steady_load import SteadyLoad, is_answered
+from tests.small_release import publish_small_release
+
+
+def publish_releases(store: Store) -> None:
+    """Publish `first`, `second`, and `broken`, one of whose bundles is altered."""
+    first = publish_small_release(store, name="first")
+    shifted = first.members[0].model_copy(update={"platt_intercept": 1.0})
+    second = first.model_copy(update={"name": "second", "members": (shifted, *first.members[1:])})
+    altered = first.members[0].model_copy(
+        update={"bundle": publish_altered(store, first.members[0].bundle)}
+    )
+    broken = first.model_copy(update={"name": "broken", "members": (altered, *first.members[1:])})
+    for release in (second, broken):
+        write_release(store, release)
+
+
+def publish_altered(store: Store, digest: str) -> str:
+    """Publish a copy of a bundle whose network's bytes are not those it was published with."""
+    bundle = load_bundle(store, digest)
+    description = bundle.description.model_copy(update={"name": "altered"})
+    copy = publish_bundle(store, description, bundle.files)
+    store.write(f"bundles/{copy}/{ONNX_FILE}", bundle.files[ONNX_FILE] + b"more")
+    return copy
+
+
+def assert_answers_of_one_release_each(
+    load: SteadyLoad, store: Store, films: Sequence[bytes], *names: str
+) -> None:
+    """Every answer has the very numbers of the release that it names."""
+    releases = [read_release(store, name) for name in names]
+    wanted = {release.digest: _probabilities(store, films, release) for release in releases}
+    for told in filter(is_answered, load.told):
+        expected = wanted[told.body["release_digest"]][told.number]
+        assert _list_probabilities(told.body["hips"]) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def _probabilities(store: Store, films: Sequence[bytes], release: Release) -> list[list[float]]:
+    pipeline = Pipeline(load_stages(store, release))
+    return [
+        [region.probability for hip in pipeline(film).hips for region in hip.regions]
+        for film in films
+    ]
+
+
+def _list_probabilities(hips: list[dict[str, Any]]) -> list[float]:
+    return [region["probability"] for hip in hips for region in hip["regions"]]
