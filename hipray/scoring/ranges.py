@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+from hipray.errors import StorageError
 from hipray.storage import ObjectInfo, Store
 
 FEW_KEYS = 5000
@@ -33,11 +34,25 @@ class KeyRange:
     """None: to the last key."""
 
     def list(self, archive: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """List the objects of the range in order, perhaps from behind one of its keys."""
-        for info in archive.list(start_after=max(self.after, start_after) or None):
+        """List the objects of the range in order, perhaps from behind one of its keys.
+
+        Raises StorageError where the store's order is another, so that keys could be left out.
+        """
+        last = max(self.after, start_after)
+        for info in archive.list(start_after=last or None):
             if self.until is not None and info.key > self.until:
-                return
+                break
+            last = info.key
             yield info
+        self._check_end(archive, last)
+
+    def _check_end(self, archive: Store, last: str) -> None:
+        """A range ends with the key that bounds it: a store of another order misses it."""
+        if self.until is not None and last < self.until and archive.exists(self.until):
+            raise StorageError(
+                f"keys in order from {archive.uri}", f"{self.until!r} out of it",
+                "use another store",
+            )  # fmt: skip
 
 
 def build_ranges(boundaries: Sequence[str]) -> tuple[KeyRange, ...]:
@@ -50,16 +65,26 @@ def build_ranges(boundaries: Sequence[str]) -> tuple[KeyRange, ...]:
 
 
 def choose_boundaries(archive: Store, *, wanted: int) -> tuple[str, ...]:
-    """Return fewer than `wanted` keys that cut the archive where its names branch.
+    """Return fewer than `wanted` keys of objects that cut the archive where its names branch.
 
-    A local folder is one range: listing it costs no waiting. Cost on S3: a few pages of keys, and
-    at most MOST_PROBES listings of one key.
+    A local folder is one range: listing it costs no waiting. Cost on S3: a few pages of keys, a
+    page for each boundary, and at most MOST_PROBES listings of one key.
     """
     if archive.local_path("any") is not None or wanted == 1 or _is_small(archive):
         return ()
     heads = _Prober(archive).branch(wanted)
     chosen = [heads[place * len(heads) // wanted] for place in range(1, wanted)]
-    return tuple(sorted({head for head in chosen if head > heads[0]}))
+    found = {_first_object(archive, head) for head in chosen if head > heads[0]}
+    return tuple(sorted(key for key in found if key is not None))
+
+
+def _first_object(archive: Store, after: str) -> str | None:
+    """Return the first object's key behind the head of one, or None.
+
+    A head may be the name of a folder, and some stores go on behind the whole of it.
+    """
+    listed = archive.list(start_after=after)
+    return next((info.key for info in listed if not info.key.endswith("/")), None)
 
 
 def _is_small(archive: Store) -> bool:

@@ -249,20 +249,21 @@ class S3Store(Store):
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """List the objects below a folder, page by page; see `Store.list`."""
         options = {"StartAfter": self._root + start_after} if start_after else {}
-        return self._listed(self._pages(prefix, options))
+        return self._listed(self._pages(prefix, options), start_after or "")
 
-    def _listed(self, pages: Iterator[dict[str, Any]]) -> Iterator[ObjectInfo]:
-        last = ""
+    def _listed(self, pages: Iterator[dict[str, Any]], start_after: str) -> Iterator[ObjectInfo]:
+        last = start_after
         for entry in (entry for page in pages for entry in page.get("Contents", ())):
             key = entry["Key"].removeprefix(self._root)
             if key == last and key:
-                continue  # pages may overlap while others write
+                continue  # pages may overlap while others write; some begin with `start_after`
             if key < last:
                 raise StorageError(
                     f"keys in order from {self.uri}", f"{key!r} after {last!r}", "use another store"
                 )
             last = key
-            if not entry["Key"].endswith("/"):  # a console's marker of an empty folder
+            # a console's marker of an empty folder has no bytes
+            if entry["Size"] or not entry["Key"].endswith("/"):
                 yield _describe(key, entry, entry["Size"])
 
     def next_key(self, after: str) -> str | None:

@@ -1,5 +1,6 @@
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from hipray.scoring.work import Work
 from hipray.storage import ObjectInfo, Store, open_store
 from hipray.storage.local import LocalStore
 from tests.conftest import S3Server
+from tests.storage.folder_order import FolderOrderS3
 
 FILMS = [f"films/{number:02d}.dcm" for number in range(10)]
 PARTS = PartSet("parts/scored_by=test")
@@ -198,6 +200,44 @@ def test_ranges_leave_out_no_key_and_share_none(
     archive.write("another/0.dcm", b"")  # an archive grows wherever it likes
     archive.write("zz/0.dcm", b"")
     assert sum(len(list(key_range.list(archive))) for key_range in ranges) == len(keys) + 2
+
+
+@pytest.mark.parametrize("repeats_marker", [False, True])
+def test_a_store_that_skips_the_folder_it_starts_after_lists_every_key_once(
+    repeats_marker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
+    keys = [f"site{number}/{film}.dcm" for number in range(9) for film in range(3)]
+    with closing(FolderOrderS3(keys, repeats_marker=repeats_marker)) as server:
+        archive = server.store()
+        assert not list(archive.list(start_after="site8")), "it is such a store"
+        boundaries = choose_boundaries(archive, wanted=4)
+        assert len(boundaries) == 3
+        assert set(boundaries) <= set(keys)
+        ranges = build_ranges(boundaries)
+        assert [info.key for own in ranges for info in own.list(archive)] == keys
+        for key in keys:
+            rest = [info.key for own in ranges for info in own.list(archive, start_after=key)]
+            assert rest == keys[keys.index(key) + 1 :]
+
+
+@pytest.mark.parametrize("boundary", ["P1/b", "P1-L/b"])
+def test_a_store_of_another_order_leaves_out_no_key_unnoticed(boundary: str) -> None:
+    keys = [f"{folder}/{film}" for folder in ("P0", "P1-L", "P1", "P2") for film in "abc"]
+    with closing(FolderOrderS3(keys)) as server:
+        archive = server.store()
+        with pytest.raises(StorageError, match="keys in order"):
+            for key_range in build_ranges((boundary,)):
+                list(key_range.list(archive))
+
+
+def test_a_range_whose_last_object_was_deleted_ends_before_the_next(s3_server: S3Server) -> None:
+    archive = s3_server.new_store()
+    for key in ("a", "b", "c"):
+        archive.write(key, b"")
+    archive.delete("b")
+    listed = [[info.key for info in own.list(archive)] for own in build_ranges(("b",))]
+    assert listed == [["a"], ["c"]]
 
 
 def test_an_archive_of_several_ranges_is_listed_like_any_other(

@@ -10,6 +10,7 @@ import pytest
 from hipray.config.storage import Encryption, StorageSettings
 from hipray.errors import (
     AccessDeniedError,
+    ArchivedError,
     BucketMissingError,
     DamagedAnswerError,
     NotFoundError,
@@ -19,7 +20,7 @@ from hipray.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from hipray.storage import ObjectTooLargeError, check_store, open_store
+from hipray.storage import InvalidKeyError, ObjectTooLargeError, check_store, open_store
 from tests.conftest import S3Server
 from tests.storage.scripted import Answer, ScriptedS3
 
@@ -52,6 +53,13 @@ def test_markers_of_empty_folders_are_not_objects(s3_server: Any) -> None:
     store = s3_server.new_store()
     s3_server.put(store.bucket, ("archive/", "archive/folder/", "archive/folder/a"), b"")
     assert [found.key for found in store.list()] == ["folder/a"]
+
+
+def test_an_object_whose_key_ends_with_a_slash_is_listed_and_read(s3_server: Any) -> None:
+    store = s3_server.new_store()
+    s3_server.put(store.bucket, ("archive/folder/", "archive/folder/a"), b"film")
+    assert [found.key for found in store.list()] == ["folder/", "folder/a"]
+    assert store.read("folder/") == b"film"
 
 
 def test_a_store_may_be_a_whole_bucket(s3_server: Any) -> None:
@@ -99,7 +107,10 @@ def test_a_large_file_goes_in_parts(
     [
         (403, "AccessDenied", AccessDeniedError, "do not allow this"),
         (403, "InvalidAccessKeyId", AccessDeniedError, "does not know this access key"),
-        (403, "InvalidObjectState", AccessDeniedError, "archived: restore it first"),
+        (403, "InvalidObjectState", ArchivedError, "an archived one; restore it first"),
+        (400, "XMinioInvalidObjectName", InvalidKeyError, "a key that this store can hold"),
+        (400, "InvalidObjectName", InvalidKeyError, "s3://bucket/root/a"),
+        (400, "KeyTooLongError", InvalidKeyError, "KeyTooLongError"),
         (403, "SignatureDoesNotMatch", AccessDeniedError, "secret key does not belong"),
         (400, "ExpiredToken", AccessDeniedError, "have expired"),
         (403, "RequestTimeTooSkewed", AccessDeniedError, "clock"),
