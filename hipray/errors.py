@@ -56,6 +56,10 @@ class AccessDeniedError(StorageError):
     """The credentials are wrong or do not allow this."""
 
 
+class ArchivedError(StorageError):
+    """The object lies in an archive tier, from which it must be restored before it is read."""
+
+
 class StoreUnavailableError(StorageError):
     """The store throttles, times out or is out of reach: trying again may help."""
 

@@ -339,7 +339,8 @@ class ScoreRun(InferenceJob):
     """How often a shard goes through its films that the store would not give, with growing
     pauses, beside the attempts of each request in `storage`."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of files that may fail for the store's sake before the run stops."""
+    """Share of files that may fail for the store's sake before the run stops; archived objects,
+    which must be restored first, are dead letters that do not count here."""
     price_per_hour: float | None = Field(None, ge=0)
     """What all machines of the run cost in an hour, in any currency, for `hipray status`."""
     limits: ImageLimits = ImageLimits()

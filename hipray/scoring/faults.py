@@ -4,13 +4,14 @@ They are counted and kept as dead letters, and are never rows: trying again may 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from hipray.errors import (
     AccessDeniedError,
+    ArchivedError,
     BucketMissingError,
     DamagedAnswerError,
     HiprayError,
@@ -36,6 +37,7 @@ class Fault(StrEnum):
     UNREACHABLE = "unreachable"  # no connection, or an error of the store's own
     CORRUPT = "corrupt"  # bytes that broke off or do not have their checksum
     DENIED = "denied"
+    ARCHIVED = "archived"  # in a tier from which it must be restored first
     MISSING = "missing"  # the bucket; a missing object is a row
     PROCESS_LOST = "process_lost"  # what decoded or scored its shard died of it, again and again
     OTHER = "other"
@@ -45,6 +47,11 @@ class Fault(StrEnum):
         """Whether trying again within a minute may help."""
         return self in (Fault.THROTTLED, Fault.TIMED_OUT, Fault.UNREACHABLE, Fault.CORRUPT)
 
+    @property
+    def is_alarming(self) -> bool:
+        """Whether many such films are a sign of a store or policy that fails, and stop a run."""
+        return self is not Fault.ARCHIVED
+
 
 FAULT_OF: dict[type[HiprayError], Fault] = {
     StoreThrottledError: Fault.THROTTLED,
@@ -52,11 +59,17 @@ FAULT_OF: dict[type[HiprayError], Fault] = {
     DamagedAnswerError: Fault.CORRUPT,
     StoreUnavailableError: Fault.UNREACHABLE,
     AccessDeniedError: Fault.DENIED,
+    ArchivedError: Fault.ARCHIVED,
     BucketMissingError: Fault.MISSING,
     NotFoundError: Fault.MISSING,
     ProcessLostError: Fault.PROCESS_LOST,
 }
 """The class of each error; a kind comes before what it is a kind of."""
+
+
+def count_alarming(faults: Mapping[Fault, int]) -> int:
+    """Return how many of counted faults speak against the store."""
+    return sum(count for fault, count in faults.items() if fault.is_alarming)
 
 
 def classify_fault(error: HiprayError) -> Fault:
@@ -113,24 +126,29 @@ class FailureWatch:
     max_fraction: float
     """Share of films that may fail."""
     seen: int = 0
-    failed: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
     unpublished: dict[str, list[FailedFilm]] = field(default_factory=dict)
     """What failed of parts that were not written, by part: their shards stay open."""
     last: HiprayError | None = None
+    """The last alarming error."""
+
+    @property
+    def failed(self) -> int:
+        """Films that failed."""
+        return self.faults.total()
 
     def add(self, part: str, *, files: int, letters: Sequence[FailedFilm], published: bool) -> None:
         """Take one part's outcome; raises its error where too many films have failed."""
         self.seen += files
         if not letters:
             return
-        self.failed += len(letters)
         self.faults.update(letter.fault for letter in letters)
         if not published:
             self.unpublished[part] = list(letters)
-        self.last = letters[-1].error
+        alarming = [letter for letter in letters if letter.fault.is_alarming]
+        self.last = alarming[-1].error if alarming else self.last
         if self.seen >= MIN_FILES_SEEN:
-            self._check()
+            self.check_all(self.faults, files=self.seen)
 
     def settle(self, written: Iterable[str]) -> None:
         """Forget what failed of parts that another try has written."""
@@ -138,14 +156,11 @@ class FailureWatch:
             for part in written:
                 self.unpublished.pop(part, None)
 
-    def check_all(self, *, failed: int, listed: int) -> None:
-        """Raise the last error of this submission where too many of all films failed so far.
+    def check_all(self, faults: Mapping[Fault, int], *, files: int) -> None:
+        """Raise the last error of this submission where too many of `files` failed.
 
-        Its own films may be few: one that fails of three is no sign of a store that is gone.
+        Of all files so far: a submission's own may be few, and one that fails of three is no sign
+        of a store that is gone.
         """
-        if self.last is not None and failed > self.max_fraction * listed:
-            raise self.last
-
-    def _check(self) -> None:
-        if self.last is not None and self.failed > self.max_fraction * self.seen:
+        if self.last is not None and count_alarming(faults) > self.max_fraction * files:
             raise self.last

@@ -103,7 +103,7 @@ def conclude(
         release, parts, tally, images=config.images, listed=listed, left_out=left_out
     )
     write_summary(output, summary)
-    watch.check_all(failed=tally.failed, listed=listed)
+    watch.check_all(tally.faults, files=listed)
     return ScoreResult(
         listed=listed,
         scored=tally.scored,

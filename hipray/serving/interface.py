@@ -236,7 +236,7 @@ NO_FILM_RESPONSE: Schema = {
 RESPONSES = {422: NO_FILM_RESPONSE}
 """Problems that say more than others."""
 
-FILM_PROBLEMS = (400, 403, 404, 413, 415, 422, 500, 502, 503)
+FILM_PROBLEMS = (400, 403, 404, 409, 413, 415, 422, 500, 502, 503)
 BATCH_ANSWER = _object(
     {
         "request_id": REQUEST_ID,

@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError
 from hipray import RESEARCH_NOTICE
 from hipray.errors import (
     AccessDeniedError,
+    ArchivedError,
     BucketMissingError,
     DataError,
     NotFoundError,
@@ -41,6 +42,7 @@ class ProblemCode(StrEnum):
     NO_SUCH_PATH = "no_such_path"
     NO_SUCH_METHOD = "no_such_method"
     MISSING_OBJECT = "missing_object"
+    ARCHIVED_OBJECT = "archived_object"
     TOO_LARGE = "too_large"
     UNSUPPORTED_TYPE = "unsupported_type"
     OVERLOADED = "overloaded"
@@ -175,6 +177,15 @@ PROBLEMS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Pro
         NotFoundError,
         Problem(
             HTTPStatus.NOT_FOUND, "there is no object at this uri", {}, ProblemCode.MISSING_OBJECT
+        ),
+    ),
+    (
+        ArchivedError,
+        Problem(
+            HTTPStatus.CONFLICT,
+            "the object is archived and must be restored before it is read",
+            {},
+            ProblemCode.ARCHIVED_OBJECT,
         ),
     ),
     (

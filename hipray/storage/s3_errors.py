@@ -4,6 +4,7 @@ from http import HTTPStatus
 
 from hipray.errors import (
     AccessDeniedError,
+    ArchivedError,
     BucketMissingError,
     NotFoundError,
     StorageError,
@@ -12,6 +13,7 @@ from hipray.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
+from hipray.storage.store import InvalidKeyError
 
 THROTTLE_CODES = frozenset(
     {
@@ -48,6 +50,11 @@ FULL_CODES = frozenset(
 )
 """Codes by which S3-compatible stores say that disk or quota is full."""
 
+KEY_CODES = frozenset({"XMinioInvalidObjectName", "InvalidObjectName", "KeyTooLongError"})
+"""Codes by which stores say that they hold no object of such a key."""
+
+ARCHIVED_CODE = "InvalidObjectState"
+
 DENIALS = {
     "AccessDenied": "the credentials do not allow this",
     "AllAccessDisabled": "all access to this bucket is turned off",
@@ -55,7 +62,6 @@ DENIALS = {
     "SignatureDoesNotMatch": "the secret key does not belong to this access key id",
     "ExpiredToken": "the temporary credentials have expired",
     "InvalidToken": "the session token is not valid",
-    "InvalidObjectState": "the object is archived: restore it first",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
 }
 """Why a store refuses, by its code."""
@@ -71,6 +77,11 @@ def explain_failure(code: str, status: int, *, message: str, uri: str, bucket: s
         return StoreFullError(
             f"room for {uri}", f"{status} {code}", "free space or raise the quota"
         )
+    if code in KEY_CODES:
+        return InvalidKeyError("a key that this store can hold", f"{uri} ({code})", "correct it")
+    if code == ARCHIVED_CODE:
+        return ArchivedError(f"an object that can be read at {uri}", "an archived one",
+                             "restore it first")  # fmt: skip
     if code == "NotImplemented":
         return StorageError(f"a store that can do this ({uri})", f"501 {message}", "use another")
     passing = _passing_kind(code, status)

@@ -11,6 +11,7 @@ from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.errors import (
     AccessDeniedError,
+    ArchivedError,
     BucketMissingError,
     DamagedAnswerError,
     StorageError,
@@ -109,6 +110,7 @@ def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
         (Answer(500, "InternalError"), StoreUnavailableError, Fault.UNREACHABLE),
         (Answer(200, body=b"fi", missing_bytes=2), DamagedAnswerError, Fault.CORRUPT),
         (Answer(403, "AccessDenied"), AccessDeniedError, Fault.DENIED),
+        (Answer(403, "InvalidObjectState"), ArchivedError, Fault.ARCHIVED),
         (Answer(404, "NoSuchBucket"), BucketMissingError, Fault.MISSING),
     ],
 )

@@ -14,7 +14,7 @@ from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
 from hipray.digests import digest_of
-from hipray.errors import DataError, StoreThrottledError
+from hipray.errors import ArchivedError, DataError, StoreThrottledError
 from hipray.scoring.faults import MIN_FILES_SEEN, FailedFilm, FailureWatch, Fault
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.parts import PartSet, read_part, write_part
@@ -205,5 +205,16 @@ def test_too_many_failed_films_stop_the_run_with_the_error_of_the_store() -> Non
 def test_a_share_of_failed_films_below_the_limit_is_only_counted() -> None:
     watch = watch_with(files=1000)
     watch.add("b", files=64, letters=letters(64), published=True)
-    watch.check_all(failed=64, listed=1064)
+    watch.check_all(watch.faults, files=1064)
     assert (watch.failed, watch.faults) == (64, {Fault.THROTTLED: 64})
+
+
+def test_archived_films_are_counted_and_stop_no_run() -> None:
+    watch = watch_with(files=1000)
+    error = ArchivedError("an object that can be read", "an archived one", "restore it first")
+    archived = [FailedFilm.of(Entry(str(n), 1, "e"), error, tries=1) for n in range(500)]
+    watch.add("b", files=500, letters=[*letters(1), *archived], published=True)
+    watch.check_all(watch.faults, files=1500)
+    assert (watch.failed, watch.faults[Fault.ARCHIVED]) == (501, 500)
+    with pytest.raises(StoreThrottledError):
+        watch.add("c", files=200, letters=letters(200), published=True)

@@ -17,7 +17,13 @@ from hipray.answers import HipNumbers, answer_as_dict
 from hipray.config.images import ImageLimits
 from hipray.config.storage import StorageSettings
 from hipray.data.person import Person
-from hipray.errors import AccessDeniedError, DataError, StorageError, StoreUnavailableError
+from hipray.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    DataError,
+    StorageError,
+    StoreUnavailableError,
+)
 from hipray.pipeline import FramedHips, Pipeline
 from hipray.serving.body import SWITCHES
 from hipray.serving.clock import StepClock
@@ -254,6 +260,7 @@ def test_a_store_out_of_reach_is_a_reason_to_come_later(make_api: MakeApi) -> No
     [
         (StoreUnavailableError("an answer", "503 SlowDown", "wait"), 503),
         (AccessDeniedError("access", "403 AccessDenied", "check the policy"), 502),
+        (ArchivedError("an object that can be read", "an archived one", "restore it first"), 409),
         (StorageError("success", "501", "use another"), 502),
         (DataError("a decoder process", "none", "check memory"), 503),
         (ForeignReleaseError("release a", "b", "try again"), 503),
