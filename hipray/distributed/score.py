@@ -99,7 +99,7 @@ def _run_or_record(submission: "_Submission") -> None:
     try:
         submission.run()
     except HiprayError:
-        with suppress(StorageError):  # the first error says more
+        with suppress(HiprayError):  # the first error says more
             submission.record_letters()
         raise
 

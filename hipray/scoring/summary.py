@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hipray import RESEARCH_NOTICE
+from hipray.errors import StoreFullError
 from hipray.releases.release import Release
 from hipray.scoring.drift import measure_drift
 from hipray.scoring.faults import FailedFilm
@@ -23,6 +24,7 @@ from hipray.scoring.parts import PartSet
 from hipray.scoring.rows import SCHEMA_VERSION
 from hipray.scoring.tally import HEADLINE, Tally
 from hipray.storage import Store
+from hipray.storage.local import explained
 
 SUMMARY_KEY = "summary.json"
 PAGE_KEY = "summary.html"
@@ -105,14 +107,27 @@ def write_summary(output: Store, summary: dict[str, Any]) -> None:
 
 
 def write_letters(output: Store, letters: Iterable[tuple[str, FailedFilm]]) -> None:
-    """Write the films that failed, each with its shard, as one Parquet table in flat memory."""
-    rows = _letter_rows(letters)
-    with TemporaryDirectory() as folder:
+    """Write the films that failed, each with its shard, as one Parquet table in flat memory.
+
+    Raises StoreFullError where the disk has no room for the table on its way to the output.
+    """
+    rows, scratch = _letter_rows(letters), _find_scratch()
+    with explained(scratch), TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "letters.parquet"
         with pq.ParquetWriter(path, LETTER_SCHEMA, compression="zstd") as writer:
             while group := list(islice(rows, LETTERS_AT_ONCE)):
                 writer.write_table(pa.Table.from_pylist(group, schema=LETTER_SCHEMA))
         output.write_file(path, LETTERS_KEY)
+
+
+def _find_scratch() -> Path:
+    try:
+        return Path(gettempdir())
+    except FileNotFoundError as error:  # Python's word for: no folder takes a byte
+        raise StoreFullError(
+            "room in a folder for temporary files", str(error.strerror),
+            "free some space or set TMPDIR",
+        ) from error  # fmt: skip
 
 
 def _letter_rows(letters: Iterable[tuple[str, FailedFilm]]) -> Iterator[dict[str, object]]:

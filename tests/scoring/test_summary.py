@@ -1,6 +1,8 @@
 import io
 import json
 import re
+import resource
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from hipray import RESEARCH_NOTICE
 from hipray.config.jobs import PlanRun, ScoreRun
 from hipray.config.scoring import Machine, PlannedJob
-from hipray.errors import AccessDeniedError, DataError
+from hipray.errors import AccessDeniedError, DataError, StoreFullError
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
 from hipray.scoring.drift import DriftLevel, measure_drift
@@ -143,6 +145,27 @@ def test_more_letters_than_are_held_at_a_time_are_all_in_the_table(tmp_path: Pat
     write_letters(output, (("shard", letter) for letter in letters))
     table = pq.read_table(io.BytesIO(output.read(LETTERS_KEY)))
     assert table["key"].to_pylist() == sent
+
+
+def test_letters_that_the_disk_has_no_room_for_are_one_clear_sentence(tmp_path: Path) -> None:
+    error = AccessDeniedError("access", "403", "check it")
+    letter = FailedFilm.of(Entry("a.dcm", 4, "etag"), error, tries=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(StoreFullError, match="room on the disk"):
+            write_letters(open_store(str(tmp_path)), [("shard", letter)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_machine_whose_folders_for_temporary_files_are_full_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "none")])
+    with pytest.raises(StoreFullError, match="set TMPDIR"):
+        write_letters(open_store(str(tmp_path)), [])
 
 
 def test_the_page_shows_the_counts_and_loads_nothing(
