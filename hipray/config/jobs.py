@@ -334,7 +334,8 @@ class ScoreRun(InferenceJob):
     """Score films of equal pixels, side and person once and report the answer for each key. Costs
     one read of the output per film, and one write per different film."""
     retry: RetryScope = RetryScope.NONE
-    """`failed` takes up films again that the store would not give in an earlier submission."""
+    """`failed` takes up films again that the store would not give in an earlier submission, and
+    those that were gone or changed when they were read: their rows are replaced."""
     fetch_rounds: int = Field(2, ge=1, le=10)
     """How often a shard goes through its films that the store would not give, with growing
     pauses, beside the attempts of each request in `storage`."""

@@ -11,7 +11,7 @@ class RetryScope(StrEnum):
     """What a submission does again although it was tried before."""
 
     NONE = "none"
-    FAILED = "failed"  # films that the store would not give
+    FAILED = "failed"  # films that the store would not give, or not as they were listed
 
 
 class PlannedJob(StrEnum):

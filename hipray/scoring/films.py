@@ -23,6 +23,7 @@ from hipray.vocab import RefusalCode
 FETCHED_AHEAD = 4
 """Films that are fetched while one is decoded."""
 LISTING_DETECTOR = "listing"
+"""What refuses an object that is gone or not as it was listed: it may be restored later."""
 FIRST_PAUSE_S = 1.0
 """Seconds before a second round over films that the store would not give; it doubles."""
 MOST_FAULTS = 2 * FETCHED_AHEAD

@@ -1,7 +1,7 @@
 """Parts: one Parquet object per shard, written by one exclusive create; resume is one listing.
 
     parts/scored_by=<release>-<config>-<runtime>/<shard>.parquet
-                                                 <shard>.r001.parquet  what failed, tried again
+                                                 <shard>.r001.parquet  what was read again
 
 A part says in its metadata which films of its shard the store would not give: rows and dead
 letters are one commit. The folder is a Hive partition, so DuckDB, pandas and Spark read `parts/`
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hipray.config.jobs import ScoreRun
@@ -24,6 +25,7 @@ from hipray.digests import digest_of
 from hipray.errors import DataError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, read_letter
+from hipray.scoring.films import LISTING_DETECTOR
 from hipray.scoring.rows import SCHEMA_VERSION
 from hipray.scoring.shards import Entry
 from hipray.storage import Store
@@ -140,14 +142,30 @@ def read_part(output: Store, parts: PartSet, name: str) -> Part:
 
 
 def list_retries(output: Store, parts: PartSet) -> Iterator[tuple[str, tuple[Entry, ...]]]:
-    """Yield the part to write and the films for what failed of each published shard.
+    """Yield the part to write and the films for what is unsettled of each published shard.
 
-    Round n + 1 takes up what failed in round n, so a retry is never done twice and nothing needs
-    to be deleted for it.
+    Round n + 1 takes up what failed in round n and what was not as it was listed, so a retry is
+    never done twice and nothing needs to be deleted for it.
     """
     read = parts.read(output, parts.list_all(output))
     for shard, rounds in groupby(read, key=lambda part: shard_of(part.name)):
         tried = list(rounds)
-        letters = tried[-1].letters
-        if letters:
-            yield f"{shard}.r{len(tried):03d}", tuple(letter.entry for letter in letters)
+        if unsettled := _list_unsettled(tried):
+            yield f"{shard}.r{len(tried):03d}", unsettled
+
+
+def _list_unsettled(rounds: Sequence[Part]) -> tuple[Entry, ...]:
+    """Return the films of a shard that may have another end now, in the order of their keys."""
+    found: dict[str, Entry] = {}
+    for part in rounds:
+        for key in part.table["key"].to_pylist():
+            found.pop(key, None)
+        found |= {entry.key: entry for entry in _list_unlike_listed(part.table)}
+    found |= {letter.entry.key: letter.entry for letter in rounds[-1].letters}
+    return tuple(found[key] for key in sorted(found))
+
+
+def _list_unlike_listed(table: pa.Table) -> Iterator[Entry]:
+    is_one = pc.equal(table["refusal_detector"], LISTING_DETECTOR)
+    for row in table.filter(is_one).select(["key", "size", "listed_etag"]).to_pylist():
+        yield Entry(row["key"], row["size"], row["listed_etag"])

@@ -1,19 +1,21 @@
-"""Films that changed since they were scored: their old rows leave the parts.
+"""Films that were read again: their old rows leave the parts.
 
-A later listing finds a changed object and scores it anew. Its old row and dead letter are then
-taken out of the older part by rewriting that part, so that the parts hold each key once, as it was
-read last. Rewriting is repeatable: the same part without the same keys.
+A later listing finds a changed object and scores it anew; a retry reads an object again that was
+gone. Its old row and dead letter are then taken out of the older part by rewriting that part, so
+that the parts hold each key once, as it was read last. Rewriting is repeatable: the same part
+without the same keys.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Collection
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from hipray.scoring.index import Index
-from hipray.scoring.parts import PartSet, dump_part
+from hipray.scoring.parts import Part, PartSet, dump_part, is_retry, shard_of
 from hipray.storage import Store
 
 FOLDER = "retracted"
@@ -57,12 +59,34 @@ def _list_replaced(index: Index, listing: int) -> dict[str, set[str]]:
 
 
 def _retract(output: Store, parts: PartSet, shard: str, keys: Collection[str]) -> int:
-    gone = pa.array(sorted(keys), pa.string())
+    read = parts.read(output, parts.list_rounds(output, shard))
+    return sum(_take_out(output, parts, part, keys) for part in read)
+
+
+def retract_retried(output: Store, parts: PartSet) -> int:
+    """Take films out of parts whose retries hold them, too; return how many were rewritten."""
+    names = groupby(parts.list_all(output), key=shard_of)
+    retried = (shard for shard, rounds in names if any(map(is_retry, rounds)))
+    return sum(_keep_latest(output, parts, shard) for shard in retried)
+
+
+def _keep_latest(output: Store, parts: PartSet, shard: str) -> int:
+    rounds = list(parts.read(output, parts.list_rounds(output, shard)))
+    read_later: set[str] = set()
     rewritten = 0
-    for part in parts.read(output, parts.list_rounds(output, shard)):
-        kept = part.table.filter(pc.invert(pc.is_in(part.table["key"], value_set=gone)))
-        letters = [letter for letter in part.letters if letter.entry.key not in keys]
-        if (kept.num_rows, len(letters)) != (part.table.num_rows, len(part.letters)):
-            output.write(parts.key(part.name), dump_part(kept, letters))
-            rewritten += 1
+    for part in reversed(rounds):
+        rewritten += _take_out(output, parts, part, read_later)
+        read_later |= set(part.table["key"].to_pylist())
+        read_later |= {letter.entry.key for letter in part.letters}
     return rewritten
+
+
+def _take_out(output: Store, parts: PartSet, part: Part, keys: Collection[str]) -> bool:
+    """Rewrite a part without some keys; return whether it had any of them."""
+    gone = pa.array(sorted(keys), pa.string())
+    kept = part.table.filter(pc.invert(pc.is_in(part.table["key"], value_set=gone)))
+    letters = [letter for letter in part.letters if letter.entry.key not in keys]
+    if (kept.num_rows, len(letters)) == (part.table.num_rows, len(part.letters)):
+        return False
+    output.write(parts.key(part.name), dump_part(kept, letters))
+    return True

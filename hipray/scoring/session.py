@@ -11,7 +11,7 @@ from hipray.scoring.faults import FailedFilm, FailureWatch
 from hipray.scoring.index import Index
 from hipray.scoring.open_work import count_open
 from hipray.scoring.parts import PartSet, is_retry
-from hipray.scoring.retraction import find_replaced, retract_replaced
+from hipray.scoring.retraction import find_replaced, retract_replaced, retract_retried
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
@@ -95,6 +95,7 @@ def conclude(
     if not listed:
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
     retract_replaced(output, parts)
+    retract_retried(output, parts)
     tally = Tally(probability_columns(release))
     write_letters(output, _list_letters(output, parts, tally, watch))
     check_counts(tally, listed=listed)

@@ -1,6 +1,6 @@
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -195,11 +195,15 @@ def remote(
     )  # fmt: skip
 
 
-def submit(config: ScoreRun, release: Release) -> ScoreResult:
+def submit(
+    config: ScoreRun, release: Release, *, once_listed: Callable[[], object] = lambda: None
+) -> ScoreResult:
     """One submission without Ray: what is open is scored in this process."""
     decode, score = stages(config, release)
     watch, output = FailureWatch(config.max_failed_fraction), open_output(config)
-    for work in list_open(config, release):
+    opened = list(list_open(config, release))
+    once_listed()
+    for work in opened:
         (outcome,) = score(decode(work)).to_pylist()
         letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
         watch.add(outcome["part"], files=outcome["files"], letters=letters,
@@ -230,6 +234,64 @@ def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
     throttling.throttled = ()
     assert counts(submit(retry, release)) == (6, 6, 0, 0)
     assert counts(submit(retry, release)) == (6, 6, 0, 0)
+
+
+def keys_with_rows(config: ScoreRun, release: Release) -> list[str]:
+    parts, output = PartSet.of(release, config), open_output(config)
+    read = parts.read(output, parts.list_all(output))
+    return sorted(key for part in read for key in part.table["key"].to_pylist())
+
+
+def test_films_that_were_gone_or_changed_and_are_as_they_were_again_are_scored_by_a_retry(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    archive = open_store(remote.images, remote.storage)
+    gone, changed, denied = list(films)[:3]
+    throttling.throttled = (denied,)
+
+    def disturb() -> None:
+        archive.delete(gone)
+        archive.write(changed, films[list(films)[7]])
+
+    assert counts(submit(remote, release, once_listed=disturb)) == (6, 3, 2, 1)
+    archive.write(changed, films[changed])
+    assert counts(submit(remote, release)) == (6, 3, 2, 1)  # a plain submission leaves them
+    retry = remote.model_copy(update={"retry": RetryScope.FAILED})
+    assert counts(submit(retry, release)) == (6, 4, 1, 1), "one is still gone"
+    archive.write(gone, films[gone])
+    throttling.throttled = ()
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    assert keys_with_rows(remote, release) == list(films)[:6]
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+
+
+def test_a_film_that_was_gone_and_is_not_given_at_its_retry_is_counted_once(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    archive = open_store(remote.images, remote.storage)
+    gone, other = list(films)[:2]
+    both = lambda: [archive.delete(key) for key in (gone, other)]  # noqa: E731
+    assert counts(submit(remote, release, once_listed=both)) == (6, 4, 2, 0)
+    archive.write(gone, films[gone])
+    archive.write(other, films[other])
+    throttling.throttled = (gone,)
+    retry = remote.model_copy(update={"retry": RetryScope.FAILED})
+    assert counts(submit(retry, release)) == (6, 5, 0, 1)
+    throttling.throttled = ()
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    assert keys_with_rows(remote, release) == list(films)[:6]
+
+
+def test_a_film_that_stays_changed_is_scored_by_the_next_listing_and_by_no_retry(
+    remote: ScoreRun, release: Release, films: dict[str, bytes]
+) -> None:
+    archive = open_store(remote.images, remote.storage)
+    changed = list(films)[1]
+    change = lambda: archive.write(changed, films[list(films)[7]])  # noqa: E731
+    assert counts(submit(remote, release, once_listed=change)) == (6, 5, 1, 0)
+    retry = remote.model_copy(update={"retry": RetryScope.FAILED})
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    assert keys_with_rows(remote, release) == list(films)[:6]
 
 
 def test_a_shard_of_which_nothing_can_be_had_stays_open_and_too_many_such_are_the_store_s_error(
