@@ -36,6 +36,13 @@ class RetryMode(StrEnum):
     ADAPTIVE = "adaptive"
 
 
+class Listing(StrEnum):
+    """How the keys of a bucket are listed in their order."""
+
+    FLAT = "flat"
+    FOLDERS = "folders"
+
+
 class StorageSettings(Config):
     """How S3 is reached. Credentials are never here: they come by the usual AWS chain."""
 
@@ -59,6 +66,9 @@ class StorageSettings(Config):
     """Encryption asked for on each write; off, because some stores refuse the header."""
     addressing: AddressingStyle = AddressingStyle.AUTO
     """`path` for stores without a host name per bucket."""
+    listing: Listing = Listing.FLAT
+    """`folders` for stores that list folder by folder, such as SeaweedFS, where `a/x` may come
+    before `a-b/x`: it costs a request for each folder."""
     anonymous: bool = False
     """Send unsigned requests: for public buckets only."""
 

@@ -51,7 +51,7 @@ class KeyRange:
         if self.until is not None and last < self.until and archive.exists(self.until):
             raise StorageError(
                 f"keys in order from {archive.uri}", f"{self.until!r} out of it",
-                "use another store",
+                "set storage.listing=folders",
             )  # fmt: skip
 
 

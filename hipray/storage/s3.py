@@ -35,7 +35,7 @@ from botocore.exceptions import (
     ConnectionError as NoConnectionError,
 )
 
-from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
+from hipray.config.storage import DEFAULT_STORAGE, Listing, StorageSettings
 from hipray.errors import (
     AccessDeniedError,
     DamagedAnswerError,
@@ -47,6 +47,7 @@ from hipray.errors import (
 from hipray.storage.atomic import replace_file
 from hipray.storage.local import explained
 from hipray.storage.s3_errors import explain_failure
+from hipray.storage.s3_folders import merge_folders
 from hipray.storage.store import (
     ObjectInfo,
     Store,
@@ -248,26 +249,45 @@ class S3Store(Store):
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """List the objects below a folder, page by page; see `Store.list`."""
-        options = {"StartAfter": self._root + start_after} if start_after else {}
-        return self._listed(self._pages(prefix, options), start_after or "")
+        after = start_after or ""
+        if self.settings.listing is Listing.FOLDERS:
+            entries = self._walk(self._folder(prefix), self._root + after)
+        else:
+            options = {"StartAfter": self._root + after} if after else {}
+            pages = self._pages(prefix, options)
+            entries = (entry for page in pages for entry in page.get("Contents", ()))
+        return self._listed(entries, after)
 
-    def _listed(self, pages: Iterator[dict[str, Any]], start_after: str) -> Iterator[ObjectInfo]:
+    def _listed(self, entries: Iterator[dict[str, Any]], start_after: str) -> Iterator[ObjectInfo]:
         last = start_after
-        for entry in (entry for page in pages for entry in page.get("Contents", ())):
+        for entry in entries:
             key = entry["Key"].removeprefix(self._root)
             if key == last and key:
                 continue  # pages may overlap while others write; some begin with `start_after`
             if key < last:
                 raise StorageError(
-                    f"keys in order from {self.uri}", f"{key!r} after {last!r}", "use another store"
-                )
+                    f"keys in order from {self.uri}", f"{key!r} after {last!r}",
+                    "set storage.listing=folders",
+                )  # fmt: skip
             last = key
             # a console's marker of an empty folder has no bytes
             if entry["Size"] or not entry["Key"].endswith("/"):
                 yield _describe(key, entry, entry["Size"])
 
+    def _walk(self, folder: str, start_after: str) -> Iterator[dict[str, Any]]:
+        """Yield the entries behind a full key, folder by folder, in the order of their keys."""
+        request = {"Bucket": self.bucket, "Prefix": folder, "Delimiter": "/"}
+        for key, entry in merge_folders(self._fetched_pages(request)):
+            if entry is not None:
+                if key > start_after:
+                    yield entry
+            elif key > start_after or start_after.startswith(key):
+                yield from self._walk(key, start_after)
+
     def next_key(self, after: str) -> str | None:
         """Return the next key by a listing of one; see `Store.next_key`."""
+        if self.settings.listing is Listing.FOLDERS:
+            return super().next_key(after)
         # the folder's own marker is no key: the listing starts behind it
         options = {"StartAfter": self._root + after} if self._root + after else {}
         with self._explained(None):
@@ -286,8 +306,11 @@ class S3Store(Store):
         )
 
     def _pages(self, prefix: str, options: dict[str, str]) -> Iterator[dict[str, Any]]:
-        folder = self._root + (f"{check_prefix(prefix)}/" if prefix else "")
-        return self._fetched_pages({"Bucket": self.bucket, "Prefix": folder, **options})
+        request = {"Bucket": self.bucket, "Prefix": self._folder(prefix), **options}
+        return self._fetched_pages(request)
+
+    def _folder(self, prefix: str) -> str:
+        return self._root + (f"{check_prefix(prefix)}/" if prefix else "")
 
     def _fetched_pages(self, request: dict[str, str]) -> Iterator[dict[str, Any]]:
         with self._explained(None):

@@ -226,9 +226,21 @@ def test_a_store_of_another_order_leaves_out_no_key_unnoticed(boundary: str) -> 
     keys = [f"{folder}/{film}" for folder in ("P0", "P1-L", "P1", "P2") for film in "abc"]
     with closing(FolderOrderS3(keys)) as server:
         archive = server.store()
-        with pytest.raises(StorageError, match="keys in order"):
+        with pytest.raises(StorageError, match=r"storage\.listing=folders"):
             for key_range in build_ranges((boundary,)):
                 list(key_range.list(archive))
+
+
+def test_a_store_of_another_order_is_listed_whole_by_a_walk_through_its_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hipray.scoring.ranges.FEW_KEYS", 2)
+    keys = sorted(f"{folder}/{film}" for folder in ("P1", "P1-L", "P1-L/b", "P2") for film in "xyz")
+    with closing(FolderOrderS3(keys)) as server:
+        archive = server.store(listing="folders")
+        ranges = build_ranges(choose_boundaries(archive, wanted=3))
+        assert len(ranges) == 3
+        assert [info.key for own in ranges for info in own.list(archive)] == keys
 
 
 def test_a_range_whose_last_object_was_deleted_ends_before_the_next(s3_server: S3Server) -> None:
