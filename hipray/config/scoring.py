@@ -24,9 +24,10 @@ class Selection(Config):
     """Which objects of an archive are films to score; an output keeps to one selection."""
 
     keys: str | None = None
-    """Path or s3:// address of a CSV or Parquet file whose column `key` (else its first) names the
-    objects, relative to the archive or by full address; nothing else is listed then. It is sorted
-    in memory: count on 200 bytes a key."""
+    """Path or s3:// address of a CSV or Parquet file whose column `key` names the objects, relative
+    to the archive or by full address; nothing else is listed then. The only column of a Parquet
+    file needs no such name, that of a CSV file no header. It is sorted in memory: count on 200
+    bytes a key."""
     suffixes: tuple[str, ...] = ()
     """Endings of keys that are taken, such as ".dcm", in any case; default: all that ingest takes
     as films, which leaves out tables, annotations and hidden files."""

@@ -4,6 +4,8 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 
 import pyarrow as pa
@@ -37,44 +39,85 @@ def read_key_list(address: str, settings: StorageSettings, archive: Store) -> It
 
 
 def check_key_list(address: str, settings: StorageSettings) -> None:
-    """Raise what reading a key list would raise, before anything is started for it."""
-    _read_column(address, settings)
+    """Raise what is wrong with the head of a key list, before anything is started for it."""
+    data = _read_bytes(address, settings)
+    with _explained(address):
+        header = _read_header(data)
+    _check_column(header, address)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """How a list names its columns."""
+
+    names: list[str]
+    """With KEY_COLUMN for the only column of a list that needs no name."""
+    lines: int = 1
+    """Lines of a CSV file before its first key."""
 
 
 def _read_column(address: str, settings: StorageSettings) -> pa.ChunkedArray:
+    data = _read_bytes(address, settings)
+    with _explained(address):
+        header = _read_header(data)
+    _check_column(header, address)
+    with _explained(address):
+        is_parquet = data.startswith(PARQUET_MAGIC)
+        column = _parse_parquet(data, header) if is_parquet else _parse_csv(data, header)
+        return column.cast(pa.large_string())
+
+
+def _read_bytes(address: str, settings: StorageSettings) -> bytes:
     store, name = open_file(address, settings)
-    data = store.read(name)
+    return store.read(name)
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
     try:
-        table = _parse_parquet(data) if data.startswith(PARQUET_MAGIC) else _parse_csv(data)
+        yield
     except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(
             "a CSV or Parquet file of keys", f"{address}: {error}", "check it"
         ) from None
-    if KEY_COLUMN not in table.column_names:
+
+
+def _check_column(header: _Header, address: str) -> None:
+    if KEY_COLUMN not in header.names:
         raise DataError(
             f"a column '{KEY_COLUMN}' in {address}",
-            f"the columns {', '.join(table.column_names)}",
+            f"the columns {', '.join(header.names)}",
             "name the column of keys so",
         )
-    return table.column(KEY_COLUMN).cast(pa.large_string())
 
 
-def _parse_parquet(data: bytes) -> pa.Table:
-    table = pq.read_table(io.BytesIO(data))
-    return table.rename_columns([KEY_COLUMN]) if table.num_columns == 1 else table
-
-
-def _parse_csv(data: bytes) -> pa.Table:
-    """All columns as text, for a key may look like a number; one column needs no header."""
+def _read_header(data: bytes) -> _Header:
+    """One column of a Parquet file needs no name, and one of a CSV file no header."""
+    if data.startswith(PARQUET_MAGIC):
+        names = pq.read_schema(io.BytesIO(data)).names
+        return _Header([KEY_COLUMN] if len(names) == 1 else names)
     first = next(csv.reader([data.partition(b"\n")[0].decode("utf-8-sig")]), [])
     names = [name.strip() for name in first]
     headless = len(names) == 1 and names != [KEY_COLUMN] and _is_key(names[0])
-    names = [KEY_COLUMN] if headless else names
-    return pyarrow.csv.read_csv(
+    return _Header([KEY_COLUMN], lines=0) if headless else _Header(names)
+
+
+def _parse_parquet(data: bytes, header: _Header) -> pa.ChunkedArray:
+    file = pq.ParquetFile(io.BytesIO(data))
+    column = file.schema_arrow.names[header.names.index(KEY_COLUMN)]
+    return file.read(columns=[column]).column(column)
+
+
+def _parse_csv(data: bytes, header: _Header) -> pa.ChunkedArray:
+    """Keys are text, for one may look like a number."""
+    table = pyarrow.csv.read_csv(
         io.BytesIO(data),
-        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if headless else 1),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        read_options=pyarrow.csv.ReadOptions(column_names=header.names, skip_rows=header.lines),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={KEY_COLUMN: pa.string()}, include_columns=[KEY_COLUMN]
+        ),
     )
+    return table.column(KEY_COLUMN)
 
 
 def _is_key(text: str) -> bool:

@@ -3,6 +3,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hipray.config.jobs import ScoreRun
@@ -11,7 +13,7 @@ from hipray.config.storage import StorageSettings
 from hipray.data.listing import is_film
 from hipray.errors import AccessDeniedError, DataError, RunBusyError, StorageError
 from hipray.scoring.index import Index
-from hipray.scoring.key_list import read_key_list
+from hipray.scoring.key_list import check_key_list, read_key_list
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange, build_ranges, choose_boundaries
@@ -327,6 +329,26 @@ def test_a_list_that_does_not_say_which_column_has_the_keys_is_refused(
         list_keys(archive, tmp_path, "file,patient\na.dcm,1\n")
     with pytest.raises(DataError, match=r"a column 'key' in .*found the columns film"):
         list_keys(archive, tmp_path, "film\na.dcm\n")
+
+
+def test_the_head_of_a_list_is_checked_before_it_is_read(archive: Store, tmp_path: Path) -> None:
+    path = tmp_path / "keys.csv"
+    path.write_text("key,note\na.dcm,x\nb.dcm\n")
+    check_key_list(str(path), StorageSettings())
+    with pytest.raises(DataError, match="a CSV or Parquet file of keys"):
+        list(read_key_list(str(path), StorageSettings(), archive))
+    path.write_text("film,note\na.dcm,x\n")
+    with pytest.raises(DataError, match="a column 'key'"):
+        check_key_list(str(path), StorageSettings())
+    path.write_bytes(b"PAR1 and no table")
+    with pytest.raises(DataError, match="a CSV or Parquet file of keys"):
+        check_key_list(str(path), StorageSettings())
+
+
+def test_the_only_column_of_a_parquet_file_holds_the_keys(archive: Store, tmp_path: Path) -> None:
+    path = tmp_path / "keys.parquet"
+    pq.write_table(pa.table({"film": FILMS}), path)
+    assert list(read_key_list(str(path), StorageSettings(), archive)) == FILMS
 
 
 @pytest.mark.timeout(60)
