@@ -32,6 +32,10 @@ from hipray.data.transport import describe_hip, describe_refusal, restore_hip, r
 from hipray.errors import DataError
 from hipray.vocab import Finding, RefusalCode, Sex, Side
 
+CRASH_TRIES = 2
+"""Times a film is decoded before it counts as one that ends its decoder: a machine that is short
+of time or memory may end it too."""
+
 _LENGTH = struct.Struct(">I")
 _PIPE_BYTES = 1 << 20
 """Wanted capacity of each pipe: Linux's default of 64 KiB costs a switch per 16 pages."""
@@ -46,6 +50,11 @@ _SINGLE_THREAD = {
     name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 }
 _MEBIBYTE = 1 << 20
+
+
+def ended_its_decoder(result: ReadResult) -> bool:
+    """Return whether the child died of a file, or with it."""
+    return result.refusal is not None and result.refusal.code is RefusalCode.DECODER_CRASH
 
 
 class _ChildLostError(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hipray.data.images import ReadResult
-from hipray.data.isolation import IsolatedReader
+from hipray.data.isolation import CRASH_TRIES, IsolatedReader, ended_its_decoder
 from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
@@ -31,9 +31,6 @@ MOST_FAULTS = 2 * FETCHED_AHEAD
 attempts and timeouts a shard would otherwise take hours to say that a store is silent."""
 OUTAGE_PAUSE_S = 60.0
 """Seconds before the next round then: a store that is restarted is back by that time."""
-CRASH_TRIES = 2
-"""Times a film is decoded before it counts as one that ends its decoder: a machine that is short
-of time or memory may end it too."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class FilmReader:
     def _read_hips(self, data: bytes, name: str) -> ReadResult:
         for _ in range(CRASH_TRIES - 1):
             result = self._reader.read_hips(data, name=name)
-            if result.refusal is None or result.refusal.code is not RefusalCode.DECODER_CRASH:
+            if not ended_its_decoder(result):
                 return result
         return self._reader.read_hips(data, name=name)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.images import ReadResult
-from hipray.data.isolation import IsolatedReader
+from hipray.data.isolation import CRASH_TRIES, IsolatedReader, ended_its_decoder
 from hipray.data.person import Person
 from hipray.pipeline import FramedHips, frame_hips
 from hipray.vocab import Side
@@ -88,6 +88,7 @@ class ReaderPool:
     ) -> tuple[ReadResult, FramedHips | None]:
         """Return what a film holds, and its hips as networks take them; None without hips.
 
+        A film whose child dies is read again by a fresh one, if somebody still waits for it.
         `side` and `person` are what the caller states of them. Cancelling ends the decoder's
         child; the next film starts another.
         """
@@ -96,8 +97,11 @@ class ReaderPool:
         def read_and_frame() -> tuple[ReadResult, FramedHips | None]:
             reader = self._idle.get()
             try:
-                reading.begin(reader)
-                result = reader.read_hips(data, name=name, side=side)
+                for _ in range(CRASH_TRIES):
+                    reading.begin(reader)
+                    result = reader.read_hips(data, name=name, side=side)
+                    if not ended_its_decoder(result):
+                        break
             finally:
                 reading.end()
                 self._idle.put(reader)

@@ -1,0 +1,85 @@
+"""Decoders that die: of the film, or of the machine."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hipray.config.images import ImageLimits, Preprocessing
+from hipray.data import isolation
+from hipray.data.images import ReadResult
+from hipray.data.person import NOBODY
+from hipray.serving.problems import explain_refusal
+from hipray.serving.readers import ReaderPool
+from hipray.vocab import RefusalCode
+from tests.data.film_files import draw_hip, encode_image
+from tests.serving.conftest import Run
+
+FILM = encode_image(draw_hip())
+
+
+def draw_slow_film() -> bytes:
+    """Return a noisy film that takes its decoder seconds."""
+    noise = np.random.default_rng(0).integers(0, 256, (9000, 2250), np.uint8)
+    return encode_image(np.tile(noise, (1, 4)))
+
+
+def child_of(pool: ReaderPool) -> int:
+    (reader,) = pool._all
+    assert reader._child is not None
+    return reader._child.pid
+
+
+async def read(pool: ReaderPool, film: bytes) -> ReadResult:
+    result, _ = await pool.read(film, name="", side=None, person=NOBODY, working_px=64)
+    return result
+
+
+def test_a_film_whose_decoder_is_killed_is_read_by_another(run: Run) -> None:
+    async def scenario() -> None:
+        pool = ReaderPool(ImageLimits(), Preprocessing(), readers=1)
+        await pool.start()
+        first = child_of(pool)
+        os.kill(first, signal.SIGSTOP)  # it takes the film and cannot answer
+        threading.Timer(0.3, os.kill, (first, signal.SIGKILL)).start()
+        result = await read(pool, FILM)
+        assert result.refusal is None
+        assert len(result.hips) == 1
+        assert child_of(pool) != first
+        pool.close()
+
+    run(scenario())
+
+
+def test_a_file_that_ends_two_decoders_is_no_film_and_the_next_is_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start_child = isolation._start_child
+
+    def start_and_count(*setup: Any) -> Any:
+        child = start_child(*setup)
+        started.append(child.pid)
+        return child
+
+    monkeypatch.setattr(isolation, "_start_child", start_and_count)
+
+    async def scenario() -> None:
+        limits = ImageLimits(max_pixels=200_000_000, decode_seconds=1.0)
+        pool = ReaderPool(limits, Preprocessing(), readers=1)
+        await pool.start()
+        result = await read(pool, draw_slow_film())
+        assert result.refusal is not None
+        assert result.refusal.code is RefusalCode.DECODER_CRASH
+        assert len(started) == 2
+        answer = {"refusal": {"code": result.refusal.code, "evidence": result.refusal.evidence}}
+        problem = explain_refusal(answer)
+        assert problem is not None
+        assert problem.status == 422
+        assert (await read(pool, FILM)).refusal is None
+        pool.close()
+
+    run(scenario())
