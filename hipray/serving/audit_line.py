@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from hipray.serving.logs import TOLD
+from hipray.serving.paths import NO_ROUTE
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class AuditLine:
 
     request_id: str
     release_digest: str
-    route: str = "none"
+    """Empty where Serve's proxy answered, which knows no release."""
+    route: str = NO_ROUTE
     """Name of the operation; none where the path has none."""
     caller: str = ""
     """First digits of the sha256 of the caller's token; empty where none was asked for or valid."""

@@ -12,3 +12,12 @@ class Path(StrEnum):
     METRICS = "/metrics"
     HEALTHZ = "/healthz"
     READYZ = "/readyz"
+
+
+NO_ROUTE = "none"
+"""The route of a request whose path the interface does not have."""
+
+
+def name_route(path: str) -> str:
+    """Return the name of the operation at a path, as audit lines and metrics have it."""
+    return next((each.name.lower() for each in Path if each.value == path), NO_ROUTE)

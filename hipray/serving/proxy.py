@@ -13,9 +13,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hipray.serving.audit_line import AuditLine
 from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id
 from hipray.serving.intake import Intake, IntakeLimits
-from hipray.serving.paths import Path
+from hipray.serving.logs import open_logs
+from hipray.serving.metrics import request_metrics
+from hipray.serving.paths import NO_ROUTE, name_route
 from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
 
 LOST = come_later("the replica at work on this request was lost", ProblemCode.REPLICA_LOST)
@@ -30,13 +33,12 @@ STARTING = come_later("the service is starting")
 """What it means where the proxy knows no route to a path that the ingress has."""
 
 
-PATHS = frozenset(path.value for path in Path)
-
 HUNG_UP: Message = {"type": "http.disconnect"}
 
 
 def list_middlewares() -> list[Middleware]:
-    """Return what goes round the proxy of this process."""
+    """Return what goes round the proxy of this process, and open its logs."""
+    open_logs()
     return [Middleware(ProxyGuard, limits=IntakeLimits.from_environment(os.environ))]
 
 
@@ -55,22 +57,37 @@ class ProxyGuard:
         headers = MutableHeaders(scope=scope)
         request_id = choose_request_id(headers.get(ID_HEADER))
         headers[ID_HEADER] = request_id  # Serve writes it to its own log
+        line = AuditLine(request_id, "", name_route(scope["path"]))
         problem = self._intake.refuse_announced(headers)
         if problem is None:
-            problem = await self._pass_on(scope, receive, send)
+            problem = await self._pass_on(scope, receive, send, line)
         if problem is not None:
             response = answer_problem(problem, request_id)
             response.headers.update({**HEADERS, ID_HEADER: request_id})
-            await response(scope, receive, send)
+            try:
+                await response(scope, receive, send)
+            finally:
+                _note(line, problem, len(response.body))
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> Problem | None:
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, line: AuditLine
+    ) -> Problem | None:
         """Return what is left to be said where nothing was answered."""
-        exchange = _Exchange(receive, send, self._intake, routed=scope["path"] in PATHS)
+        exchange = _Exchange(receive, send, self._intake, routed=line.route != NO_ROUTE)
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
             self._intake.give_back(exchange.taken)
+            line.bytes_received = exchange.taken
         return exchange.refused or (None if exchange.started else LOST)
+
+
+def _note(line: AuditLine, problem: Problem, bytes_sent: int) -> None:
+    """Write and count a request that no ingress has answered."""
+    line.status, line.problem = problem.status.value, problem.code.value
+    line.bytes_sent = bytes_sent
+    line.write()
+    request_metrics().observe_request(line)
 
 
 class _Exchange:

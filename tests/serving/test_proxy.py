@@ -1,9 +1,11 @@
 """What callers see of Serve's proxy where the ingress does not answer."""
 
 import asyncio
+import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,7 +19,9 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hipray.config.jobs import ServeRun
+from hipray.serving.audit_line import AuditLine, Outcome
 from hipray.serving.intake import BODY_VARIABLE, HELD_VARIABLE, IntakeLimits
+from hipray.serving.logs import TOLD
 from hipray.serving.problems import PROBLEM_TYPE
 from hipray.serving.proxy import ProxyGuard
 from hipray.serving.running import ENVIRONMENT
@@ -87,9 +91,12 @@ def test_only_a_random_id_of_the_caller_is_handed_on(given: str) -> None:
     assert handed[1] == own
 
 
-def test_ray_finds_what_goes_round_its_proxy() -> None:
+def test_ray_finds_what_goes_round_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bool] = []
+    monkeypatch.setattr("hipray.serving.proxy.open_logs", lambda: opened.append(True))
     path = ENVIRONMENT["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
     (middleware,) = validate_http_proxy_callback_return(call_function_from_import_path(path))
+    assert opened
     assert middleware.cls is ProxyGuard
     assert middleware.kwargs == {"limits": IntakeLimits.of(ServeRun())}
 
@@ -200,6 +207,49 @@ def test_what_comes_in_after_the_answer_is_not_held() -> None:
         assert sum(held) == 0
 
     in_loop(scenario())
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[AuditLine]:
+    lines: list[AuditLine] = []
+    counts = SimpleNamespace(observe_request=lines.append)
+    monkeypatch.setattr("hipray.serving.proxy.request_metrics", lambda: counts)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("app", "sent", "status", "code", "received"),
+    [
+        (PlainTextResponse("ok"), {"content": b"x" * 1001}, 413, "too_large", 0),
+        (Queue(), {"content": chunks(11)}, 413, "too_large", 1000),
+        (PlainTextResponse("dropped", 503), {}, 503, "overloaded", 0),
+        (PlainTextResponse("timed out", 408), {}, 503, "too_slow", 0),
+    ],
+)
+def test_what_the_proxy_answers_itself_is_told_and_counted_once(
+    counted: list[AuditLine],
+    caplog: pytest.LogCaptureFixture,
+    app: ASGIApp,
+    sent: dict[str, Any],
+    status: int,
+    code: str,
+    received: int,
+) -> None:
+    caplog.set_level(logging.INFO, logger="hipray.serving.audit_line")
+    answer = asyncio.run(post(ProxyGuard(app, limits=LIMITS), **sent))
+    (record,) = caplog.records
+    told = getattr(record, TOLD)
+    assert (told["status"], told["problem"], told["route"]) == (status, code, "score")
+    assert (told["request_id"], told["release_digest"]) == (answer.json()["request_id"], "")
+    assert (told["bytes_received"], told["bytes_sent"]) == (received, len(answer.content))
+    assert told["outcome"] is Outcome.PROBLEM
+    assert [line.request_id for line in counted] == [told["request_id"]]
+
+
+def test_what_the_ingress_answers_is_left_to_its_own_line(counted: list[AuditLine]) -> None:
+    ask(JSONResponse({"refusal": None}))
+    ask(JSONResponse({"status": 503}, 503, media_type=PROBLEM_TYPE))
+    assert counted == []
 
 
 def test_a_proxy_loads_no_networks() -> None:

@@ -328,6 +328,7 @@ def test_a_release_of_another_preprocessing_version_is_not_served(
 def test_ray_shows_what_hipray_counts(deployed: Deployed, films: list[bytes]) -> None:
     deployed.post("split", files={"file": ("x", films[0])})
     deployed.post("split", files={"file": ("x", b"no film")})
+    deployed.post("split", files={"file": ("x", b"x" * (20 * MAX_FILE_BYTES))})
     names = "requests_total", "refusals_total", "step_seconds_bucket", "probability_bucket"
     wanted = [f"ray_hipray_{name}" for name in (*names, "batch_films_bucket", "running_requests")]
     until = time.monotonic() + 60  # processes report every few seconds
@@ -339,3 +340,5 @@ def test_ray_shows_what_hipray_counts(deployed: Deployed, films: list[bytes]) ->
         assert time.monotonic() < until, missing
         time.sleep(0.5)
     assert 'code="unreadable"' in shown
+    by_proxy = [line for line in shown.splitlines() if 'code="too_large"' in line]
+    assert any('release=""' in line for line in by_proxy), by_proxy
