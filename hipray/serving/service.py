@@ -186,7 +186,7 @@ class ScoringService:
         async with self._archive_held if archived else self._held:
             if isinstance(film, ScoreRequest):
                 with clock.measure(Step.FETCH):
-                    film = UploadedFilm(await self._fetch(film.uri, budget), film)
+                    film = UploadedFilm(await self._fetch(film.uri, budget, clock), film)
             with clock.measure(Step.DECODE):
                 result, hips = await self._readers.read(
                     film.data, name=request_id, side=film.stated.side,
@@ -220,10 +220,14 @@ class ScoringService:
     async def _draw(self, add: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._drawers, add)
 
-    async def _fetch(self, uri: str, budget: ByteBudget | None) -> bytes:
+    async def _fetch(self, uri: str, budget: ByteBudget | None, clock: StepClock) -> bytes:
         pool = self._archive_fetchers if uri.startswith(DICOMWEB_SCHEME) else self._fetchers
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(pool, self._source.read, uri, budget)
+
+        def read() -> bytes:  # its time begins to run before a thread is free
+            return self._source.read(uri, budget, timeout_s=self._time_left(clock))
+
+        return await loop.run_in_executor(pool, read)
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, as JSON values."""

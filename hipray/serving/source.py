@@ -72,24 +72,26 @@ class FilmSource:
         self._allowed = [_open_prefix(prefix, settings) for prefix in allowed_prefixes]
         self._max_bytes = max_bytes
 
-    def read(self, uri: str, budget: "ByteBudget | None" = None) -> bytes:
-        """Return the bytes of one film, never more than the limit.
+    def read(
+        self, uri: str, budget: "ByteBudget | None" = None, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Return the bytes of one film, never more than the limit, nor after its time.
 
         Raises ProblemError where `uri` is no address of a film, not allowed or beyond what
         `budget` has left, and StorageError.
         """
         if budget is not None and not budget.left:
             raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
-        data = self._fetch(uri)
+        data = self._fetch(uri, timeout_s)
         if budget is not None and not budget.take(len(data)):
             raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, SPENT)
         return data
 
-    def _fetch(self, uri: str) -> bytes:
+    def _fetch(self, uri: str, timeout_s: float | None) -> bytes:
         if uri.startswith(DICOMWEB_SCHEME):
             return self._pacs.read(uri)
         store, key = self.find(uri)
-        return store.read_object(key, max_bytes=self._max_bytes)[0]
+        return store.read_object(key, max_bytes=self._max_bytes, timeout_s=timeout_s)[0]
 
     def find(self, uri: str) -> tuple[Store, str]:
         """Return the allowed store of `uri` and the key in it; raises ProblemError.

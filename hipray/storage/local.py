@@ -61,8 +61,10 @@ class LocalStore(Store):
     def _foreign_path(self, key: str) -> Path:
         return self._root / _name_of(check_foreign_key(key, empty_parts=False))
 
-    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
-        """Read a file; see `Store.read_object`."""
+    def read_object(
+        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+    ) -> tuple[bytes, ObjectInfo]:
+        """Read a file, which takes no `timeout_s`; see `Store.read_object`."""
         path = self._foreign_path(key)
         with explained(path), _open_regular(path) as file:
             found = _describe(key, os.fstat(file.fileno()))

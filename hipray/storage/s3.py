@@ -1,11 +1,13 @@
 """An S3 bucket, or a folder in one, as a store: the one file that knows boto3."""
 
+import math
 import os
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -123,7 +125,9 @@ class S3Store(Store):
         """Return None: an object on S3 has no local path."""
         check_key(key)
 
-    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+    def read_object(
+        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+    ) -> tuple[bytes, ObjectInfo]:
         """Read an object by one GET; see `Store.read_object`."""
 
         def receive(answer: dict[str, Any]) -> tuple[bytes, ObjectInfo]:
@@ -131,7 +135,7 @@ class S3Store(Store):
             check_size(self.uri_of(key), found.size, max_bytes)
             return answer["Body"].read(), found
 
-        return self._download(key, receive)
+        return self._download(key, receive, timeout_s=timeout_s)
 
     def read_file(self, key: str, target: Path) -> None:
         """Stream an object to a local file; see `Store.read_file`."""
@@ -146,16 +150,29 @@ class S3Store(Store):
         with explained(target):
             self._download(key, receive)
 
-    def _download(self, key: str, receive: Callable[[dict[str, Any]], Result]) -> Result:
+    def _download(
+        self,
+        key: str,
+        receive: Callable[[dict[str, Any]], Result],
+        *,
+        timeout_s: float | None = None,
+    ) -> Result:
         """GET an object and hand the answer to `receive`, again when its body breaks off."""
         last: Exception | None = None
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for attempt in range(self.settings.max_attempts):
             with self._explained(key):
                 answer = self._client.get_object(**self._foreign_address(key))
             try:
-                with closing(answer["Body"]):
+                with closing(answer["Body"]), _cut_off(answer["Body"], until):
                     return receive(answer)
             except BODY_ERRORS as error:
+                if time.monotonic() >= until:
+                    raise StoreTimeoutError(
+                        f"all bytes of {self.uri_of(key)} within {timeout_s:g} s",
+                        "an answer that still goes on",
+                        "try again later",
+                    ) from error
                 last = error
                 _wait(attempt)
         kind = StoreTimeoutError if isinstance(last, TIMEOUT_ERRORS) else DamagedAnswerError
@@ -358,6 +375,29 @@ class S3Store(Store):
             uri=self.uri if key is None else self.uri_of(key),
             bucket=self.bucket,
         )
+
+
+@contextmanager
+def _cut_off(body: Any, until: float) -> Iterator[None]:
+    """End a body that still arrives at a moment of the monotonic clock: its reader breaks off.
+
+    A socket's own timeout starts anew with each byte, and a thread that reads cannot be ended.
+    """
+    if until == math.inf:
+        yield
+        return
+    timer = threading.Timer(max(0.0, until - time.monotonic()), _shut_down, (body,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut_down(body: Any) -> None:
+    with suppress(RuntimeError, ValueError, OSError):  # all of it has arrived meanwhile
+        body._raw_stream.shutdown()  # botocore's own close would wait for the reader
 
 
 @lru_cache(maxsize=8)

@@ -153,10 +153,13 @@ class Store(ABC):
         return self.info(key) is not None
 
     @abstractmethod
-    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+    def read_object(
+        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+    ) -> tuple[bytes, ObjectInfo]:
         """Read an object and what describes these very bytes, in one request.
 
-        Raises NotFoundError, and ObjectTooLargeError before the body is downloaded.
+        Raises NotFoundError, ObjectTooLargeError before the body is downloaded, and
+        StoreTimeoutError where bytes still arrive after `timeout_s`, however steadily.
         """
 
     @abstractmethod

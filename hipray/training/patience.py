@@ -48,9 +48,13 @@ class PatientStore(Store):
         """Return the store of the folder `prefix` below this one, as patient as this one."""
         return type(self)(self._inner.child(prefix), patience_s=self._patience_s)
 
-    def read_object(self, key: str, *, max_bytes: int | None = None) -> tuple[bytes, ObjectInfo]:
+    def read_object(
+        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+    ) -> tuple[bytes, ObjectInfo]:
         """Read an object; see `Store.read_object`."""
-        return self._persist(lambda: self._inner.read_object(key, max_bytes=max_bytes))
+        return self._persist(
+            lambda: self._inner.read_object(key, max_bytes=max_bytes, timeout_s=timeout_s)
+        )
 
     def write(self, key: str, data: bytes) -> ObjectInfo:
         """Write an object; see `Store.write`."""

@@ -20,6 +20,7 @@ from hipray.serving.messages import ScoredFilm
 from hipray.serving.readers import ReaderPool, StoppableReader
 from tests.data.film_files import encode_image
 from tests.serving.conftest import LocalApi, Run
+from tests.storage.scripted import Answer, ScriptedS3
 
 MakeApi = Callable[..., LocalApi]
 SLOW_PX = 9000
@@ -173,3 +174,15 @@ def test_other_callers_are_answered_while_one_hangs_up(
 
     assert run(both()).json()["refusal"]["code"] == "unreadable"
     assert graph.ended == 1
+
+
+def test_a_download_that_trickles_ends_with_its_request(make_api: MakeApi) -> None:
+    s3 = ScriptedS3()
+    s3.answers = [Answer(200, missing_bytes=1000, trickle_s=0.05)]
+    api = make_api(
+        allowed_prefixes=("s3://bucket/root",), storage=s3.store().settings, request_timeout_s=1
+    )
+    answer = api.post(json={"uri": "s3://bucket/root/a"})
+    assert answer.status_code == 503
+    assert s3.hung_up.wait(10)  # else its thread would read for hours
+    s3.close()

@@ -1,6 +1,8 @@
 """An S3 server on loopback that answers as told: what real stores say and moto does not."""
 
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -17,6 +19,8 @@ class Answer:
     code: str = ""
     body: bytes = b""
     missing_bytes: int = 0
+    trickle_s: float = 0.0
+    """Seconds between two of the missing bytes, which then come one by one."""
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -33,6 +37,7 @@ class ScriptedS3:
     def __init__(self) -> None:
         self.answers = [Answer(200)]
         self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.hung_up = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), daemon=True
@@ -69,7 +74,16 @@ class ScriptedS3:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(answer.payload)
+                    self.trickle(answer)
                 self.close_connection = True
+
+            def trickle(self, answer: Answer) -> None:
+                with suppress(OSError):  # the caller has hung up
+                    for _ in range(answer.missing_bytes if answer.trickle_s else 0):
+                        self.wfile.write(b"x")
+                        time.sleep(answer.trickle_s)
+                    return
+                scripted.hung_up.set()
 
             do_GET = do_PUT = do_HEAD = do_DELETE = answer  # noqa: N815
 

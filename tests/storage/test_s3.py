@@ -222,6 +222,19 @@ def test_a_download_that_breaks_off_is_tried_again(scripted_s3: ScriptedS3, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_download_that_trickles_ends_with_its_time(scripted_s3: ScriptedS3) -> None:
+    scripted_s3.answers = [Answer(200, body=b"x", missing_bytes=1000, trickle_s=0.05)]
+    store = scripted_s3.store(read_timeout_s=5)
+    begun = time.monotonic()
+    with pytest.raises(StoreTimeoutError, match=r"a within 0\.5 s, found an answer that still"):
+        store.read_object("a", timeout_s=0.5)
+    assert 0.4 < time.monotonic() - begun < 4
+    assert len(scripted_s3.requests) == 1
+    assert scripted_s3.hung_up.wait(10)  # nobody takes its bytes any more
+    scripted_s3.answers = [Answer(200, body=b"whole")]
+    assert store.read_object("a", timeout_s=5)[0] == b"whole"
+
+
 def test_a_large_object_is_refused_before_its_body_comes(scripted_s3: ScriptedS3) -> None:
     scripted_s3.answers = [Answer(200, missing_bytes=10**12)]
     with pytest.raises(ObjectTooLargeError):
