@@ -65,7 +65,7 @@ def grid(config: GridRun) -> None:
 
     result = run_grid(config)
     tell(
-        f"run {result.run}: {result.done} of {result.fits} fits done, {result.trained_now} trained "
+        f"run {result.run}: {result.fits} of {result.fits} fits done, {result.trained_now} trained "
         f"now, {result.seconds:.0f} s; next: hipray report {result.run} "
         f"--workspace {config.workspace}"
     )
@@ -77,7 +77,7 @@ def segment(config: SegmentRun) -> None:
 
     result = run_segment(config)
     tell(
-        f"run {result.run}: {result.done} of {result.fits} segmenters done, {result.trained_now} "
+        f"run {result.run}: {result.fits} of {result.fits} segmenters done, {result.trained_now} "
         f"trained now, {result.seconds:.0f} s; next: hipray grid --run {config.run} "
         f"--workspace {config.workspace}"
     )

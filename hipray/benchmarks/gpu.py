@@ -21,7 +21,7 @@ from hipray.config.benchmarks import GpuBench
 from hipray.config.jobs import GridRun
 from hipray.storage import Store, open_store
 from hipray.training.context import local_context
-from hipray.training.costs import PAPER_FILMS, count_copies
+from hipray.training.costs import PAPER_FILMS, count_showings
 from hipray.training.plan import build_cells
 from hipray.training.preparation import chosen_folds, read_inputs
 from hipray.vocab import Cell
@@ -157,5 +157,5 @@ def count_films_shown(cell: Cell, grid: GridRun) -> float:
     experiment = grid.experiment
     settings = experiment.classifier_of(cell.backbone)
     films = PAPER_FILMS.labelled[cell.region, cell.label_type] * (1 - 1 / experiment.split.folds)
-    copies = count_copies(settings, cell.variant)
+    copies = count_showings(settings, cell.variant)
     return films * (1 - settings.inner_fraction) * copies * settings.epochs

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hipray.config.jobs import GridRun
-from hipray.distributed.lanes import host_lane, open_ledger, open_patient_store
+from hipray.distributed.lanes import open_ledger, open_workspace
 from hipray.distributed.supervision import Supervisor
 from hipray.errors import FitsFailedError
 from hipray.storage import Store, check_store
@@ -27,8 +27,6 @@ from hipray.training.preparation import (
 from hipray.training.run_plan import write_run_plan
 from hipray.training.starts import try_starts
 
-__all__ = ["GridResult", "host_lane", "run_grid"]
-
 
 @dataclass(frozen=True)
 class GridResult:
@@ -36,8 +34,7 @@ class GridResult:
 
     run: str
     fits: int
-    done: int
-    failed: int
+    """Fits of the run, all of them done."""
     trained_now: int
     seconds: float
 
@@ -50,7 +47,7 @@ def run_grid(config: GridRun) -> GridResult:
     trained where the largest fit does not fit into a lane's part of a GPU or start weights do not
     fit a network.
     """
-    store = open_patient_store(config)
+    store = open_workspace(config)
     # a worker's working directory may be another: lanes get the full address
     config = config.model_copy(update={"workspace": store.uri})
     ttl_s = config.scaling.lease_s
@@ -103,4 +100,4 @@ def _conclude(
             "correct the cause and submit the same job again; finished fits are kept",
         )
     seconds = round(time.monotonic() - started, 1)
-    return GridResult(config.run, len(plan), len(plan), 0, before, seconds)
+    return GridResult(config.run, len(plan), before, seconds)

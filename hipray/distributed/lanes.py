@@ -25,6 +25,7 @@ from hipray.errors import HiprayError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
+from hipray.storage.patient import PatientStore, open_patient_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.crew import ALONE, Crew
 from hipray.training.device_errors import DeviceLostError
@@ -33,7 +34,6 @@ from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
 from hipray.training.memory import check_gpu_memory
-from hipray.training.patience import PatientStore
 from hipray.training.plan import PlannedFit, require_own_source, shaping_digest
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.run_plan import read_run_plan
@@ -105,10 +105,11 @@ def open_ledger(store: Store, config: GridRun, submission: str) -> Ledger:
     )
 
 
-def open_patient_store(config: GridRun) -> PatientStore:
-    """Return the workspace's store as driver and lanes use it: they wait out its outages."""
-    store = open_store(config.workspace, config.storage)
-    return PatientStore(store, patience_s=config.scaling.store_wait_s)
+def open_workspace(config: GridRun) -> PatientStore:
+    """Return the workspace's store as driver and lanes use it."""
+    return open_patient_store(
+        config.workspace, config.storage, patience_s=config.scaling.store_wait_s
+    )
 
 
 def _worker_resources(config: GridRun) -> dict[str, float]:
@@ -140,7 +141,7 @@ def _drain_plan(options: dict[str, Any]) -> LaneReport | None:
     config = GridRun.model_validate(options["payload"])
     scaling, lane = config.scaling, options["lane"]
     torch.set_num_threads(count_threads(scaling.cpus_per_lane))
-    store = open_patient_store(config)
+    store = open_workspace(config)
     plan, inputs = _read_own_plan(store, config)
     ledger = open_ledger(store, config, options["submission"])
     context = _lane_context(config, plan)

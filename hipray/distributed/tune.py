@@ -30,10 +30,10 @@ from hipray.errors import ConfigError, FitsFailedError, StorageError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, check_still_held, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
+from hipray.storage.patient import PatientStore, open_patient_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
-from hipray.training.patience import PatientStore
 from hipray.training.plan import require_own_source
 from hipray.training.starts import try_classifiers
 from hipray.training.trials import (
@@ -216,7 +216,7 @@ def run_one(
     """Run one trial and return its last figures; an ended one only says them again."""
     require_own_source(source, own=search_source())
     config = TuneRun.model_validate(payload)
-    folder = TrialFolder(_open_patient_store(config), config, backbone, chosen)
+    folder = TrialFolder(_open_workspace(config), config, backbone, chosen)
     figures = folder.read_outcome()
     if figures is None:
         torch.set_num_threads(count_threads(config.resources.cpus_per_trial))
@@ -234,12 +234,13 @@ def _report(figures: Figures) -> None:
 def _open_search(payload: str, backbone: str) -> Search:
     """A worker's data, kept from trial to trial."""
     config = TuneRun.model_validate_json(payload)
-    return read_search(_open_patient_store(config), config, backbone)
+    return read_search(_open_workspace(config), config, backbone)
 
 
-def _open_patient_store(config: TuneRun) -> PatientStore:
-    store = open_store(config.workspace, config.storage)
-    return PatientStore(store, patience_s=config.resources.store_wait_s)
+def _open_workspace(config: TuneRun) -> PatientStore:
+    return open_patient_store(
+        config.workspace, config.storage, patience_s=config.resources.store_wait_s
+    )
 
 
 def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:

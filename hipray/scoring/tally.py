@@ -73,7 +73,6 @@ class Tally:
     refused: int = 0
     rows: int = 0
     parts: int = 0
-    shards: int = 0
     hips: int = 0
     """Scored hips."""
     abnormal: int = 0
@@ -129,7 +128,6 @@ def count_parts(parts: Iterable[Part], tally: Tally) -> Iterator[tuple[str, Fail
         for part in rounds:
             tally.add(part.table)
             letters = part.letters
-        tally.shards += 1
         tally.faults.update(letter.fault for letter in letters)
         yield from ((shard, letter) for letter in letters)
 

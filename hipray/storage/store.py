@@ -210,7 +210,3 @@ class Store(ABC):
     @abstractmethod
     def local_path(self, key: str) -> Path | None:
         """Return where `key` lies in a local folder, to map it into memory; None on S3."""
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder else name

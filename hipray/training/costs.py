@@ -73,11 +73,11 @@ def _segmenter_seconds(fit: SegmenterFit, experiment: Experiment, films: float) 
 
 def _classifier_seconds(fit: Fit, experiment: Experiment, films: float) -> float:
     cell, settings = fit.cell, experiment.classifier_of(fit.cell.backbone)
-    shown = films * (1 - settings.inner_fraction) * count_copies(settings, cell.variant)
+    shown = films * (1 - settings.inner_fraction) * count_showings(settings, cell.variant)
     return shown * settings.epochs * seconds_per_film(cell.backbone, settings.size_px)
 
 
-def count_copies(settings: ClassifierSettings, variant: Variant) -> int:
+def count_showings(settings: ClassifierSettings, variant: Variant) -> int:
     """Return how often an epoch shows each film."""
     longer = variant is not Variant.ORIGINAL and settings.budget is Budget.EQUAL_EPOCHS
     return PAPER_COPIES if longer else 1

@@ -28,7 +28,7 @@ from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
 from hipray.training.starts import read_start_weights
-from hipray.training.views import build_views, count_copies
+from hipray.training.views import build_views, count_moves
 from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -139,7 +139,7 @@ def run_classifier_fit(
             PREDICTIONS_FILE: dump_frame(outcome.predictions),
             HISTORY_FILE: _dump_json(outcome.history.as_dict()),
         },
-        _classifier_summary(outcome, count_copies(fit.cell.variant, settings)),
+        _classifier_summary(outcome, count_moves(fit.cell.variant, settings)),
     )
 
 

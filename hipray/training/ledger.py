@@ -3,7 +3,7 @@
     fits/claims/<digest>/...         leases of the lanes that try
     fits/work/<digest>/<attempt>/    files of one attempt, checkpoints beside them
     fits/done/<digest>.json          the commit: one conditional PUT, the first one wins
-    fits/failed/<digest>/<n>.json    a failed attempt with its traceback
+    fits/failed/<digest>/<submission>-<time>-<id>.json   a failed attempt with its traceback
 
 Fits are content-addressed and shared by all runs of a workspace.
 """

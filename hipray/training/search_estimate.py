@@ -5,7 +5,7 @@ from hipray.data.manifest import label_column, read_manifest
 from hipray.errors import DataError
 from hipray.progress import describe_duration
 from hipray.storage import Store
-from hipray.training.costs import count_copies, seconds_per_film
+from hipray.training.costs import count_showings, seconds_per_film
 from hipray.training.estimate import START_UP_S
 from hipray.training.tuning import resolve_config
 
@@ -66,4 +66,4 @@ def _seconds(config: TuneRun, backbone: str, hips: float) -> float:
     k, sides = config.inner_folds, config.space.size_px
     films = hips * (k - 1 if k > 1 else 1 - settings.inner_fraction)
     per_film = sum(seconds_per_film(backbone, side) for side in sides) / len(sides)
-    return config.trials * films * count_copies(settings, config.variant) * per_film
+    return config.trials * films * count_showings(settings, config.variant) * per_film

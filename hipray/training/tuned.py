@@ -1,7 +1,8 @@
 """What a search leaves: its trials, the chosen settings as a grid's configuration, its plan.
 
 runs/<run>/tune.json             what is searched; another search is refused under this name
-runs/<run>/tune/<network>/       state of Ray Tune and, per trial, checkpoints and outcome
+runs/<run>/tune/<network>/       state of Ray Tune
+runs/<run>/trials/<network>/<trial>/   a trial's checkpoints, and its outcome
 runs/<run>/studies/<network>.parquet   a finished search's trials
 runs/<run>/trials.parquet        all trials
 runs/<run>/tuned.toml            what `hipray grid --config` takes as it is

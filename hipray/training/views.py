@@ -116,7 +116,7 @@ def measured_column(cell: Cell) -> str:
     return score_column(MEASURED[cell.label_type].quantity, cell.region)
 
 
-def count_copies(variant: Variant, settings: ClassifierSettings) -> int:
+def count_moves(variant: Variant, settings: ClassifierSettings) -> int:
     """Return how many training images a variant makes of one film."""
     return 1 if variant is Variant.ORIGINAL else len(paper_moves(settings))
 
@@ -130,5 +130,5 @@ def augment_views(films: Pixels, variant: Variant, settings: ClassifierSettings)
     if variant is Variant.ORIGINAL:
         return films[:, None]
     moves = paper_moves(settings)
-    assert len(moves) == count_copies(variant, settings)
+    assert len(moves) == count_moves(variant, settings)
     return np.stack([np.stack([move_film(film, move) for move in moves]) for film in films])

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
 
+from hipray.config.storage import StorageSettings
 from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableError
-from hipray.storage import Lease, open_store
+from hipray.storage import Lease, open_store, patient
+from hipray.storage.patient import open_patient_store
 from hipray.training.context import FitContext
 from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
 from hipray.training.lane import MAX_DEATHS, MAX_FAILURES_IN_A_ROW, LaneSettings, drain
@@ -17,8 +20,10 @@ from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit
 from hipray.vocab import Cell, Fit, LabelType, Region, SegmenterFit, Variant
 from tests.small_workspace import BACKBONE
+from tests.storage.outage import FailingS3
 
 CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, Variant.ORIGINAL)
+OUTAGE_S = 2.0
 
 
 @pytest.fixture
@@ -273,3 +278,23 @@ def test_a_lane_says_what_it_does(ledger, inputs, tmp_path) -> None:
         on_epoch=lambda name, report: seen.append(read_notes(store, "r")["lane"].fit),
     )  # fmt: skip
     assert seen == [originals((0,))[0].name] * 2
+
+
+def test_an_outage_of_the_store_in_the_middle_of_a_fit_loses_nothing(inputs, monkeypatch) -> None:
+    monkeypatch.setattr(patient, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(patient, "LONGEST_WAIT_S", 0.2)
+    with closing(FailingS3()) as server:
+        settings = StorageSettings(endpoint_url=server.s3.endpoint_url, max_attempts=1)
+        store = open_patient_store(f"s3://{server.s3.new_bucket()}", settings, patience_s=60)
+        ledger = Ledger(store, submission="s")
+        report = drain(
+            [PlannedFit(Fit(CELL, 0, 0), "d0")], ledger, inputs,
+            settings=LaneSettings("lane", poll_s=0.05), context=FitContext(),
+            on_epoch=lambda name, epoch: server.fail_for(OUTAGE_S) if epoch.epoch == 1 else None,
+        )  # fmt: skip
+        assert server.refused > 0
+        assert (report.done, report.failed) == (1, 0)
+        done = ledger.read_done("d0")
+        assert done is not None
+        assert done.attempt == 1
+        assert ledger.read_failures("d0") == []

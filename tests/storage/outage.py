@@ -1,5 +1,6 @@
 """An S3 server that can be out of reach for a while."""
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,11 @@ class FailingS3(ThrottlingS3):
         self.down = False
         self.refused = 0
         super().__init__()
+
+    def fail_for(self, seconds: float) -> None:
+        """Be out of reach from now on for some seconds."""
+        self.down = True
+        threading.Timer(seconds, lambda: setattr(self, "down", False)).start()
 
     def _answer(
         self, environ: dict[str, Any], start_response: Callable[..., Any]

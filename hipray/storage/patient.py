@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from hipray.config.storage import StorageSettings
 from hipray.errors import StoreUnavailableError
-from hipray.storage import Store
-from hipray.storage.store import ObjectInfo
+from hipray.storage.open import open_store
+from hipray.storage.store import ObjectInfo, Store
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 15.0
@@ -106,3 +107,8 @@ class PatientStore(Store):
                                until - time.monotonic(), error)  # fmt: skip
             time.sleep(wait * random.uniform(0.5, 1))
             wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def open_patient_store(uri: str, settings: StorageSettings, *, patience_s: float) -> PatientStore:
+    """Open a store as driver and workers of long runs use it: they wait out its outages."""
+    return PatientStore(open_store(uri, settings), patience_s=patience_s)
