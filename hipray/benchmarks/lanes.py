@@ -29,6 +29,7 @@ from hipray.training.fits import PREDICTIONS_FILE, FitInputs, load_frame
 from hipray.training.ledger import DoneFit
 from hipray.training.preparation import prepare
 from hipray.training.results import open_reader, read_run
+from hipray.training.seeds import seed_fit
 from hipray.vocab import Fit, LabelType, Part, Variant
 
 LANES_TARGET = 1.10
@@ -157,7 +158,8 @@ def write_script_job(
         "out": str(folder),
         "recipe": config.experiment.classifier.model_dump(mode="json"),
         "cells": [
-            _describe_cell(store, inputs, *p) for p in read_run(store, config.run).classifiers
+            _describe_cell(store, config, inputs, *p)
+            for p in read_run(store, config.run).classifiers
         ],
     }
     path = folder / "job.json"
@@ -165,13 +167,16 @@ def write_script_job(
     return path
 
 
-def _describe_cell(store: Store, inputs: FitInputs, fit: Fit, done: DoneFit) -> dict[str, Any]:
+def _describe_cell(
+    store: Store, config: GridRun, inputs: FitInputs, fit: Fit, done: DoneFit
+) -> dict[str, Any]:
     places = {hip_id: row for row, hip_id in enumerate(inputs.manifest["hip_id"])}
     scores = load_frame(open_reader(store).read_file(done, PREDICTIONS_FILE))
     cell: dict[str, Any] = {
         "name": fit.name,
         "backbone": fit.cell.backbone,
         "augmented": fit.cell.variant is not Variant.ORIGINAL,
+        "seed": seed_fit(config.experiment.classifier_of(fit.cell.backbone).seed, fit),
     }
     for part in Part:
         own = scores[scores["part"] == part]

@@ -52,7 +52,7 @@ def train_cell(
 ) -> dict[str, Any]:
     """Train one cell, keep the weights of its best epoch and score the hips held back."""
     began = time.time()
-    torch.manual_seed(recipe.seed)
+    torch.manual_seed(cell["seed"])
     x, y = prepare(films, cell["train"], cell["train_labels"], recipe, augmented=cell["augmented"])
     x_inner, y_inner = prepare(films, cell["inner"], cell["inner_labels"], recipe, augmented=False)
     x_test, _ = prepare(films, cell["test"], cell["test_labels"], recipe, augmented=False)
