@@ -22,7 +22,6 @@ from hipray.config.jobs import (
     ServeRun,
     StatusRun,
 )
-from hipray.config.scoring import PlannedJob
 from hipray.config.tuning import TuneRun
 from hipray.scoring.outputs import open_output
 from hipray.storage import open_store
@@ -102,14 +101,9 @@ def tune(config: TuneRun) -> None:
 
 def status(config: StatusRun) -> None:
     """Print where a run stands."""
-    from hipray.scoring import status as score_status
-    from hipray.training.status import describe_status
+    from hipray.run_status import describe_run_status
 
-    store = open_store(config.workspace, config.storage)
-    if config.output is not None or config.run == PlannedJob.SCORE:
-        tell(score_status.describe_status(open_output(config)))
-    else:
-        tell(describe_status(store, config.run))
+    tell(describe_run_status(config))
 
 
 def plan(config: PlanRun) -> None:

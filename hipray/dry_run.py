@@ -30,7 +30,7 @@ from hipray.config.jobs import (
 from hipray.config.tuning import TuneRun
 from hipray.distributed.segment import without_cells
 from hipray.distributed.survey import Ask, Place, survey
-from hipray.errors import DataError, NotFoundError
+from hipray.errors import NotFoundError
 from hipray.storage import Store, open_store
 
 
@@ -107,11 +107,18 @@ def _(config: TuneRun) -> Iterator[str]:
 
 
 @find_inputs.register
-def _(config: ReportRun | ReleaseRun | StatusRun) -> Iterator[str]:
+def _(config: ReportRun | ReleaseRun) -> Iterator[str]:
     from hipray.training.run_plan import read_run_plan
 
     plan = read_run_plan(_workspace(config), config.run)
     yield f"run {config.run} with {len(plan.fits)} fits"
+
+
+@find_inputs.register
+def _(config: StatusRun) -> Iterator[str]:
+    from hipray.run_status import describe_run_status
+
+    yield describe_run_status(config).partition("\n")[0]
 
 
 @find_inputs.register
@@ -131,14 +138,16 @@ def _(config: ServeRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: ScoreRun) -> Iterator[str]:
-    from hipray.data.listing import is_film
+    from hipray.scoring.key_list import check_key_list
+    from hipray.scoring.selection import find_first_film
 
     yield _describe_release(config)
+    if config.select.keys is not None:
+        check_key_list(config.select.keys, config.storage)
+        yield f"keys in {config.select.keys}"
+        return
     archive = open_store(config.images, config.storage)
-    first = next((info.key for info in archive.list() if is_film(info.key)), None)
-    if first is None:
-        raise DataError(f"films in {config.images}", "none", "check the path")
-    yield f"films in {archive.uri}, the first of them {first}"
+    yield f"films in {archive.uri}, the first of them {find_first_film(archive, config.select)}"
 
 
 @find_inputs.register

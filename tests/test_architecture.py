@@ -24,7 +24,7 @@ FLOORS: dict[str, int] = {
     "pipeline": 10,
     "inference": 11, "overlay": 11, "dicom_objects": 11,
     "predict": 12, "scoring": 12,
-    "distributed": 13,
+    "distributed": 13, "run_status": 13,
     "serving": 14,
     "benchmarks": 15,
     "dry_run": 16,

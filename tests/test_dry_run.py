@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 
 from hipray.cli import COMMANDS, _parse, main
+from hipray.config.scoring import Selection
 from hipray.config.storage import StorageSettings
 from hipray.distributed import survey as place
 from hipray.distributed.cluster import NodeSize
 from hipray.distributed.survey import Ask, Place, survey
-from hipray.errors import ConfigError, NotFoundError
+from hipray.errors import ConfigError, DataError, NotFoundError
+from hipray.scoring.selection import find_first_film
+from hipray.scoring.status import ProgressNote
 from hipray.storage import open_store
 from tests.conftest import S3Server
 from tests.small_workspace import SmallGrid, SmallWorkspace
@@ -107,3 +110,23 @@ def test_a_share_that_this_machine_never_gives_is_refused_and_a_cluster_may_stil
     said = list(survey([], [ask]))
     assert any("none yet" in line for line in said)
     assert any("wait until such a node comes" in line for line in said)
+
+
+def test_the_status_of_a_scoring_is_found_as_the_job_finds_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = ProgressNote("archive", "first", "parts/first", started_s=0.0, updated_s=0.0)
+    note.write(open_store(str(tmp_path / "scores")))
+    assert main(["status", "score", "--workspace", str(tmp_path), "--dry-run"]) == 0
+    assert "archive by first" in capsys.readouterr().out
+
+
+def test_an_archive_is_looked_through_for_what_the_job_would_take(tmp_path: Path) -> None:
+    archive = open_store(str(tmp_path))
+    archive.write("a/table.csv", b"no film")
+    archive.write("a/1.dcm", b"film")
+    archive.write("b/2.png", b"film")
+    assert find_first_film(archive, Selection()) == "a/1.dcm"
+    assert find_first_film(archive, Selection(suffixes=(".png",))) == "b/2.png"
+    with pytest.raises(DataError, match="found none; check the path and `select`"):
+        find_first_film(archive, Selection(exclude=("*",)))

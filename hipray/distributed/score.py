@@ -37,7 +37,7 @@ from hipray.scoring.key_list import check_key_list
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.parts import PartSet
-from hipray.scoring.selection import build_sieve
+from hipray.scoring.selection import find_first_film
 from hipray.scoring.session import (
     ScoreResult,
     check_output,
@@ -264,9 +264,7 @@ def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:
     """Raise where a first listing is due and there is no film, before anything is started."""
     if config.select.keys is not None or Index(output).listings():
         return
-    sift = build_sieve(config.select)
-    if all(sift(info.key) is not None for info in archive.list()):
-        raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")
+    find_first_film(archive, config.select)
 
 
 def _iterate(dataset: Dataset) -> Iterator[dict[str, Any]]:

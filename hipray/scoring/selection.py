@@ -7,6 +7,8 @@ from fnmatch import translate
 
 from hipray.config.scoring import Selection
 from hipray.data.listing import is_aside, is_film
+from hipray.errors import DataError
+from hipray.storage import Store
 
 
 class LeftOut(StrEnum):
@@ -34,6 +36,15 @@ def build_sieve(select: Selection) -> Callable[[str], LeftOut | None]:
         return None if include is None or include.match(key) else LeftOut.NOT_INCLUDED
 
     return sift
+
+
+def find_first_film(archive: Store, select: Selection) -> str:
+    """Return the first key that is taken; raise DataError where there is none."""
+    sift = build_sieve(select)
+    for info in archive.list():
+        if sift(info.key) is None:
+            return info.key
+    raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")
 
 
 def _compile(patterns: Sequence[str]) -> re.Pattern[str] | None:
