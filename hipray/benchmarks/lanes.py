@@ -126,11 +126,12 @@ def _time_both(
 def _time_lanes(store: Store, config: GridRun) -> Timing:
     asked = time.time()
     run_grid(config)
-    done = [fit for _, fit in read_run(store, config.run).classifiers]
-    committed = open_reader(store).finished()
+    classifiers, ledger = read_run(store, config.run).classifiers, open_reader(store)
+    done = [fit for _, fit in classifiers]
+    committed = ledger.finished()
     first_claims: dict[str, float] = {}
     for fit in done:
-        claimed = _read_claim_time(store, fit)
+        claimed = ledger.claimed_at(fit)
         first_claims[fit.lane] = min(claimed, first_claims.get(fit.lane, claimed))
     started = min(first_claims.values())
     return Timing(
@@ -138,13 +139,8 @@ def _time_lanes(store: Store, config: GridRun) -> Timing:
         start_up_s=started - asked,
         seconds=max(committed[fit.digest].timestamp() for fit in done) - started,
         skew_s=max(first_claims.values()) - started,
-        by_backbone=_add_up((fit.fit["cell"]["backbone"], fit.seconds) for fit in done),
+        by_backbone=_add_up((fit.cell.backbone, done.seconds) for fit, done in classifiers),
     )
-
-
-def _read_claim_time(store: Store, fit: DoneFit) -> float:
-    claim = json.loads(store.read(f"fits/claims/{fit.digest}/{fit.attempt}.json"))
-    return float(claim["claimed_s"])
 
 
 def write_script_job(

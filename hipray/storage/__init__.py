@@ -8,6 +8,9 @@ from hipray.storage.leases import (
     check_still_held,
     hold,
     holder,
+    list_held,
+    list_unreleased,
+    read_claim,
 )
 from hipray.storage.open import check_store, lies_within, open_file, open_store
 from hipray.storage.s3 import S3_SCHEME
@@ -37,6 +40,9 @@ __all__ = [
     "hold",
     "holder",
     "lies_within",
+    "list_held",
+    "list_unreleased",
     "open_file",
     "open_store",
+    "read_claim",
 ]

@@ -196,6 +196,35 @@ def holder(store: Store, key: str) -> LeaseInfo | None:
     return info if info is not None and _is_live(store, key, info) else None
 
 
+def list_held(store: Store, prefix: str) -> set[str]:
+    """Return the leases below a folder with a claim that has not ended; one listing.
+
+    Its holder may be dead all the same.
+    """
+    claimed: set[tuple[str, str]] = set()
+    ended: set[tuple[str, str]] = set()
+    for found in store.list(prefix):
+        key, _, name = found.key.rpartition("/")
+        attempt, _, kind = name.partition(".")
+        if kind == "json":
+            claimed.add((key, attempt))
+        elif kind in ("released", "lost"):
+            ended.add((key, attempt))
+    return {key for key, _ in claimed - ended}
+
+
+def list_unreleased(store: Store, key: str, *, before: int) -> list[LeaseInfo]:
+    """Return the claims before an attempt whose holders never released them: they died."""
+    names = {PurePosixPath(found.key).name for found in store.list(key)}
+    silent = [n for n in range(1, before) if f"{n}.released" not in names]
+    return [read_claim(store, key, attempt) for attempt in silent]
+
+
+def read_claim(store: Store, key: str, attempt: int) -> LeaseInfo:
+    """Return what the holder of an attempt said when it claimed; raises StorageError."""
+    return _read_claim(store, _attempt_key(key, attempt, ".json"))
+
+
 def _attempt_key(key: str, attempt: int, suffix: str) -> str:
     return f"{key}/{attempt}{suffix}"
 
@@ -207,7 +236,7 @@ def _read_latest(store: Store, key: str) -> tuple[int, LeaseInfo | None]:
     attempt = max((int(stem) for stem in stems if stem.isdecimal()), default=0)
     if attempt == 0 or names & {f"{attempt}.released", f"{attempt}.lost"}:
         return attempt, None
-    return attempt, _read_claim(store, _attempt_key(key, attempt, ".json"))
+    return attempt, read_claim(store, key, attempt)
 
 
 def _read_claim(store: Store, key: str) -> LeaseInfo:

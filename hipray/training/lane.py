@@ -196,11 +196,8 @@ def run_fit(
     """Run one fit whose needs are done and return its files, uncommitted."""
     if isinstance(planned.fit, SegmenterFit):
         return run_segmenter_fit(planned.fit, inputs, context)
-    masks: dict[int, list[bytes]] = {}
-    for digest in planned.needs:
-        needed = ledger.read_done(digest)
-        assert needed is not None, "a fit is claimed only when its needs are done"
-        masks.setdefault(needed.fit["fold"], []).append(ledger.read_file(needed, MASKS_FILE))
+    masks = ledger.read_by_fold(planned.needs, MASKS_FILE)
+    assert masks is not None, "a fit is claimed only when its needs are done"
     return run_classifier_fit(planned.fit, inputs, context, masks=masks)
 
 

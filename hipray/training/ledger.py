@@ -16,13 +16,26 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from hipray.digests import digest_bytes
 from hipray.errors import BundleError
-from hipray.storage import Lease, LeaseInfo, Store, acquire, holder
+from hipray.storage import (
+    Lease,
+    LeaseInfo,
+    Store,
+    acquire,
+    holder,
+    list_held,
+    list_unreleased,
+    read_claim,
+)
 from hipray.storage.processes import current_process
 from hipray.training.checkpoints import CheckpointStore
-from hipray.training.plan import PlannedFit, describe_fit
-from hipray.vocab import FitState
+from hipray.training.plan import PlannedFit
+from hipray.vocab import Fit, SegmenterFit
+
+CLAIMS = "claims"
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class DoneFit:
 
     digest: str
     name: str
-    fit: dict[str, Any]
+    fit: Fit | SegmenterFit
     prefix: str
     """Where its files lie."""
     files: dict[str, str]
@@ -40,6 +53,9 @@ class DoneFit:
     seconds: float
     attempt: int
     lane: str
+
+
+_DONE = TypeAdapter(DoneFit)
 
 
 @dataclass(frozen=True)
@@ -96,16 +112,13 @@ class Ledger:
 
     def claim(self, planned: PlannedFit, lane: str) -> Lease | None:
         """Return a lease on `planned`, or None while another lane holds it."""
-        return acquire(self._store, _claims(planned), ttl_s=self._lease_s, owner_note=lane)
-
-    def is_claimed(self, digest: str) -> bool:
-        """Whether a live lane works on the fit."""
-        return holder(self._store, f"claims/{digest}") is not None
+        return acquire(self._store, _claims(planned.digest), ttl_s=self._lease_s, owner_note=lane)
 
     def live_claims(self, digests: Iterable[str]) -> dict[str, LeaseInfo]:
         """Return who works now on which of `digests`; one listing and two reads for each claim."""
-        wanted = self._held() & set(digests)
-        holders = {digest: holder(self._store, f"claims/{digest}") for digest in sorted(wanted)}
+        held = {key.removeprefix(f"{CLAIMS}/") for key in list_held(self._store, CLAIMS)}
+        wanted = held & set(digests)
+        holders = {digest: holder(self._store, f"{CLAIMS}/{digest}") for digest in sorted(wanted)}
         return {digest: info for digest, info in holders.items() if info is not None}
 
     def release_lane(self, lane: str, digests: Iterable[str]) -> list[str]:
@@ -121,30 +134,17 @@ class Ledger:
             if info.note == lane and info.process != mine
         }
         for digest, info in left.items():
-            Lease(self._store, f"claims/{digest}", info).declare_lost()
+            Lease(self._store, f"{CLAIMS}/{digest}", info).declare_lost()
         return list(left)
 
     def count_deaths(self, planned: PlannedFit, attempt: int) -> int:
         """Count this submission's earlier claims of a fit whose lanes died without a word."""
-        names = {info.key.rsplit("/", 1)[-1] for info in self._store.list(_claims(planned))}
-        silent = [n for n in range(1, attempt) if f"{n}.released" not in names]
-        notes = [
-            json.loads(self._store.read(f"{_claims(planned)}/{n}.json"))["note"] for n in silent
-        ]
-        return sum(note.startswith(self._submission) for note in notes)
+        dead = list_unreleased(self._store, _claims(planned.digest), before=attempt)
+        return sum(info.note.startswith(self._submission) for info in dead)
 
-    def _held(self) -> set[str]:
-        """Digests with a claim that has not ended; its holder may be dead all the same."""
-        claimed: set[tuple[str, str]] = set()
-        ended: set[tuple[str, str]] = set()
-        for info in self._store.list("claims/"):
-            _, digest, name = info.key.split("/")
-            attempt, _, kind = name.partition(".")
-            if kind == "json":
-                claimed.add((digest, attempt))
-            elif kind in ("released", "lost"):
-                ended.add((digest, attempt))
-        return {digest for digest, _ in claimed - ended}
+    def claimed_at(self, done: DoneFit) -> float:
+        """Return the Unix time at which the attempt that finished a fit was claimed."""
+        return read_claim(self._store, _claims(done.digest), done.attempt).claimed_s
 
     def checkpoints(self, planned: PlannedFit) -> CheckpointStore:
         """Return the place of the fit's checkpoints, shared by its attempts."""
@@ -167,7 +167,7 @@ class Ledger:
         done = DoneFit(
             digest=planned.digest,
             name=planned.name,
-            fit=describe_fit(planned.fit),
+            fit=planned.fit,
             prefix=prefix,
             files={name: digest_bytes(data) for name, data in files.items()},
             summary=summary,
@@ -194,7 +194,7 @@ class Ledger:
     def read_done(self, digest: str) -> DoneFit | None:
         """Return the committed result of a fit, or None."""
         key = f"done/{digest}.json"
-        return DoneFit(**json.loads(self._store.read(key))) if self._store.exists(key) else None
+        return _DONE.validate_json(self._store.read(key)) if self._store.exists(key) else None
 
     def read_failures(self, digest: str) -> list[FailedAttempt]:
         """Return the failed attempts of a fit, oldest first."""
@@ -212,17 +212,20 @@ class Ledger:
             )
         return data
 
-    def state(self, digest: str, snapshot: Snapshot) -> FitState:
-        """Return where one fit stands."""
-        if digest in snapshot.done:
-            return FitState.DONE
-        if digest in snapshot.failed:
-            return FitState.FAILED
-        return FitState.RUNNING if self.is_claimed(digest) else FitState.WAITING
+    def read_by_fold(self, digests: Iterable[str], name: str) -> dict[int, list[bytes]] | None:
+        """Return one file of each of these fits by their folds; None where one is not done."""
+        wanted = [self.read_done(digest) for digest in digests]
+        done = [fit for fit in wanted if fit is not None]
+        if len(done) < len(wanted):
+            return None
+        files: dict[int, list[bytes]] = {}
+        for each in done:
+            files.setdefault(each.fit.fold, []).append(self.read_file(each, name))
+        return files
 
 
-def _claims(planned: PlannedFit) -> str:
-    return f"claims/{planned.digest}"
+def _claims(digest: str) -> str:
+    return f"{CLAIMS}/{digest}"
 
 
 def _stamp_of(key: str) -> str:

@@ -7,7 +7,6 @@ of the segmenters whose masks it uses. Equal digests are the same work, whoever 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any
 
 from hipray.config.experiment import Experiment
 from hipray.config.jobs import GridRun
@@ -22,7 +21,6 @@ from hipray.vocab import (
     LabelType,
     MaskSource,
     Region,
-    SegmenterArch,
     SegmenterFit,
     Variant,
     View,
@@ -121,33 +119,6 @@ def plan_segmenters(
     ]
 
 
-def describe_fit(fit: Fit | SegmenterFit) -> dict[str, Any]:
-    """Return a fit as plain data."""
-    return asdict(fit)
-
-
-def read_fit(values: dict[str, Any]) -> Fit | SegmenterFit:
-    """Return the fit that `describe_fit` wrote."""
-    if "cell" in values:
-        cell = values["cell"]
-        return Fit(
-            Cell(
-                Region(cell["region"]),
-                LabelType(cell["label_type"]),
-                cell["backbone"],
-                Variant(cell["variant"]),
-            ),
-            values["repeat"],
-            values["fold"],
-        )
-    return SegmenterFit(
-        SegmenterArch(values["arch"]),
-        tuple(Region(region) for region in values["regions"]),
-        values["repeat"],
-        values["fold"],
-    )
-
-
 def _plan_segmenter(
     fit: SegmenterFit, experiment: Experiment, data: DataIdentity, starts: Mapping[str, str]
 ) -> PlannedFit:
@@ -155,7 +126,7 @@ def _plan_segmenter(
     settings = experiment.segmenter.model_dump(mode="json", exclude={"archs"})
     digest = digest_of(
         [
-            describe_fit(fit),
+            asdict(fit),
             settings,
             starts.get(experiment.segmenter.weights),
             experiment.data,
@@ -180,7 +151,7 @@ def _plan_classifier(
     needs = mask_makers.get(fit.repeat, ()) if predicted else ()
     digest = digest_of(
         [
-            describe_fit(fit),
+            asdict(fit),
             settings,
             starts.get(settings.weights),
             experiment.matting if matted else None,

@@ -10,7 +10,6 @@ from hipray.errors import DataError
 from hipray.storage import Store
 from hipray.training.fits import MASK_SCORES_FILE, PREDICTIONS_FILE, load_frame
 from hipray.training.ledger import DoneFit, Ledger
-from hipray.training.plan import read_fit
 from hipray.training.run_plan import RunPlan, read_run_plan
 from hipray.vocab import Fit, Part, SegmenterFit
 
@@ -42,7 +41,7 @@ def read_run(store: Store, run: str) -> RunResults:
     plan = read_run_plan(store, run)
     ledger = open_reader(store)
     done = [ledger.read_done(planned.digest) for planned in plan.fits]
-    finished = [(read_fit(fit.fit), fit) for fit in done if fit is not None]
+    finished = [(fit.fit, fit) for fit in done if fit is not None]
     if not finished:
         raise DataError(f"finished fits in run '{run}'", "none", "run `hipray grid` first")
     classifiers = [(fit, d) for fit, d in finished if isinstance(fit, Fit)]

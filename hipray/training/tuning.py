@@ -232,16 +232,12 @@ def _read_masks(store: Store, grid: GridRun, fit: Fit, inputs: FitInputs) -> Mas
     """Out-of-fold masks of the experiment's finished segmenters; None where none are needed."""
     data = identify_data(inputs.manifest, inputs.split)
     needs = next(p.needs for p in plan_grid(grid, inputs, data) if p.fit == fit)
-    ledger = open_reader(store)
-    files: dict[int, list[bytes]] = {}
-    for digest in needs:
-        done = ledger.read_done(digest)
-        if done is None:
-            raise DataError(
-                f"the {len(needs)} segmenter fits of this experiment done for variant "
-                f"'{fit.cell.variant}'",
-                "at least one open",
-                "run `hipray grid` with the same data, split and segmenter settings first",
-            )
-        files.setdefault(done.fit["fold"], []).append(ledger.read_file(done, MASKS_FILE))
+    files = open_reader(store).read_by_fold(needs, MASKS_FILE)
+    if files is None:
+        raise DataError(
+            f"the {len(needs)} segmenter fits of this experiment done for variant "
+            f"'{fit.cell.variant}'",
+            "at least one open",
+            "run `hipray grid` with the same data, split and segmenter settings first",
+        )
     return out_of_fold_masks(fit, inputs, files)

@@ -150,7 +150,7 @@ def test_the_numbers_of_a_grid_are_ray_metrics(store: Store) -> None:
     metrics = GridMetrics("small")
     plan = [PlannedFit(Fit(CELL, 0, fold), f"d{fold}") for fold in range(400)]
     tally = tally_fits(plan, done={"d0"}, failed=(), running={"d1"})
-    done = DoneFit("d0", "n", {}, "", {}, {}, 3.0, 1, "lane")
+    done = DoneFit("d0", "n", plan[0].fit, "", {}, {}, 3.0, 1, "lane")
     started = time.perf_counter()
     metrics.show(tally, lanes=2)
     metrics.observe([(plan[0], done)])

@@ -69,7 +69,7 @@ def test_a_lost_gpu_ends_the_lane_and_returns_its_fit(monkeypatch, ledger, input
     assert "illegal memory access" in str(error)
     assert "\n" not in str(error)
     assert ran == ["d0"]
-    assert not ledger.is_claimed("d0")
+    assert not ledger.live_claims(["d0"])
     assert ledger.snapshot().failed == frozenset(), "one lost GPU does not condemn the fit"
     report, _ = drain_with(monkeypatch, ledger, inputs, [])
     assert report.done == 2

@@ -167,7 +167,7 @@ def test_a_failing_store_ends_the_lane_and_is_held_against_no_fit(ledger, inputs
     with pytest.raises(error):
         run(originals((0,)), ledger, inputs, on_epoch=fail)
     assert ledger.read_failures("digest-0") == []
-    assert not ledger.is_claimed("digest-0")
+    assert not ledger.live_claims(["digest-0"])
 
 
 def test_a_stopped_lane_gives_its_fit_back_and_another_ends_it_bit_for_bit(
@@ -181,7 +181,7 @@ def test_a_stopped_lane_gives_its_fit_back_and_another_ends_it_bit_for_bit(
     with pytest.raises(KeyboardInterrupt):
         run([planned], ledger, inputs, name="first", on_epoch=stop)
     assert ledger.read_failures(planned.digest) == []
-    assert not ledger.is_claimed(planned.digest)
+    assert not ledger.live_claims([planned.digest])
     epochs = []
     run(
         [planned], ledger, inputs, name="second",

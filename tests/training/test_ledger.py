@@ -10,7 +10,7 @@ from hipray.errors import BundleError
 from hipray.storage import open_store
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit
-from hipray.vocab import Cell, Fit, FitState, LabelType, Region, Variant
+from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "resnet10t", Variant.ORIGINAL)
 FIT = PlannedFit(Fit(CELL, 0, 0), "d0")
@@ -111,20 +111,27 @@ def test_two_lanes_never_hold_one_fit(store) -> None:
     assert ledgers[1].claim(FIT, "b") is not None
 
 
-def test_the_state_of_a_fit_follows_its_life(store):
+def test_a_fit_is_claimed_then_failed_then_done_and_nothing_of_these_twice(store):
     ledger = Ledger(store, submission="s", max_attempts=1)
 
-    def state():
-        return ledger.state("d0", ledger.snapshot())
+    def find():
+        snapshot = ledger.snapshot()
+        return {*ledger.live_claims(["d0"])}, snapshot.failed, snapshot.done
 
-    assert state() is FitState.WAITING
+    assert find() == (set(), set(), set())
     with ledger.claim(FIT, "a"):
-        assert state() is FitState.RUNNING
-    assert state() is FitState.WAITING
+        assert find() == ({"d0"}, set(), set())
     fail(ledger)
-    assert state() is FitState.FAILED
+    assert find() == (set(), {"d0"}, set())
     commit(ledger)
-    assert state() is FitState.DONE
+    assert find() == (set(), set(), {"d0"})
+
+
+def test_files_of_fits_are_read_by_fold_once_all_are_done(store) -> None:
+    ledger = Ledger(store, submission="s")
+    commit(ledger)
+    assert ledger.read_by_fold(["d0", "d1"], "weights") is None
+    assert ledger.read_by_fold(["d0"], "weights") == {FIT.fit.fold: [b"weights"]}
 
 
 def test_live_claims_are_told_with_their_lane(store) -> None:
@@ -159,7 +166,7 @@ def test_a_lane_never_releases_what_its_own_process_holds(store) -> None:
     ledger = Ledger(store, submission="s")
     with ledger.claim(FIT, "s-0"):
         assert ledger.release_lane("s-0", ["d0"]) == []
-        assert ledger.is_claimed("d0")
+        assert ledger.live_claims(["d0"])
 
 
 def test_deaths_are_claims_of_this_submission_that_were_never_released(store) -> None:

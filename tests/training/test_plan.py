@@ -6,12 +6,9 @@ from hipray.config.experiment import Experiment, MattingSettings, SegmenterSetti
 from hipray.data.dataset import DataIdentity
 from hipray.training.plan import (
     build_cells,
-    describe_fit,
     plan_fits,
-    read_fit,
 )
 from hipray.vocab import (
-    REGIONS,
     Fit,
     LabelType,
     MaskSource,
@@ -148,17 +145,6 @@ def test_classifier_settings_leave_the_segmenters_as_they_are() -> None:
     after = plan(change("classifier", seed=2))
     assert segmenters(after) == segmenters(plan())
     assert not set(classifiers(after).values()) & set(classifiers(plan()).values())
-
-
-@pytest.mark.parametrize(
-    "fit",
-    [
-        SegmenterFit(SegmenterArch.UNETPP, (Region.FEMORAL_NECK,), 1, 2),
-        SegmenterFit(SegmenterArch.UNET, REGIONS, 0, 0),
-    ],
-)
-def test_a_segmenter_fit_survives_as_plain_data(fit) -> None:
-    assert read_fit(describe_fit(fit)) == fit
 
 
 def test_replaced_start_weights_are_other_fits() -> None:
