@@ -62,7 +62,7 @@ class _SegmenterTask:
         self._train = _gather(arrays, rows[0], channels, settings.size_px)
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
-            torch.manual_seed(seed_fit(settings.seed, fit))
+            torch.manual_seed(settings.seed)
             network = build_network(fit.arch, settings, outputs=len(channels), start=start)
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
@@ -162,7 +162,7 @@ def train_segmenter(
         task,
         epochs=settings.epochs,
         patience=settings.patience,
-        seed=seed_fit(settings.seed, fit),
+        seed=settings.seed,
         context=context,
     )
     trained = TorchNetwork(MaskNetwork(task.module), device=context.device)

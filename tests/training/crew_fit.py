@@ -14,7 +14,7 @@ from hipray.training.views import LabelledViews
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 
 FIT = Fit(Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "vgg11", Variant.AUGMENTED), 0, 0)
-SETTINGS = ClassifierSettings(size_px=32, dropout=0.0, batch=6, epochs=3, lr=1e-3)
+SETTINGS = ClassifierSettings(size_px=32, dropout=0.0, batch=6, epochs=3, lr=1e-4)
 
 
 def train(rank: int, size: int) -> list[float]:

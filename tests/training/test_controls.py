@@ -44,5 +44,5 @@ def test_brightness_that_tells_the_label_is_found_out() -> None:
 
 
 def test_a_small_network_learns_a_few_films_by_heart(inputs) -> None:
-    accuracy = overfit_accuracy(BACKBONE, inputs.arrays, inputs.manifest, hips=8, epochs=40)
+    accuracy = overfit_accuracy(BACKBONE, inputs.arrays, inputs.manifest, hips=8, epochs=60)
     assert accuracy == 1.0
