@@ -166,6 +166,7 @@ def test_a_lane_runs_as_a_ray_train_worker(store: Store) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_two_workers_of_a_lane_train_each_fit_together(store: Store) -> None:
     scaling = Scaling(lanes=1, workers_per_fit=2, cpus_per_lane=1)
     result = run_grid(_config(store, test_folds=(0,), scaling=scaling))

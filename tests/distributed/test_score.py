@@ -425,6 +425,7 @@ def throttled_case(throttling: ThrottlingS3, films: dict[str, bytes]) -> Case:
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_films_the_store_will_not_give_fail_alone_and_are_scored_by_a_retry(
     throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
 ) -> None:
@@ -445,6 +446,7 @@ def test_films_the_store_will_not_give_fail_alone_and_are_scored_by_a_retry(
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_store_that_gives_too_few_films_stops_the_run_with_its_own_error(
     throttling: ThrottlingS3, films: dict[str, bytes], ray_session: None
 ) -> None:
