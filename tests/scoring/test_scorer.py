@@ -187,7 +187,7 @@ def remote(
     for key, data in list(films.items())[:6]:
         archive.write(key, data)
     settings = StorageSettings(
-        endpoint_url=throttling.s3.endpoint_url, max_attempts=1, read_timeout_s=1
+        endpoint_url=throttling.s3.endpoint_url, max_attempts=1, read_timeout_s=10
     )
     return ScoreRun(
         workspace=workspace.uri, images=archive.uri, storage=settings, shard_files=4,
@@ -222,7 +222,9 @@ def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
 ) -> None:
     slow, late = list(films)[1], list(films)[4]
     throttling.throttled, throttling.silent = (slow,), (late,)
-    assert counts(submit(remote, release)) == (6, 4, 0, 2)
+    storage = remote.storage.model_copy(update={"read_timeout_s": 1})
+    hasty = remote.model_copy(update={"storage": storage})
+    assert counts(submit(hasty, release)) == (6, 4, 0, 2)
     letters = pd.read_parquet(f"{remote.output}/dead-letters/letters.parquet")
     assert dict(zip(letters["key"], letters["fault"], strict=True)) == {
         slow: "throttled", late: "timed_out",
