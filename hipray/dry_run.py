@@ -31,6 +31,7 @@ from hipray.config.tuning import TuneRun
 from hipray.distributed.segment import without_cells
 from hipray.distributed.survey import Ask, Place, survey
 from hipray.errors import NotFoundError
+from hipray.releases.release import Release
 from hipray.storage import Store, open_store
 
 
@@ -132,8 +133,7 @@ def _(config: PredictRun) -> Iterator[str]:
 def _(config: ServeRun) -> Iterator[str]:
     from hipray.serving.bindings import read_served
 
-    release = read_served(config)
-    yield f"release {release.name} ({release.digest[:12]}) of {release.data_source} data"
+    yield _name_release(read_served(config))
 
 
 @find_inputs.register
@@ -242,6 +242,10 @@ def _describe_release(config: PredictRun | ScoreRun) -> str:
 
     allowed = config.allow_phantom_release
     release = read_servable(_workspace(config), config.release, allow_phantom=allowed)
+    return _name_release(release)
+
+
+def _name_release(release: Release) -> str:
     return f"release {release.name} ({release.digest[:12]}) of {release.data_source} data"
 
 

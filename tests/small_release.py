@@ -176,15 +176,5 @@ def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int
         working_px=WORKING_PX,
     )
     name = f"{region}-{label}-{BACKBONE}-{seed}"
-    return Member(
-        bundle=publish_network(store, name, spec, dump_weights(module)),
-        region=region,
-        label_type=label,
-        backbone=BACKBONE,
-        repeat=0,
-        fold=seed,
-        platt_slope=spec.calibrator.slope,
-        platt_intercept=spec.calibrator.intercept,
-        threshold=spec.threshold,
-        size_px=CLASSIFIER_PX,
-    )
+    bundle = publish_network(store, name, spec, dump_weights(module))
+    return Member.of(bundle, spec, repeat=0, fold=seed)

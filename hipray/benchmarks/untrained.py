@@ -92,18 +92,8 @@ def _publish_member(
         threshold=0.5,
         working_px=working_px,
     )
-    return Member(
-        bundle=publish_network(store, f"{region}-{backbone}", spec, dump_weights(module)),
-        region=region,
-        label_type=LabelType.T_SCORE,
-        backbone=backbone,
-        repeat=0,
-        fold=0,
-        platt_slope=spec.calibrator.slope,
-        platt_intercept=spec.calibrator.intercept,
-        threshold=spec.threshold,
-        size_px=settings.size_px,
-    )
+    bundle = publish_network(store, f"{region}-{backbone}", spec, dump_weights(module))
+    return Member.of(bundle, spec, repeat=0, fold=0)
 
 
 def publish_network(

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +53,13 @@ _SINGLE_THREAD = {
 _MEBIBYTE = 1 << 20
 
 
-def ended_its_decoder(result: ReadResult) -> bool:
-    """Return whether the child died of a file, or with it."""
-    return result.refusal is not None and result.refusal.code is RefusalCode.DECODER_CRASH
+def read_despite_crash(read: Callable[[], ReadResult]) -> ReadResult:
+    """Return what `read` finds, asked again where the child died of the file, or with it."""
+    for _ in range(CRASH_TRIES - 1):
+        result = read()
+        if result.refusal is None or result.refusal.code is not RefusalCode.DECODER_CRASH:
+            return result
+    return read()
 
 
 class _ChildLostError(Exception):

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from hipray.config.evaluation import EvaluationConfig
 from hipray.config.jobs import GridRun
 from hipray.data.manifest import label_column
+from hipray.data.person import read_people
 from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
@@ -75,12 +76,7 @@ class BaselineResult:
     metrics: Mapping[Metric, Interval]
     hips: pd.DataFrame  # hip_id, patient_id, label, score, positive
     tests: pd.DataFrame  # repeat, hip_id, patient_id, label, probability
-    known: tuple[Covariate, ...] = ()  # what the covariates baseline is made of
-
-    @property
-    def title(self) -> str:
-        """The name a person reads, with what it knows."""
-        return title_baseline(self.baseline, self.known)
+    title: str  # the name a person reads, with what it knows
 
 
 def title_baseline(baseline: Baseline, known: Sequence[Covariate]) -> str:
@@ -125,11 +121,12 @@ def evaluate_baselines(
     is what `find_known` returns.
     """
     tests = predictions[predictions["part"] == Part.TEST]
+    groups = [rows for _, rows in tests.groupby(["region", "label_type"])]
     return [
         _build_result(baseline, rows, scored, config, known)
-        for _, rows in tests.groupby(["region", "label_type"])
+        for rows, hips in ((rows, _read_covariates(manifest, rows)) for rows in groups)
         for baseline, score in _list_scorers(known).items()
-        if not (scored := _score_folds(rows, _read_covariates(manifest, rows), score)).empty
+        if not (scored := _score_folds(rows, hips, score)).empty
     ]
 
 
@@ -204,27 +201,23 @@ def _read_covariates(manifest: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame
 
 def _with_covariates(manifest: pd.DataFrame, labels: "pd.Series[Any]") -> pd.DataFrame:
     hips = pd.concat([manifest[["hip_id", "patient_id"]], _describe_people(manifest)], axis=1)
-    labelled = hips.assign(
-        weight_kg=_numbers(manifest["weight_kg"]), label=labels.astype("boolean")
-    )
+    labelled = hips.assign(label=labels.astype("boolean"))
     return labelled.dropna(subset=["label"]).astype({"label": int})
 
 
 def _describe_people(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return one column of numbers per covariate, NaN where it is not known; women are 1."""
-    metres = _numbers(manifest["height_cm"]) / 100
-    women = {Sex.FEMALE.value: 1.0, Sex.MALE.value: 0.0}
-    return pd.DataFrame(
+    """Return each covariate and the weight as numbers, NaN where not known; women are 1."""
+    women = {Sex.FEMALE: 1.0, Sex.MALE: 0.0}
+    rows = [
         {
-            Covariate.AGE.value: _numbers(manifest["age"]),
-            Covariate.SEX.value: manifest["sex"].map(women).astype(float),
-            Covariate.BMI.value: _numbers(manifest["weight_kg"]) / metres**2,
+            Covariate.AGE.value: person.age,
+            Covariate.SEX.value: women.get(person.sex),
+            Covariate.BMI.value: person.bmi,
+            "weight_kg": person.weight_kg,
         }
-    )
-
-
-def _numbers(column: "pd.Series[Any]") -> "pd.Series[float]":
-    return pd.to_numeric(column, errors="coerce").astype(float)
+        for person in read_people(manifest)
+    ]
+    return pd.DataFrame(rows, index=manifest.index, dtype=float)
 
 
 def _score_folds(rows: pd.DataFrame, hips: pd.DataFrame, score: Scorer) -> pd.DataFrame:
@@ -272,5 +265,5 @@ def _build_result(
         ),
         hips=hips,
         tests=tests,
-        known=known if baseline is Baseline.COVARIATES else (),
+        title=title_baseline(baseline, known),
     )

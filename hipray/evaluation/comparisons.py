@@ -133,9 +133,9 @@ def _rank_group(
     wanted = frozenset().union(*splits.values())
     finished = [cell for cell, own in splits.items() if own == wanted]
     common = share_tests([cells[cell] for cell in finished]) if finished else frozenset()
-    order = {cell: paired.measure(cells[cell], common) for cell in finished}
-    rest = {r.cell: r.pooled[Metric.AUROC].value for r in group if r.cell not in order}
-    ranked = (*_sort_by_auroc(order), *_sort_by_auroc(rest))
+    measured = {cell: paired.measure(cells[cell], common) for cell in finished}
+    rest = {r.cell: r.pooled[Metric.AUROC].value for r in group if r.cell not in measured}
+    ranked = (*_sort_by_auroc(measured), *_sort_by_auroc(rest))
     return _Ranking(ranked, ranked[: len(finished)], common)
 
 

@@ -335,5 +335,4 @@ def _build_tables(inputs: ReportInputs, evidence: Evidence) -> Iterator[TableVie
     if evidence.decisions:
         yield build_decision_table(evidence.decisions, source)
     if evidence.subgroups:
-        minimum = inputs.config.subgroup_minimum
-        yield build_subgroup_table(evidence.subgroups, source, minimum)
+        yield build_subgroup_table(evidence.subgroups, source, inputs.config)

@@ -107,13 +107,13 @@ def _evaluate_members(inputs: ReportInputs, predictions: pd.DataFrame) -> Releas
     if not inputs.members:
         return ReleaseEvidence(absence=NO_MEMBERS)
     try:
-        result = evaluate_release(
-            predictions, inputs.members, manifest=inputs.manifest, config=inputs.config,
-            told=inputs.told,
-        )  # fmt: skip
         scores = score_headline(
             predictions, inputs.members, manifest=inputs.manifest, config=inputs.config
         )
+        result = evaluate_release(
+            scores, predictions, inputs.members, manifest=inputs.manifest, config=inputs.config,
+            told=inputs.told,
+        )  # fmt: skip
     except DataError as error:  # the cells' own results still stand
         absence = f"No release was evaluated end to end: expected {error.expected}, "
         return ReleaseEvidence(absence=f"{absence}found {error.found}.")

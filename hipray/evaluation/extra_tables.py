@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.decisions import DecisionCurve, DecisionPoint
 from hipray.evaluation.layout import Block, Entry, Row, TableView, format_interval
 from hipray.evaluation.regression import RegressionMetric, RegressionResult
@@ -19,7 +20,7 @@ REGRESSION_TITLES = {
 
 
 def build_subgroup_table(
-    subgroups: Sequence[SubgroupResult], source: DataSource, minimum: int
+    subgroups: Sequence[SubgroupResult], source: DataSource, config: EvaluationConfig
 ) -> TableView:
     """Lay out a release's headline result by sex, age band, side and device."""
     attributes = list(dict.fromkeys(subgroup.attribute for subgroup in subgroups))
@@ -33,8 +34,9 @@ def build_subgroup_table(
     return TableView(
         anchor="subgroups",
         title=f"Release by subgroup ({source} data)",
-        caption=f"Groups of fewer than {minimum} patients, or of fewer than {minimum / 2:g} of a "
-        "class, show no numbers. The intervals are not corrected for the number of groups.",
+        caption=f"Groups of fewer than {config.subgroup_minimum} patients, or of fewer than "
+        f"{config.subgroup_class_minimum:g} of a class, show no numbers. The intervals are not "
+        "corrected for the number of groups.",
         columns=("AUROC", "Sensitivity", "Specificity"),
         blocks=blocks,
     )

@@ -18,6 +18,7 @@ from hipray.evaluation.intervals import (
     build_sample,
     count_least,
 )
+from hipray.evaluation.results import average_repeats
 from hipray.evaluation.statistics import STATISTICS, Metric
 from hipray.metrics import FloatArray
 
@@ -38,12 +39,7 @@ class Contestant:
 
     def pool(self, chosen: Tests) -> pd.DataFrame:
         """Return one row per hip of the chosen tests, its probability averaged over repeats."""
-        rows = self._rows[self._rows.index.isin(chosen)]
-        return rows.groupby("hip_id", as_index=False).agg(
-            patient_id=("patient_id", "first"),
-            label=("label", "first"),
-            score=("probability", "mean"),
-        )
+        return average_repeats(self._rows[self._rows.index.isin(chosen)])
 
 
 def share_tests(contestants: Sequence[Contestant]) -> Tests:

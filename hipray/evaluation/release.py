@@ -21,7 +21,6 @@ from hipray.evaluation.headline import (
     HeadlineScores,
     choose_thresholds,
     label_worst_site,
-    score_headline,
 )
 from hipray.evaluation.intervals import Interval, bootstrap_patients, build_interval
 from hipray.evaluation.paired import Contestant, PairedAurocs
@@ -35,6 +34,7 @@ DECILES = tuple(tenth / 10 for tenth in range(1, 10))
 
 
 def evaluate_release(
+    headline: HeadlineScores,
     predictions: pd.DataFrame,
     members: Sequence[Cell],
     *,
@@ -44,10 +44,9 @@ def evaluate_release(
 ) -> dict[str, Any]:
     """Return the release's out-of-fold result as plain JSON values.
 
-    `predictions` come from `read_predictions`. A fold counts where every member of the release
-    ran on it. Raises DataError where no member scores a headline region or no fold is complete.
+    `predictions` come from `read_predictions`, `headline` is what `score_headline` made of them. A
+    fold counts where every member of the release ran on it.
     """
-    headline = score_headline(predictions, members, manifest=manifest, config=config)
     return {
         "endpoint": _describe_endpoint(headline, manifest),
         "source": str(read_source(manifest)),

@@ -102,14 +102,18 @@ def pool_repeats(tests: pd.DataFrame) -> pd.DataFrame:
 
     The margin of a row is its raw score minus the threshold of the fit it comes from.
     """
-    rows = tests.assign(margin=tests["score"] - tests["threshold"])
-    hips = rows.groupby("hip_id", as_index=False).agg(
+    hips = average_repeats(tests)
+    margins = (tests["score"] - tests["threshold"]).groupby(tests["hip_id"]).mean()
+    return hips.assign(positive=hips["hip_id"].map(margins) >= 0)
+
+
+def average_repeats(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per hip, sorted: patient_id, label and `score`, its mean probability."""
+    return tests.groupby("hip_id", as_index=False).agg(
         patient_id=("patient_id", "first"),
         label=("label", "first"),
         score=("probability", "mean"),
-        margin=("margin", "mean"),
     )
-    return hips.assign(positive=hips["margin"] >= 0).drop(columns="margin")
 
 
 def read_cell(rows: pd.DataFrame) -> Cell:

@@ -52,7 +52,7 @@ def _measure_subgroup(
     attribute: str, group: str, rows: pd.DataFrame, config: EvaluationConfig
 ) -> SubgroupResult:
     enough = rows["patient_id"].nunique() >= config.subgroup_minimum
-    shown = enough and count_least(rows) >= config.subgroup_minimum / 2
+    shown = enough and count_least(rows) >= config.subgroup_class_minimum
     return SubgroupResult(
         attribute=attribute,
         group=group,

@@ -19,7 +19,7 @@ from hipray.data.ingest import read_preprocessing
 from hipray.errors import DataError
 from hipray.evaluation.baselines import list_told
 from hipray.evaluation.combining import weigh_members
-from hipray.evaluation.headline import choose_headline_threshold
+from hipray.evaluation.headline import choose_headline_threshold, score_headline
 from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.members import choose_variant
 from hipray.evaluation.release import evaluate_release
@@ -126,19 +126,8 @@ class _Publisher:
     def member(self, fit: Fit, done: DoneFit, *, weight: float) -> Member:
         """Publish a classifier fit and return it as a member."""
         spec = self._read_spec(ClassifierSpec, done)
-        return Member(
-            bundle=self._publish(done, spec),
-            region=fit.cell.region,
-            label_type=fit.cell.label_type,
-            backbone=fit.cell.backbone,
-            repeat=fit.repeat,
-            fold=fit.fold,
-            platt_slope=spec.calibrator.slope,
-            platt_intercept=spec.calibrator.intercept,
-            threshold=spec.threshold,
-            size_px=spec.settings.size_px,
-            weight=weight,
-        )
+        bundle = self._publish(done, spec)
+        return Member.of(bundle, spec, repeat=fit.repeat, fold=fit.fold, weight=weight)
 
     def _read_spec(self, kind: type[ConfigT], done: DoneFit) -> ConfigT:
         return build_config(kind, json.loads(self._ledger.read_file(done, MODEL_FILE)))
@@ -261,10 +250,6 @@ def _evaluate(
 ) -> dict[str, Any]:
     if not any(c.region in HEADLINE_REGIONS and c.label_type is LabelType.T_SCORE for c in cells):
         return {"note": "no headline: the release has no t_score member for neck or total hip"}
-    return evaluate_release(
-        predictions,
-        cells,
-        manifest=manifest,
-        config=config.evaluation,
-        told=told,
-    )
+    shared: dict[str, Any] = {"manifest": manifest, "config": config.evaluation}
+    headline = score_headline(predictions, cells, **shared)
+    return evaluate_release(headline, predictions, cells, told=told, **shared)

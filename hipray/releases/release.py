@@ -5,11 +5,12 @@ Endpoint and batch take a release and nothing else; two releases never mix in on
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
 from hipray import RESEARCH_NOTICE
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.base import Config, build_config
 from hipray.config.evaluation import Combine
 from hipray.config.experiment import MattingSettings
@@ -53,6 +54,25 @@ class Member(Config):
     """Side in pixels of the views it was trained on."""
     weight: float = Field(1.0, ge=0)
     """Its weight among the members of its region and label; they need not sum to one."""
+
+    @classmethod
+    def of(
+        cls, bundle: str, spec: ClassifierSpec, *, repeat: int, fold: int, weight: float = 1.0
+    ) -> Self:
+        """Return the member that a published network is."""
+        return cls(
+            bundle=bundle,
+            region=spec.cell.region,
+            label_type=spec.cell.label_type,
+            backbone=spec.cell.backbone,
+            repeat=repeat,
+            fold=fold,
+            platt_slope=spec.calibrator.slope,
+            platt_intercept=spec.calibrator.intercept,
+            threshold=spec.threshold,
+            size_px=spec.settings.size_px,
+            weight=weight,
+        )
 
     @property
     def is_informed(self) -> bool:

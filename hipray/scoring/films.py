@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hipray.data.images import ReadResult
-from hipray.data.isolation import CRASH_TRIES, IsolatedReader, ended_its_decoder
+from hipray.data.isolation import IsolatedReader, read_despite_crash
 from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
@@ -158,11 +158,7 @@ class FilmReader:
         )
 
     def _read_hips(self, data: bytes, name: str) -> ReadResult:
-        for _ in range(CRASH_TRIES - 1):
-            result = self._reader.read_hips(data, name=name)
-            if not ended_its_decoder(result):
-                return result
-        return self._reader.read_hips(data, name=name)
+        return read_despite_crash(lambda: self._reader.read_hips(data, name=name))
 
 
 def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:

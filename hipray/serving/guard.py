@@ -61,8 +61,7 @@ class AnswerGuard:
             await self._answer(scope, _count_received(receive, line), _guard(send, line, added))
         finally:
             line.route = getattr(scope.get("endpoint"), "__name__", line.route)
-            line.write()
-            request_metrics().observe_request(line)
+            note_request(line)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         line: AuditLine = scope["state"]["audit"]
@@ -75,6 +74,12 @@ class AnswerGuard:
             line.problem = problem.code.value
             response = answer_problem(problem, line.request_id)
             await response(scope, receive, send)
+
+
+def note_request(line: AuditLine) -> None:
+    """Write and count an answered request."""
+    line.write()
+    request_metrics().observe_request(line)
 
 
 def _count_received(receive: Receive, line: AuditLine) -> Receive:

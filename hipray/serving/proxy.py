@@ -14,10 +14,9 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.audit_line import AuditLine
-from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id
+from hipray.serving.guard import HEADERS, ID_HEADER, answer_problem, choose_request_id, note_request
 from hipray.serving.intake import Intake, IntakeLimits
 from hipray.serving.logs import open_logs
-from hipray.serving.metrics import request_metrics
 from hipray.serving.paths import NO_ROUTE, name_route
 from hipray.serving.problems import TOO_SLOW, Problem, ProblemCode, come_later
 
@@ -86,8 +85,7 @@ def _note(line: AuditLine, problem: Problem, bytes_sent: int) -> None:
     """Write and count a request that no ingress has answered."""
     line.status, line.problem = problem.status.value, problem.code.value
     line.bytes_sent = bytes_sent
-    line.write()
-    request_metrics().observe_request(line)
+    note_request(line)
 
 
 class _Exchange:

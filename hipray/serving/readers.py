@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.images import ReadResult
-from hipray.data.isolation import CRASH_TRIES, IsolatedReader, ended_its_decoder
+from hipray.data.isolation import IsolatedReader, read_despite_crash
 from hipray.data.person import Person
 from hipray.pipeline import FramedHips, frame_hips
 from hipray.vocab import Side
@@ -96,12 +96,13 @@ class ReaderPool:
 
         def read_and_frame() -> tuple[ReadResult, FramedHips | None]:
             reader = self._idle.get()
+
+            def read_once() -> ReadResult:
+                reading.begin(reader)
+                return reader.read_hips(data, name=name, side=side)
+
             try:
-                for _ in range(CRASH_TRIES):
-                    reading.begin(reader)
-                    result = reader.read_hips(data, name=name, side=side)
-                    if not ended_its_decoder(result):
-                        break
+                result = read_despite_crash(read_once)
             finally:
                 reading.end()
                 self._idle.put(reader)

@@ -25,6 +25,11 @@ NECK, HIP = (
 )
 
 
+def evaluate(predictions, members, *, manifest, config):
+    headline = score_headline(predictions, members, manifest=manifest, config=config)
+    return evaluate_release(headline, predictions, members, manifest=manifest, config=config)
+
+
 @pytest.fixture
 def manifest():
     # The sites differ by noise and their T-scores are high enough for a third without any <= -2.5.
@@ -55,7 +60,7 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(
 
 
 def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions) -> None:
-    found = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
+    found = evaluate(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
     assert set(found["baselines"]) >= {"majority", "covariates"}
     constant = found["baselines"]["majority"]
     assert constant["metrics"]["auroc"]["value"] == 0.5
@@ -84,7 +89,7 @@ def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, pred
 
 
 def test_a_release_states_its_numbers_as_json(manifest, predictions, config) -> None:
-    result = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=config)
+    result = evaluate(predictions, [NECK, HIP], manifest=manifest, config=config)
     again = json.loads(json.dumps(result, allow_nan=False))
     assert again["source"] == "phantom"
     assert again["endpoint"] == "lowest T-score of femoral neck and total hip <= -2.5"
@@ -98,7 +103,7 @@ def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config
     hip_rows = predictions["region"] == "total_hip"
     finished = predictions["repeat"].eq(0) & predictions["fold"].isin([0, 1])
     partial = predictions[~hip_rows | finished]
-    result = evaluate_release(partial, [NECK, HIP], manifest=manifest, config=config)
+    result = evaluate(partial, [NECK, HIP], manifest=manifest, config=config)
     assert result["n_folds"] == 2
     tested = predictions[hip_rows & finished & (predictions["part"] == "test")]["hip_id"].nunique()
     assert result["n_hips"] == tested < 88
@@ -173,7 +178,7 @@ def test_the_released_threshold_follows_the_rule_that_the_result_was_measured_wi
         threshold = choose_headline_threshold(
             predictions, [NECK, HIP], manifest=manifest, config=config
         )
-        measured = evaluate_release(predictions, [NECK, HIP], manifest=manifest, config=config)
+        measured = evaluate(predictions, [NECK, HIP], manifest=manifest, config=config)
         assert measured["threshold_rule"] == rule
         return threshold, measured["metrics"]["sensitivity"]["value"]
 

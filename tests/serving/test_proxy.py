@@ -213,7 +213,7 @@ def test_what_comes_in_after_the_answer_is_not_held() -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[AuditLine]:
     lines: list[AuditLine] = []
     counts = SimpleNamespace(observe_request=lines.append)
-    monkeypatch.setattr("hipray.serving.proxy.request_metrics", lambda: counts)
+    monkeypatch.setattr("hipray.serving.guard.request_metrics", lambda: counts)
     return lines
 
 
