@@ -5,12 +5,12 @@ import signal
 import threading
 from typing import Any
 
-import numpy as np
 import pytest
 
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data import isolation
 from hipray.data.images import ReadResult
+from hipray.data.isolation import CRASH_TRIES
 from hipray.data.person import NOBODY
 from hipray.serving.problems import explain_refusal
 from hipray.serving.readers import ReaderPool
@@ -19,12 +19,6 @@ from tests.data.film_files import draw_hip, encode_image
 from tests.serving.conftest import Run
 
 FILM = encode_image(draw_hip())
-
-
-def draw_slow_film() -> bytes:
-    """Return a noisy film that takes its decoder seconds."""
-    noise = np.random.default_rng(0).integers(0, 256, (9000, 2250), np.uint8)
-    return encode_image(np.tile(noise, (1, 4)))
 
 
 def child_of(pool: ReaderPool) -> int:
@@ -60,21 +54,23 @@ def test_a_file_that_ends_two_decoders_is_no_film_and_the_next_is_read(
     started: list[int] = []
     start_child = isolation._start_child
 
-    def start_and_count(*setup: Any) -> Any:
+    def start_and_stop_the_second(*setup: Any) -> Any:
         child = start_child(*setup)
         started.append(child.pid)
+        if len(started) == CRASH_TRIES:
+            os.kill(child.pid, signal.SIGSTOP)
         return child
 
-    monkeypatch.setattr(isolation, "_start_child", start_and_count)
+    monkeypatch.setattr(isolation, "_start_child", start_and_stop_the_second)
 
     async def scenario() -> None:
-        limits = ImageLimits(max_pixels=200_000_000, decode_seconds=1.0)
-        pool = ReaderPool(limits, Preprocessing(), readers=1)
+        pool = ReaderPool(ImageLimits(decode_seconds=1.0), Preprocessing(), readers=1)
         await pool.start()
-        result = await read(pool, draw_slow_film())
+        os.kill(child_of(pool), signal.SIGSTOP)  # as a film does that is never done
+        result = await read(pool, FILM)
         assert result.refusal is not None
         assert result.refusal.code is RefusalCode.DECODER_CRASH
-        assert len(started) == 2
+        assert len(started) == CRASH_TRIES
         answer = {"refusal": {"code": result.refusal.code, "evidence": result.refusal.evidence}}
         problem = explain_refusal(answer)
         assert problem is not None
