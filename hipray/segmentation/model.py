@@ -4,7 +4,7 @@ The outputs are independent because the total hip contains the others (multi-lab
 Legend of shapes: B films, R regions of this network, S side in pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import segmentation_models_pytorch as smp
 import torch
@@ -17,6 +17,8 @@ from hipray.vocab import SegmenterArch
 Tensors = Mapping[str, torch.Tensor]
 _ENCODER = "encoder."
 _COUNTER = "num_batches_tracked"
+_SMALLEST_SHARE = 1e-4
+"""Of a frame; a region that is nowhere annotated has no logit."""
 
 ARCHITECTURES: dict[SegmenterArch, Callable[..., nn.Module]] = {
     SegmenterArch.UNET: smp.Unet,
@@ -31,9 +33,13 @@ def build_network(
     outputs: int,
     pretrained: bool = True,
     start: Tensors | None = None,
+    shares: Sequence[float] | None = None,
 ) -> nn.Module:
     """Return a network from films (B, 1, S, S) to logits (B, `outputs`, S, S).
 
+    An untrained last layer first answers with the `shares` (R,) of the frame that the regions
+    take, where they are known (Lin et al. 2017, section 3.3): from one half of the frame, training
+    spends its first epochs on the background, and may lose a region as small as Ward's triangle.
     `start` are the tensors of a weights file: of a whole network as bundles hold it, or of the
     encoder as it is published, of which the first layer is summed over colours. Without them
     `pretrained=False` leaves out start weights that a bundle's own will replace. Raises
@@ -43,6 +49,8 @@ def build_network(
     imagenet = pretrained and settings.weights == IMAGENET_WEIGHTS
     published = IMAGENET_WEIGHTS if imagenet else None
     network = _build(arch, settings, outputs=outputs, encoder_weights=published)
+    if shares is not None:
+        _expect(network, torch.tensor(shares))
     if start is not None:
         _load(network, start, settings)
     return network
@@ -73,6 +81,14 @@ def _build(
             "set segmenter.weights to a safetensors file in the workspace or to 'none', or run "
             "where the model hub can be reached",
         ) from error
+
+
+def _expect(network: nn.Module, shares: torch.Tensor) -> None:
+    """Shift the last layer to the logits of `shares` (R,)."""
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][-1]
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias.copy_(torch.logit(shares, eps=_SMALLEST_SHARE))
 
 
 def _load(network: nn.Module, start: Tensors, settings: SegmenterSettings) -> None:

@@ -1,8 +1,4 @@
-"""The randomness of a fit: its start, its order of films, its dropout and its inner validation.
-
-Segmenters of all folds start alike and only hold back other hips: they serve the cells, and their
-own spread is over films.
-"""
+"""The randomness of a fit: its start, its order of films, its dropout and its inner validation."""
 
 from hipray.vocab import Fit, SegmenterFit
 

@@ -62,8 +62,11 @@ class _SegmenterTask:
         self._train = _gather(arrays, rows[0], channels, settings.size_px)
         self._inner = _gather(arrays, rows[1], channels, settings.size_px)
         with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            network = build_network(fit.arch, settings, outputs=len(channels), start=start)
+            torch.manual_seed(seed_fit(settings.seed, fit))
+            network = build_network(
+                fit.arch, settings, outputs=len(channels), start=start,
+                shares=_mean_shares(*self._train[1:]),
+            )  # fmt: skip
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
@@ -162,7 +165,7 @@ def train_segmenter(
         task,
         epochs=settings.epochs,
         patience=settings.patience,
-        seed=settings.seed,
+        seed=seed_fit(settings.seed, fit),
         context=context,
     )
     trained = TorchNetwork(MaskNetwork(task.module), device=context.device)
@@ -214,6 +217,12 @@ def _gather(
     ]
     annotated = torch.from_numpy(np.array(arrays.has_mask[rows][:, channels]))
     return films, torch.from_numpy(np.stack(masks, 1)), annotated
+
+
+def _mean_shares(masks: torch.Tensor, annotated: torch.Tensor) -> list[float]:
+    """Return the share of the frame (R,) that each region takes in the films that show it."""
+    shares = masks.float().mean((2, 3)) * annotated
+    return (shares.sum(0) / annotated.sum(0).clamp(min=1)).tolist()
 
 
 def _batches(

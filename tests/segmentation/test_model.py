@@ -20,6 +20,25 @@ def test_both_networks_answer_each_pixel_of_each_region(arch, outputs) -> None:
         assert network(torch.rand(2, 1, 64, 64)).shape == (2, outputs, 64, 64)
 
 
+@pytest.mark.parametrize("arch", SegmenterArch)
+def test_an_untrained_network_answers_with_the_shares_of_its_regions(arch) -> None:
+    shares = [0.13, 0.02, 0.04, 0.005]
+    network = build_network(arch, SMALL, outputs=4, shares=shares).eval()
+    unmoved = build_network(arch, SMALL, outputs=4).eval()
+    with torch.inference_mode():
+        films = torch.rand(4, 1, 64, 64)
+        told = torch.sigmoid(network(films)).mean((0, 2, 3))
+        untold = torch.sigmoid(unmoved(films)).mean((0, 2, 3))
+    assert torch.allclose(told, torch.tensor(shares), rtol=0.5)
+    assert (untold > 0.25).all()
+
+
+def test_a_region_that_is_nowhere_annotated_starts_with_a_finite_answer() -> None:
+    network = build_network(SegmenterArch.UNET, SMALL, outputs=1, shares=[0.0]).eval()
+    with torch.inference_mode():
+        assert torch.isfinite(network(torch.rand(1, 1, 64, 64))).all()
+
+
 def test_an_unknown_encoder_is_refused_with_names_to_take() -> None:
     settings = SMALL.model_copy(update={"encoder": "resnet19"})
     with pytest.raises(ConfigError, match=r"segmenter.encoder = 'resnet19'; take one of"):
@@ -39,7 +58,9 @@ def test_an_encoder_starts_from_a_published_file_with_its_colours_summed() -> No
 def test_a_whole_network_starts_from_its_own_file() -> None:
     settings = SMALL.model_copy(update={"weights": "w.safetensors"})
     whole = build_network(SegmenterArch.UNET, settings, outputs=4).state_dict()
-    own = build_network(SegmenterArch.UNET, settings, outputs=4, start=whole).state_dict()
+    own = build_network(
+        SegmenterArch.UNET, settings, outputs=4, start=whole, shares=[0.1] * 4
+    ).state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in whole.items())
 
 

@@ -12,7 +12,7 @@ from hipray.vocab import REGIONS, Region, SegmenterArch, SegmenterFit
 from tests.small_workspace import EXPERIMENT
 
 NECK = SegmenterFit(SegmenterArch.UNET, (Region.FEMORAL_NECK,), 0, 0)
-BRIEF = EXPERIMENT.segmenter.model_copy(update={"epochs": 1, "size_px": 32})
+BRIEF = EXPERIMENT.segmenter.model_copy(update={"epochs": 8, "size_px": 32})
 
 
 def train(inputs, arrays, fit=NECK):
