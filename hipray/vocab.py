@@ -73,6 +73,14 @@ def parse_region(text: str) -> Region | None:
     return REGION_ALIASES.get(" ".join(word.split()))
 
 
+class DxaQuantity(StrEnum):
+    """What a DXA report measures of a region, as the manifest's columns are named."""
+
+    BMD = "bmd"  # g/cm²
+    T = "t"  # T-score: SD from the young-normal mean
+    Z = "z"  # Z-score: SD from the mean of the same age
+
+
 class LabelType(StrEnum):
     """Which DXA quantity makes a hip abnormal (section 3.4.2 and Table 4 of the paper)."""
 

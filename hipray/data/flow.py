@@ -1,17 +1,23 @@
-"""The counts of an ingest, and the same in words."""
+"""The counts of an ingest, as they are kept beside the manifest, and the same in words."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hipray.config.labels import LabelRules
 from hipray.data.dxa.records import DxaRecord
-from hipray.data.labels import count_label_disagreements
-from hipray.data.manifest import missing_column
+from hipray.data.labels import LabelSource, count_label_disagreements
+from hipray.data.manifest import basis_column, missing_column
+from hipray.errors import DataError
+from hipray.storage import Store
 from hipray.vocab import REGIONS, DataSource, LabelType, Region
 
+FLOW_KEY = "ingest/flow.json"
 SHOWN_PROBLEMS = 8
+FROM_BMD = (LabelSource.COMPUTED_T, LabelSource.COMPUTED_Z)
+"""Labels that rest on a score which no report states."""
 Counts = dict[str, dict[str, dict[str, int]]]
 """region -> label -> what is counted -> hips."""
 
@@ -28,13 +34,38 @@ class Flow:
     annotations: int = 0
     dropped: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """region -> label -> reason -> hips."""
+    bases: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """region -> label -> what it rests on -> hips."""
     given: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """region -> label -> how many given labels of the table could be computed too, and differ."""
     problems: list[str] = field(default_factory=list)
     source: str = DataSource.REAL
     preprocessing: dict[str, Any] = field(default_factory=dict)
     """The settings that made the hips; a release pins them."""
+    rules: dict[str, Any] = field(default_factory=dict)
+    """The rules that made the labels; a report states them."""
+    identity: str = ""
+    """Digest of the settings, files, table and code that it came from."""
     reused: bool = False
+
+
+def write_flow(workspace: Store, flow: Flow) -> None:
+    """Keep the counts; written last, they say that the ingest is whole."""
+    workspace.write(FLOW_KEY, json.dumps(asdict(flow), indent=1).encode())
+
+
+def read_flow(workspace: Store) -> Flow:
+    """Return the counts of the workspace's ingest; raise DataError where it has none of ours."""
+    if not workspace.exists(FLOW_KEY):
+        found = "none"
+    else:
+        try:
+            return Flow(**json.loads(workspace.read(FLOW_KEY)))
+        except (ValueError, TypeError) as error:
+            found = type(error).__name__
+    raise DataError(
+        f"the counts of an ingest in {workspace.uri_of(FLOW_KEY)}", found, "run `hipray ingest`"
+    )
 
 
 def count_given(records: Iterable[DxaRecord], rules: LabelRules) -> Counts:
@@ -47,13 +78,22 @@ def count_given(records: Iterable[DxaRecord], rules: LabelRules) -> Counts:
 
 def count_dropped(rows: Sequence[Mapping[str, Any]]) -> Counts:
     """Return how many manifest rows lack a label, by the reason."""
+    return _count_rows(rows, missing_column)
+
+
+def count_bases(rows: Sequence[Mapping[str, Any]]) -> Counts:
+    """Return how many manifest rows have a label, by what it rests on."""
+    return _count_rows(rows, basis_column)
+
+
+def _count_rows(
+    rows: Sequence[Mapping[str, Any]], column: Callable[[LabelType, Region], str]
+) -> Counts:
     return {
         region.value: {
             label.value: dict(
                 Counter(
-                    row[missing_column(label, region)]
-                    for row in rows
-                    if row.get(missing_column(label, region))
+                    row[column(label, region)] for row in rows if row.get(column(label, region))
                 )
             )
             for label in LabelType
@@ -71,6 +111,7 @@ def describe_flow(flow: Flow) -> str:
         *(f"  refused {code}: {count}" for code, count in sorted(flow.refused.items())),
         f"{flow.hips} hips of {flow.patients} patients, {flow.annotations} with annotations",
         *_dropped_lines(flow),
+        *_computed_lines(flow),
         *_given_lines(flow),
         *(f"  problem: {problem}" for problem in flow.problems[:SHOWN_PROBLEMS]),
     ]
@@ -91,6 +132,16 @@ def _dropped_lines(flow: Flow) -> list[str]:
                     f"label, mostly: {reason}"
                 )
     return lines
+
+
+def _computed_lines(flow: Flow) -> list[str]:
+    return [
+        f"  {region.display_name} {label}: {computed} of {sum(counts.values())} labels rest on a "
+        "score computed from BMD"
+        for region in Region
+        for label, counts in flow.bases.get(region, {}).items()
+        if (computed := sum(counts.get(source, 0) for source in FROM_BMD))
+    ]
 
 
 def _given_lines(flow: Flow) -> list[str]:

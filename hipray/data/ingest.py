@@ -7,9 +7,8 @@ images/**               films; labelme JSON of the same name beside them
 -> ingest/flow.json     the counts; ingest/contact-sheet.png for the eye
 """
 
-import json
 import logging
-from dataclasses import asdict
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -37,7 +36,15 @@ from hipray.data.caveats import (
 )
 from hipray.data.contact_sheet import Tile, build_contact_sheet
 from hipray.data.dxa.records import DxaTable
-from hipray.data.flow import Flow, count_dropped, count_given
+from hipray.data.flow import (
+    FLOW_KEY,
+    Flow,
+    count_bases,
+    count_dropped,
+    count_given,
+    read_flow,
+    write_flow,
+)
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.manifest import (
     MANIFEST_KEY,
@@ -58,7 +65,6 @@ from hipray.progress import track
 from hipray.storage import Store, hold, lies_within, open_store
 from hipray.vocab import REGIONS, DataSource, RefusalCode, Region
 
-FLOW_KEY = "ingest/flow.json"
 FILES_KEY = "ingest/files.parquet"
 SHEET_KEY = "ingest/contact-sheet.png"
 LEASE_KEY = "ingest/driver"
@@ -124,6 +130,8 @@ def _read_archive(
         given=count_given(table.records, config.rules),
         problems=list(table.problems),
         preprocessing=config.preprocessing.model_dump(mode="json"),
+        rules=config.rules.model_dump(mode="json"),
+        identity=identity,
     )
     records = RecordIndex(table.records, listing.films)
     rows = _Outcomes(workspace, records, config, source, flow)
@@ -136,7 +144,7 @@ def _read_archive(
         *tell_unmatched(table.records, flow), *tell_numbered(records.numbered),
         *tell_unsided(rows.hips), *tell_young(rows.hips),
     ]  # fmt: skip
-    workspace.write(FLOW_KEY, json.dumps(asdict(flow) | {"identity": identity}, indent=1).encode())
+    write_flow(workspace, flow)
     return flow
 
 
@@ -222,6 +230,7 @@ class _Outcomes:
         self._flow.hips = len(self.hips)
         self._flow.patients = len({row["patient_id"] for row in self.hips})
         self._flow.dropped = count_dropped(self.hips)
+        self._flow.bases = count_bases(self.hips)
 
     def _build(self, film: FilmFile, index: int) -> dict[str, Any]:
         facts = FilmFacts(film.key, film.sha256, self._source)
@@ -285,12 +294,13 @@ def _identity(config: IngestRun, listing: Listing) -> str:
 
 
 def _read_finished(workspace: Store, identity: str) -> Flow | None:
-    if not workspace.exists(FLOW_KEY):
+    try:
+        known = read_flow(workspace)
+    except DataError:
         return None
-    known = json.loads(workspace.read(FLOW_KEY))
-    if known.pop("identity", None) != identity or not _is_whole(workspace):
+    if known.identity != identity or not _is_whole(workspace):
         return None
-    return Flow(**(known | {"reused": True}))
+    return replace(known, reused=True)
 
 
 def _is_whole(workspace: Store) -> bool:
@@ -308,4 +318,4 @@ def _is_whole(workspace: Store) -> bool:
 
 def read_preprocessing(workspace: Store) -> Preprocessing:
     """Return the settings that the workspace's films were ingested with."""
-    return build_config(Preprocessing, json.loads(workspace.read(FLOW_KEY))["preprocessing"])
+    return build_config(Preprocessing, read_flow(workspace).preprocessing)

@@ -94,10 +94,14 @@ class IsolatedReader:
         self.close()
 
     def read_hips(self, data: bytes, *, name: str, side: Side | None = None) -> ReadResult:
-        """Read one file as `images.read_hips` does; the child's death is a `decoder_crash`.
+        """Read one file as `images.read_hips` does; children that die of it, a `decoder_crash`.
 
         Raises DataError where no child can be started at all, which is no fault of the file.
         """
+        return read_despite_crash(lambda: self.read_once(data, name=name, side=side))
+
+    def read_once(self, data: bytes, *, name: str, side: Side | None = None) -> ReadResult:
+        """Read one file as `read_hips` does, and leave it at the first child that dies."""
         if len(data) > self.limits.max_file_bytes:
             evidence = f"{len(data)} bytes, at most {self.limits.max_file_bytes}"
             refusal = Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)

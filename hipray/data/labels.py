@@ -4,7 +4,7 @@ The t_score label follows WHO: T <= -2.5. Below ISCD_AGE, at which ISCD judges b
 it is still given; ingest tells how many there are.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +52,32 @@ class _Score:
     value: float | None
     source: LabelSource = LabelSource.NONE
     missing_reason: str | None = None
+
+
+def describe_rules(rules: LabelRules) -> dict[LabelType, str]:
+    """Return in words when a hip counts as abnormal, where the archive gives no label itself."""
+    return {
+        LabelType.T_SCORE: f"T-score at or below {rules.t_threshold:g}",
+        LabelType.BMD: _describe_bmd_rule(rules),
+    }
+
+
+def _describe_bmd_rule(rules: LabelRules) -> str:
+    match rules.bmd_rule:
+        case BmdRule.Z:
+            limits = Counter(rules.bmd_z.values())
+            usual, _ = limits.most_common(1)[0]
+            others = [
+                f"{limit:g} of the {region.display_name}"
+                for region, limit in rules.bmd_z.items() if limit != usual
+            ]  # fmt: skip
+            return ", ".join([f"Z-score at or below {usual:g}", *others])
+        case BmdRule.T:
+            return f"T-score below {rules.bmd_t:g}"
+        case BmdRule.AM_PERCENT:
+            return f"BMD at or below {rules.bmd_am_percent:g} % of the age-matched mean"
+        case BmdRule.GIVEN:
+            return "only as the archive gives it"
 
 
 def label_values(

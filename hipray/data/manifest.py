@@ -9,13 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hipray.data.labels import LabelSource
 from hipray.digests import digest_bytes
 from hipray.errors import DataError
 from hipray.storage import Store
-from hipray.vocab import REGIONS, LabelType, Region
+from hipray.vocab import REGIONS, DxaQuantity, LabelType, Region
 
 MANIFEST_KEY = "manifest.parquet"
-MANIFEST_VERSION = "1"
+MANIFEST_VERSION = "2"
 
 
 def label_column(label_type: LabelType, region: Region) -> str:
@@ -33,14 +34,26 @@ def mask_column(region: Region) -> str:
     return f"mask_key_{region}"
 
 
-def score_column(quantity: str, region: Region) -> str:
-    """Return the column of a DXA quantity: `bmd` (g/cm²), `t` or `z`."""
+def basis_column(label_type: LabelType, region: Region) -> str:
+    """Return the column that says what a label rests on (null where it is unknown)."""
+    return f"basis_{label_type}_{region}"
+
+
+def score_column(quantity: DxaQuantity, region: Region) -> str:
+    """Return the column of a DXA quantity of a region."""
     return f"{quantity}_{region}"
 
 
 def _field(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
     return pa.field(name, kind, metadata={"description": meaning})
 
+
+QUANTITIES = {
+    DxaQuantity.BMD: "BMD in g/cm²",
+    DxaQuantity.T: "T-score",
+    DxaQuantity.Z: "Z-score",
+}
+LABEL_SOURCES = [source for source in LabelSource if source is not LabelSource.NONE]
 
 _HIP_FIELDS = [
     _field("hip_id", pa.string(), "stable id of the hip, from the digest of its file"),
@@ -70,9 +83,10 @@ def _region_fields(region: Region) -> list[pa.Field]:
     name = region.display_name
     fields = [
         _field(mask_column(region), pa.string(), f"workspace key of the mask of {name}, or null"),
-        _field(score_column("bmd", region), pa.float32(), f"BMD of {name} in g/cm²"),
-        _field(score_column("t", region), pa.float32(), f"T-score of {name}"),
-        _field(score_column("z", region), pa.float32(), f"Z-score of {name}"),
+        *(
+            _field(score_column(quantity, region), pa.float32(), f"{meaning} of {name}")
+            for quantity, meaning in QUANTITIES.items()
+        ),
     ]
     for label_type in LabelType:
         fields.append(
@@ -81,6 +95,12 @@ def _region_fields(region: Region) -> list[pa.Field]:
         fields.append(
             _field(missing_column(label_type, region), pa.string(), "why that label is null")
         )
+        fields.append(
+            _field(
+                basis_column(label_type, region), pa.string(),
+                f"what that label rests on: {', '.join(LABEL_SOURCES)}",
+            )
+        )  # fmt: skip
     return fields
 
 

@@ -11,11 +11,17 @@ from hipray.data.film import FilmInfo
 from hipray.data.framing import Mask
 from hipray.data.images import PREPROCESSING_VERSION, ReadResult
 from hipray.data.labels import label_record
-from hipray.data.manifest import label_column, mask_column, missing_column, score_column
+from hipray.data.manifest import (
+    basis_column,
+    label_column,
+    mask_column,
+    missing_column,
+    score_column,
+)
 from hipray.data.matching import RecordIndex, pick_record
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.digests import digest_bytes
-from hipray.vocab import REGIONS, DataSource, LabelType, Region, Sex
+from hipray.vocab import REGIONS, DataSource, DxaQuantity, LabelType, Region, Sex
 
 HIPS_FOLDER = "hips"
 """Folder of the workspace with the films and masks of all hips."""
@@ -112,9 +118,11 @@ def _scores(record: DxaRecord | None, rules: LabelRules, *, absence: str) -> dic
     for region, labels in label_record(record, rules=rules).items():
         reported = record.values.get(region)
         if reported is not None:
-            for quantity in ("bmd", "t", "z"):
+            for quantity in DxaQuantity:
                 values[score_column(quantity, region)] = getattr(reported, quantity)
         for kind, label in labels.items():
             values[label_column(kind, region)] = label.abnormal
             values[missing_column(kind, region)] = label.missing_reason
+            if label.abnormal is not None:
+                values[basis_column(kind, region)] = label.source.value
     return values

@@ -227,6 +227,7 @@ def _list_protocol(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[s
     """Yield what was derived from the results after what the caller states."""
     config, worth = inputs.config, evidence.worth
     splits = inputs.predictions[["repeat", "fold"]].drop_duplicates()
+    yield from ((f"{LABEL_TITLES[label]} label", how) for label, how in inputs.labels.items())
     yield from ((str(name), value) for name, value in inputs.protocol.items())
     yield (
         "Splits in these results",

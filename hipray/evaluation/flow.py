@@ -1,10 +1,9 @@
 """Read what happened to the archive before training: the flow of hips and the leak check."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from hipray.errors import DataError
+from hipray.data.flow import Flow
 from hipray.vocab import RefusalCode, Region
 
 
@@ -21,14 +20,13 @@ class FlowCounts:
     dropped: Mapping[Region, Mapping[str, int]]  # per region: reason to hips without a label
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "FlowCounts":
-        """Build the counts from `found`, `accepted`, `refused` and `dropped`."""
-        _require_keys(values, ("found", "accepted", "refused", "dropped"), "flow counts")
+    def of(cls, flow: Flow) -> "FlowCounts":
+        """Return the counts of an ingest; a reason that two labels do not share names its label."""
         return cls(
-            found=int(values["found"]),
-            accepted=int(values["accepted"]),
-            refused={RefusalCode(code): int(n) for code, n in values["refused"].items()},
-            dropped={Region(region): dict(n) for region, n in values["dropped"].items()},
+            found=flow.found,
+            accepted=flow.accepted,
+            refused={RefusalCode(code): count for code, count in flow.refused.items()},
+            dropped={Region(name): _list_reasons(labels) for name, labels in flow.dropped.items()},
         )
 
     @property
@@ -46,33 +44,19 @@ class LeakCheck:
     near_duplicates: int
     overridden: bool  # trained in spite of what was found
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "LeakCheck":
-        """Build the check from its keys; lists of pairs are counted."""
-        keys = ("patients_shared", "duplicates", "near_duplicates", "overridden")
-        _require_keys(values, keys, "leak check")
-        return cls(
-            patients_shared=_count(values["patients_shared"]),
-            duplicates=_count(values["duplicates"]),
-            near_duplicates=_count(values["near_duplicates"]),
-            overridden=bool(values["overridden"]),
-        )
-
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
         return not (self.patients_shared or self.duplicates or self.near_duplicates)
 
 
-def _count(found: int | Sized) -> int:
-    return len(found) if isinstance(found, Sized) else int(found)
-
-
-def _require_keys(values: Mapping[str, Any], keys: tuple[str, ...], name: str) -> None:
-    missing = [key for key in keys if key not in values]
-    if missing:
-        raise DataError(
-            f"{name} with the keys {', '.join(keys)}",
-            f"none named {', '.join(missing)}",
-            "write them with this version of hipray",
-        )
+def _list_reasons(labels: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    reasons = dict.fromkeys(reason for counts in labels.values() for reason in counts)
+    listed: dict[str, int] = {}
+    for reason in reasons:
+        counts = {label: found.get(reason, 0) for label, found in labels.items()}
+        if len(set(counts.values())) == 1:
+            listed[reason] = next(iter(counts.values()))
+        else:
+            listed |= {f"{reason} ({label} label)": n for label, n in counts.items() if n}
+    return listed

@@ -13,7 +13,7 @@ from hipray.errors import DataError
 from hipray.evaluation.combining import HIP_FOLD, choose_members, combine_members
 from hipray.evaluation.results import pool_repeats
 from hipray.training.thresholds import choose_threshold
-from hipray.vocab import HEADLINE_REGIONS, Cell, LabelType, Part, Region
+from hipray.vocab import HEADLINE_REGIONS, Cell, DxaQuantity, LabelType, Part, Region
 
 FALLBACK_THRESHOLD = 0.5  # where a fold's inner hips are all of one class
 
@@ -129,9 +129,9 @@ def label_worst_site(manifest: pd.DataFrame, regions: Sequence[Region]) -> pd.Da
     abnormal region decides; the label is missing where none is and a region has neither.
     """
     abnormal = [
-        (manifest[score_column("t", region)].astype(float) <= OSTEOPOROSIS_T)
+        (manifest[score_column(DxaQuantity.T, region)].astype(float) <= OSTEOPOROSIS_T)
         .astype(float)
-        .where(manifest[score_column("t", region)].notna())
+        .where(manifest[score_column(DxaQuantity.T, region)].notna())
         .fillna(manifest[label_column(LabelType.T_SCORE, region)].astype(float))
         for region in regions
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.checklist import Topic
 from hipray.evaluation.flow import FlowCounts, LeakCheck
-from hipray.vocab import Cell, Covariate
+from hipray.vocab import Cell, Covariate, LabelType
 
 PAPER_CELLS = 72
 """Cells of the paper's full grid: 4 regions, 2 labels, 3 networks, 3 ways to prepare the data."""
@@ -41,6 +41,7 @@ class ReportInputs:
     segmentation: pd.DataFrame | None = None
     overlays: Sequence[bytes] = ()  # PNG
     protocol: Mapping[str, str] = field(default_factory=dict)  # ProtocolItem or other name to value
+    labels: Mapping[LabelType, str] = field(default_factory=dict)  # when each is abnormal, and why
     split: pd.DataFrame | None = None  # repeat, fold and hip_id of all hips that were dealt
     told: Sequence[Covariate] = ()  # what any network of the run is told beside the film
     members: Sequence[Cell] = ()  # of a release to evaluate end to end

@@ -118,7 +118,7 @@ def _answer_archive(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str
         Topic.FLOW: f"{flow.found} found, {flow.accepted} accepted, refused: {refused}",
         Topic.MISSING_DATA: "A hip without a region's label is left out for that region only; no "
         f"label is imputed. Left out: {dropped or 'none'}",
-        Topic.REFERENCE: _describe_reference(evidence),
+        Topic.REFERENCE: _describe_reference(inputs, evidence),
         Topic.DISJOINT: _describe_disjoint(inputs),
         Topic.DEMOGRAPHICS: _describe_demographics(inputs.manifest),
         Topic.EVENTS: "; ".join(
@@ -131,11 +131,15 @@ def _answer_archive(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str
     }
 
 
-def _describe_reference(evidence: Evidence) -> str:
-    labels = dict.fromkeys(LABEL_TITLES[c.cell.label_type] for c in evidence.cells)
+def _describe_reference(inputs: ReportInputs, evidence: Evidence) -> str:
+    measured = dict.fromkeys(c.cell.label_type for c in evidence.cells)
+    labels = ". ".join(
+        f"{LABEL_TITLES[label]} label: {inputs.labels.get(label, NOT_PROVIDED)}"
+        for label in measured
+    )
     endpoint = evidence.release.result["endpoint"] if evidence.release.result else ""
-    joined = f"DXA, as the manifest's labels of each region state it: {', '.join(labels)}"
-    return joined + (f"; of the release: {endpoint}" if endpoint else "")
+    joined = f"DXA of each region. {labels}"
+    return joined + (f". Of the release: {endpoint}" if endpoint else "")
 
 
 def _describe_disjoint(inputs: ReportInputs) -> str:

@@ -27,7 +27,7 @@ from hipray.evaluation.paired import Contestant, PairedAurocs
 from hipray.evaluation.results import pool_repeats, read_source
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import FloatArray, calibration_in_the_large, ece
-from hipray.vocab import Cell, Covariate, Part, Region
+from hipray.vocab import Cell, Covariate, DxaQuantity, Part, Region
 
 RELEASE_METRICS = tuple(Metric)
 DECILES = tuple(tenth / 10 for tenth in range(1, 10))
@@ -65,9 +65,8 @@ def evaluate_release(
 
 def _describe_endpoint(headline: HeadlineScores, manifest: pd.DataFrame) -> str:
     tested = manifest[manifest["hip_id"].isin(headline.hips["hip_id"])]
-    reported = (
-        tested[[score_column("t", region) for region in headline.regions]].notna().all(axis=1)
-    )
+    scores = [score_column(DxaQuantity.T, region) for region in headline.regions]
+    reported = tested[scores].notna().all(axis=1)
     stated = f"lowest T-score of {_join(headline.regions)} <= {OSTEOPOROSIS_T}"
     given = int((~reported).sum())
     return f"{stated}; of {given} hips a label given in its place" if given else stated

@@ -1,17 +1,20 @@
 """The report of a run: gathers its results and writes them as pages, tables and plots."""
 
-import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from hipray.config.base import build_config
 from hipray.config.evaluation import EvaluationConfig
 from hipray.config.experiment import Experiment, SplitUnit, ThresholdRule
 from hipray.config.jobs import GridRun, ReportRun
+from hipray.config.labels import LabelRules
 from hipray.data.contours import draw_contours
+from hipray.data.flow import FROM_BMD, Flow, read_flow
 from hipray.data.framing import Mask
-from hipray.data.ingest import FLOW_KEY
+from hipray.data.labels import LabelSource, describe_rules
 from hipray.data.leakage import LeakKind
 from hipray.data.png import encode_png
 from hipray.errors import ConfigError, DataError
@@ -26,7 +29,7 @@ from hipray.storage import Store, open_store
 from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
-from hipray.vocab import REGIONS, Cell, Fit, MaskSource, Region, Variant
+from hipray.vocab import REGIONS, Cell, Fit, LabelType, MaskSource, Region, Variant
 
 
 def run_report(config: ReportRun) -> str:
@@ -39,16 +42,18 @@ def run_report(config: ReportRun) -> str:
         )
     inputs = read_inputs(store, results.config)
     require_same_data(inputs, results.plan.data)
+    flow = read_flow(store)
     report = build_report(
         ReportInputs(
             predictions=results.predictions,
             fits=results.fits,
             manifest=inputs.manifest,
-            flow=read_flow(store),
+            flow=FlowCounts.of(flow),
             leak=_leak_check(results),
             segmentation=results.mask_scores if len(results.mask_scores) else None,
             overlays=_draw_overlays(store, results, inputs, config.evaluation.max_overlays),
             protocol=_protocol(results),
+            labels=_describe_labels(flow),
             members=_choose_members(results),
             told=list_told(results.config),
             split=inputs.split,
@@ -84,25 +89,6 @@ def config_of_run(config: EvaluationConfig, run: GridRun) -> EvaluationConfig:
     return widen_for_folds(config, folds=folds, tested=tested, repeats=repeats)
 
 
-def read_flow(store: Store) -> FlowCounts:
-    """Return the counts of ingest; a reason that two labels do not share names its label."""
-    flow = json.loads(store.read(FLOW_KEY))
-    dropped = {region: _list_reasons(labels) for region, labels in flow["dropped"].items()}
-    return FlowCounts.from_mapping(flow | {"dropped": dropped})
-
-
-def _list_reasons(labels: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    reasons = dict.fromkeys(reason for counts in labels.values() for reason in counts)
-    listed: dict[str, int] = {}
-    for reason in reasons:
-        counts = {label: found.get(reason, 0) for label, found in labels.items()}
-        if len(set(counts.values())) == 1:
-            listed[reason] = next(iter(counts.values()))
-        else:
-            listed |= {f"{reason} ({label} label)": n for label, n in counts.items() if n}
-    return listed
-
-
 def _leak_check(results: RunResults) -> LeakCheck:
     leaks = results.plan.leaks
     return LeakCheck(
@@ -129,6 +115,24 @@ def _choose_members(results: RunResults) -> tuple[Cell, ...]:
         {fit.cell for fit in done} - waiting,
         backbones=results.config.backbones,
         variants=results.config.variants,
+    )
+
+
+def _describe_labels(flow: Flow) -> dict[LabelType, str]:
+    """Return how each label was made, and of how many hips it rests on what."""
+    rules = describe_rules(build_config(LabelRules, flow.rules))
+    return {label: f"{rule}; {_count_bases(flow, label)}" for label, rule in rules.items()}
+
+
+def _count_bases(flow: Flow, label: LabelType) -> str:
+    counts = Counter[str]()
+    for labels in flow.bases.values():
+        counts.update(labels.get(label, {}))
+    computed = sum(counts[source] for source in FROM_BMD)
+    return (
+        f"over hips and regions {counts[LabelSource.GIVEN]} labels as the archive gives them, "
+        f"{counts[LabelSource.COMPUTED]} from reported figures, {computed} from a score that was "
+        "computed from BMD"
     )
 
 

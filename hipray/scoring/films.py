@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hipray.data.images import ReadResult
-from hipray.data.isolation import IsolatedReader, read_despite_crash
+from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
@@ -144,7 +144,7 @@ class FilmReader:
         if isinstance(fetched.data, Refusal):
             result = ReadResult(entry.key, refusal=fetched.data)
         else:
-            result = self._read_hips(fetched.data, entry.key)
+            result = self._reader.read_hips(fetched.data, name=entry.key)
         info = result.film_info
         return ReadFilm(
             entry,
@@ -156,9 +156,6 @@ class FilmReader:
             fetched.seconds,
             time.perf_counter() - started,
         )
-
-    def _read_hips(self, data: bytes, name: str) -> ReadResult:
-        return read_despite_crash(lambda: self._reader.read_hips(data, name=name))
 
 
 def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:

@@ -99,7 +99,7 @@ class ReaderPool:
 
             def read_once() -> ReadResult:
                 reading.begin(reader)
-                return reader.read_hips(data, name=name, side=side)
+                return reader.read_once(data, name=name, side=side)
 
             try:
                 result = read_despite_crash(read_once)

@@ -10,14 +10,16 @@ from hipray.classification.odds import OddsScale
 from hipray.config.experiment import ClassifierSettings, ClassWeighting, MattingSettings
 from hipray.data.dataset import HipArrays
 from hipray.data.framing import Pixels
-from hipray.data.manifest import label_column, missing_column, score_column
+from hipray.data.manifest import basis_column, label_column, missing_column, score_column
 from hipray.metrics import accuracy, auroc, count_confusion
 from hipray.runtime.network import TorchNetwork
 from hipray.training.classifier import ClassifierTask
 from hipray.training.context import local_context
 from hipray.training.loop import run_epochs
 from hipray.training.views import build_views, labelled_rows
-from hipray.vocab import Cell, Fit, LabelType, Region, Variant
+from hipray.vocab import Cell, DxaQuantity, Fit, LabelType, Region, Variant
+
+LABEL_COLUMNS = (label_column, missing_column, basis_column)
 
 
 def permute_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -34,8 +36,8 @@ def permute_labels(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 def _dxa_columns(region: Region) -> list[str]:
     return [
-        *(score_column(quantity, region) for quantity in ("bmd", "t", "z")),
-        *(column(kind, region) for kind in LabelType for column in (label_column, missing_column)),
+        *(score_column(quantity, region) for quantity in DxaQuantity),
+        *(column(kind, region) for kind in LabelType for column in LABEL_COLUMNS),
     ]
 
 

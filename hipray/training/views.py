@@ -19,22 +19,21 @@ from hipray.data.manifest import label_column, score_column
 from hipray.data.person import People, encode_people, read_people
 from hipray.data.splits import Indices
 from hipray.matting.matter import Matter
-from hipray.vocab import REGIONS, Cell, LabelType, MaskSource, Variant, View
+from hipray.vocab import REGIONS, Cell, DxaQuantity, LabelType, MaskSource, Variant, View
 
 
 @dataclass(frozen=True)
 class Measured:
     """The DXA quantity behind a label."""
 
-    quantity: str
-    """Its name in the manifest's columns."""
+    quantity: DxaQuantity
     usual_threshold: float
     """Score at or below which the label is abnormal by default."""
 
 
 MEASURED = {
-    LabelType.T_SCORE: Measured("t", LabelRules().t_threshold),
-    LabelType.BMD: Measured("z", DEFAULT_BMD_Z),
+    LabelType.T_SCORE: Measured(DxaQuantity.T, LabelRules().t_threshold),
+    LabelType.BMD: Measured(DxaQuantity.Z, DEFAULT_BMD_Z),
 }
 
 

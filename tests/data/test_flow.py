@@ -1,6 +1,17 @@
 """The counts of an ingest in words."""
 
-from hipray.data.flow import SHOWN_PROBLEMS, Flow, describe_flow
+import pytest
+
+from hipray.data.flow import (
+    FLOW_KEY,
+    SHOWN_PROBLEMS,
+    Flow,
+    describe_flow,
+    read_flow,
+    write_flow,
+)
+from hipray.errors import DataError
+from hipray.storage import open_store
 from hipray.vocab import DataSource, LabelType, Region
 
 
@@ -30,6 +41,31 @@ def test_a_long_list_of_problems_is_cut_and_says_where_the_rest_is() -> None:
     text = describe_flow(flow)
     assert text.count("  problem:") == SHOWN_PROBLEMS
     assert text.endswith("and 3 more in ingest/flow.json")
+
+
+def test_labels_from_a_score_that_no_report_states_are_counted() -> None:
+    bases = {Region.TOTAL_HIP: {LabelType.T_SCORE: {"computed": 7, "computed_t": 2, "given": 1}}}
+    flow = Flow(found=10, accepted=10, bases=bases)
+    assert "Total hip t_score: 2 of 10 labels rest on a score computed from BMD" in (
+        describe_flow(flow)
+    )
+    assert "computed from BMD" not in describe_flow(Flow(bases={"total_hip": {"t_score": {}}}))
+
+
+def test_the_counts_are_read_as_they_were_kept(tmp_path) -> None:
+    store = open_store(str(tmp_path))
+    flow = Flow(found=2, accepted=1, refused={"implant": 1}, identity="a1")
+    write_flow(store, flow)
+    assert read_flow(store) == flow
+
+
+@pytest.mark.parametrize("kept", [None, b"{", b'{"unheard": 1}', b"[1]"])
+def test_a_workspace_without_counts_of_ours_says_what_to_run(tmp_path, kept) -> None:
+    store = open_store(str(tmp_path))
+    if kept is not None:
+        store.write(FLOW_KEY, kept)
+    with pytest.raises(DataError, match=r"ingest/flow\.json, found .*; run `hipray ingest`"):
+        read_flow(store)
 
 
 def test_given_labels_that_the_figures_contradict_are_counted() -> None:

@@ -65,14 +65,27 @@ def test_settings_reach_the_child() -> None:
         assert crash_code(reader.read_hips(small, name="f")) is RefusalCode.TOO_SMALL
 
 
-def test_a_dead_child_costs_one_file_and_is_replaced() -> None:
+def stop_and_kill(child: int) -> None:
+    """Let the child take a file, not answer, and die."""
+    os.kill(child, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (child, signal.SIGKILL)).start()
+
+
+def test_a_dead_child_costs_one_try_and_is_replaced() -> None:
     with IsolatedReader() as reader:
         reader.read_hips(FILM, name="f")
         first = child_of(reader)
-        stopper = threading.Timer(0.3, os.kill, (first, signal.SIGKILL))
-        os.kill(first, signal.SIGSTOP)  # it takes the file and cannot answer
-        stopper.start()
-        assert crash_code(reader.read_hips(FILM, name="f")) is RefusalCode.DECODER_CRASH
+        stop_and_kill(first)
+        assert crash_code(reader.read_once(FILM, name="f")) is RefusalCode.DECODER_CRASH
+        assert crash_code(reader.read_once(FILM, name="f")) is None
+        assert child_of(reader) != first
+
+
+def test_a_film_whose_child_the_machine_ends_is_read_again() -> None:
+    with IsolatedReader() as reader:
+        reader.read_hips(FILM, name="f")
+        first = child_of(reader)
+        stop_and_kill(first)
         assert crash_code(reader.read_hips(FILM, name="f")) is None
         assert child_of(reader) != first
 
@@ -84,7 +97,7 @@ def test_a_child_that_is_slow_to_die_costs_its_file_and_nothing_else(
     with IsolatedReader(ImageLimits(decode_seconds=0.5)) as reader:
         reader.read_hips(FILM, name="f")
         os.kill(child_of(reader), signal.SIGSTOP)
-        assert crash_code(reader.read_hips(FILM, name="f")) is RefusalCode.DECODER_CRASH
+        assert crash_code(reader.read_once(FILM, name="f")) is RefusalCode.DECODER_CRASH
         assert crash_code(reader.read_hips(FILM, name="f")) is None
 
 
@@ -101,7 +114,7 @@ def test_a_file_that_takes_too_long_is_a_decoder_crash() -> None:
         assert crash_code(reader.read_hips(FILM, name="f")) is None
         os.kill(child_of(reader), signal.SIGSTOP)
         started = time.monotonic()
-        result = reader.read_hips(FILM, name="f")
+        result = reader.read_once(FILM, name="f")
         assert crash_code(result) is RefusalCode.DECODER_CRASH
         assert 0.4 < time.monotonic() - started < 3
 

@@ -8,6 +8,7 @@ from hipray.data.dxa import DxaRecord, RegionValues
 from hipray.data.labels import (
     LabelSource,
     count_label_disagreements,
+    describe_rules,
     label_record,
     label_values,
 )
@@ -156,3 +157,14 @@ def test_disagreements_of_given_and_computed_labels_are_counted_per_region():
     assert counts[TH, T].compared == 3
     assert counts[TH, T].disagreeing == 1
     assert set(counts) == {(TH, T)}
+
+
+def test_the_rules_are_said_in_words() -> None:
+    usual = describe_rules(LabelRules())
+    assert usual == {T: "T-score at or below -2.5", BMD: "Z-score at or below -1"}
+    neck = build_config(LabelRules, {"bmd_z": {"femoral_neck": -0.2}})
+    assert describe_rules(neck)[BMD] == "Z-score at or below -1, -0.2 of the Femoral neck"
+    words = {rule: describe_rules(LabelRules(bmd_rule=rule))[BMD] for rule in BmdRule}
+    assert words[BmdRule.T] == "T-score below -1"
+    assert words[BmdRule.AM_PERCENT] == "BMD at or below 85 % of the age-matched mean"
+    assert words[BmdRule.GIVEN] == "only as the archive gives it"

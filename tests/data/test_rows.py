@@ -36,8 +36,10 @@ def test_reported_figures_become_columns_and_labels() -> None:
     assert (row["bmd_total_hip"], row["t_total_hip"], row["z_total_hip"]) == (0.61, -2.7, -0.4)
     assert row["label_t_score_total_hip"] is True
     assert row["label_bmd_total_hip"] is False
+    assert row["basis_t_score_total_hip"] == "computed"
     assert row["label_t_score_femoral_neck"] is None
     assert row["missing_t_score_femoral_neck"]
+    assert "basis_t_score_femoral_neck" not in row
 
 
 def test_a_hip_without_a_record_says_so_for_every_label() -> None:

@@ -11,7 +11,7 @@ from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.flow import FlowCounts, LeakCheck
 from hipray.evaluation.inputs import ReportInputs
 from hipray.metrics import sigmoid
-from hipray.vocab import Backbone, Cell, LabelType, Region, SegmenterArch, Variant
+from hipray.vocab import Backbone, Cell, LabelType, RefusalCode, Region, SegmenterArch, Variant
 
 N_FOLDS = 5
 
@@ -151,17 +151,14 @@ def report_inputs(grid: Grid, config: EvaluationConfig) -> ReportInputs:
         predictions=grid.predictions,
         fits=grid.fits,
         manifest=grid.manifest,
-        flow=FlowCounts.from_mapping(
-            {
-                "found": 70,
-                "accepted": 66,
-                "refused": {"unreadable": 3, "implant": 1},
-                "dropped": {"wards_triangle": {"device reports no such region": 33}},
-            }
+        flow=FlowCounts(
+            found=70,
+            accepted=66,
+            refused={RefusalCode.UNREADABLE: 3, RefusalCode.IMPLANT: 1},
+            dropped={Region.WARDS_TRIANGLE: {"device reports no such region": 33}},
         ),
-        leak=LeakCheck.from_mapping(
-            {"patients_shared": 0, "duplicates": [], "near_duplicates": 0, "overridden": False}
-        ),
+        leak=LeakCheck(patients_shared=0, duplicates=0, near_duplicates=0, overridden=False),
+        labels={LabelType.T_SCORE: "T-score at or below -2.5"},
         segmentation=score_segmenters(grid.manifest),
         overlays=(TINY_PNG,),
         protocol={"Split": "patient-grouped 5-fold"},

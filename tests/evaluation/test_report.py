@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hipray import RESEARCH_NOTICE
-from hipray.errors import ConfigError, DataError
+from hipray.errors import ConfigError
 from hipray.evaluation.document import build_document
 from hipray.evaluation.evidence import evaluate_all
 from hipray.evaluation.figures import trace_roc
@@ -251,19 +251,6 @@ def test_cells_that_the_paper_does_not_have_stand_in_a_table_beyond_it(
     assert "Beyond the paper. " in files["index.html"].decode()
     numbers = pd.read_csv(io.BytesIO(files["tables.csv"]), keep_default_na=False)
     assert (numbers["table"] == "beyond").any()
-
-
-def test_flow_counts_with_a_missing_key_are_refused() -> None:
-    with pytest.raises(DataError, match="none named refused"):
-        FlowCounts.from_mapping({"found": 1, "accepted": 1, "dropped": {}})
-
-
-def test_lists_of_pairs_are_counted_in_a_leak_check() -> None:
-    found = LeakCheck.from_mapping(
-        {"patients_shared": [], "duplicates": [("a", "b")], "near_duplicates": 2, "overridden": 0}
-    )
-    assert found == LeakCheck(0, 1, 2, False)
-    assert not found.clean
 
 
 def test_an_roc_curve_runs_from_corner_to_corner_and_its_area_is_the_auroc() -> None:

@@ -7,9 +7,12 @@ import pytest
 
 from hipray.config.experiment import Experiment, MattingSettings, SplitSettings, SplitUnit
 from hipray.config.jobs import GridRun
+from hipray.config.labels import BmdRule, LabelRules
 from hipray.data.dataset import DataIdentity
+from hipray.data.flow import Flow
+from hipray.data.labels import LabelSource
 from hipray.evaluation.members import choose_members
-from hipray.evaluation.run_report import _choose_members, _list_reasons, _protocol
+from hipray.evaluation.run_report import _choose_members, _describe_labels, _protocol
 from hipray.training.plan import PlannedFit
 from hipray.training.results import RunResults
 from hipray.training.run_plan import RunPlan
@@ -127,8 +130,17 @@ def test_the_protocol_promises_no_more_of_masks_than_was_kept(experiment, said) 
     assert said in _protocol(results)["Masks"]
 
 
-def test_a_reason_that_two_labels_share_is_counted_once_and_others_name_their_label() -> None:
-    labels = {"t_score": {"no record": 3, "no T": 2}, "bmd": {"no record": 3, "no T": 1}}
-    assert _list_reasons(labels) == {
-        "no record": 3, "no T (t_score label)": 2, "no T (bmd label)": 1,
-    }  # fmt: skip
+def test_a_report_says_how_each_label_was_made_and_what_it_rests_on() -> None:
+    flow = Flow(
+        rules=LabelRules(bmd_rule=BmdRule.AM_PERCENT, t_threshold=-2.0).model_dump(mode="json"),
+        bases={
+            Region.TOTAL_HIP: {LabelType.T_SCORE: {LabelSource.COMPUTED: 9, LabelSource.GIVEN: 1}},
+            Region.FEMORAL_NECK: {LabelType.T_SCORE: {LabelSource.COMPUTED_T: 4}},
+        },
+    )
+    described = _describe_labels(flow)
+    assert described[LabelType.T_SCORE] == (
+        "T-score at or below -2; over hips and regions 1 labels as the archive gives them, "
+        "9 from reported figures, 4 from a score that was computed from BMD"
+    )
+    assert described[LabelType.BMD].startswith("BMD at or below 85 % of the age-matched mean; ")

@@ -12,7 +12,7 @@ from tests.small_workspace import BACKBONE
 CELL = Cell(Region.TOTAL_HIP, LabelType.T_SCORE, "none", Variant.ORIGINAL)
 
 
-DEALT = ("label_", "missing_", "bmd_", "t_", "z_")
+DEALT = ("label_", "missing_", "basis_", "bmd_", "t_", "z_")
 
 
 def test_permuted_labels_travel_with_the_scores_they_were_read_from(inputs) -> None:
