@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hipray.data.refusals import Refusal
+from hipray.data.thumbnail import THUMBNAIL_PERCENTILES
 from hipray.vocab import RefusalCode
 
-THUMBNAIL_PX = 256
-THUMBNAIL_PERCENTILES = (0.5, 99.5)
 MAX_FILM_ASPECT = 5.0
 """Long side / short side; the longest cassette (leg length, 35 x 130 cm) has 3.7."""
 MIN_GREY_SPREAD = 3.0
@@ -98,22 +97,6 @@ class Metal:
     def _reaches(self, bounds: tuple[float, float]) -> bool:
         area_share, edge_step = bounds
         return self.area_share >= area_share and self.edge_step >= edge_step
-
-
-def build_thumbnail(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the film at 256 px or less, scaled to [0, 1] by its 0.5 and 99.5 percentiles."""
-    small = shrink(pixels, THUMBNAIL_PX)
-    low, high = np.percentile(small, THUMBNAIL_PERCENTILES)
-    return np.asarray(np.clip((small - low) / max(float(high - low), 1e-6), 0, 1), np.float32)
-
-
-def shrink(pixels: NDArray[np.float32], longest: int) -> NDArray[np.float32]:
-    """Return the image with its longest side at most `longest` px, by area averaging."""
-    scale = longest / max(pixels.shape)
-    if scale >= 1:
-        return pixels
-    size = tuple(max(1, round(side * scale)) for side in pixels.shape[::-1])
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def check_is_radiograph(

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hipray.data.detectors import build_thumbnail
+from hipray.data.thumbnail import build_thumbnail
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -59,14 +59,12 @@ class Box:
         return image[self.top : self.bottom, self.left : self.right]
 
 
-def find_exposed_box(pixels: NDArray[np.float32]) -> Box:
-    """Return the rectangle inside the collimator's straight borders; the whole film if unsure.
+def find_exposed_box(thumbnail: NDArray[np.float32], *, height: int, width: int) -> Box:
+    """Return the rectangle inside a film's straight borders; the whole film if unsure.
 
     Borders parallel to the film's edges are found on a 256 px thumbnail, so the box is true to
     1/256 of the longest side and lies inside the exposed area. A tilted collimator is left.
     """
-    height, width = pixels.shape
-    thumbnail = build_thumbnail(pixels)
     left, right = _find_borders(thumbnail)
     inner = thumbnail[:, left : thumbnail.shape[1] - right]
     top, bottom = _find_borders(np.ascontiguousarray(inner.T))

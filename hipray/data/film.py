@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hipray.data.thumbnail import build_thumbnail
 from hipray.vocab import Finding, Sex, Side
 
 
@@ -51,3 +53,8 @@ class Film:
     pixels: NDArray[np.float32]
     info: FilmInfo
     padding: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def thumbnail(self) -> NDArray[np.float32]:
+        """The film as detectors look at it, made once."""
+        return build_thumbnail(self.pixels)

@@ -104,10 +104,11 @@ def extract_hips(film: Film, preprocessing: Preprocessing) -> tuple[Hip, ...] | 
         if min(part.height, part.width) < MIN_HIP_PX:
             evidence = f"{part.height} x {part.width} px inside the exposed area"
             return Refusal(RefusalCode.TOO_SMALL, "hip_size", evidence)
-        hip = _build_hip(film, part, side, preprocessing)
-        implant = _refuse_implant(hip, film.info.bits) if preprocessing.refuse_implant else None
-        if implant is not None:
-            return implant
+        hip, metal = _build_hip(film, part, side, preprocessing)
+        if preprocessing.refuse_implant and metal is not None:
+            implant = _refuse_implant(metal, film.info.bits)
+            if implant is not None:
+                return implant
         hips.append(hip)
     return tuple(hips)
 
@@ -118,9 +119,9 @@ def is_pelvis(film: Film, preprocessing: Preprocessing) -> bool:
 
 
 def _exposed_box(film: Film, preprocessing: Preprocessing) -> Box:
-    if preprocessing.crop_to_exposure:
-        return find_exposed_box(film.pixels)
     height, width = film.pixels.shape
+    if preprocessing.crop_to_exposure:
+        return find_exposed_box(film.thumbnail, height=height, width=width)
     return Box(0, 0, height, width)
 
 
@@ -152,7 +153,9 @@ def _pelvis_aspect(info: FilmInfo, preprocessing: Preprocessing) -> float:
     return preprocessing.stated_pelvis_aspect if stated else preprocessing.pelvis_aspect
 
 
-def _build_hip(film: Film, box: Box, side: Side, preprocessing: Preprocessing) -> Hip:
+def _build_hip(
+    film: Film, box: Box, side: Side, preprocessing: Preprocessing
+) -> tuple[Hip, detectors.Metal | None]:
     flipped = side is Side.RIGHT
     height, width = _canonical_size(box, preprocessing.canonical_px)
     film_height, film_width = film.pixels.shape
@@ -161,7 +164,8 @@ def _build_hip(film: Film, box: Box, side: Side, preprocessing: Preprocessing) -
     low, high = (float(v) for v in np.percentile(grey[exposed], preprocessing.percentiles))
     pixels = _normalise(grey, low, high)
     spacing = film.info.spacing_mm
-    return Hip(
+    metal = detectors.find_metal(pixels)
+    hip = Hip(
         pixels=pixels,
         side=side,
         flipped=flipped,
@@ -169,8 +173,9 @@ def _build_hip(film: Film, box: Box, side: Side, preprocessing: Preprocessing) -
         spacing_mm=None if spacing is None else spacing * box.height / height,
         spacing_source=film.info.spacing_source,
         pixel_sha256=hash_pixels(pixels),
-        findings=_find(film.info, side, pixels, high - low),
+        findings=_find(film.info, side, pixels, spread=high - low, metal=metal),
     )
+    return hip, metal
 
 
 def _canonical_size(box: Box, longest: int) -> tuple[int, int]:
@@ -198,7 +203,12 @@ def _normalise(grey: NDArray[np.float32], low: float, high: float) -> NDArray[np
 
 
 def _find(
-    info: FilmInfo, side: Side, pixels: NDArray[np.uint8], spread: float
+    info: FilmInfo,
+    side: Side,
+    pixels: NDArray[np.uint8],
+    *,
+    spread: float,
+    metal: detectors.Metal | None,
 ) -> tuple[Finding, ...]:
     unseen_view = Finding.VIEW_UNSTATED in info.findings
     checks = (
@@ -206,17 +216,14 @@ def _find(
         (Finding.SPACING_UNKNOWN, info.spacing_mm is None),
         (Finding.LOW_CONTRAST, detectors.has_low_contrast(spread)),
         (Finding.WRONG_VIEW_SUSPECTED, unseen_view and detectors.ends_in_air(pixels)),
-        (Finding.METAL_SUSPECTED, detectors.find_metal(pixels) is not None),
+        (Finding.METAL_SUSPECTED, metal is not None),
         (Finding.BURNED_IN_TEXT, detectors.has_border_text(pixels)),
     )
     found = [finding for finding, present in checks if present]
     return tuple(dict.fromkeys((*info.findings, *found)))
 
 
-def _refuse_implant(hip: Hip, bits: int) -> Refusal | None:
-    metal = detectors.find_metal(hip.pixels)
-    if metal is None:
-        return None
+def _refuse_implant(metal: detectors.Metal, bits: int) -> Refusal | None:
     # An 8-bit export may have been windowed until bone saturates as metal does.
     if not (metal.is_hard_edged or (metal.is_plateau and bits > EXPORT_BITS)):
         return None

@@ -21,6 +21,7 @@ from hipray.data.film import Film, FilmInfo
 from hipray.data.hips import Hip, extract_hips, is_pelvis
 from hipray.data.raster import is_raster, read_raster
 from hipray.data.refusals import FilmRefused, Refusal, refuse
+from hipray.data.thumbnail import build_thumbnail
 from hipray.vocab import Finding, RefusalCode, Side
 
 _LOGGER = logging.getLogger(__name__)
@@ -130,8 +131,7 @@ def _judge_film(film: Film, raster: bool, preprocessing: Preprocessing) -> Film:
     if not bool(np.isfinite(film.pixels).all()):
         evidence = "grey values that are no numbers"
         raise refuse(RefusalCode.UNREADABLE, detector="grey_values", evidence=evidence)
-    thumbnail = detectors.build_thumbnail(film.pixels)
-    refusal = detectors.check_is_radiograph(film.pixels, thumbnail)
+    refusal = detectors.check_is_radiograph(film.pixels, film.thumbnail)
     if refusal is not None:
         raise FilmRefused(refusal)
     if raster and preprocessing.correct_polarity and _is_negative(film):
@@ -140,8 +140,9 @@ def _judge_film(film: Film, raster: bool, preprocessing: Preprocessing) -> Film:
 
 
 def _is_negative(film: Film) -> bool:
-    exposed = find_exposed_box(film.pixels).cut(film.pixels)
-    return detectors.is_negative(detectors.build_thumbnail(exposed))
+    height, width = film.pixels.shape
+    exposed = find_exposed_box(film.thumbnail, height=height, width=width).cut(film.pixels)
+    return detectors.is_negative(build_thumbnail(exposed))
 
 
 def _invert(film: Film) -> Film:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from hipray.data import detectors
 from hipray.data.images import read_hips
 from hipray.data.refusals import Refusal
+from hipray.data.thumbnail import build_thumbnail
 from hipray.vocab import Finding, RefusalCode, Side
 from tests.data.film_files import draw_hip, encode_dicom, encode_image, real_file
 
@@ -14,7 +15,7 @@ Grey = NDArray[np.uint8]
 
 def judge(pixels: Grey) -> Refusal | None:
     grey = pixels.astype(np.float32)
-    return detectors.check_is_radiograph(grey, detectors.build_thumbnail(grey))
+    return detectors.check_is_radiograph(grey, build_thumbnail(grey))
 
 
 def draw_page(lines: int, dark: bool = False) -> Grey:
@@ -96,14 +97,14 @@ def test_a_bright_collimator_border_is_not_taken_for_air() -> None:
     film = np.full((400, 400), 255, np.uint8)
     film[50:350, 60:340] = draw_hip(300, 280)[:, :280]
     film[:, 330:340] = 255
-    assert not detectors.is_negative(detectors.build_thumbnail(film.astype(np.float32)))
+    assert not detectors.is_negative(build_thumbnail(film.astype(np.float32)))
 
 
 def test_bright_corners_of_a_round_field_are_not_taken_for_air() -> None:
     y, x = np.mgrid[:300, :300] - 150
     film = np.clip(draw_hip(300, 300).astype(int) + 40, 0, 200)
     film[np.hypot(x, y) > 150] = 255
-    assert not detectors.is_negative(detectors.build_thumbnail(film.astype(np.float32)))
+    assert not detectors.is_negative(build_thumbnail(film.astype(np.float32)))
 
 
 def test_a_real_film_is_righted_from_either_polarity() -> None:

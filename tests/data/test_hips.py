@@ -9,6 +9,7 @@ from hipray.data.exposure import Box, find_exposed_box, find_midline
 from hipray.data.film import Film, FilmInfo, SpacingSource
 from hipray.data.hips import Hip, HipGeometry, extract_hips
 from hipray.data.refusals import Refusal
+from hipray.data.thumbnail import build_thumbnail
 from hipray.vocab import Finding, RefusalCode, Side
 from tests.data.film_files import draw_hip, draw_pelvis
 
@@ -94,11 +95,16 @@ def test_a_cassette_stated_as_pelvis_is_cut_and_an_unstated_one_is_not() -> None
     assert len(hips_of(build_film(cassette))) == 1
 
 
+def box_of(pixels: np.ndarray) -> Box:
+    height, width = pixels.shape
+    return find_exposed_box(build_thumbnail(pixels), height=height, width=width)
+
+
 @pytest.mark.parametrize("border", [0, 255])
 def test_a_collimator_border_is_cut_away(border: int) -> None:
     film = np.full((400, 420), border, np.float32)
     film[30:380, 50:390] = draw_hip(350, 340)[:, :340].clip(40, 215)
-    box = find_exposed_box(film)
+    box = box_of(film)
     for found, true in zip(
         (box.top, box.left, box.bottom, box.right), (30, 50, 380, 390), strict=True
     ):
@@ -109,7 +115,7 @@ def test_a_collimator_border_is_cut_away(border: int) -> None:
 def test_a_film_without_border_is_not_cropped() -> None:
     for seed in range(5):
         film = draw_hip(300, 280, seed).astype(np.float32)
-        assert find_exposed_box(film[:, :240]) == Box(0, 0, 300, 240)
+        assert box_of(film[:, :240]) == Box(0, 0, 300, 240)
 
 
 def test_masks_follow_the_hip_and_come_back() -> None:
