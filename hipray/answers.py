@@ -46,7 +46,7 @@ class RegionAnswer:
     region: Region
     label_type: LabelType
     probability: float
-    """Mean over members of the calibrated probability of being abnormal; never a T-score."""
+    """Of being abnormal, calibrated, of all members as the release combines them; no T-score."""
     calibration: str
     """How its members were calibrated, in words."""
     members: int

@@ -2,15 +2,15 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 
 from hipray.config.jobs import IngestRun
 from hipray.data.annotations import Annotation, read_labelme
 from hipray.data.dxa import DxaTable, read_dxa
+from hipray.data.fetching import in_order, refuse_object
 from hipray.data.film import FilmInfo
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
@@ -34,7 +34,7 @@ from hipray.storage import (
     Store,
     open_file,
 )
-from hipray.vocab import DataSource, RefusalCode, Side
+from hipray.vocab import DataSource, Side
 
 
 @dataclass(frozen=True)
@@ -123,19 +123,10 @@ def read_films(
                 pool.submit(_read_film, archive, key, listing, readers[n % len(readers)], records)
                 for n, key in enumerate(listing.films)
             )
-            yield from _in_order(jobs, ahead=4 * config.readers)
+            yield from in_order(jobs, ahead=4 * config.readers)
     finally:
         for reader in readers:
             reader.close()
-
-
-def _in_order(jobs: Iterable[Future[FilmFile]], *, ahead: int) -> Iterator[FilmFile]:
-    """Results in order while at most `ahead` are under way: memory stays flat."""
-    source = iter(jobs)
-    waiting = list(islice(source, ahead))
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting.extend(islice(source, 1))
 
 
 def _read_film(
@@ -164,12 +155,8 @@ def _fetch(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal:
     """Return a listed file, or why there is none for ever."""
     try:
         data, _ = archive.read_object(key, max_bytes=max_bytes)
-    except ObjectTooLargeError as error:
-        return Refusal(RefusalCode.TOO_LARGE, "file_size", error.found)
-    except InvalidKeyError:
-        return Refusal(RefusalCode.UNREADABLE, "key", "its key is no plain relative path")
-    except NotFoundError:
-        return Refusal(RefusalCode.MISSING_OBJECT, "listing", "listed, and gone when it was read")
+    except (ObjectTooLargeError, InvalidKeyError, NotFoundError) as error:
+        return refuse_object(error)
     return data
 
 

@@ -1,8 +1,7 @@
 """The one preprocessing path: any bytes -> canonical hips, or a refusal that says why.
 
-Ingest, training, endpoint and batch call `read_hips` (or the isolated reader around it) and
-nothing else, so a film means the same pixels everywhere. Any change of the pixels it answers
-with raises PREPROCESSING_VERSION, which bundles pin.
+Ingest, endpoint and batch call `read_hips` (or the isolated reader around it) and nothing else,
+and networks are trained on what ingest kept of it, so a film means the same pixels everywhere.
 """
 
 import logging
@@ -27,7 +26,7 @@ from hipray.vocab import Finding, RefusalCode, Side
 _LOGGER = logging.getLogger(__name__)
 
 PREPROCESSING_VERSION = "3"
-"""Raised with every change of the canonical pixels of any film."""
+"""Raised with every change of what any film is answered with; releases pin it."""
 
 
 @dataclass(frozen=True)

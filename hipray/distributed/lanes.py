@@ -25,7 +25,7 @@ from hipray.errors import HiprayError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, open_store
 from hipray.storage.arrow import arrow_filesystem
-from hipray.storage.patient import PatientStore, open_patient_store
+from hipray.storage.retrying import RetryingStore, open_retrying_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.crew import ALONE, Crew
 from hipray.training.device_errors import DeviceLostError
@@ -105,9 +105,9 @@ def open_ledger(store: Store, config: GridRun, submission: str) -> Ledger:
     )
 
 
-def open_workspace(config: GridRun) -> PatientStore:
+def open_workspace(config: GridRun) -> RetryingStore:
     """Return the workspace's store as driver and lanes use it."""
-    return open_patient_store(
+    return open_retrying_store(
         config.workspace, config.storage, patience_s=config.scaling.store_wait_s
     )
 

@@ -1,6 +1,5 @@
 """Batch scoring: rounds of the pipeline until every film is scored, refused or failed."""
 
-import json
 import logging
 import math
 import time
@@ -31,7 +30,7 @@ from hipray.errors import (
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, read_servable
-from hipray.scoring.faults import FailureWatch, read_letter
+from hipray.scoring.faults import FailureWatch, parse_letters
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
 from hipray.scoring.open_work import list_open_work
@@ -174,7 +173,7 @@ class _Submission:
                 check_still_held(self._lease, thing=f"the output {self._output.uri}")
 
     def _take(self, outcome: dict[str, Any]) -> None:
-        letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+        letters = parse_letters(outcome["letters"])
         try:
             self._watch.add(
                 outcome["part"],

@@ -30,7 +30,7 @@ from hipray.errors import ConfigError, FitsFailedError, StorageError
 from hipray.runtime.engine import count_threads
 from hipray.storage import Store, check_still_held, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
-from hipray.storage.patient import PatientStore, open_patient_store
+from hipray.storage.retrying import RetryingStore, open_retrying_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
@@ -237,8 +237,8 @@ def _open_search(payload: str, backbone: str) -> Search:
     return read_search(_open_workspace(config), config, backbone)
 
 
-def _open_workspace(config: TuneRun) -> PatientStore:
-    return open_patient_store(
+def _open_workspace(config: TuneRun) -> RetryingStore:
+    return open_retrying_store(
         config.workspace, config.storage, patience_s=config.resources.store_wait_s
     )
 

@@ -3,7 +3,6 @@
 Nothing here needs torch: a decoder's process stays small.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -16,7 +15,7 @@ from hipray.data.pseudonyms import load_pseudonyms
 from hipray.errors import StoreUnavailableError
 from hipray.releases.release import Release
 from hipray.scoring.begun import BegunWork
-from hipray.scoring.faults import FailedFilm
+from hipray.scoring.faults import FailedFilm, dump_letters
 from hipray.scoring.films import FilmReader, ReadFilms
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
@@ -62,7 +61,7 @@ class ShardDecoder:
         (row,) = rows.to_pylist()
         read = self._read(parse_work(row["work"]))
         notes, pixels = pack_films(read.films)
-        letters = json.dumps([letter.as_dict() for letter in read.letters])
+        letters = dump_letters(read.letters)
         return build_stage_row(
             DECODED_SCHEMA, row | {"notes": notes, "pixels": pixels, "letters": letters}
         )

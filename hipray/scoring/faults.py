@@ -3,11 +3,11 @@
 They are counted and kept as dead letters, and are never rows: trying again may help.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from hipray.errors import (
     AccessDeniedError,
@@ -107,16 +107,18 @@ class FailedFilm:
         kind = kinds.get(self.exception, StorageError)
         return kind(self.expected, self.found, self.remedy)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the letter as JSON values."""
-        return asdict(self)
+
+def dump_letters(letters: Iterable[FailedFilm]) -> str:
+    """Return letters as the JSON text that `parse_letters` reads."""
+    return json.dumps([asdict(letter) for letter in letters])
 
 
-def read_letter(fields: dict[str, Any]) -> FailedFilm:
-    """Return the letter that `as_dict` wrote."""
-    return FailedFilm(
-        **{**fields, "entry": Entry(**fields["entry"]), "fault": Fault(fields["fault"])}
-    )
+def parse_letters(text: str | bytes) -> list[FailedFilm]:
+    """Return the letters of a text; raises ValueError, KeyError or TypeError where it is none."""
+    return [
+        FailedFilm(**{**fields, "entry": Entry(**fields["entry"]), "fault": Fault(fields["fault"])})
+        for fields in json.loads(text)
+    ]
 
 
 @dataclass

@@ -4,11 +4,11 @@ What can never be read is a refusal; what the store would not give now is a dead
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
 
+from hipray.data.fetching import LISTED_AND_GONE, LISTING_DETECTOR, in_order, refuse_object
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person, person_on
@@ -22,7 +22,8 @@ from hipray.vocab import RefusalCode
 
 FETCHED_AHEAD = 4
 """Films that are fetched while one is decoded."""
-LISTING_DETECTOR = "listing"
+UNLIKE_LISTED = (RefusalCode.MISSING_OBJECT, RefusalCode.CHANGED_OBJECT)
+"""Refusals of films that were not as they had been listed: another reading may end otherwise."""
 """What refuses an object that is gone or not as it was listed: it may be restored later."""
 FIRST_PAUSE_S = 1.0
 """Seconds before a second round over films that the store would not give; it doubles."""
@@ -117,7 +118,7 @@ class FilmReader:
         faults = 0
         with ThreadPoolExecutor(FETCHED_AHEAD) as pool:
             jobs = (pool.submit(self._fetch, entry) for entry in entries)
-            for entry, fetched in zip(entries, _in_order(jobs), strict=True):
+            for entry, fetched in zip(entries, in_order(jobs, ahead=FETCHED_AHEAD), strict=True):
                 if not isinstance(fetched, StorageError):
                     found[entry] = self._decode(entry, fetched)
                     faults = 0
@@ -170,11 +171,10 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         data, found = archive.read_object(entry.key, max_bytes=max_file_bytes)
     except ObjectTooLargeError as error:
         if not entry.etag:  # nobody could say its size before
-            return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", error.found), None)
+            return FetchedFilm(refuse_object(error), None)
         return FetchedFilm(_changed("it grew beyond the limit of bytes"), None)
-    except InvalidKeyError:
-        evidence = "its key is no plain relative path"
-        return FetchedFilm(Refusal(RefusalCode.UNREADABLE, "key", evidence), None)
+    except InvalidKeyError as error:
+        return FetchedFilm(refuse_object(error), None)
     except NotFoundError:
         return FetchedFilm(_explain_absence(archive, entry), None)
     same = found.etag == entry.etag or not entry.etag
@@ -184,20 +184,9 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
 def _explain_absence(archive: Store, entry: Entry) -> Refusal:
     if archive.info(entry.key) is not None:  # raises where the bucket is gone, not the object
         return _changed("it was gone and came back")
-    evidence = "listed, and gone when it was read" if entry.etag else "no object of this key"
+    evidence = LISTED_AND_GONE if entry.etag else "no object of this key"
     return Refusal(RefusalCode.MISSING_OBJECT, LISTING_DETECTOR, evidence)
 
 
 def _changed(how: str) -> Refusal:
     return Refusal(RefusalCode.CHANGED_OBJECT, LISTING_DETECTOR, f"after it was listed {how}")
-
-
-def _in_order(
-    jobs: Iterable[Future[FetchedFilm | StorageError]],
-) -> Iterator[FetchedFilm | StorageError]:
-    """Results in order while few are under way: raw films would fill the memory."""
-    source = iter(jobs)
-    waiting = list(islice(source, FETCHED_AHEAD))
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting.extend(islice(source, 1))

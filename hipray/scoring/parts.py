@@ -9,7 +9,6 @@ as one table with the column `scored_by`.
 """
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import DataError
 from hipray.releases.release import Release
-from hipray.scoring.faults import FailedFilm, read_letter
-from hipray.scoring.films import LISTING_DETECTOR
+from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
+from hipray.scoring.films import UNLIKE_LISTED
 from hipray.scoring.rows import SCHEMA_VERSION
 from hipray.scoring.shards import Entry
 from hipray.storage import Store
@@ -120,8 +119,7 @@ def write_part(
 
 def dump_part(table: pa.Table, letters: Sequence[FailedFilm]) -> bytes:
     """Return a part's bytes: the same for the same rows and letters."""
-    text = json.dumps([letter.as_dict() for letter in letters]).encode()
-    metadata = {**(table.schema.metadata or {}), LETTERS: text}
+    metadata = {**(table.schema.metadata or {}), LETTERS: dump_letters(letters).encode()}
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
     return buffer.getvalue()
@@ -133,12 +131,12 @@ def read_part(output: Store, parts: PartSet, name: str) -> Part:
     data = output.read(key)
     try:
         table = pq.read_table(io.BytesIO(data))
-        letters = json.loads((table.schema.metadata or {})[LETTERS])
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+        letters = parse_letters((table.schema.metadata or {})[LETTERS])
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             "a part as it was written", f"{output.uri_of(key)}: {error}", "delete it and run again"
         ) from None
-    return Part(name, table, tuple(map(read_letter, letters)))
+    return Part(name, table, tuple(letters))
 
 
 def list_retries(output: Store, parts: PartSet) -> Iterator[tuple[str, tuple[Entry, ...]]]:
@@ -166,6 +164,6 @@ def _list_unsettled(rounds: Sequence[Part]) -> tuple[Entry, ...]:
 
 
 def _list_unlike_listed(table: pa.Table) -> Iterator[Entry]:
-    is_one = pc.equal(table["refusal_detector"], LISTING_DETECTOR)
+    is_one = pc.is_in(table["refusal_code"], pa.array(UNLIKE_LISTED))
     for row in table.filter(is_one).select(["key", "size", "listed_etag"]).to_pylist():
         yield Entry(row["key"], row["size"], row["listed_etag"])

@@ -16,7 +16,7 @@ from hipray.answers import HipAnswer, StudyAnswer
 from hipray.data.refusals import Refusal
 from hipray.releases.release import Question, Release
 from hipray.scoring.films import ReadFilm
-from hipray.vocab import REGIONS, LabelType, RefusalCode, Region
+from hipray.vocab import REGIONS, LabelType, Region
 
 CPU_DEVICE = "cpu"
 """Device of rows that no GPU computed."""
@@ -190,11 +190,10 @@ def _scored_or_refused(hip: HipAnswer, questions: Sequence[Question]) -> Row:
         return _refused(hip.refusal)
     answered = {region.region for region in hip.regions}
     missing = [region for region, _ in questions if region not in answered]
-    row: Row = {"regions_missing": [region.value for region in dict.fromkeys(missing)]}
-    if not answered:
-        evidence = "no region of the release to cut out"
-        return row | _refused(Refusal(RefusalCode.REGION_MISSING, "matting", evidence))
-    row["outcome"] = Outcome.SCORED.value
+    row: Row = {
+        "outcome": Outcome.SCORED.value,
+        "regions_missing": [region.value for region in dict.fromkeys(missing)],
+    }
     for region in hip.regions:
         row[probability_column(region.label_type, region.region)] = region.probability
         row[f"mask_area_{region.region}"] = region.mask_area_fraction

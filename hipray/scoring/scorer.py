@@ -1,6 +1,5 @@
 """The last stage of scoring: a decoded shard through the endpoint's pipeline, and published."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,7 +15,7 @@ from hipray.releases.release import Release, parse_release
 from hipray.runtime.engine import Engine, count_threads
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
-from hipray.scoring.faults import FailedFilm, read_letter
+from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
 from hipray.scoring.films import ReadFilm
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import unpack_films
@@ -62,7 +61,7 @@ class ShardScorer:
         if isinstance(self._pipeline, HiprayError):
             raise self._pipeline
         work = parse_work(decoded["work"][0].as_py())
-        letters = [read_letter(fields) for fields in json.loads(decoded["letters"][0].as_py())]
+        letters = parse_letters(decoded["letters"][0].as_py())
         if len(letters) < len(work.entries):
             letters = self._score(work, decoded, letters)
         return build_stage_row(
@@ -70,7 +69,7 @@ class ShardScorer:
             {
                 "part": work.part,
                 "files": len(work.entries),
-                "letters": json.dumps([letter.as_dict() for letter in letters]),
+                "letters": dump_letters(letters),
                 "published": len(letters) < len(work.entries) or not work.entries,
             },
         )

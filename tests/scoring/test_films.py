@@ -20,7 +20,7 @@ from hipray.errors import (
     StoreUnavailableError,
 )
 from hipray.scoring import films as films_module
-from hipray.scoring.faults import FailedFilm, Fault, classify_fault, read_letter
+from hipray.scoring.faults import FailedFilm, Fault, classify_fault, dump_letters, parse_letters
 from hipray.scoring.films import (
     FETCHED_AHEAD,
     MOST_FAULTS,
@@ -123,7 +123,7 @@ def test_what_may_pass_is_an_error_of_its_class_and_no_row(
         fetch_film(scripted.store(max_attempts=2), entry, max_file_bytes=LIMIT)
     assert classify_fault(caught.value) is fault
     letter = FailedFilm.of(entry, caught.value, tries=1)
-    again = read_letter(json.loads(json.dumps(letter.as_dict())))
+    (again,) = parse_letters(dump_letters([letter]))
     assert again == letter
     assert (type(again.error), str(again.error)) == (error, str(caught.value))
 

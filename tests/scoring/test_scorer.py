@@ -28,7 +28,7 @@ from hipray.runtime.engine import Engine
 from hipray.scoring.begun import MOST_TRIES, BegunWork
 from hipray.scoring.decoder import ShardDecoder, list_work
 from hipray.scoring.estimate import measure_rates
-from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, read_letter
+from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, parse_letters
 from hipray.scoring.films import FilmReader
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films, unpack_films
@@ -205,7 +205,7 @@ def submit(
     once_listed()
     for work in opened:
         (outcome,) = score(decode(work)).to_pylist()
-        letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+        letters = parse_letters(outcome["letters"])
         watch.add(outcome["part"], files=outcome["files"], letters=letters,
                   published=outcome["published"])  # fmt: skip
     parts = PartSet.of(release, config)
@@ -405,7 +405,7 @@ def test_a_shard_that_killed_its_process_too_often_ends_as_letters_and_stays_ope
         die_with(begun, work)
     decode, score = stages(config, release, restarted=True)
     (outcome,) = score(decode(work_row)).to_pylist()
-    letters = [read_letter(fields) for fields in json.loads(outcome["letters"])]
+    letters = parse_letters(outcome["letters"])
     assert {letter.fault for letter in letters} == {Fault.PROCESS_LOST}
     assert (len(letters), outcome["published"]) == (len(work.entries), False)
     assert not list(output.list("parts"))

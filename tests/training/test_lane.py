@@ -10,8 +10,8 @@ import pytest
 
 from hipray.config.storage import StorageSettings
 from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableError
-from hipray.storage import Lease, open_store, patient
-from hipray.storage.patient import open_patient_store
+from hipray.storage import Lease, open_store, retrying
+from hipray.storage.retrying import open_retrying_store
 from hipray.training.context import FitContext
 from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
 from hipray.training.lane import MAX_DEATHS, MAX_FAILURES_IN_A_ROW, LaneSettings, drain
@@ -281,11 +281,11 @@ def test_a_lane_says_what_it_does(ledger, inputs, tmp_path) -> None:
 
 
 def test_an_outage_of_the_store_in_the_middle_of_a_fit_loses_nothing(inputs, monkeypatch) -> None:
-    monkeypatch.setattr(patient, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(patient, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(retrying, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(retrying, "LONGEST_WAIT_S", 0.2)
     with closing(FailingS3()) as server:
         settings = StorageSettings(endpoint_url=server.s3.endpoint_url, max_attempts=1)
-        store = open_patient_store(f"s3://{server.s3.new_bucket()}", settings, patience_s=60)
+        store = open_retrying_store(f"s3://{server.s3.new_bucket()}", settings, patience_s=60)
         ledger = Ledger(store, submission="s")
         report = drain(
             [PlannedFit(Fit(CELL, 0, 0), "d0")], ledger, inputs,

@@ -7,15 +7,15 @@ import pytest
 
 from hipray.config.storage import StorageSettings
 from hipray.errors import NotFoundError, StoreUnavailableError
-from hipray.storage import open_store, patient
-from hipray.storage.patient import PatientStore
+from hipray.storage import open_store, retrying
+from hipray.storage.retrying import RetryingStore
 from tests.storage.outage import FailingS3
 
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(patient, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(patient, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(retrying, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(retrying, "LONGEST_WAIT_S", 0.2)
     server = FailingS3()
     yield server
     server.close()
@@ -23,7 +23,7 @@ def server(monkeypatch):
 
 def open_patient(server, patience_s):
     settings = StorageSettings(endpoint_url=server.s3.endpoint_url, max_attempts=1)
-    return PatientStore(
+    return RetryingStore(
         open_store(f"s3://{server.s3.new_bucket()}", settings), patience_s=patience_s
     )
 
@@ -64,5 +64,5 @@ def test_other_errors_are_not_waited_out(server) -> None:
 
 def test_it_travels_as_the_plain_store(tmp_path) -> None:
     store = open_store(str(tmp_path))
-    copy = pickle.loads(pickle.dumps(PatientStore(store, patience_s=1)))
+    copy = pickle.loads(pickle.dumps(RetryingStore(store, patience_s=1)))
     assert (type(copy), copy.uri) == (type(store), store.uri)

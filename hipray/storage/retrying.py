@@ -25,7 +25,7 @@ ResultT = TypeVar("ResultT")
 logger = logging.getLogger(__name__)
 
 
-class PatientStore(Store):
+class RetryingStore(Store):
     """Another store whose every operation is tried again while the store is out of reach.
 
     `create` keeps its promise in one direction: True means that this call made the object. An
@@ -109,6 +109,6 @@ class PatientStore(Store):
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def open_patient_store(uri: str, settings: StorageSettings, *, patience_s: float) -> PatientStore:
+def open_retrying_store(uri: str, settings: StorageSettings, *, patience_s: float) -> RetryingStore:
     """Open a store as driver and workers of long runs use it: they wait out its outages."""
-    return PatientStore(open_store(uri, settings), patience_s=patience_s)
+    return RetryingStore(open_store(uri, settings), patience_s=patience_s)
