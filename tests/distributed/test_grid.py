@@ -125,6 +125,7 @@ def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> 
         run_grid(config)
 
 
+@pytest.mark.full
 def test_a_lane_without_room_is_cancelled_when_no_fit_is_left_for_it(store: Store) -> None:
     scaling = LOCAL_LANES.model_copy(update={"cpus_per_lane": 3})  # of four CPUs
     result = run_grid(_config(store, test_folds=(0,), scaling=scaling))

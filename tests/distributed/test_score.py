@@ -366,6 +366,7 @@ def test_a_shard_that_kills_every_actor_ends_as_letters_and_all_others_are_score
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_actors_that_ray_gives_up_end_the_run_with_an_error_that_says_so(
     open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Self
 import httpx
 
 ANSWER_S = 120.0
+PAUSE_S = 0.1
+"""Between an answer and the next request: what is asked for beside them needs the cores too."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class SteadyLoad:
             while not self._stopped.is_set():
                 self._ask(client, number % len(self.requests))
                 number += 1
+                self._stopped.wait(PAUSE_S)
 
     def _ask(self, client: httpx.Client, number: int) -> None:
         started = time.monotonic()

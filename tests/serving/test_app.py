@@ -34,7 +34,7 @@ from hipray.storage import Store, open_store
 from tests.serving.steady_load import SteadyLoad, Told, is_answered
 from tests.serving.two_releases import assert_answers_of_one_release_each, publish_releases
 
-SETTLE_S = 120.0
+SETTLE_S = 200.0
 """Allowed for a release that loads, on a busy machine."""
 
 FAST = {"look_back_s": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
@@ -119,6 +119,7 @@ def is_from(digest: str) -> Any:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_a_changed_file_swaps_the_release_and_no_request_is_lost(deployed: DeployedFile) -> None:
     first, second = deployed.digest("first"), deployed.digest("second")
     with deployed.load() as load:

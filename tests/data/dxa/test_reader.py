@@ -1,7 +1,10 @@
 """Reports and tables in the styles of makers and hospitals, and what is told of bad rows."""
 
+import csv
+import io
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -217,20 +220,26 @@ def test_arbitrary_bytes_give_a_table_or_a_data_error(data) -> None:
             continue
 
 
-def test_ten_thousand_rows_are_read_at_more_than_twenty_thousand_a_second() -> None:
+def seconds_of(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def test_ten_thousand_rows_take_less_than_forty_times_what_parsing_their_text_takes() -> None:
     rows = [
         f"hip{n // 4:05d}.dcm,P{n // 4:05d},left,F,{50 + n % 400 / 10},58,155,A,{REGIONS[n % 4]},"
         f"{0.45 + n % 500 / 1000:.3f},{-4 + n % 50 / 10:.1f},{-2 + n % 40 / 10:.1f}"
         for n in range(10_000)
     ]
-    data = "\n".join([LONG_HEADER, *rows]).encode()
-    rates = []
-    for _ in range(3):
-        start = time.process_time()
-        table = read_dxa(data, name="x")
-        rates.append(10_000 / (time.process_time() - start))
-    assert len(table.records) == 2500
-    assert max(rates) > 20_000
+    text = "\n".join([LONG_HEADER, *rows])
+    ratios = [
+        seconds_of(lambda: read_dxa(text.encode(), name="x"))
+        / seconds_of(lambda: list(csv.DictReader(io.StringIO(text))))
+        for _ in range(3)
+    ]
+    assert len(read_dxa(text.encode(), name="x").records) == 2500
+    assert min(ratios) < 40
 
 
 def test_half_of_a_decimal_before_an_empty_cell_is_refused_and_trailing_commas_are_not() -> None:
