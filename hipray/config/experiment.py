@@ -124,7 +124,7 @@ class SegmenterSettings(Config):
     archs: tuple[SegmenterArch, ...] = (SegmenterArch.UNET,)
     """Networks to train; the first one cuts the masks of the segmented variant."""
     per_region: bool = False
-    """One net per region as in the paper, instead of one net with four outputs."""
+    """One net per region as in the paper, instead of one net with an output for each."""
     encoder: str = "resnet18"
     """Encoder name of segmentation-models-pytorch."""
     decoder_channels: tuple[int, ...] = (64, 48, 32, 16, 16)

@@ -28,6 +28,7 @@ from pydicom.uid import (
 
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.dicom_header import (
+    PELVIS_WORDS,
     read_age,
     read_exposure_date,
     read_integer,
@@ -39,7 +40,7 @@ from hipray.data.dicom_header import (
     state_side,
     state_view,
 )
-from hipray.data.film import Film, FilmInfo
+from hipray.data.film import Film, FilmInfo, check_dimensions
 from hipray.data.refusals import refuse
 from hipray.vocab import Finding, RefusalCode
 
@@ -171,19 +172,6 @@ def _check_size(dataset: Dataset, limits: ImageLimits) -> None:
     if coded is not None and coded != (rows, columns):
         evidence = f"{rows} x {columns} in the header, {coded[0]} x {coded[1]} in the code stream"
         raise refuse(RefusalCode.UNREADABLE, detector="code_stream_size", evidence=evidence)
-
-
-def check_dimensions(rows: int, columns: int, limits: ImageLimits) -> None:
-    """Refuse a raster of this announced size where it is too large, too small or absent."""
-    size = f"{rows} x {columns} px"
-    if rows <= 0 or columns <= 0:
-        raise refuse(RefusalCode.UNREADABLE, detector="dimensions", evidence=size)
-    if rows * columns > limits.max_pixels:
-        evidence = f"{size}, at most {limits.max_pixels}"
-        raise refuse(RefusalCode.TOO_LARGE, detector="dimensions", evidence=evidence)
-    if min(rows, columns) < limits.min_side_px:
-        evidence = f"{size}, at least {limits.min_side_px} on each side"
-        raise refuse(RefusalCode.TOO_SMALL, detector="dimensions", evidence=evidence)
 
 
 def _coded_size(dataset: Dataset) -> tuple[int, int] | None:
@@ -325,22 +313,17 @@ def _is_inverted(dataset: Dataset) -> bool:
 
 
 def _read_info(dataset: Dataset, shape: tuple[int, ...], findings: tuple[Finding, ...]) -> FilmInfo:
-    part, view, side = state_body_part(dataset), state_view(dataset), state_side(dataset)
-    spacing_mm, spacing_source = read_spacing(dataset)
+    part, side = state_body_part(dataset), state_side(dataset)
     return FilmInfo(
-        file_format="dicom",
         height=shape[0],
         width=shape[1],
         bits=read_integer(dataset, "BitsStored"),
         side=side.side,
         both_sides=side.both,
-        spacing_mm=spacing_mm,
-        spacing_source=spacing_source,
-        modality=_modality_word(dataset),
-        body_part=part.word if part else "",
-        view=view.word if view else "",
+        names_pelvis=part is not None and part.word in PELVIS_WORDS,
+        spacing_mm=read_spacing(dataset),
         patient_key=read_text(dataset, "PatientID").strip(),
-        taken=day.isoformat() if (day := read_exposure_date(dataset)) else "",
+        taken=read_exposure_date(dataset),
         sex=read_sex(dataset),
         age=read_age(dataset),
         findings=findings,

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from hipray.data.film import SpacingSource
 from hipray.vocab import Sex, Side
 
 PELVIS_WORDS = ("PELVIS", "PELVIC", "BECKEN", "BASSIN", "PELVE", "BACINO", "骨盆", "HIPS")
@@ -51,6 +50,7 @@ IMAGE_DESCRIPTIONS = (
 )  # fmt: skip
 """Attributes that describe this one image; StudyDescription may cover several."""
 
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 PLAUSIBLE_SPACING_MM = (0.05, 1.0)
 """Detector elements are 0.1-0.2 mm and scans 0.05-0.5; 0 and exactly 1 are place-holders."""
 MAX_ANISOTROPY = 1.02
@@ -188,17 +188,13 @@ def classify_side(text: str) -> StatedSide | None:
     return None
 
 
-def read_spacing(dataset: Dataset) -> tuple[float | None, SpacingSource]:
-    """Return the pixel spacing in mm and its source; implausible values count as absent."""
-    for keyword, source in (
-        ("PixelSpacing", SpacingSource.PIXEL_SPACING),
-        ("ImagerPixelSpacing", SpacingSource.IMAGER_PIXEL_SPACING),
-        ("NominalScannedPixelSpacing", SpacingSource.NOMINAL_SCANNED),
-    ):
-        spacing = _plausible_spacing(read_value(dataset, keyword))
-        if spacing is not None:
-            return spacing, source
-    return None, SpacingSource.UNKNOWN
+def read_spacing(dataset: Dataset) -> float | None:
+    """Return the pixel spacing in mm, of the detector where that alone is given.
+
+    Hips appear 1.1 to 1.2 times larger there. Implausible values count as absent.
+    """
+    stated = (_plausible_spacing(read_value(dataset, keyword)) for keyword in SPACINGS)
+    return next((spacing for spacing in stated if spacing is not None), None)
 
 
 def _plausible_spacing(value: Any) -> float | None:

@@ -1,45 +1,47 @@
 """A decoded film: grey values with bone bright, and the little its header may tell."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from datetime import date
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hipray.config.images import ImageLimits
+from hipray.data.refusals import refuse
 from hipray.data.thumbnail import build_thumbnail
-from hipray.vocab import Finding, Sex, Side
-
-
-class SpacingSource(StrEnum):
-    """The DICOM attribute that a pixel spacing comes from."""
-
-    PIXEL_SPACING = "pixel_spacing"
-    IMAGER_PIXEL_SPACING = "imager_pixel_spacing"  # at the detector: hips appear 1.1-1.2 x larger
-    NOMINAL_SCANNED = "nominal_scanned_pixel_spacing"
-    UNKNOWN = "unknown"
+from hipray.vocab import Finding, RefusalCode, Sex, Side
 
 
 @dataclass(frozen=True)
 class FilmInfo:
     """What a file states about its film, through an allow-list: no free text is kept."""
 
-    file_format: str
     height: int  # px
     width: int  # px
     bits: int
     side: Side = Side.UNKNOWN
     both_sides: bool = False
+    names_pelvis: bool = False  # the body part that it states
     spacing_mm: float | None = None
-    spacing_source: SpacingSource = SpacingSource.UNKNOWN
-    modality: str = ""
-    body_part: str = ""
-    view: str = ""
     patient_key: str = field(default="", repr=False)  # the raw PatientID; for memory only
-    taken: str = field(default="", repr=False)  # ISO date of the exposure; for memory only
+    taken: date | None = field(default=None, repr=False)  # day of the exposure; for memory only
     sex: Sex = Sex.UNKNOWN
     age: float | None = None  # years
     findings: tuple[Finding, ...] = ()
+
+
+def check_dimensions(rows: int, columns: int, limits: ImageLimits) -> None:
+    """Refuse a raster of this announced size where it is too large, too small or absent."""
+    size = f"{rows} x {columns} px"
+    if rows <= 0 or columns <= 0:
+        raise refuse(RefusalCode.UNREADABLE, detector="dimensions", evidence=size)
+    if rows * columns > limits.max_pixels:
+        evidence = f"{size}, at most {limits.max_pixels}"
+        raise refuse(RefusalCode.TOO_LARGE, detector="dimensions", evidence=evidence)
+    if min(rows, columns) < limits.min_side_px:
+        evidence = f"{size}, at least {limits.min_side_px} on each side"
+        raise refuse(RefusalCode.TOO_SMALL, detector="dimensions", evidence=evidence)
 
 
 @dataclass(frozen=True)

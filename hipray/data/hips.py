@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from hipray.config.images import Preprocessing
 from hipray.data import detectors
-from hipray.data.dicom_header import PELVIS_WORDS
 from hipray.data.exposure import Box, ScalarT, find_exposed_box, find_midline
-from hipray.data.film import Film, FilmInfo, SpacingSource
+from hipray.data.film import Film, FilmInfo
 from hipray.data.refusals import Refusal
 from hipray.vocab import Finding, RefusalCode, Side
 
@@ -68,7 +67,6 @@ class Hip:
     flipped: bool
     geometry: HipGeometry
     spacing_mm: float | None
-    spacing_source: SpacingSource
     pixel_sha256: str
     findings: tuple[Finding, ...]
 
@@ -149,8 +147,7 @@ def _pelvis_midline(film: Film, box: Box, preprocessing: Preprocessing) -> int |
 
 
 def _pelvis_aspect(info: FilmInfo, preprocessing: Preprocessing) -> float:
-    stated = info.body_part in PELVIS_WORDS
-    return preprocessing.stated_pelvis_aspect if stated else preprocessing.pelvis_aspect
+    return preprocessing.stated_pelvis_aspect if info.names_pelvis else preprocessing.pelvis_aspect
 
 
 def _build_hip(
@@ -171,7 +168,6 @@ def _build_hip(
         flipped=flipped,
         geometry=geometry,
         spacing_mm=None if spacing is None else spacing * box.height / height,
-        spacing_source=film.info.spacing_source,
         pixel_sha256=hash_pixels(pixels),
         findings=_find(film.info, side, pixels, spread=high - low, metal=metal),
     )

@@ -16,7 +16,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -26,12 +25,18 @@ import numpy as np
 
 import hipray
 from hipray.config.images import ImageLimits, Preprocessing
-from hipray.data.film import FilmInfo, SpacingSource
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.refusals import Refusal
-from hipray.data.transport import describe_hip, describe_refusal, restore_hip, restore_refusal
+from hipray.data.transport import (
+    describe_hip,
+    describe_info,
+    describe_refusal,
+    restore_hip,
+    restore_info,
+    restore_refusal,
+)
 from hipray.errors import DataError
-from hipray.vocab import Finding, RefusalCode, Sex, Side
+from hipray.vocab import RefusalCode, Side
 
 CRASH_TRIES = 2
 """Times a film is decoded before it counts as one that ends its decoder: a machine that is short
@@ -259,7 +264,7 @@ def _encode_result(result: ReadResult) -> tuple[dict[str, Any], list[bytes]]:
     header = {
         "hips": [describe_hip(hip) for hip in result.hips],
         "hip_bytes": [len(blob) for blob in pixels],
-        "film_info": None if result.film_info is None else asdict(result.film_info),
+        "film_info": describe_info(result.film_info),
         "refusal": describe_refusal(result.refusal),
     }
     return header, pixels
@@ -270,24 +275,11 @@ def _decode_result(name: str, header: dict[str, Any], pixels: list[bytearray]) -
         restore_hip(note, np.frombuffer(values, np.uint8))
         for note, values in zip(header["hips"], pixels, strict=True)
     ]
-    info = header["film_info"]
     return ReadResult(
         name,
         tuple(hips),
-        None if info is None else _decode_info(info),
+        restore_info(header["film_info"]),
         restore_refusal(header["refusal"]),
-    )
-
-
-def _decode_info(fields: dict[str, Any]) -> FilmInfo:
-    return FilmInfo(
-        **{
-            **fields,
-            "side": Side(fields["side"]),
-            "spacing_source": SpacingSource(fields["spacing_source"]),
-            "sex": Sex(fields["sex"]),
-            "findings": tuple(Finding(finding) for finding in fields["findings"]),
-        }
     )
 
 

@@ -88,7 +88,7 @@ def label_values(
     rules: LabelRules,
     system: DxaSystem = DxaSystem.UNKNOWN,
 ) -> dict[LabelType, RegionLabel]:
-    """Return both labels of one region; a given label wins over a computed one.
+    """Return the labels of one region; a given label wins over a computed one.
 
     `age` in years. `system` is the densitometer's maker; `rules.system` stands in where unknown.
     """
@@ -102,7 +102,7 @@ def label_values(
 def label_record(
     record: DxaRecord, *, rules: LabelRules
 ) -> dict[Region, dict[LabelType, RegionLabel]]:
-    """Return the labels of all four regions; an invalid hip has none, with its reason."""
+    """Return the labels of all regions; an invalid hip has none, with its reason."""
     return {region: _label_region(record, region, rules) for region in REGIONS}
 
 

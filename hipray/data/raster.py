@@ -15,8 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from hipray.config.images import ImageLimits, Preprocessing
-from hipray.data.dicom import check_dimensions
-from hipray.data.film import Film, FilmInfo
+from hipray.data.film import Film, FilmInfo, check_dimensions
 from hipray.data.refusals import refuse
 from hipray.vocab import Finding, RefusalCode
 
@@ -61,7 +60,7 @@ def read_raster(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessin
         pixels, bits = _read_wide_colours(data), WIDE_BITS
     if _is_white_zero(opened):
         pixels = pixels.max() - pixels
-    return Film(pixels, _build_info(opened, pixels, bits), padding)
+    return Film(pixels, _build_info(pixels, bits), padding)
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -158,11 +157,10 @@ def _read_wide_colours(data: bytes) -> NDArray[np.float32]:
     return np.asarray(channels[..., :3].mean(axis=2), np.float32)
 
 
-def _build_info(image: Image.Image, pixels: NDArray[np.float32], bits: int) -> FilmInfo:
+def _build_info(pixels: NDArray[np.float32], bits: int) -> FilmInfo:
     eight = bits == 8
     findings = [Finding.VIEW_UNSTATED, Finding.BODY_PART_UNSTATED]
     return FilmInfo(
-        file_format=(image.format or "jpeg").lower(),
         height=pixels.shape[0],
         width=pixels.shape[1],
         bits=bits,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from hipray.config.labels import LabelRules
@@ -56,7 +55,7 @@ def build_row(
         candidates,
         hip.side,
         only_hip=len(result.hips) == 1,
-        taken=date.fromisoformat(info.taken) if info.taken else None,
+        taken=info.taken,
     )
     raw_patient = _raw_patient(film, info, record or next(iter(candidates), None))
     hip_id = "h" + digest_bytes(f"{film.key}\0{film.sha256}\0{index}".encode())[:15]

@@ -5,14 +5,15 @@ Used by the isolated reader and by batch scoring; nothing is ever unpickled.
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from typing import Any
 
 from hipray.data.exposure import Box
-from hipray.data.film import SpacingSource
+from hipray.data.film import FilmInfo
 from hipray.data.framing import Pixels
 from hipray.data.hips import Hip, HipGeometry
 from hipray.data.refusals import Refusal
-from hipray.vocab import Finding, RefusalCode, Side
+from hipray.vocab import Finding, RefusalCode, Sex, Side
 
 
 def describe_hip(hip: Hip) -> dict[str, Any]:
@@ -30,7 +31,28 @@ def restore_hip(note: Mapping[str, Any], values: Pixels) -> Hip:
             "pixels": values.reshape(geometry.height, geometry.width),
             "side": Side(note["side"]),
             "geometry": geometry,
-            "spacing_source": SpacingSource(note["spacing_source"]),
+            "findings": tuple(Finding(finding) for finding in note["findings"]),
+        }
+    )
+
+
+def describe_info(info: FilmInfo | None) -> dict[str, Any] | None:
+    """Return what a header states as JSON values, None for none."""
+    if info is None:
+        return None
+    return {**asdict(info), "taken": info.taken.isoformat() if info.taken else None}
+
+
+def restore_info(note: Mapping[str, Any] | None) -> FilmInfo | None:
+    """Return what `describe_info` described."""
+    if note is None:
+        return None
+    return FilmInfo(
+        **{
+            **note,
+            "side": Side(note["side"]),
+            "taken": date.fromisoformat(note["taken"]) if note["taken"] else None,
+            "sex": Sex(note["sex"]),
             "findings": tuple(Finding(finding) for finding in note["findings"]),
         }
     )

@@ -15,7 +15,7 @@ from hipray.voting import combine_votes
 HIP_FOLD = ["repeat", "fold", "part", "hip_id", "patient_id"]
 
 
-def choose_members(members: Sequence[Cell], region: Region, label_type: LabelType) -> list[Cell]:
+def members_for(members: Sequence[Cell], region: Region, label_type: LabelType) -> list[Cell]:
     """Return the members that answer this question."""
     return [m for m in members if m.region == region and m.label_type == label_type]
 

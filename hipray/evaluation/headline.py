@@ -10,7 +10,7 @@ from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.labels import OSTEOPOROSIS_T
 from hipray.data.manifest import label_column, score_column
 from hipray.errors import DataError
-from hipray.evaluation.combining import HIP_FOLD, choose_members, combine_members
+from hipray.evaluation.combining import HIP_FOLD, combine_members, members_for
 from hipray.evaluation.results import pool_repeats
 from hipray.training.thresholds import choose_threshold
 from hipray.vocab import HEADLINE_REGIONS, Cell, DxaQuantity, LabelType, Part, Region
@@ -42,7 +42,7 @@ def score_headline(
     Per fold the members of a region are combined, the higher region is taken, and the threshold
     is chosen on the same fold's inner hips.
     """
-    regions = tuple(r for r in HEADLINE_REGIONS if choose_members(members, r, LabelType.T_SCORE))
+    regions = tuple(r for r in HEADLINE_REGIONS if members_for(members, r, LabelType.T_SCORE))
     if not regions:
         found = ", ".join(member.name for member in members) or "no members"
         raise DataError("a t_score member for femoral neck or total hip", found, "add one")
@@ -77,7 +77,7 @@ def choose_headline_threshold(
 
     None where no member scores a headline region, or the inner hips do not tell one.
     """
-    regions = tuple(r for r in HEADLINE_REGIONS if choose_members(members, r, LabelType.T_SCORE))
+    regions = tuple(r for r in HEADLINE_REGIONS if members_for(members, r, LabelType.T_SCORE))
     if not regions:
         return None
     hips = _score_and_label(predictions, members, regions, manifest, config)
@@ -111,7 +111,7 @@ def _score_worst_site(
     predictions: pd.DataFrame, members: Sequence[Cell], regions: Sequence[Region], combine: Combine
 ) -> pd.DataFrame:
     sites = [
-        combine_members(predictions, choose_members(members, region, LabelType.T_SCORE), combine)
+        combine_members(predictions, members_for(members, region, LabelType.T_SCORE), combine)
         for region in regions
     ]
     rows = (

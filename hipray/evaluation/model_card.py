@@ -86,8 +86,8 @@ def _answer_fixed(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]:
         Topic.SOFTWARE: f"hipray {__version__}",
         Topic.OUTPUT: "A probability per region and label, and a decision; chosen on inner "
         f"hips, never on test hips: {inputs.protocol.get(ProtocolItem.SELECTION, NOT_PROVIDED)}",
-        Topic.METRICS: "Sensitivity, specificity, F1, accuracy, balanced accuracy, AUROC, Brier "
-        "score, calibration slope and intercept, expected calibration error, net benefit",
+        Topic.METRICS: f"{', '.join(metric.heading for metric in Metric)}, calibration "
+        "intercept, calibration in the large, expected calibration error, net benefit",
         Topic.INTERNAL: "Out of fold: a hip is scored by fits that did not train on it; "
         f"{evidence.worth.n_hips} of {len(inputs.manifest)} hips were tested. Split: "
         + inputs.protocol.get(ProtocolItem.SPLIT, NOT_PROVIDED),

@@ -1,4 +1,4 @@
-"""Summarise how well a regression reads the measured value (BMD or T-score)."""
+"""Summarise how well a regression reads the measured value (T- or Z-score)."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -16,7 +16,7 @@ from hipray.config.evaluation import EvaluationConfig
 from hipray.config.labels import OSTEOPOROSIS_T
 from hipray.data.manifest import score_column
 from hipray.evaluation.baselines import find_known, score_baselines, title_baseline
-from hipray.evaluation.combining import choose_members, combine_members
+from hipray.evaluation.combining import combine_members, members_for
 from hipray.evaluation.headline import (
     HeadlineScores,
     choose_thresholds,
@@ -78,7 +78,7 @@ def _measure_regions(
     """Return the combined result per region and label, keyed `region-label_type`."""
     measured: dict[str, Any] = {}
     for region, label_type in sorted({(m.region, m.label_type) for m in members}):
-        chosen = choose_members(members, region, label_type)
+        chosen = members_for(members, region, label_type)
         rows = combine_members(predictions, chosen, config.combine)
         tests = rows[rows["part"] == Part.TEST]
         if tests.empty:

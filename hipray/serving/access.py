@@ -12,7 +12,7 @@ from pathlib import Path
 from hipray.errors import ConfigError
 from hipray.serving.problems import Problem, ProblemError
 
-SCHEME = "bearer"
+BEARER = "bearer"
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -129,6 +129,6 @@ def check_token(authorization: str | None, token_sha256: Sequence[str]) -> str:
     presented = sha256(token.strip().encode()).hexdigest()
     # every digest is compared, each in constant time: the answer's time tells nothing
     matches = [hmac.compare_digest(presented, accepted) for accepted in token_sha256]
-    if scheme.lower() != SCHEME or not token.strip() or not any(matches):
+    if scheme.lower() != BEARER or not token.strip() or not any(matches):
         raise ProblemError(UNAUTHORIZED)
     return presented[:CALLER_DIGITS]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from hipray.answers import StudyAnswer
 from hipray.releases.release import Release
+from hipray.serving.access import BEARER
 from hipray.serving.body import FILE_FIELD, FORM_TYPE, JSON_TYPE
 from hipray.serving.bounds import MAX_BATCH_FILMS
 from hipray.serving.clock import Step
@@ -18,7 +19,6 @@ from hipray.serving.problems import FILE_REFUSALS, PROBLEM_TYPE, ProblemCode
 
 Schema = dict[str, Any]
 
-BEARER = "bearer"
 
 FILE: Schema = {"type": "string", "format": "binary"}
 BASE64: Schema = {"type": ["string", "null"], "contentEncoding": "base64"}
@@ -274,7 +274,7 @@ def describe_api(api: FastAPI, *, guarded: bool) -> None:
             components = document.setdefault("components", {})
             components.setdefault("schemas", {})["Film"] = FILM
             if guarded:
-                scheme = {"type": "http", "scheme": "bearer"}
+                scheme = {"type": "http", "scheme": BEARER}
                 components["securitySchemes"] = {BEARER: scheme}
             api.openapi_schema = document
         return api.openapi_schema

@@ -7,9 +7,13 @@ import pandas as pd
 
 from hipray.config.experiment import Budget, ClassifierSettings, Experiment
 from hipray.data.manifest import label_column
-from hipray.vocab import Fit, LabelType, Region, SegmenterArch, SegmenterFit, Variant
+from hipray.vocab import Backbone, Fit, LabelType, Region, SegmenterArch, SegmenterFit, Variant
 
-TRAIN_SECONDS_AT_64 = {"vgg16": 0.041, "resnet50": 0.022, "densenet121": 0.015}
+TRAIN_SECONDS_AT_64: Mapping[str, float] = {
+    Backbone.VGG16: 0.041,
+    Backbone.RESNET50: 0.022,
+    Backbone.DENSENET121: 0.015,
+}
 """Seconds to train on one 64 px film, one core with AVX2; cost grows with the area."""
 OTHER_SECONDS_AT_64 = 0.025
 SEGMENT_SECONDS_AT_128 = {SegmenterArch.UNET: 0.038, SegmenterArch.UNETPP: 0.09}

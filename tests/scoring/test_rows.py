@@ -8,7 +8,6 @@ import pytest
 from hipray import RESEARCH_NOTICE
 from hipray.answers import Headline, HipAnswer, RegionAnswer, StudyAnswer
 from hipray.data.exposure import Box
-from hipray.data.film import SpacingSource
 from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
@@ -52,7 +51,7 @@ def canonical_hip() -> Hip:
 
     geometry = HipGeometry(2, 2, Box(0, 2, 0, 2), False, 2, 2)
     pixels = np.zeros((2, 2), np.uint8)
-    return Hip(pixels, Side.LEFT, False, geometry, None, SpacingSource.UNKNOWN, "sha", ())
+    return Hip(pixels, Side.LEFT, False, geometry, None, "sha", ())
 
 
 def film(key: str, hips: int = 2) -> ReadFilm:
