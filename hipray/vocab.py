@@ -73,6 +73,14 @@ def parse_region(text: str) -> Region | None:
     return REGION_ALIASES.get(" ".join(word.split()))
 
 
+class Baseline(StrEnum):
+    """A way to score a hip without its film."""
+
+    MAJORITY = "majority"
+    COVARIATES = "covariates"  # logistic regression on what is known of the person
+    OST = "ost"  # Osteoporosis Self-assessment Tool for Asians: weight and age
+
+
 class DxaQuantity(StrEnum):
     """What a DXA report measures of a region, as the manifest's columns are named."""
 

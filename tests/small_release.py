@@ -95,7 +95,7 @@ def publish_small_release(
             for seed in (1, 2)
         ),
         headline_threshold=0.5,
-        evaluation={},
+        evaluation=None,
     )
     write_release(store, release)
     return release

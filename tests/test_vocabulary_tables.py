@@ -18,7 +18,7 @@ from hipray.data.dxa.results import LABEL_TYPES
 from hipray.data.labels import label_values
 from hipray.data.person import encode_people
 from hipray.dicom_objects import MEANINGS
-from hipray.evaluation.baselines import BASELINE_TITLES, Baseline
+from hipray.evaluation.baselines import BASELINE_TITLES, COVARIATE_TITLES
 from hipray.evaluation.calibration import CalibrationStage
 from hipray.evaluation.checklist import CHECKLIST, Topic
 from hipray.evaluation.comparison_tables import STAGE_TITLES
@@ -32,7 +32,16 @@ from hipray.serving.films import Stated
 from hipray.skill import IOU_TARGETS
 from hipray.training.costs import PAPER_COPIES
 from hipray.training.views import MEASURED
-from hipray.vocab import LabelType, Region, Runtime, RuntimeChoice, Sex, Variant
+from hipray.vocab import (
+    Baseline,
+    Covariate,
+    LabelType,
+    Region,
+    Runtime,
+    RuntimeChoice,
+    Sex,
+    Variant,
+)
 
 TABLES = {
     "data.annotations.masks.ENCLOSED_BY": (ENCLOSED_BY, Region),
@@ -46,6 +55,7 @@ TABLES = {
     "evaluation.layout.LABEL_TITLES": (LABEL_TITLES, LabelType),
     "evaluation.layout.VARIANT_TITLES": (VARIANT_TITLES, Variant),
     "evaluation.baselines.BASELINE_TITLES": (BASELINE_TITLES, Baseline),
+    "evaluation.baselines.COVARIATE_TITLES": (COVARIATE_TITLES, Covariate),
     "evaluation.statistics.LIMITS": (LIMITS, Metric),
     "evaluation.statistics.METRIC_TITLES": (METRIC_TITLES, Metric),
     "evaluation.statistics.STATISTICS": (STATISTICS, Metric),

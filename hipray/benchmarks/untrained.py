@@ -63,7 +63,7 @@ def publish_untrained(
         matting=MattingSettings(),
         members=members,
         headline_threshold=0.5,
-        evaluation={},
+        evaluation=None,
     )
     write_release(store, release)
     return release

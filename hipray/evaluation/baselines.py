@@ -6,7 +6,6 @@ Osteoporosis Self-assessment Tool for Asians, which needs no training.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from hipray.evaluation.intervals import Interval, bootstrap_patients
 from hipray.evaluation.results import pool_repeats
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import youden_threshold
-from hipray.vocab import Covariate, LabelType, Part, Region, Sex
+from hipray.vocab import Baseline, Covariate, LabelType, Part, Region, Sex
 
 LEAST_KNOWN = 0.5
 """Share of hips of which a covariate must be known for a baseline to be made of it."""
@@ -33,19 +32,6 @@ ALWAYS_ASKED = frozenset({Covariate.AGE, Covariate.SEX})
 OST_PER_UNIT = 0.2  # index = 0.2 (weight in kg - age in years), truncated (Koh et al. 2001)
 OST_CUTOFF = -1.0  # at or below it the risk is raised (Koh et al. 2001)
 OST_RANGE = 40.0  # the index lies within +-40 for any adult: scales it into [0, 1]
-
-
-class Baseline(StrEnum):
-    """A way to score a hip without its film."""
-
-    MAJORITY = "majority"
-    COVARIATES = "covariates"
-    OST = "ost"
-
-    @property
-    def heading(self) -> str:
-        """The name a person reads."""
-        return BASELINE_TITLES[self]
 
 
 BASELINE_TITLES = {
@@ -82,7 +68,7 @@ class BaselineResult:
 def title_baseline(baseline: Baseline, known: Sequence[Covariate]) -> str:
     """Return the name a person reads; that of the covariates baseline says what it knows."""
     if baseline is not Baseline.COVARIATES or not known:
-        return baseline.heading
+        return BASELINE_TITLES[baseline]
     name = name_covariates(known)
     return name[:1].upper() + name[1:]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hipray.evaluation.baselines import Baseline, BaselineResult
+from hipray.evaluation.baselines import BASELINE_TITLES, BaselineResult
 from hipray.evaluation.calibration import CalibrationStage, CellCalibration
 from hipray.evaluation.comparisons import Comparison, Gain
 from hipray.evaluation.layout import (
@@ -20,7 +20,7 @@ from hipray.evaluation.layout import (
 )
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
-from hipray.vocab import Cell, DataSource, LabelType, Region
+from hipray.vocab import Baseline, Cell, DataSource, LabelType, Region
 
 _COMPARED = (Metric.ACCURACY, Metric.BALANCED_ACCURACY, Metric.AUROC)
 
@@ -74,7 +74,7 @@ def build_comparison_table(
         columns=(
             *(metric.heading for metric in _COMPARED),
             "Behind best",
-            *(f"Gain over {baseline.heading.lower()}" for baseline in Baseline),
+            *(f"Gain over {BASELINE_TITLES[baseline].lower()}" for baseline in Baseline),
         ),
         blocks=blocks,
     )

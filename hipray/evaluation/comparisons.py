@@ -13,13 +13,13 @@ from typing import TypeVar
 import numpy as np
 
 from hipray.config.evaluation import EvaluationConfig
-from hipray.evaluation.baselines import Baseline, BaselineResult
+from hipray.evaluation.baselines import BaselineResult
 from hipray.evaluation.intervals import Interval, build_interval, widen
 from hipray.evaluation.paired import Contestant, Difference, PairedAurocs, Tests, share_tests
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
 from hipray.evaluation.statistics import Metric
-from hipray.vocab import Cell, LabelType, Region
+from hipray.vocab import Baseline, Cell, LabelType, Region
 
 MUST_BEAT = (Baseline.COVARIATES, Baseline.MAJORITY)
 """What a cell must beat, covariates where they are known. Both, since fitted on labels without

@@ -1,6 +1,6 @@
 """Put a report in order: sections of sentences, facts, tables and figures, before any markup."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,12 @@ from hipray.evaluation.layout import (
     LABEL_TITLES,
     VARIANT_TITLES,
     TableView,
-    format_bounds,
     format_interval,
     format_number,
 )
 from hipray.evaluation.paper import CLASSIFIER_TABLES
 from hipray.evaluation.paper_audit_tables import build_audit_tables, build_caveats
+from hipray.evaluation.release_result import ReleaseResult, RivalScores
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.statistics import Metric
 from hipray.evaluation.tables import build_cell_table, build_count_table, build_segmenter_table
@@ -251,23 +251,23 @@ def _list_protocol(inputs: ReportInputs, evidence: Evidence) -> Iterator[tuple[s
     )
 
 
-def _describe_release(release: Any, source: DataSource) -> Section:
-    missing, folds = release["n_without_t_score"], release["n_folds_without_threshold"]
+def _describe_release(release: ReleaseResult, source: DataSource) -> Section:
+    missing, folds = release.n_without_t_score, release.n_folds_without_threshold
     sentences = (
-        f"Endpoint: {release['endpoint']}. {release['n_hips']} hips of {release['n_patients']} "
-        f"patients, {release['n_positives']} positive, out of fold in {release['n_folds']} "
+        f"Endpoint: {release.endpoint}. {release.n_hips} hips of {release.n_patients} "
+        f"patients, {release.n_positives} positive, out of fold in {release.n_folds} "
         "(repeat, fold) pairs, each by its own ensemble: a release of several folds averages them; "
-        f"{len(release['members'])} members combined by {release['combine']}: "
-        f"{', '.join(release['members'])}.",
-        f"A hip's score is the mean over {release['n_repeats']} repeats, whose noise it averages: "
+        f"{len(release.members)} members combined by {release.combine}: "
+        f"{', '.join(release.members)}.",
+        f"A hip's score is the mean over {release.n_repeats} repeats, whose noise it averages: "
         "a release of one repeat is expected to do worse."
-        if release["n_repeats"] > 1
+        if release.n_repeats > 1
         else "",
         f"{missing} scored hips lack the T-score that would decide and are left out."
         if missing
         else "",
         f"{folds} folds had inner hips of one class and use a threshold of .5." if folds else "",
-        _UNDERSTATED if len(release["members"]) > 1 else "",
+        _UNDERSTATED if len(release.members) > 1 else "",
     )
     return Section(
         "release",
@@ -275,12 +275,12 @@ def _describe_release(release: Any, source: DataSource) -> Section:
         tuple(sentence for sentence in sentences if sentence),
         facts=(
             *(
-                (metric.heading, format_bounds(release["metrics"][metric]))
+                (metric.heading, format_interval(release.metrics[metric].interval))
                 for metric in HEADLINE_METRICS
             ),
-            ("Calibration in the large", format_number(release["calibration_in_the_large"])),
-            ("ECE", format_number(release["ece"])),
-            *_list_release_baselines(release["baselines"]),
+            ("Calibration in the large", format_number(release.calibration_in_the_large)),
+            ("ECE", format_number(release.ece)),
+            *_list_rivals(release.baselines),
         ),
     )
 
@@ -291,12 +291,12 @@ _UNDERSTATED = (
 )
 
 
-def _list_release_baselines(baselines: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for found in baselines.values():
-        title = found["title"]
-        yield f"{title}: AUROC", format_bounds(found["metrics"][Metric.AUROC])
-        if "gain" in found:
-            yield f"AUROC of the release less that of {title.lower()}", format_bounds(found["gain"])
+def _list_rivals(rivals: Sequence[RivalScores]) -> Iterator[tuple[str, str]]:
+    for rival in rivals:
+        yield f"{rival.title}: AUROC", format_interval(rival.metrics[Metric.AUROC].interval)
+        if rival.gain is not None:
+            over = f"AUROC of the release less that of {rival.title.lower()}"
+            yield over, format_interval(rival.gain.interval)
 
 
 def _list_absences(inputs: ReportInputs, evidence: Evidence) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -18,6 +17,7 @@ from hipray.evaluation.paper import PaperTables, read_paper_tables
 from hipray.evaluation.paper_audit import PaperAudit, audit_paper
 from hipray.evaluation.regression import RegressionResult, summarise_regression
 from hipray.evaluation.release import evaluate_release
+from hipray.evaluation.release_result import ReleaseResult
 from hipray.evaluation.results import (
     CellResult,
     read_predictions,
@@ -38,7 +38,7 @@ NO_MEMBERS = "No release was evaluated end to end: no T-score cell of a headline
 class ReleaseEvidence:
     """A release end to end, or the sentence that says why there is none."""
 
-    result: Mapping[str, Any] | None = None
+    result: ReleaseResult | None = None
     hips: pd.DataFrame | None = None  # hip_id, patient_id, label, score, positive
     absence: str = ""
 

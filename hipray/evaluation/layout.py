@@ -1,8 +1,6 @@
 """The shape of a table on the page and how a number is written in it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from hipray.evaluation.intervals import Interval
 from hipray.evaluation.results import CellResult, Spread
@@ -65,14 +63,6 @@ def format_interval(interval: Interval, *, digits: int = 2) -> str:
         f"{number:.{digits}f}" for number in (interval.value, interval.low, interval.high)
     )
     return value if interval.low != interval.low else f"{value} ({low}–{high})"
-
-
-def format_bounds(bounds: Mapping[str, Any]) -> str:
-    """Return the interval of a release's JSON as text; what is not defined is null there."""
-    values: dict[str, Any] = {
-        key: float("nan") if value is None else value for key, value in bounds.items()
-    }
-    return format_interval(Interval(**values))
 
 
 def format_spread(spread: Spread | None) -> str:

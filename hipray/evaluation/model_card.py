@@ -14,7 +14,7 @@ from hipray.evaluation.comparison_tables import STAGE_TITLES
 from hipray.evaluation.document import list_banners
 from hipray.evaluation.evidence import Evidence
 from hipray.evaluation.inputs import ProtocolItem, ReportInputs
-from hipray.evaluation.layout import LABEL_TITLES, format_bounds, format_interval
+from hipray.evaluation.layout import LABEL_TITLES, format_interval
 from hipray.evaluation.markdown import escape_markdown, write_table
 from hipray.evaluation.statistics import Metric
 from hipray.vocab import DataSource, Sex
@@ -137,7 +137,7 @@ def _describe_reference(inputs: ReportInputs, evidence: Evidence) -> str:
         f"{LABEL_TITLES[label]} label: {inputs.labels.get(label, NOT_PROVIDED)}"
         for label in measured
     )
-    endpoint = evidence.release.result["endpoint"] if evidence.release.result else ""
+    endpoint = evidence.release.result.endpoint if evidence.release.result else ""
     joined = f"DXA of each region. {labels}"
     return joined + (f". Of the release: {endpoint}" if endpoint else "")
 
@@ -168,8 +168,8 @@ def _answer_method(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str]
     stages = {stage for found in evidence.calibrations.values() for stage in found.stages}
     fitted = [STAGE_TITLES[s] for s in CalibrationStage if s in stages - {CalibrationStage.RAW}]
     return {
-        Topic.ENSEMBLE: f"{len(release['members'])} members, {release['combine']} of "
-        f"probabilities: {', '.join(release['members'])}"
+        Topic.ENSEMBLE: f"{len(release.members)} members, {release.combine} of "
+        f"probabilities: {', '.join(release.members)}"
         if release
         else "",
         Topic.UNCERTAINTY: f"{config.level:.0%} percentile bootstrap over patients "
@@ -207,7 +207,7 @@ def _answer_results(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str
 def _describe_performance(evidence: Evidence) -> str:
     result = evidence.release.result
     if result is not None:
-        values = (f"{m.heading} {format_bounds(result['metrics'][m])}" for m in HEADLINE)
+        values = (f"{m.heading} {format_interval(result.metrics[m].interval)}" for m in HEADLINE)
         return f"Release, out of fold: {', '.join(values)}"
     return "; ".join(
         f"{best.result.cell.name}: AUROC {format_interval(best.result.pooled[Metric.AUROC])}"

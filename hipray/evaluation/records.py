@@ -9,7 +9,6 @@ from hipray.evaluation.baselines import BaselineResult
 from hipray.evaluation.counts import RegionCounts
 from hipray.evaluation.evidence import RELEASE, Evidence, ReleaseEvidence
 from hipray.evaluation.extra_records import record_extras
-from hipray.evaluation.intervals import Interval
 from hipray.evaluation.numbers import (
     NumberRecord,
     Subject,
@@ -19,6 +18,7 @@ from hipray.evaluation.numbers import (
     record_value,
 )
 from hipray.evaluation.paper import PaperTables, Split
+from hipray.evaluation.release_result import MeasuredScores
 from hipray.evaluation.results import CellResult
 from hipray.evaluation.segmenters import Overlap, SegmenterResult
 from hipray.evaluation.subgroups import SubgroupResult
@@ -82,12 +82,16 @@ def _record_baseline(result: BaselineResult) -> Iterator[NumberRecord]:
 def _record_release(release: ReleaseEvidence) -> Iterator[NumberRecord]:
     if release.result is None:
         return
-    parts = {"": release.result, **release.result["regions"]}
-    for name, measured in parts.items():
-        region, _, label_type = name.partition("-")
-        subject = Subject("release", region, label_type, model=RELEASE)
-        for metric, bounds in measured["metrics"].items():
-            yield record_interval(subject, metric, Interval(**bounds), measured["n_hips"])
+    whole = Subject("release", "", "", model=RELEASE)
+    yield from _record_scores(whole, release.result)
+    for scores in release.result.regions:
+        subject = Subject("release", scores.region, scores.label_type, model=RELEASE)
+        yield from _record_scores(subject, scores)
+
+
+def _record_scores(subject: Subject, scores: MeasuredScores) -> Iterator[NumberRecord]:
+    for metric, stated in scores.metrics.items():
+        yield record_interval(subject, metric, stated.interval, scores.n_hips)
 
 
 def _record_subgroup(result: SubgroupResult) -> Iterator[NumberRecord]:

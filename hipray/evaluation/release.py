@@ -5,9 +5,7 @@ min(T) <= -2.5 of the same regions.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,8 +20,16 @@ from hipray.evaluation.headline import (
     choose_thresholds,
     label_worst_site,
 )
-from hipray.evaluation.intervals import Interval, bootstrap_patients, build_interval
+from hipray.evaluation.intervals import bootstrap_patients, build_interval
 from hipray.evaluation.paired import Contestant, PairedAurocs
+from hipray.evaluation.release_result import (
+    MeasuredScores,
+    RegionScores,
+    ReleaseResult,
+    RivalScores,
+    ScoreDistribution,
+    StatedInterval,
+)
 from hipray.evaluation.results import pool_repeats, read_source
 from hipray.evaluation.statistics import CELL_METRICS, Metric, choose_statistics
 from hipray.metrics import FloatArray, calibration_in_the_large, ece
@@ -41,26 +47,26 @@ def evaluate_release(
     manifest: pd.DataFrame,
     config: EvaluationConfig,
     told: Sequence[Covariate] = (),
-) -> dict[str, Any]:
-    """Return the release's out-of-fold result as plain JSON values.
+) -> ReleaseResult:
+    """Return the release's out-of-fold result.
 
     `predictions` come from `read_predictions`, `headline` is what `score_headline` made of them. A
     fold counts where every member of the release ran on it.
     """
-    return {
-        "endpoint": _describe_endpoint(headline, manifest),
-        "source": str(read_source(manifest)),
-        "members": [member.name for member in members],
-        "combine": str(config.combine),
-        "threshold_rule": str(config.threshold),
-        "n_folds": headline.n_folds,
-        "n_repeats": headline.folds["repeat"].nunique(),
-        "n_folds_without_threshold": headline.n_folds_without_threshold,
-        "n_without_t_score": headline.n_without_t,
-        **_measure(headline.hips, config),
-        "baselines": _measure_baselines(headline, manifest, config, find_known(manifest, told)),
-        "regions": _measure_regions(predictions, members, config),
-    }
+    return ReleaseResult(
+        endpoint=_describe_endpoint(headline, manifest),
+        source=read_source(manifest),
+        members=tuple(member.name for member in members),
+        combine=config.combine,
+        threshold_rule=config.threshold,
+        n_folds=headline.n_folds,
+        n_repeats=headline.folds["repeat"].nunique(),
+        n_folds_without_threshold=headline.n_folds_without_threshold,
+        n_without_t_score=headline.n_without_t,
+        baselines=_measure_baselines(headline, manifest, config, find_known(manifest, told)),
+        regions=tuple(_measure_regions(predictions, members, config)),
+        **dict(_measure(headline.hips, config)),
+    )
 
 
 def _describe_endpoint(headline: HeadlineScores, manifest: pd.DataFrame) -> str:
@@ -74,9 +80,8 @@ def _describe_endpoint(headline: HeadlineScores, manifest: pd.DataFrame) -> str:
 
 def _measure_regions(
     predictions: pd.DataFrame, members: Sequence[Cell], config: EvaluationConfig
-) -> dict[str, Any]:
-    """Return the combined result per region and label, keyed `region-label_type`."""
-    measured: dict[str, Any] = {}
+) -> Iterator[RegionScores]:
+    """Yield the combined result of each region and label that was tested."""
     for region, label_type in sorted({(m.region, m.label_type) for m in members}):
         chosen = members_for(members, region, label_type)
         rows = combine_members(predictions, chosen, config.combine)
@@ -85,8 +90,8 @@ def _measure_regions(
             continue
         decided = tests.merge(choose_thresholds(rows, config), on=["repeat", "fold"])
         hips = pool_repeats(decided.assign(score=decided["probability"]))
-        measured[f"{region}-{label_type}"] = _measure(hips, config)
-    return measured
+        measured = dict(_measure(hips, config))
+        yield RegionScores(region=region, label_type=label_type, **measured)
 
 
 def _measure_baselines(
@@ -94,26 +99,28 @@ def _measure_baselines(
     manifest: pd.DataFrame,
     config: EvaluationConfig,
     known: tuple[Covariate, ...],
-) -> dict[str, Any]:
+) -> tuple[RivalScores, ...]:
     """Return each baseline's metrics on the release's hips, and how far the release is above."""
     labels = label_worst_site(manifest, headline.regions)["label"]
     rivals = score_baselines(headline.folds, manifest, labels, known=known)
     contestants = {baseline: _enter(baseline, hips) for baseline, hips in rivals.items()}
     release = _enter("release", headline.hips)
     paired = PairedAurocs([release, *contestants.values()], config)
-    measured = {}
+    measured = []
     for baseline, hips in rivals.items():
         bounds = bootstrap_patients(hips, choose_statistics(CELL_METRICS), config)
-        found: dict[str, Any] = {
-            "title": title_baseline(baseline, known),
-            "metrics": {str(m): _to_json(i) for m, i in bounds.items()},
-        }
         difference = paired.compare(release, contestants[baseline])
-        if difference is not None:
-            gain = build_interval(difference.value, difference.drawn, config)
-            found["gain"] = _to_json(gain)
-        measured[str(baseline)] = found
-    return measured
+        measured.append(
+            RivalScores(
+                baseline=baseline,
+                title=title_baseline(baseline, known),
+                metrics={metric: StatedInterval.of(found) for metric, found in bounds.items()},
+                gain=None
+                if difference is None
+                else StatedInterval.of(build_interval(difference.value, difference.drawn, config)),
+            )
+        )
+    return tuple(measured)
 
 
 def _enter(name: str, hips: pd.DataFrame) -> Contestant:
@@ -121,44 +128,25 @@ def _enter(name: str, hips: pd.DataFrame) -> Contestant:
     return Contestant(name, hips.assign(repeat=0, probability=hips["score"]))
 
 
-def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, Any]:
-    bounds = bootstrap_patients(
-        hips,
-        choose_statistics(RELEASE_METRICS),
-        config,
-    )
-    return {
-        "n_hips": len(hips),
-        "n_patients": int(hips["patient_id"].nunique()),
-        "n_positives": int(hips["label"].sum()),
-        "metrics": {str(name): _to_json(interval) for name, interval in bounds.items()},
-        **_measure_calibration(hips, config),
-        "distribution": _describe_distribution(hips["score"].to_numpy(dtype=np.float64)),
-    }
-
-
-def _measure_calibration(hips: pd.DataFrame, config: EvaluationConfig) -> dict[str, float | None]:
-    labels, scores = hips["label"].to_numpy(), hips["score"].to_numpy()
+def _measure(hips: pd.DataFrame, config: EvaluationConfig) -> MeasuredScores:
+    bounds = bootstrap_patients(hips, choose_statistics(RELEASE_METRICS), config)
+    labels, scores = hips["label"].to_numpy(), hips["score"].to_numpy(dtype=np.float64)
     in_the_large = calibration_in_the_large(labels, scores)
-    return {
-        "calibration_in_the_large": in_the_large if math.isfinite(in_the_large) else None,
-        "ece": ece(labels, scores, bins=config.calibration_bins),
-    }
+    return MeasuredScores(
+        n_hips=len(hips),
+        n_patients=int(hips["patient_id"].nunique()),
+        n_positives=int(hips["label"].sum()),
+        metrics={metric: StatedInterval.of(found) for metric, found in bounds.items()},
+        calibration_in_the_large=in_the_large if math.isfinite(in_the_large) else None,
+        ece=ece(labels, scores, bins=config.calibration_bins),
+        distribution=_describe_distribution(scores),
+    )
 
 
-def _describe_distribution(scores: FloatArray) -> dict[str, Any]:
-    """Return the deciles of scores and the share between them: what drift is measured against.
-
-    Equal scores make equal deciles, so a share may differ from a tenth.
-    """
+def _describe_distribution(scores: FloatArray) -> ScoreDistribution:
     edges = np.unique(np.quantile(scores, DECILES))
     counts = np.bincount(np.searchsorted(edges, scores, side="right"), minlength=len(edges) + 1)
-    return {"edges": edges.tolist(), "shares": (counts / len(scores)).tolist()}
-
-
-def _to_json(interval: Interval) -> dict[str, float | int | None]:
-    # JSON has no NaN: what is not defined is null.
-    return {key: value if value == value else None for key, value in asdict(interval).items()}
+    return ScoreDistribution(edges=tuple(edges), shares=tuple(counts / len(scores)))
 
 
 def _join(regions: Sequence[Region]) -> str:

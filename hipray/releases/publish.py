@@ -23,6 +23,7 @@ from hipray.evaluation.headline import choose_headline_threshold, score_headline
 from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.members import choose_variant
 from hipray.evaluation.release import evaluate_release
+from hipray.evaluation.release_result import ReleaseResult
 from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.spec import SegmenterSpec
@@ -247,9 +248,9 @@ def _evaluate(
     cells: list[Cell],
     manifest: pd.DataFrame,
     told: Sequence[Covariate],
-) -> dict[str, Any]:
+) -> ReleaseResult | None:
     if not any(c.region in HEADLINE_REGIONS and c.label_type is LabelType.T_SCORE for c in cells):
-        return {"note": "no headline: the release has no t_score member for neck or total hip"}
+        return None
     shared: dict[str, Any] = {"manifest": manifest, "config": config.evaluation}
     headline = score_headline(predictions, cells, **shared)
     return evaluate_release(headline, predictions, cells, told=told, **shared)

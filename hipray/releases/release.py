@@ -5,7 +5,7 @@ Endpoint and batch take a release and nothing else; two releases never mix in on
 
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from hipray.config.images import Preprocessing
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import BundleError, ConfigError, NotFoundError
+from hipray.evaluation.release_result import ReleaseResult
 from hipray.storage import Store
 from hipray.vocab import HEADLINE_REGIONS, REGIONS, DataSource, LabelType, Region, View
 
@@ -113,8 +114,8 @@ class Release(Config):
     """How members of one region and label become one probability."""
     headline_threshold: float | None
     """Threshold of the headline probability, chosen on inner validation."""
-    evaluation: dict[str, Any]
-    """End-to-end out-of-fold result of the release."""
+    evaluation: ReleaseResult | None
+    """End-to-end out-of-fold result of the release; None where no member answers the headline."""
     research_notice: str = RESEARCH_NOTICE
     """What this release is not."""
 

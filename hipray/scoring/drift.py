@@ -7,7 +7,6 @@ less than there are bins, over the two numbers of hips (Yurdakul and Naranjo 202
 the deciles of the release's own out-of-fold scores, which the release carries.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from typing import Any
 
 from scipy.stats import chi2
 
+from hipray.evaluation.release_result import MeasuredScores
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
 from hipray.scoring.rows import probability_column
@@ -65,30 +65,33 @@ class Drift:
 
 def measure_drift(release: Release, histograms: dict[str, Histogram]) -> list[Drift]:
     """Return the drift of each column whose distribution the release knows and hips were scored."""
-    known = {column: measured.get("distribution") for column, measured in _references(release)}
-    sizes = {column: measured.get("n_hips", 0) for column, measured in _references(release)}
+    known = dict(_references(release))
     return [
-        Drift(
-            column,
-            population_stability(reference["shares"], found.between(reference["edges"])),
-            sizes[column],
-            found.total,
-            _index_by_chance(len(reference["shares"]), sizes[column], found.total),
-        )
+        _measure_column(column, known[column], found)
         for column, found in histograms.items()
-        if (reference := known.get(column)) is not None and found.total
+        if column in known and found.total
     ]
 
 
+def _measure_column(column: str, known: MeasuredScores, found: Histogram) -> Drift:
+    reference = known.distribution
+    return Drift(
+        column,
+        population_stability(reference.shares, found.between(reference.edges)),
+        known.n_hips,
+        found.total,
+        _index_by_chance(len(reference.shares), known.n_hips, found.total),
+    )
+
+
 def _index_by_chance(bins: int, reference: int, scored: int) -> float:
-    if not reference:
-        return math.inf
     return float(chi2.ppf(0.95, bins - 1) * (1 / reference + 1 / scored))
 
 
-def _references(release: Release) -> Iterator[tuple[str, dict[str, Any]]]:
+def _references(release: Release) -> Iterator[tuple[str, MeasuredScores]]:
     """What was measured of each column on the hips that the release's members did not see."""
+    if release.evaluation is None:
+        return
     yield HEADLINE, release.evaluation
-    for region, label in release.questions:
-        regions: dict[str, Any] = release.evaluation.get("regions", {})
-        yield probability_column(label, region), regions.get(f"{region}-{label}", {})
+    for scores in release.evaluation.regions:
+        yield probability_column(scores.label_type, scores.region), scores

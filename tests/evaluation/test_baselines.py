@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hipray.evaluation.baselines import Baseline, evaluate_baselines, find_known
+from hipray.evaluation.baselines import evaluate_baselines, find_known
 from hipray.evaluation.results import read_predictions
 from hipray.evaluation.statistics import Metric
-from hipray.vocab import Covariate, LabelType, Region
+from hipray.vocab import Baseline, Covariate, LabelType, Region
 
 from .conftest import SMALL_CELLS
 

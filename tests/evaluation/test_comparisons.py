@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hipray.config.evaluation import EvaluationConfig
-from hipray.evaluation.baselines import Baseline, evaluate_baselines, find_known
+from hipray.evaluation.baselines import evaluate_baselines, find_known
 from hipray.evaluation.comparisons import compare_cells
 from hipray.evaluation.intervals import (
     Interval,
@@ -21,7 +21,7 @@ from hipray.evaluation.results import read_predictions, summarise_cells
 from hipray.evaluation.simultaneous import adjust_step_down, adjust_two_sided
 from hipray.evaluation.statistics import STATISTICS, Metric
 from hipray.evaluation.worth import assess_worth
-from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
+from hipray.vocab import Backbone, Baseline, Cell, LabelType, Region, Variant
 
 from .conftest import build_manifest, list_fits, predict_cell
 

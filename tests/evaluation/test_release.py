@@ -1,7 +1,5 @@
 """A release end to end: worst site, own threshold, partial grids."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +11,10 @@ from hipray.errors import DataError
 from hipray.evaluation.combining import combine_members
 from hipray.evaluation.headline import choose_headline_threshold, score_headline
 from hipray.evaluation.release import evaluate_release
+from hipray.evaluation.release_result import ReleaseResult
 from hipray.evaluation.results import read_predictions
-from hipray.vocab import Backbone, Cell, LabelType, Region, Variant
+from hipray.evaluation.statistics import Metric
+from hipray.vocab import Backbone, Baseline, Cell, DataSource, LabelType, Region, Variant
 
 from .conftest import build_manifest, predict_cell
 
@@ -61,11 +61,12 @@ def test_the_headline_is_the_higher_probability_against_the_lower_t_score(
 
 def test_the_headline_stands_beside_what_needs_no_film(manifest, predictions) -> None:
     found = evaluate(predictions, [NECK, HIP], manifest=manifest, config=CONFIG)
-    assert set(found["baselines"]) >= {"majority", "covariates"}
-    constant = found["baselines"]["majority"]
-    assert constant["metrics"]["auroc"]["value"] == 0.5
-    assert constant["gain"]["value"] == pytest.approx(found["metrics"]["auroc"]["value"] - 0.5)
-    assert found["baselines"]["covariates"]["gain"]["low"] is not None
+    rivals = {rival.baseline: rival for rival in found.baselines}
+    assert set(rivals) >= {Baseline.MAJORITY, Baseline.COVARIATES}
+    constant = rivals[Baseline.MAJORITY]
+    assert constant.metrics[Metric.AUROC].value == 0.5
+    assert constant.gain.value == pytest.approx(found.metrics[Metric.AUROC].value - 0.5)
+    assert rivals[Baseline.COVARIATES].gain.low is not None
 
 
 def test_a_t_score_of_exactly_minus_two_and_a_half_is_positive(manifest, predictions) -> None:
@@ -90,13 +91,14 @@ def test_the_threshold_comes_from_the_inner_hips_of_the_same_fold(manifest, pred
 
 def test_a_release_states_its_numbers_as_json(manifest, predictions, config) -> None:
     result = evaluate(predictions, [NECK, HIP], manifest=manifest, config=config)
-    again = json.loads(json.dumps(result, allow_nan=False))
-    assert again["source"] == "phantom"
-    assert again["endpoint"] == "lowest T-score of femoral neck and total hip <= -2.5"
-    assert (again["n_hips"], again["n_patients"], again["n_folds"]) == (88, 80, 10)
-    auroc = again["metrics"]["auroc"]
-    assert auroc["low"] < auroc["value"] < auroc["high"]
-    assert set(again["regions"]) == {"femoral_neck-t_score", "total_hip-t_score"}
+    again = ReleaseResult.model_validate_json(result.model_dump_json())
+    assert again == result
+    assert again.source is DataSource.PHANTOM
+    assert again.endpoint == "lowest T-score of femoral neck and total hip <= -2.5"
+    assert (again.n_hips, again.n_patients, again.n_folds) == (88, 80, 10)
+    auroc = again.metrics[Metric.AUROC]
+    assert auroc.low < auroc.value < auroc.high
+    assert [scores.region for scores in again.regions] == [NECK.region, HIP.region]
 
 
 def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config) -> None:
@@ -104,10 +106,11 @@ def test_only_folds_that_every_member_ran_on_count(manifest, predictions, config
     finished = predictions["repeat"].eq(0) & predictions["fold"].isin([0, 1])
     partial = predictions[~hip_rows | finished]
     result = evaluate(partial, [NECK, HIP], manifest=manifest, config=config)
-    assert result["n_folds"] == 2
+    assert result.n_folds == 2
     tested = predictions[hip_rows & finished & (predictions["part"] == "test")]["hip_id"].nunique()
-    assert result["n_hips"] == tested < 88
-    assert result["regions"]["femoral_neck-t_score"]["n_hips"] == 88
+    assert result.n_hips == tested < 88
+    assert result.regions[0].region is NECK.region
+    assert result.regions[0].n_hips == 88
 
 
 def test_members_are_averaged_and_a_hip_without_one_of_them_is_left_out(manifest) -> None:
@@ -179,8 +182,8 @@ def test_the_released_threshold_follows_the_rule_that_the_result_was_measured_wi
             predictions, [NECK, HIP], manifest=manifest, config=config
         )
         measured = evaluate(predictions, [NECK, HIP], manifest=manifest, config=config)
-        assert measured["threshold_rule"] == rule
-        return threshold, measured["metrics"]["sensitivity"]["value"]
+        assert measured.threshold_rule is rule
+        return threshold, measured.metrics[Metric.SENSITIVITY].value
 
     half, _ = choose(ThresholdRule.HALF)
     youden, at_youden = choose(ThresholdRule.YOUDEN)

@@ -137,7 +137,7 @@ def test_weights_of_members_come_from_inner_validation_and_are_served(small_grid
     weighted = EvaluationConfig(resamples=100, combine=Combine.WEIGHTED)
     release = publish(small_grid, Variant.ORIGINAL, folds=(0, 1), evaluation=weighted)
     assert release.combine is Combine.WEIGHTED
-    assert release.evaluation["combine"] == "weighted"
+    assert release.evaluation.combine is Combine.WEIGHTED
     assert sum(member.weight for member in release.members) == pytest.approx(2.0)
 
 

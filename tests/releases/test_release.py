@@ -27,7 +27,7 @@ RELEASE = Release(
     preprocessing_version=PREPROCESSING_VERSION, working_px=256, segmenters=("1" * 64,),
     view=View.MATTED,
     matting=MattingSettings(), members=(MEMBER,), headline_threshold=0.4,
-    evaluation={},
+    evaluation=None,
 )  # fmt: skip
 
 

@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hipray import RESEARCH_NOTICE
+from hipray.config.evaluation import Combine
+from hipray.config.experiment import ThresholdRule
 from hipray.config.jobs import PlanRun, ScoreRun
 from hipray.config.scoring import Machine, PlannedJob
 from hipray.errors import AccessDeniedError, DataError, StoreFullError
+from hipray.evaluation.release_result import RegionScores, ReleaseResult, ScoreDistribution
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
 from hipray.scoring.drift import DriftLevel, measure_drift
@@ -261,11 +264,22 @@ def test_drift_is_measured_against_the_release_s_own_scores(release: Release) ->
     generator = np.random.default_rng(0)
     own = generator.uniform(0.2, 0.6, 2000)
     edges = np.quantile(own, np.arange(1, 10) / 10)
-    reference = {"n_hips": 2000, "distribution": {"edges": list(edges), "shares": [0.1] * 10}}
     (region, label), *_ = release.questions
+    scores = {
+        "n_hips": 2000, "n_patients": 2000, "n_positives": 500, "metrics": {}, "ece": 0.0,
+        "calibration_in_the_large": None,
+        "distribution": ScoreDistribution(edges=tuple(edges), shares=(0.1,) * 10),
+    }  # fmt: skip
     known = release.model_copy(
-        update={"evaluation": {**reference, "regions": {f"{region}-{label}": reference}}}
-    )
+        update={
+            "evaluation": ReleaseResult(
+                endpoint="", source=release.data_source, members=(), combine=Combine.MEAN,
+                threshold_rule=ThresholdRule.YOUDEN, n_folds=5, n_repeats=1,
+                n_folds_without_threshold=0, n_without_t_score=0, baselines=(),
+                regions=(RegionScores(region=region, label_type=label, **scores),), **scores,
+            )
+        }
+    )  # fmt: skip
     same, moved = Histogram(), Histogram()
     import pandas as pd
 
