@@ -15,12 +15,14 @@ from hipray.releases.release import Member, Release
 from hipray.runtime.engine import Engine
 from hipray.vocab import (
     HEADLINE_REGIONS,
+    DataSource,
     Device,
     Finding,
     LabelType,
     Precision,
     Region,
     Runtime,
+    Side,
 )
 
 LOW_CONFIDENCE = 0.7
@@ -72,7 +74,8 @@ class HipAnswer:
     """The answer for one hip; a refusal and no numbers where it cannot be scored."""
 
     index: int
-    side: str
+    side: Side
+    """As stated; unknown where nothing was flipped."""
     flipped: bool
     regions: tuple[RegionAnswer, ...] = ()
     headline: Headline | None = None
@@ -86,7 +89,7 @@ class StudyAnswer:
 
     release: str
     release_digest: str
-    data_source: str
+    data_source: DataSource
     preprocessing_version: str
     runtime: Runtime
     """What computed the networks' answers, on what and in what numbers."""
@@ -133,7 +136,7 @@ def build_answer(
     return StudyAnswer(
         release=release.name,
         release_digest=release.digest,
-        data_source=release.data_source.value,
+        data_source=release.data_source,
         preprocessing_version=release.preprocessing_version,
         segmenters=release.segmenters,
         runtime=engine.runtime,
@@ -146,9 +149,7 @@ def build_answer(
 
 def _answer_hip(release: Release, index: int, hip: Hip, row: HipNumbers) -> HipAnswer:
     if row.refusal is not None:
-        return HipAnswer(
-            index, hip.side.value, hip.flipped, findings=hip.findings, refusal=row.refusal
-        )
+        return HipAnswer(index, hip.side, hip.flipped, findings=hip.findings, refusal=row.refusal)
     regions = tuple(
         _answer_region(release, question, row)
         for question in row.probabilities
@@ -158,7 +159,7 @@ def _answer_hip(release: Release, index: int, hip: Hip, row: HipNumbers) -> HipA
     if row.confidence and min(row.confidence[r] for r in release.required_regions) < LOW_CONFIDENCE:
         findings = (*findings, Finding.LOW_MASK_CONFIDENCE)
     headline = _headline(release, regions)
-    return HipAnswer(index, hip.side.value, hip.flipped, regions, headline, findings)
+    return HipAnswer(index, hip.side, hip.flipped, regions, headline, findings)
 
 
 def _answer_region(

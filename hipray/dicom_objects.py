@@ -174,7 +174,7 @@ def _describe_region(
 ) -> Any:
     import highdicom as hd
 
-    side = LATERALITY.get(Side(hip.side))
+    side = LATERALITY.get(hip.side)
     laterality = None if side is None else hd.sr.CodedConcept(side[0], "SCT", side[1])
     site = _code(hd, region.region, region.region.display_name)
     probability = hd.sr.Measurement(

@@ -176,7 +176,7 @@ def build_hip_columns(
             "hips": len(hips),
             "hip_index": hip.index,
             "pixel_sha256": hips[hip.index].pixel_sha256,
-            "side": hip.side,
+            "side": hip.side.value,
             "flipped": hip.flipped,
             "findings": [finding.value for finding in hip.findings],
             **_scored_or_refused(hip, questions),

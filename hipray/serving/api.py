@@ -55,7 +55,7 @@ from hipray.serving.page import Page, build_page
 from hipray.serving.paths import Path
 from hipray.serving.patience import while_connected
 from hipray.serving.problems import Problem, ProblemError, explain_refusal
-from hipray.serving.service import ScoringService
+from hipray.serving.service import FilmAnswer, ScoringService
 
 Answering = Callable[..., Awaitable[Response]]
 
@@ -116,8 +116,9 @@ class Endpoint:
             )
             answer = await while_connected(request, scoring)
         self._note(line, answer)
-        refused = explain_refusal(answer)
-        return JSONResponse(answer) if refused is None else answer_refusal(refused, answer)
+        refused = explain_refusal(answer.study.refusal)
+        told = {**answer.as_dict(), "request_id": line.request_id}
+        return JSONResponse(told) if refused is None else answer_refusal(refused, told)
 
     async def score_batch(self, request: Request) -> JSONResponse:
         """Score the films that a list names; the failure of one is its own result."""
@@ -151,19 +152,19 @@ class Endpoint:
         if self._pseudonyms is not None:
             line.named.append(self._pseudonyms.file(film.uri))
 
-    def _show(self, line: AuditLine, found: dict[str, Any] | Exception) -> dict[str, Any]:
+    def _show(self, line: AuditLine, found: FilmAnswer | Exception) -> dict[str, Any]:
         """One result of a batch."""
         if isinstance(found, Exception):
-            told = explain_and_log(found, line.request_id).as_dict(line.request_id)
-            problem = {name: told[name] for name in PROBLEM_OF_FILM}
+            problem = explain_and_log(found, line.request_id)
             line.note_problem(problem)
-            return {"problem": problem}
+            told = problem.as_dict(line.request_id)
+            return {"problem": {name: told[name] for name in PROBLEM_OF_FILM}}
         self._note(line, found)
-        return {"answer": found}
+        return {"answer": found.as_dict()}
 
-    def _note(self, line: AuditLine, answer: dict[str, Any]) -> None:
-        line.note_answer(answer)
-        request_metrics().observe_answer(answer)
+    def _note(self, line: AuditLine, answer: FilmAnswer) -> None:
+        line.note_answer(answer.study)
+        request_metrics().observe_answer(answer.study, answer.timings_ms)
 
     async def models(self) -> JSONResponse:
         """Say what is served."""

@@ -8,10 +8,11 @@ import logging
 import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
 
+from hipray.answers import StudyAnswer
 from hipray.serving.logs import TOLD
 from hipray.serving.paths import NO_ROUTE
+from hipray.serving.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +25,9 @@ class Outcome(StrEnum):
     PROBLEM = "problem"  # no answer
 
 
-def outcome_of(answer: dict[str, Any]) -> Outcome:
+def outcome_of(study: StudyAnswer) -> Outcome:
     """Return whether a film's answer has numbers: a film of refused hips alone is refused."""
-    hips = answer["hips"]
-    refused = answer["refusal"] is not None or all(hip["refusal"] is not None for hip in hips)
+    refused = study.refusal is not None or all(hip.refusal is not None for hip in study.hips)
     return Outcome.REFUSED if refused else Outcome.ACCEPTED
 
 
@@ -64,17 +64,16 @@ class AuditLine:
     bytes_sent: int = 0
     started_s: float = field(default_factory=time.perf_counter, repr=False)
 
-    def note_answer(self, answer: dict[str, Any]) -> None:
+    def note_answer(self, study: StudyAnswer) -> None:
         """Take what an answer refuses and that it is one."""
-        hips = answer["hips"]
-        refusals = [part["refusal"] for part in (answer, *hips) if part["refusal"] is not None]
-        self.codes += [str(refusal["code"]) for refusal in refusals]
-        self.answered += outcome_of(answer) is Outcome.ACCEPTED
+        refusals = [study.refusal, *(hip.refusal for hip in study.hips)]
+        self.codes += [refusal.code.value for refusal in refusals if refusal is not None]
+        self.answered += outcome_of(study) is Outcome.ACCEPTED
         self.films += 1
 
-    def note_problem(self, problem: dict[str, Any]) -> None:
+    def note_problem(self, problem: Problem) -> None:
         """Take that one film of a batch has no answer."""
-        self.problems.append(str(problem["code"]))
+        self.problems.append(problem.code.value)
         self.films += 1
 
     def write(self) -> None:

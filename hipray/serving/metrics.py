@@ -1,13 +1,13 @@
 """The endpoint's own metrics, on Ray's Prometheus page of each node beside Serve's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
 
 import httpx
 import ray
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from hipray.answers import StudyAnswer
 from hipray.serving.audit_line import AuditLine, outcome_of
 from hipray.serving.problems import ProblemCode, ProblemError, come_later
 
@@ -71,18 +71,18 @@ class RequestMetrics:
         for code in line.codes:
             self._refusals.inc(1, {**release, "code": code})
 
-    def observe_answer(self, answer: dict[str, Any]) -> None:
-        """Count what one film's answer says."""
-        release = {"release": answer["release_digest"][:12]}
-        self._films.inc(1, {**release, "outcome": outcome_of(answer).value})
-        for step, milliseconds in answer["timings_ms"].items():
+    def observe_answer(self, study: StudyAnswer, timings_ms: Mapping[str, float]) -> None:
+        """Count what one film's answer says and how long its steps took."""
+        release = {"release": study.release_digest[:12]}
+        self._films.inc(1, {**release, "outcome": outcome_of(study).value})
+        for step, milliseconds in timings_ms.items():
             self._steps.observe(milliseconds / 1000, {**release, "step": step})
-        for hip in answer["hips"]:
-            for finding in hip["findings"]:
-                self._findings.inc(1, {**release, "finding": finding})
-            for region in hip["regions"]:
-                told = {"region": region["region"], "label": region["label_type"]}
-                self._probability.observe(region["probability"], {**release, **told})
+        for hip in study.hips:
+            for finding in hip.findings:
+                self._findings.inc(1, {**release, "finding": finding.value})
+            for region in hip.regions:
+                told = {"region": region.region.value, "label": region.label_type.value}
+                self._probability.observe(region.probability, {**release, **told})
 
 
 class QueueMetrics:

@@ -4,6 +4,7 @@ DICOM objects."""
 import logging
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hipray.answers import StudyAnswer
@@ -11,7 +12,6 @@ from hipray.data.images import ReadResult
 from hipray.dicom_objects import read_header, write_report, write_segmentation
 from hipray.explanation import HeatMap
 from hipray.overlay import draw_heat, draw_overlay
-from hipray.pipeline import Explanations
 from hipray.serving.messages import Extras, ScoredFilm
 from hipray.vocab import LabelType, Region
 
@@ -22,34 +22,49 @@ MadeT = TypeVar("MadeT")
 logger = logging.getLogger(__name__)
 
 
-def add_pictures(
-    answer: dict[str, Any],
+@dataclass(frozen=True)
+class Drawn:
+    """What an answer gets beside its numbers, as JSON values."""
+
+    members: dict[str, Any] = field(default_factory=dict)
+    """Of the answer."""
+    regions: dict[tuple[int, Region, LabelType], dict[str, Any]] = field(default_factory=dict)
+    """Of the answer of each hip, region and label."""
+
+    def __or__(self, other: "Drawn") -> "Drawn":
+        return Drawn(self.members | other.members, self.regions | other.regions)
+
+
+def draw_pictures(
+    study: StudyAnswer,
     extras: Extras,
     *,
     result: ReadResult,
     scored: ScoredFilm | None,
     working_px: int,
-) -> None:
-    """Add to an answer what a caller asked for; null where there is nothing to draw."""
+) -> Drawn:
+    """Return the pictures that a caller asked for; null where there is nothing to draw."""
+    drawn = Drawn()
     if extras.overlay:
         masks = scored.segmentation.unpack().masks if scored and scored.segmentation else None
-        answer["overlay_png"] = _encode(draw_overlay(result, masks, working_px))
+        drawn.members["overlay_png"] = _encode(draw_overlay(result, masks, working_px))
     if scored is not None and scored.explanations is not None:
-        for hip in answer["hips"]:
-            for region in hip["regions"]:
-                region.update(_explain(scored.explanations, hip["index"], region))
+        for hip in study.hips:
+            for region in hip.regions:
+                found = scored.explanations[region.region, region.label_type][hip.index]
+                drawn.regions[hip.index, region.region, region.label_type] = _explain(found)
+    return drawn
 
 
-def add_objects(
-    answer: dict[str, Any],
+def write_objects(
+    study: StudyAnswer,
     *,
     film: bytes,
-    study: StudyAnswer,
     result: ReadResult,
     scored: ScoredFilm | None,
     working_px: int,
-) -> None:
-    """Add the answer as DICOM objects; null where the film is no DICOM or has no numbers.
+) -> Drawn:
+    """Return the answer as DICOM objects; null where the film is no DICOM or has no numbers.
 
     A header that no object can be made from costs the object and never the answer.
     """
@@ -63,7 +78,7 @@ def add_objects(
             segmentation = _or_nothing(
                 lambda: write_segmentation(header, result, masks, working_px)
             )
-    answer["dicom_sr"], answer["dicom_seg"] = _encode(report), _encode(segmentation)
+    return Drawn({"dicom_sr": _encode(report), "dicom_seg": _encode(segmentation)})
 
 
 def _or_nothing(make: Callable[[], MadeT | None]) -> MadeT | None:
@@ -74,9 +89,7 @@ def _or_nothing(make: Callable[[], MadeT | None]) -> MadeT | None:
         return None
 
 
-def _explain(explanations: Explanations, hip: int, region: dict[str, Any]) -> dict[str, Any]:
-    question = Region(region["region"]), LabelType(region["label_type"])
-    found = explanations[question][hip]
+def _explain(found: HeatMap) -> dict[str, Any]:
     return {"explanation": _draw(found), "explanation_reason": found.reason}
 
 

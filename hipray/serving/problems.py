@@ -13,6 +13,7 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError
 
 from hipray import RESEARCH_NOTICE
+from hipray.data.refusals import Refusal
 from hipray.errors import (
     AccessDeniedError,
     ArchivedError,
@@ -115,18 +116,17 @@ FILE_REFUSALS = frozenset(
 shows has an answer."""
 
 
-def explain_refusal(answer: Mapping[str, Any]) -> Problem | None:
+def explain_refusal(refusal: Refusal | None) -> Problem | None:
     """Return what is wrong with a request whose file is no film; None where it is one."""
-    refusal = answer["refusal"]
-    if refusal is None or (code := RefusalCode(refusal["code"])) not in FILE_REFUSALS:
+    if refusal is None or refusal.code not in FILE_REFUSALS:
         return None
     status = (
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        if code is RefusalCode.TOO_LARGE
+        if refusal.code is RefusalCode.TOO_LARGE
         else HTTPStatus.UNPROCESSABLE_ENTITY
     )
-    detail = f"the file is no film that can be scored ({refusal['evidence']}); send a radiograph"
-    return Problem(status, detail, {}, code)
+    detail = f"the file is no film that can be scored ({refusal.evidence}); send a radiograph"
+    return Problem(status, detail, {}, refusal.code)
 
 
 class ProblemError(Exception):

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from hipray.serving.films import FilmRequest, ScoreRequest, UploadedFilm
 from hipray.serving.graph import Graph
 from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
 from hipray.serving.pacs import DICOMWEB_SCHEME
-from hipray.serving.pictures import add_objects, add_pictures
+from hipray.serving.pictures import Drawn, draw_pictures, write_objects
 from hipray.serving.problems import ProblemError, come_later
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
@@ -55,6 +55,25 @@ class ServiceLimits:
     """Films of one batch that are worked on at a time."""
     max_batch_bytes: int
     """Bytes of all films of one batch."""
+
+
+@dataclass(frozen=True)
+class FilmAnswer:
+    """The answer for one film of a request."""
+
+    study: StudyAnswer
+    timings_ms: dict[str, float]
+    drawn: Drawn = field(default_factory=Drawn)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON values."""
+        answer = {**answer_as_dict(self.study), **self.drawn.members}
+        for hip in answer["hips"]:
+            for region in hip["regions"]:
+                region |= self.drawn.regions.get(
+                    (hip["index"], region["region"], region["label_type"]), {}
+                )
+        return {**answer, "timings_ms": self.timings_ms}
 
 
 @dataclass(frozen=True)
@@ -121,17 +140,16 @@ class ScoringService:
         request_id: str,
         clock: StepClock,
         extras: Extras = NUMBERS_ONLY,
-    ) -> dict[str, Any]:
-        """Return the answer for one film as JSON values; a refused film is an answer, too.
+    ) -> FilmAnswer:
+        """Return the answer for one film; a refused film is an answer, too.
 
         Raises ProblemError, StorageError and whatever calling a stage raises.
         """
-        answer = await self._score(film, request_id, clock, extras, budget=None)
-        return {**answer, "request_id": request_id, "timings_ms": clock.timings_ms()}
+        return await self._score(film, request_id, clock, extras, budget=None)
 
     async def score_batch(
         self, films: Sequence[ScoreRequest], *, request_id: str, clock: StepClock
-    ) -> list[dict[str, Any] | Exception]:
+    ) -> list[FilmAnswer | Exception]:
         """Return for each film, in their order, its answer or why it has none.
 
         Films that are not done when the time is over have a TimeoutError.
@@ -139,14 +157,13 @@ class ScoringService:
         slots = asyncio.Semaphore(self.limits.batch_at_once)
         budget = ByteBudget(self.limits.max_batch_bytes)
 
-        async def score_one(film: ScoreRequest) -> dict[str, Any] | Exception:
+        async def score_one(film: ScoreRequest) -> FilmAnswer | Exception:
             own = StepClock()
             try:
                 async with asyncio.timeout(self._time_left(clock)), slots:
-                    answer = await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
+                    return await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
             except Exception as error:  # of this film alone
                 return error
-            return {**answer, "timings_ms": own.timings_ms()}
 
         return await asyncio.gather(*map(score_one, films))
 
@@ -158,16 +175,16 @@ class ScoringService:
         extras: Extras,
         *,
         budget: ByteBudget | None,
-    ) -> dict[str, Any]:
+    ) -> FilmAnswer:
         read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
         scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
         rows = scored.rows if scored else []
         study = build_answer(self.release, self.engine, read.result, rows)
-        answer = answer_as_dict(study)
+        drawn = Drawn()
         if extras != NUMBERS_ONLY:
             with clock.measure(Step.DRAW):
-                await self._add_extras(answer, extras, study, read, scored)
-        return answer
+                drawn = await self._draw_extras(study, extras, read, scored)
+        return FilmAnswer(study, clock.timings_ms(), drawn)
 
     async def _obtain(
         self,
@@ -199,26 +216,22 @@ class ScoringService:
             left_s = self._time_left(clock)
             return await self._graph(hips, timeout_s=left_s, clock=clock, extras=extras)
 
-    async def _add_extras(
-        self,
-        answer: dict[str, Any],
-        extras: Extras,
-        study: StudyAnswer,
-        read: "_ReadFilm",
-        scored: ScoredFilm | None,
-    ) -> None:
+    async def _draw_extras(
+        self, study: StudyAnswer, extras: Extras, read: "_ReadFilm", scored: ScoredFilm | None
+    ) -> Drawn:
         shared: dict[str, Any] = {
             "result": read.result, "scored": scored, "working_px": self.release.working_px
         }  # fmt: skip
-        await self._draw(partial(add_pictures, answer, extras, **shared))
+        drawn = await self._draw(partial(draw_pictures, study, extras, **shared))
         if extras.dicom:
-            await self._draw(partial(add_objects, answer, film=read.data, study=study, **shared))
+            drawn |= await self._draw(partial(write_objects, study, film=read.data, **shared))
+        return drawn
 
     def _time_left(self, clock: StepClock) -> float:
         return self.limits.timeout_s - clock.elapsed_s()
 
-    async def _draw(self, add: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._drawers, add)
+    async def _draw(self, draw: Callable[[], Drawn]) -> Drawn:
+        return await asyncio.get_running_loop().run_in_executor(self._drawers, draw)
 
     async def _fetch(self, uri: str, budget: ByteBudget | None, clock: StepClock) -> bytes:
         pool = self._archive_fetchers if uri.startswith(DICOMWEB_SCHEME) else self._fetchers

@@ -71,7 +71,7 @@ def study(*hips: HipAnswer, refusal: Refusal | None = None) -> StudyAnswer:
 def scored_hip(index: int = 0) -> HipAnswer:
     headline = Headline(0.7, Region.TOTAL_HIP, 0.5, True)
     regions = (region(NECK, 0.2), region(HIP, 0.7))
-    return HipAnswer(index, "left", False, regions, headline, (Finding.SIDE_UNKNOWN,))
+    return HipAnswer(index, Side.LEFT, False, regions, headline, (Finding.SIDE_UNKNOWN,))
 
 
 def rows_of(key: str, answer: StudyAnswer) -> list[Row]:
@@ -91,7 +91,7 @@ def test_a_hip_is_one_row_with_the_probability_of_each_region_and_its_headline()
 
 
 def test_a_refused_file_and_a_refused_hip_are_one_row_without_numbers() -> None:
-    for answer in (study(refusal=REFUSAL), study(HipAnswer(0, "left", False, refusal=REFUSAL))):
+    for answer in (study(refusal=REFUSAL), study(HipAnswer(0, Side.LEFT, False, refusal=REFUSAL))):
         (row,) = build_table(rows_of("a", answer)).to_pylist()
         assert row["outcome"] == Outcome.REFUSED
         assert row["refusal_code"] == RefusalCode.IMPLANT
@@ -100,7 +100,7 @@ def test_a_refused_file_and_a_refused_hip_are_one_row_without_numbers() -> None:
 
 
 def test_a_region_that_could_not_be_cut_out_is_named() -> None:
-    (row,) = rows_of("a", study(HipAnswer(0, "left", False, (region(HIP, 0.7),))))
+    (row,) = rows_of("a", study(HipAnswer(0, Side.LEFT, False, (region(HIP, 0.7),))))
     assert (row["outcome"], row["regions_missing"]) == (Outcome.SCORED, [NECK[0]])
 
 
@@ -134,11 +134,11 @@ def test_other_columns_are_another_version_so_that_no_output_mixes_the_two() -> 
 
 
 def test_files_are_counted_once_and_scored_where_any_hip_is() -> None:
-    refused_hip = HipAnswer(1, "right", True, refusal=REFUSAL)
+    refused_hip = HipAnswer(1, Side.RIGHT, True, refusal=REFUSAL)
     tally = tally_of(
         rows_of("both", study(scored_hip(), scored_hip(1))),
         rows_of("half", study(scored_hip(), refused_hip)),
-        rows_of("none", study(HipAnswer(0, "left", False, refusal=REFUSAL), refused_hip)),
+        rows_of("none", study(HipAnswer(0, Side.LEFT, False, refusal=REFUSAL), refused_hip)),
         rows_of("file", study(refusal=REFUSAL)),
     )
     assert (tally.scored, tally.refused, tally.hips, tally.abnormal) == (2, 2, 3, 3)

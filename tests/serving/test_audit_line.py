@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from hipray.answers import HipAnswer, StudyAnswer
 from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
 from hipray.data.pseudonyms import load_pseudonyms
+from hipray.data.refusals import Refusal
 from hipray.serving.audit_line import AuditLine, Outcome
 from hipray.serving.graph import SplitGraph
 from hipray.serving.ingress import read_pseudonyms
 from hipray.serving.logs import JsonFormatter
 from hipray.storage import open_store
+from hipray.vocab import DataSource, Device, Precision, RefusalCode, Runtime, Side
 from tests.serving.conftest import LocalApi
 
 MakeApi = Callable[..., LocalApi]
@@ -78,10 +81,19 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
     assert "bucket" not in json.dumps(lines())
 
 
-REFUSAL = {"code": "implant", "detector": "metal", "evidence": ""}
-SCORED = {"refusal": None, "hips": [{"refusal": None}]}
-REFUSED = {"refusal": None, "hips": [{"refusal": REFUSAL}]}
-HALF = {"refusal": None, "hips": [{"refusal": REFUSAL}, {"refusal": None}]}
+def study(*refusals: Refusal | None) -> StudyAnswer:
+    """The answer for a film of as many hips."""
+    hips = (
+        HipAnswer(index, Side.LEFT, False, refusal=found) for index, found in enumerate(refusals)
+    )
+    return StudyAnswer(
+        "r", "digest", DataSource.PHANTOM, "1", Runtime.ONNX, Device.CPU, Precision.FLOAT32,
+        tuple(hips),
+    )  # fmt: skip
+
+
+REFUSAL = Refusal(RefusalCode.IMPLANT, "metal", "")
+SCORED, REFUSED, HALF = study(None), study(REFUSAL), study(REFUSAL, None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +107,7 @@ HALF = {"refusal": None, "hips": [{"refusal": REFUSAL}, {"refusal": None}]}
     ],
 )
 def test_a_request_is_refused_where_no_hip_of_it_has_numbers(
-    answers: list[dict[str, Any]], outcome: Outcome
+    answers: list[StudyAnswer], outcome: Outcome
 ) -> None:
     line = AuditLine("request", "digest", status=200)
     for answer in answers:

@@ -10,14 +10,16 @@ import pydicom
 import pytest
 from PIL import Image
 
+from hipray.answers import HipNumbers, build_answer
 from hipray.data.contours import CONTOUR_COLOURS
 from hipray.data.images import read_hips
 from hipray.explanation import HeatMap
 from hipray.overlay import draw_overlay
 from hipray.pipeline import Pipeline
+from hipray.runtime.engine import Engine
 from hipray.serving.graph import FusedGraph, SplitGraph
 from hipray.serving.messages import Extras, ScoredFilm
-from hipray.serving.pictures import add_pictures
+from hipray.serving.pictures import draw_pictures
 from tests.serving.answers import without_request
 from tests.serving.conftest import LocalApi
 from tests.small_release import CLASSIFIER_PX
@@ -103,18 +105,19 @@ def test_where_a_network_has_no_map_the_answer_says_why(
     split_graph: SplitGraph, films: list[bytes]
 ) -> None:
     release = split_graph.release
-    regions: list[dict[str, Any]] = [
-        {"region": region, "label_type": label} for region, label in release.questions
-    ]
     heat = HeatMap(np.zeros((8, 8), np.uint8), None, 0, "it shows none")
     film = ScoredFilm([], explanations={question: [heat] for question in release.questions})
-    answer: dict[str, Any] = {"hips": [{"index": 0, "regions": regions}]}
     result = read_hips(films[0], name="")
-    add_pictures(
-        answer, Extras(explain=True), result=result, scored=film, working_px=release.working_px
+    numbers = HipNumbers(
+        dict.fromkeys(release.questions, 0.5), dict.fromkeys(release.regions, True),
+        None, None, None,
+    )  # fmt: skip
+    study = build_answer(release, Engine(), result, [numbers])
+    drawn = draw_pictures(
+        study, Extras(explain=True), result=result, scored=film, working_px=release.working_px
     )
-    assert [r["explanation"] for r in regions] == [None] * len(regions)
-    assert {r["explanation_reason"] for r in regions} == {"it shows none"}
+    wanted = {"explanation": None, "explanation_reason": "it shows none"}
+    assert drawn.regions == {(0, *question): wanted for question in release.questions}
 
 
 def test_an_answer_comes_as_dicom_of_the_films_own_study_where_it_is_asked_for(

@@ -71,8 +71,7 @@ def test_a_file_that_ends_two_decoders_is_no_film_and_the_next_is_read(
         assert result.refusal is not None
         assert result.refusal.code is RefusalCode.DECODER_CRASH
         assert len(started) == CRASH_TRIES
-        answer = {"refusal": {"code": result.refusal.code, "evidence": result.refusal.evidence}}
-        problem = explain_refusal(answer)
+        problem = explain_refusal(result.refusal)
         assert problem is not None
         assert problem.status == 422
         assert (await read(pool, FILM)).refusal is None
