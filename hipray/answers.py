@@ -11,7 +11,7 @@ from hipray import RESEARCH_NOTICE
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult
 from hipray.data.refusals import Refusal
-from hipray.releases.release import Member, Release
+from hipray.releases.release import Member, Question, Release
 from hipray.runtime.engine import Engine
 from hipray.vocab import (
     HEADLINE_REGIONS,
@@ -106,7 +106,7 @@ class StudyAnswer:
 class HipNumbers:
     """The numbers of one hip, before they become an answer."""
 
-    probabilities: dict[tuple[Region, LabelType], float]
+    probabilities: dict[Question, float]
     present: dict[Region, bool]
     areas: dict[Region, float] | None
     confidence: dict[Region, float] | None
@@ -162,9 +162,7 @@ def _answer_hip(release: Release, index: int, hip: Hip, row: HipNumbers) -> HipA
     return HipAnswer(index, hip.side, hip.flipped, regions, headline, findings)
 
 
-def _answer_region(
-    release: Release, question: tuple[Region, LabelType], row: HipNumbers
-) -> RegionAnswer:
+def _answer_region(release: Release, question: Question, row: HipNumbers) -> RegionAnswer:
     region, label = question
     members = [m for m in release.members if (m.region, m.label_type) == question]
     return RegionAnswer(

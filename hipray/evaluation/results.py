@@ -52,7 +52,6 @@ class CellResult:
     n_patients: int
     n_positives: int
     n_fits: int
-    calibrated: bool  # whether AUROC and calibration use calibrated probabilities
     pooled: Mapping[Metric, Interval]
     over_fits: Mapping[Metric, Spread]
     train: Mapping[Metric, Spread]
@@ -177,7 +176,6 @@ def _summarise_cell(
         n_patients=hips["patient_id"].nunique(),
         n_positives=int(hips["label"].sum()),
         n_fits=len(runs),
-        calibrated=bool(tests["calibrated_cell"].all()),
         pooled=bootstrap_patients(
             hips,
             choose_statistics(CELL_METRICS),
