@@ -58,11 +58,7 @@ LABEL_SOURCES = [source for source in LabelSource if source is not LabelSource.N
 _HIP_FIELDS = [
     _field("hip_id", pa.string(), "stable id of the hip, from the digest of its file"),
     _field("patient_id", pa.string(), "keyed hash of the patient's id"),
-    _field(
-        "parent_hip_id",
-        pa.string(),
-        "the hip this one was augmented from, or null; for films that were copied before ingest",
-    ),
+    _field("parent_hip_id", pa.string(), "the hip this one is a copy of; null as ingest writes it"),
     _field("source", pa.string(), "phantom or real"),
     _field("source_key", pa.string(), "keyed hash of the file's name"),
     _field("source_sha256", pa.string(), "sha256 of the file"),
