@@ -75,7 +75,7 @@ class HipAnswer:
 
     index: int
     side: Side
-    """As stated; unknown where nothing was flipped."""
+    """As stated; where it is unknown, nothing was flipped."""
     flipped: bool
     regions: tuple[RegionAnswer, ...] = ()
     headline: Headline | None = None

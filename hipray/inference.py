@@ -6,6 +6,7 @@ from hipray.bundles.loading import Loading
 from hipray.data.person import NOBODY, encode_people
 from hipray.pipeline import FramedHips, Pipeline, Stages, Views, load_stages, run_stages
 from hipray.releases.release import Release
+from hipray.runtime.devices import claim_cpus
 from hipray.runtime.engine import Engine
 from hipray.runtime.memory import MemoryGauge
 from hipray.storage import Store
@@ -26,7 +27,7 @@ def start_pipeline(
     `cpus` None takes all that this process may use. Raises BundleError, and MemoryLimitError
     where the networks and one batch do not fit.
     """
-    engine.claim(cpus)
+    claim_cpus(engine, cpus)
     loading = Loading(engine, gauge=open_gauge(engine, memory_gib))
     return Pipeline(start_stages(store, release, loading, batch=batch))
 

@@ -30,6 +30,7 @@ from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.matter import Matter
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
 from hipray.releases.release import Member, Question, Release, ViewSize, check_preprocessing
+from hipray.runtime.devices import torch_device
 from hipray.runtime.engine import Engine
 from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
@@ -191,7 +192,7 @@ def _load_voter(store: Store, member: Member, loading: Loading) -> Voter:
     assert isinstance(loaded.model, Classifier), "members are classifiers"
     explainer = None
     if loaded.module is not None and loading.explaining:
-        device = loading.engine.torch_device
+        device = torch_device(loading.engine)
         explainer = Explainer(loaded.module, size_px=member.size_px, device=device)
     return Voter(
         loaded.model,

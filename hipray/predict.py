@@ -12,7 +12,7 @@ from hipray.inference import start_pipeline
 from hipray.overlay import draw_overlay
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import read_servable
-from hipray.runtime.engine import find_device
+from hipray.runtime.devices import find_device
 from hipray.storage import open_file, open_store
 
 

@@ -16,6 +16,7 @@ from hipray.data.dxa.checks import AREA_RANGES, BMD_RANGES
 from hipray.data.dxa.columns import RowKind, parse_region_cell
 from hipray.data.dxa.results import LABEL_TYPES
 from hipray.data.labels import label_values
+from hipray.data.manifest import QUANTITIES
 from hipray.data.person import encode_people
 from hipray.dicom_objects import MEANINGS
 from hipray.evaluation.baselines import BASELINE_TITLES, COVARIATE_TITLES
@@ -35,6 +36,7 @@ from hipray.training.views import MEASURED
 from hipray.vocab import (
     Baseline,
     Covariate,
+    DxaQuantity,
     LabelType,
     Region,
     Runtime,
@@ -49,6 +51,7 @@ TABLES = {
     "data.dxa.checks.AREA_RANGES": (AREA_RANGES, Region),
     "data.dxa.checks.BMD_RANGES": (BMD_RANGES, Region),
     "data.dxa.results.LABEL_TYPES": (LABEL_TYPES.values(), LabelType),
+    "data.manifest.QUANTITIES": (QUANTITIES, DxaQuantity),
     "training.views.MEASURED": (MEASURED, LabelType),
     "dicom_objects.MEANINGS": (MEANINGS, LabelType),
     "skill.IOU_TARGETS": (IOU_TARGETS, Region),

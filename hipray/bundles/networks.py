@@ -9,6 +9,7 @@ from hipray.classification.classifier import Classifier
 from hipray.classification.model import build_network as build_classifier_network
 from hipray.classification.spec import ClassifierSpec
 from hipray.errors import BundleError
+from hipray.runtime.devices import torch_device
 from hipray.runtime.engine import TORCH_ON_CPU, Engine
 from hipray.runtime.network import Network, TorchNetwork, arrange
 from hipray.runtime.onnx_network import OnnxNetwork
@@ -64,7 +65,7 @@ def _build_network(bundle: Bundle, engine: Engine, module: nn.Module | None) -> 
             module = module or build_module(bundle)
             if engine.device is Device.CUDA or engine.precision is Precision.BFLOAT16:
                 module = arrange(module)
-            return TorchNetwork(module, device=engine.torch_device, precision=engine.precision)
+            return TorchNetwork(module, device=torch_device(engine), precision=engine.precision)
         case _:
             assert_never(engine.runtime)
 

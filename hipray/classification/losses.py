@@ -26,14 +26,3 @@ def classification_loss(
 def score_loss(answers: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Return the mean smooth absolute error of answers (B, 1) and standardised scores (B,)."""
     return F.smooth_l1_loss(answers[:, 0], scores)
-
-
-def unweight_logit(
-    logit: npt.NDArray[np.float64], weights: tuple[float, float]
-) -> npt.NDArray[np.float64]:
-    """Return the log odds a network would give without class weights in its loss.
-
-    Weights w shift the optimal logit by log(w1 / w0) (Elkan 2001); left in, every probability
-    would state the prevalence of a balanced archive.
-    """
-    return np.asarray(logit - np.log(weights[1] / weights[0]), np.float64)

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hipray.classification.losses import unweight_logit
-
 PROBIT_TO_LOGIT = 1.702
 """log odds per standard error: the logistic curve closest to the normal one (Haley 1952)."""
 LEAST_ERROR = 0.05
@@ -77,3 +75,14 @@ def find_threshold(scores: Floats, labels: npt.NDArray[np.int64], *, usual: floa
     if highest_abnormal <= usual < lowest_normal:
         return usual
     return float((highest_abnormal + lowest_normal) / 2)
+
+
+def unweight_logit(
+    logit: npt.NDArray[np.float64], weights: tuple[float, float]
+) -> npt.NDArray[np.float64]:
+    """Return the log odds a network would give without class weights in its loss.
+
+    Weights w shift the optimal logit by log(w1 / w0) (Elkan 2001); left in, every probability
+    would state the prevalence of a balanced archive.
+    """
+    return np.asarray(logit - np.log(weights[1] / weights[0]), np.float64)

@@ -20,7 +20,7 @@ class ImageLimits(Config):
     """Pixels of the shorter side below which no trabecula can show."""
 
     decode_seconds: float = Field(default=20.0, gt=0)
-    """Seconds of wall time for one file in the isolated reader."""
+    """Seconds of wall time for one try at a file in the isolated reader, which tries twice."""
 
     decode_memory_mb: int = Field(default=3072, ge=256)
     """Mebibytes that decoding may add to the isolated reader's address space."""

@@ -12,6 +12,7 @@ from hipray.vocab import RefusalCode
 
 LISTED_AND_GONE = "listed, and gone when it was read"
 LISTING_DETECTOR = "listing"
+"""What refuses an object that is gone or not as it was listed: it may be restored later."""
 
 ResultT = TypeVar("ResultT")
 

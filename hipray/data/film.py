@@ -1,6 +1,6 @@
 """A decoded film: grey values with bone bright, and the little its header may tell."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 
@@ -55,6 +55,12 @@ class Film:
     pixels: NDArray[np.float32]
     info: FilmInfo
     padding: NDArray[np.bool_] | None = None
+
+    def with_info(self, info: FilmInfo) -> "Film":
+        """Return the same pixels under another header; what was made of them stays made."""
+        film = replace(self, info=info)
+        vars(film).update(thumbnail=self.thumbnail)
+        return film
 
     @cached_property
     def thumbnail(self) -> NDArray[np.float32]:

@@ -156,4 +156,4 @@ def _state_side(film: Film, side: Side | None, preprocessing: Preprocessing) -> 
     if side in (None, Side.UNKNOWN, stated) or is_pelvis(film, preprocessing):
         return film
     agreed = side if stated is Side.UNKNOWN else Side.UNKNOWN
-    return replace(film, info=replace(film.info, side=agreed))
+    return film.with_info(replace(film.info, side=agreed))

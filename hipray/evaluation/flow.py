@@ -1,4 +1,4 @@
-"""Read what happened to the archive before training: the flow of hips and the leak check."""
+"""What happened to the archive before training: the flow of hips and the leak check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
 
 from hipray.config.evaluation import EvaluationConfig
 from hipray.evaluation.statistics import (
@@ -136,6 +135,8 @@ def exact_interval(successes: float, n: float, *, level: float = 0.95) -> tuple[
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, found {successes} of {n}")
     tail = (1 - level) / 2
+    from scipy.stats import beta  # a second of CPU, for all who only read intervals
+
     low = float(beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
     high = float(beta.ppf(1 - tail, successes + 1, n - successes)) if successes < n else 1.0
     return low, high

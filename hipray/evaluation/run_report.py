@@ -1,7 +1,7 @@
 """The report of a run: gathers its results and writes them as pages, tables and plots."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def run_report(config: ReportRun) -> str:
             segmentation=results.mask_scores if len(results.mask_scores) else None,
             overlays=_draw_overlays(store, results, inputs, config.evaluation.max_overlays),
             protocol=_protocol(results),
-            labels=_describe_labels(flow),
+            labels=_describe_labels(flow, results.config.regions),
             members=_choose_members(results),
             told=list_told(results.config),
             split=inputs.split,
@@ -118,19 +118,19 @@ def _choose_members(results: RunResults) -> tuple[Cell, ...]:
     )
 
 
-def _describe_labels(flow: Flow) -> dict[LabelType, str]:
-    """Return how each label was made, and of how many hips it rests on what."""
+def _describe_labels(flow: Flow, regions: Sequence[Region]) -> dict[LabelType, str]:
+    """Return how each label of these regions was made, and how many rest on what."""
     rules = describe_rules(build_config(LabelRules, flow.rules))
-    return {label: f"{rule}; {_count_bases(flow, label)}" for label, rule in rules.items()}
+    return {label: f"{rule}; {_count_bases(flow, label, regions)}" for label, rule in rules.items()}
 
 
-def _count_bases(flow: Flow, label: LabelType) -> str:
+def _count_bases(flow: Flow, label: LabelType, regions: Sequence[Region]) -> str:
     counts = Counter[str]()
-    for labels in flow.bases.values():
-        counts.update(labels.get(label, {}))
+    for region in regions:
+        counts.update(flow.bases.get(region, {}).get(label, {}))
     computed = sum(counts[source] for source in FROM_BMD)
     return (
-        f"over hips and regions {counts[LabelSource.GIVEN]} labels as the archive gives them, "
+        f"in the ingested archive {counts[LabelSource.GIVEN]} labels as it gives them, "
         f"{counts[LabelSource.COMPUTED]} from reported figures, {computed} from a score that was "
         "computed from BMD"
     )

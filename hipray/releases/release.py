@@ -5,7 +5,7 @@ Endpoint and batch take a release and nothing else; two releases never mix in on
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from hipray.evaluation.release_result import ReleaseResult
 from hipray.storage import Store
 from hipray.vocab import HEADLINE_REGIONS, REGIONS, DataSource, LabelType, Region, View
 
-FORMAT = 1
+FORMAT: Final = 2
 
 ViewSize = tuple[Region, int]
 """A region and the side in pixels at which members look at it."""
@@ -84,7 +84,7 @@ class Member(Config):
 class Release(Config):
     """What is served: segmenters, members and how their answers become one."""
 
-    format: int = FORMAT
+    format: Literal[2] = FORMAT
     """Version of this file."""
     name: str
     """Name of the release."""
@@ -196,7 +196,9 @@ def parse_release(data: bytes, name: str) -> Release:
     except (ConfigError, ValueError) as error:
         found = error.found if isinstance(error, ConfigError) else "no JSON"
         raise BundleError(
-            f"a release of format {FORMAT} in '{name}'", found, "publish it again"
+            f"a release of format {FORMAT} in '{name}'",
+            found,
+            "publish one from a run of this version",
         ) from None
 
 

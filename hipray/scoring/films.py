@@ -24,7 +24,6 @@ FETCHED_AHEAD = 4
 """Films that are fetched while one is decoded."""
 UNLIKE_LISTED = (RefusalCode.MISSING_OBJECT, RefusalCode.CHANGED_OBJECT)
 """Refusals of films that were not as they had been listed: another reading may end otherwise."""
-"""What refuses an object that is gone or not as it was listed: it may be restored later."""
 FIRST_PAUSE_S = 1.0
 """Seconds before a second round over films that the store would not give; it doubles."""
 MOST_FAULTS = 2 * FETCHED_AHEAD

@@ -12,6 +12,7 @@ from hipray.inference import start_pipeline
 from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
+from hipray.runtime.devices import torch_device
 from hipray.runtime.engine import Engine, count_threads
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
@@ -133,7 +134,7 @@ def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError
 
 def _name_device(engine: Engine) -> str:
     on_gpu = engine.device is Device.CUDA
-    return torch.cuda.get_device_name(engine.torch_device) if on_gpu else CPU_DEVICE
+    return torch.cuda.get_device_name(torch_device(engine)) if on_gpu else CPU_DEVICE
 
 
 def score_films(

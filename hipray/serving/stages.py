@@ -31,6 +31,7 @@ from hipray.pipeline import (
     run_stages,
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
+from hipray.runtime.devices import claim_cpus
 from hipray.runtime.engine import Engine
 from hipray.runtime.memory import EXPLANATION, MemoryGauge
 from hipray.segmentation.segmenter import Segmentation
@@ -91,7 +92,7 @@ class StageSetup:
             raise ConfigError(
                 "a GPU that torch can use", "none", "set gpus_per_stage = 0 or repair the driver"
             )
-        self.engine.claim(self.cpus)
+        claim_cpus(self.engine, self.cpus)
         gauge = open_gauge(self.engine, self.memory_gib)
         return Loading(self.engine, explaining=True, gauge=gauge)
 

@@ -221,7 +221,7 @@ def _gather(
 
 def _mean_shares(masks: torch.Tensor, annotated: torch.Tensor) -> list[float]:
     """Return the share of the frame (R,) that each region takes in the films that show it."""
-    shares = masks.float().mean((2, 3)) * annotated
+    shares = masks.flatten(2).count_nonzero(2) / masks[0, 0].numel() * annotated
     return (shares.sum(0) / annotated.sum(0).clamp(min=1)).tolist()
 
 

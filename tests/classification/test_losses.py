@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hipray.classification.losses import class_weights, classification_loss, unweight_logit
+from hipray.classification.losses import class_weights, classification_loss
+from hipray.classification.odds import unweight_logit
 from hipray.config.experiment import ClassWeighting
 
 

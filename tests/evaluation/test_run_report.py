@@ -138,9 +138,11 @@ def test_a_report_says_how_each_label_was_made_and_what_it_rests_on() -> None:
             Region.FEMORAL_NECK: {LabelType.T_SCORE: {LabelSource.COMPUTED_T: 4}},
         },
     )
-    described = _describe_labels(flow)
+    described = _describe_labels(flow, (Region.TOTAL_HIP, Region.FEMORAL_NECK))
+    neck = _describe_labels(flow, (Region.FEMORAL_NECK,))[LabelType.T_SCORE]
+    assert " 0 from reported figures, 4 from a score" in neck
     assert described[LabelType.T_SCORE] == (
-        "T-score at or below -2; over hips and regions 1 labels as the archive gives them, "
+        "T-score at or below -2; in the ingested archive 1 labels as it gives them, "
         "9 from reported figures, 4 from a score that was computed from BMD"
     )
     assert described[LabelType.BMD].startswith("BMD at or below 85 % of the age-matched mean; ")

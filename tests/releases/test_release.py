@@ -55,7 +55,7 @@ def test_a_path_without_a_file_is_a_bundle_error(store) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"name": "a"}'])
 def test_what_is_no_release_is_refused_in_a_sentence(data) -> None:
-    with pytest.raises(BundleError, match=r"a release of format 1 in 'x'"):
+    with pytest.raises(BundleError, match=r"a release of format 2 in 'x'"):
         parse_release(data, "x")
 
 

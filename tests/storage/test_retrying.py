@@ -21,7 +21,7 @@ def server(monkeypatch):
     server.close()
 
 
-def open_patient(server, patience_s):
+def open_retrying(server, patience_s):
     settings = StorageSettings(endpoint_url=server.s3.endpoint_url, max_attempts=1)
     return RetryingStore(
         open_store(f"s3://{server.s3.new_bucket()}", settings), patience_s=patience_s
@@ -29,7 +29,7 @@ def open_patient(server, patience_s):
 
 
 def test_every_operation_waits_until_the_store_is_back(server, tmp_path) -> None:
-    store = open_patient(server, 30).child("a")
+    store = open_retrying(server, 30).child("a")
     (tmp_path / "file").write_bytes(b"file")
     for operation in (
         lambda: store.write("x", b"1"),
@@ -49,7 +49,7 @@ def test_every_operation_waits_until_the_store_is_back(server, tmp_path) -> None
 
 
 def test_patience_ends(server) -> None:
-    store = open_patient(server, 0.5)
+    store = open_retrying(server, 0.5)
     server.down = True
     started = time.monotonic()
     with pytest.raises(StoreUnavailableError):
@@ -59,7 +59,7 @@ def test_patience_ends(server) -> None:
 
 def test_other_errors_are_not_waited_out(server) -> None:
     with pytest.raises(NotFoundError):
-        open_patient(server, 60).read("missing")
+        open_retrying(server, 60).read("missing")
 
 
 def test_it_travels_as_the_plain_store(tmp_path) -> None:

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from hipray.errors import DataError
 from hipray.training.context import FitContext
-from hipray.training.segmenter import train_segmenter
+from hipray.training.segmenter import _mean_shares, train_segmenter
 from hipray.vocab import REGIONS, Region, SegmenterArch, SegmenterFit
 from tests.small_workspace import EXPERIMENT
 
@@ -59,3 +60,27 @@ def test_too_few_annotated_patients_are_refused_naming_the_region(inputs) -> Non
         DataError, match=r"masks of Femoral neck for 3 patients or more, found [12]"
     ):
         train(inputs, dataclasses.replace(inputs.arrays, has_mask=has_mask))
+
+
+def test_a_region_starts_at_its_share_of_the_films_that_show_it() -> None:
+    masks = torch.zeros(3, 2, 4, 4, dtype=torch.bool)
+    masks[0, 0, 0] = True  # a quarter
+    masks[1, 0, :2] = True  # a half
+    masks[2, 0] = True
+    annotated = torch.tensor([[True, False], [True, False], [False, False]])
+    assert _mean_shares(masks, annotated) == [0.375, 0.0]
+
+
+def test_each_fold_draws_its_own_start_about_the_shares_of_its_training_side(inputs) -> None:
+    never = BRIEF.model_copy(update={"lr": 1e-12, "epochs": 1})
+    starts = [
+        train_segmenter(
+            fit, inputs.manifest, inputs.arrays, fold=inputs.fold(fit), settings=never,
+            context=FitContext(),
+        ).module.segmentation_head[0]
+        for fit in (NECK, dataclasses.replace(NECK, fold=1))
+    ]  # fmt: skip
+    assert not torch.equal(starts[0].weight, starts[1].weight)
+    shares = [torch.sigmoid(start.bias).item() for start in starts]
+    neck = inputs.arrays.masks[:, REGIONS.index(Region.FEMORAL_NECK)].mean()
+    assert shares == pytest.approx([neck, neck], rel=0.3)

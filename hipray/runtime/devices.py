@@ -1,0 +1,29 @@
+"""What an engine computes on: found, and claimed by the process whose networks it runs."""
+
+import cv2
+import torch
+
+from hipray.runtime.engine import Engine, count_cpus, count_threads
+from hipray.vocab import Device, RuntimeChoice
+
+
+def torch_device(engine: Engine) -> torch.device:
+    """Return an engine's device as torch names it."""
+    return torch.device(engine.device.value)
+
+
+def claim_cpus(engine: Engine, cpus: float | None = None) -> None:
+    """Give this process' networks `cpus` threads, by default as many as it may use.
+
+    On a GPU, full float32 is kept for float32.
+    """
+    torch.set_num_threads(count_threads(cpus) if cpus is not None else count_cpus())
+    cv2.setNumThreads(1)  # films are small: its own threads would only fight with the others
+    if engine.device is Device.CUDA:
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def find_device(runtime: RuntimeChoice) -> Device:
+    """Return the GPU where torch finds one and may use it, else the CPUs."""
+    on_gpu = runtime is not RuntimeChoice.ONNX and torch.cuda.is_available()
+    return Device.CUDA if on_gpu else Device.CPU
