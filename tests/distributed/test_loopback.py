@@ -63,6 +63,7 @@ def test_a_private_ray_its_workers_and_its_replicas_listen_on_loopback_only(
     assert seen <= LOOPBACK
 
 
+@pytest.mark.full
 def test_a_lane_of_one_worker_opens_no_port(ray_session: None, tmp_path: Path) -> None:
     with _watched() as seen:
         result = TorchTrainer(

@@ -174,6 +174,7 @@ def _read_reports(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_search_lives_on_s3(
     store: Store, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

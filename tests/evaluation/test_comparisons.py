@@ -90,6 +90,7 @@ def find_by_chance(seed: int) -> bool:
     return bool(p.min() <= 0.05)
 
 
+@pytest.mark.full
 def test_random_models_are_seldom_called_better_than_a_random_one() -> None:
     found = [find_by_chance(seed) for seed in range(100)]
     assert np.mean(found) <= 0.12  # 5 % and three standard errors of 100 runs

@@ -120,6 +120,7 @@ def is_from(digest: str) -> Any:
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
+@pytest.mark.full
 def test_a_changed_file_swaps_the_release_and_no_request_is_lost(deployed: DeployedFile) -> None:
     first, second = deployed.digest("first"), deployed.digest("second")
     with deployed.load() as load:
@@ -181,6 +182,7 @@ def test_stages_that_an_abandoned_file_started_end_too(deployed: DeployedFile) -
 
 
 @pytest.mark.ray
+@pytest.mark.full
 def test_hipray_serve_leaves_the_application_of_a_file_alone(deployed: DeployedFile) -> None:
     config = deployed.config("first").model_copy(update={"block": False})
     with pytest.raises(ServingError, match="from a Serve config file"):
