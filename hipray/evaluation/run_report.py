@@ -53,7 +53,7 @@ def run_report(config: ReportRun) -> str:
             segmentation=results.mask_scores if len(results.mask_scores) else None,
             overlays=_draw_overlays(store, results, inputs, config.evaluation.max_overlays),
             protocol=_protocol(results),
-            labels=_describe_labels(flow, results.config.regions),
+            labels=_describe_labels(flow, results.config),
             members=_choose_members(results),
             told=list_told(results.config),
             split=inputs.split,
@@ -118,10 +118,13 @@ def _choose_members(results: RunResults) -> tuple[Cell, ...]:
     )
 
 
-def _describe_labels(flow: Flow, regions: Sequence[Region]) -> dict[LabelType, str]:
-    """Return how each label of these regions was made, and how many rest on what."""
+def _describe_labels(flow: Flow, run: GridRun) -> dict[LabelType, str]:
+    """Return how each label of a run was made, and how many of its regions rest on what."""
     rules = describe_rules(build_config(LabelRules, flow.rules))
-    return {label: f"{rule}; {_count_bases(flow, label, regions)}" for label, rule in rules.items()}
+    return {
+        label: f"{rules[label]}; {_count_bases(flow, label, run.regions)}"
+        for label in run.label_types
+    }
 
 
 def _count_bases(flow: Flow, label: LabelType, regions: Sequence[Region]) -> str:

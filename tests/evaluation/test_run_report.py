@@ -138,9 +138,10 @@ def test_a_report_says_how_each_label_was_made_and_what_it_rests_on() -> None:
             Region.FEMORAL_NECK: {LabelType.T_SCORE: {LabelSource.COMPUTED_T: 4}},
         },
     )
-    described = _describe_labels(flow, (Region.TOTAL_HIP, Region.FEMORAL_NECK))
-    neck = _describe_labels(flow, (Region.FEMORAL_NECK,))[LabelType.T_SCORE]
-    assert " 0 from reported figures, 4 from a score" in neck
+    described = _describe_labels(flow, GridRun())
+    neck = GridRun(regions=(Region.FEMORAL_NECK,), label_types=(LabelType.T_SCORE,))
+    (only,) = _describe_labels(flow, neck).values()
+    assert " 0 from reported figures, 4 from a score" in only
     assert described[LabelType.T_SCORE] == (
         "T-score at or below -2; in the ingested archive 1 labels as it gives them, "
         "9 from reported figures, 4 from a score that was computed from BMD"
