@@ -49,13 +49,13 @@ class EvaluationConfig(Config):
     subgroup_minimum: int = Field(default=20, ge=2)
     """Patients a subgroup needs before its numbers are shown; of each class it needs half."""
 
-    @property
-    def subgroup_class_minimum(self) -> float:
-        """Patients of each class that a subgroup needs."""
-        return self.subgroup_minimum / 2
-
     embed_figures: bool = True
     """Put the figures into the HTML page, so that the page alone can be passed on."""
 
     max_overlays: int = Field(default=12, ge=0, le=100)
     """Segmentation overlays shown at most."""
+
+    @property
+    def subgroup_class_minimum(self) -> float:
+        """Patients of each class that a subgroup needs."""
+        return self.subgroup_minimum / 2

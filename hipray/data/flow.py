@@ -92,9 +92,7 @@ def _count_rows(
     return {
         region.value: {
             label.value: dict(
-                Counter(
-                    row[column(label, region)] for row in rows if row.get(column(label, region))
-                )
+                Counter(filter(None, (row.get(column(label, region)) for row in rows)))
             )
             for label in LabelType
         }

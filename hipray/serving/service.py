@@ -140,12 +140,22 @@ class ScoringService:
         request_id: str,
         clock: StepClock,
         extras: Extras = NUMBERS_ONLY,
+        budget: ByteBudget | None = None,
     ) -> FilmAnswer:
         """Return the answer for one film; a refused film is an answer, too.
 
-        Raises ProblemError, StorageError and whatever calling a stage raises.
+        `budget` are the bytes of all films of its batch. Raises ProblemError, StorageError and
+        whatever calling a stage raises.
         """
-        return await self._score(film, request_id, clock, extras, budget=None)
+        read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
+        scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
+        rows = scored.rows if scored else []
+        study = build_answer(self.release, self.engine, read.result, rows)
+        drawn = Drawn()
+        if extras != NUMBERS_ONLY:
+            with clock.measure(Step.DRAW):
+                drawn = await self._draw_extras(study, extras, read, scored)
+        return FilmAnswer(study, clock.timings_ms(), drawn)
 
     async def score_batch(
         self, films: Sequence[ScoreRequest], *, request_id: str, clock: StepClock
@@ -161,30 +171,11 @@ class ScoringService:
             own = StepClock()
             try:
                 async with asyncio.timeout(self._time_left(clock)), slots:
-                    return await self._score(film, request_id, own, NUMBERS_ONLY, budget=budget)
+                    return await self.score(film, request_id=request_id, clock=own, budget=budget)
             except Exception as error:  # of this film alone
                 return error
 
         return await asyncio.gather(*map(score_one, films))
-
-    async def _score(
-        self,
-        film: FilmRequest,
-        request_id: str,
-        clock: StepClock,
-        extras: Extras,
-        *,
-        budget: ByteBudget | None,
-    ) -> FilmAnswer:
-        read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
-        scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
-        rows = scored.rows if scored else []
-        study = build_answer(self.release, self.engine, read.result, rows)
-        drawn = Drawn()
-        if extras != NUMBERS_ONLY:
-            with clock.measure(Step.DRAW):
-                drawn = await self._draw_extras(study, extras, read, scored)
-        return FilmAnswer(study, clock.timings_ms(), drawn)
 
     async def _obtain(
         self,

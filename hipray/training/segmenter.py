@@ -151,12 +151,13 @@ def train_segmenter(
             f"{patients}",
             "add annotations, or train the original and augmented variants only",
         )
+    seed = seed_fit(settings.seed, fit)
     kept, held = hold_back(
         manifest,
         annotated,
         stratify=None,  # labels do not shape masks
         fraction=settings.inner_fraction,
-        seed=seed_fit(settings.seed, fit),
+        seed=seed,
     )
     task = _SegmenterTask(
         fit, arrays, rows=(kept, held), settings=settings, context=context, start=start
@@ -165,7 +166,7 @@ def train_segmenter(
         task,
         epochs=settings.epochs,
         patience=settings.patience,
-        seed=seed_fit(settings.seed, fit),
+        seed=seed,
         context=context,
     )
     trained = TorchNetwork(MaskNetwork(task.module), device=context.device)
