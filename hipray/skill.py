@@ -39,7 +39,7 @@ from hipray.evaluation.statistics import Metric, choose_statistics
 from hipray.metrics import auroc, iou
 from hipray.storage import Store, open_store
 from hipray.training.controls import mean_intensity_auroc, overfit_accuracy, permute_labels
-from hipray.training.fits import MASKS_FILE, load_masks
+from hipray.training.fit_files import MASKS_FILE, load_masks
 from hipray.training.preparation import read_inputs
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.vocab import REGIONS, Backbone, Cell, LabelType, Part, Region

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,13 @@ SINGLE_IMPORTERS = {
     "boto3": "hipray/storage/s3.py",
     "onnxruntime": "hipray/runtime/onnx_network.py",
 }
+LIGHT_MODULES = {
+    "hipray.cli": {"torch", "ray", "pandas", "scipy", "sklearn", "boto3", "cv2"},
+    "hipray.run_status": {"torch", "ray", "scipy.stats", "sklearn"},
+    "hipray.scoring.decoder": {"torch", "ray", "scipy.stats", "sklearn", "onnxruntime"},
+    "hipray.serving.stages": {"timm", "torchvision", "scipy.stats", "sklearn"},
+}
+"""Processes that start often or in numbers, and libraries that would cost each of them seconds."""
 MODEL_ROOMS = ("segmentation", "matting", "classification")
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
 FORBIDDEN_ENDINGS = ("Manager", "Helper", "Utils")
@@ -111,6 +120,13 @@ def test_each_of_these_libraries_has_one_importing_file(library: str, owner: str
         if any(name.split(".")[0] == library for name in _imports(path))
     }
     assert importers == {owner}
+
+
+@pytest.mark.parametrize(("module", "heavy"), LIGHT_MODULES.items())
+def test_a_process_brings_no_library_it_does_without(module: str, heavy: set[str]) -> None:
+    asked = f"import sys, {module}; print(sorted({heavy} & {{*sys.modules}}))"
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 def test_the_model_rooms_do_not_know_each_other() -> None:

@@ -25,7 +25,8 @@ from hipray.config.experiment import ClassifierSettings, DataSettings, Experimen
 from hipray.config.jobs import GridRun, Scaling
 from hipray.distributed.grid import run_grid
 from hipray.storage import Store
-from hipray.training.fits import PREDICTIONS_FILE, FitInputs, load_frame
+from hipray.training.fit_files import PREDICTIONS_FILE, load_frame
+from hipray.training.inputs import FitInputs
 from hipray.training.ledger import DoneFit
 from hipray.training.preparation import prepare
 from hipray.training.results import open_reader, read_run

@@ -23,7 +23,7 @@ from hipray.config.benchmarks import GridBench
 from hipray.config.experiment import ClassifierSettings
 from hipray.training.classifier import ClassifierTask, scale_odds
 from hipray.training.context import FitContext
-from hipray.training.fits import FitInputs
+from hipray.training.inputs import FitInputs
 from hipray.training.views import LabelledViews, build_views
 from hipray.vocab import Cell, Fit, LabelType, Variant
 

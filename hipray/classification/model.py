@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import safetensors.torch
-import timm
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, Target, VggHead
@@ -120,6 +118,8 @@ def build_network(
 
 
 def _build(backbone: str, settings: ClassifierSettings, **weights: Any) -> nn.Module:
+    import timm  # three seconds of CPU, for all who only plan a network or read its files
+
     # networks with position embeddings are built for one size of film
     config = timm.get_pretrained_cfg(backbone)
     sized = {"img_size": settings.size_px} if config and config.fixed_input_size else {}
@@ -168,6 +168,8 @@ def _explain_misfit(backbone: str, settings: ClassifierSettings) -> Iterator[Non
 
 def check_backbone(backbone: str) -> None:
     """Raise ConfigError unless timm knows `backbone`."""
+    import timm
+
     if not timm.is_model(backbone):
         close = difflib.get_close_matches(backbone, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models()"
@@ -179,5 +181,7 @@ def join_batch_norms(module: nn.Module) -> nn.Module:
 
     torch's own conversion drops the activations that timm fuses into batch norm (DenseNet).
     """
+    from timm.layers import convert_sync_batchnorm
+
     joined: nn.Module = convert_sync_batchnorm(module)
     return joined

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from hipray.config.experiment import SplitSettings, SplitUnit
 from hipray.data.manifest import label_column
@@ -143,6 +142,9 @@ def _deal_once(
     settings: SplitSettings,
     seed: int,
 ) -> Indices:
+    # two seconds of CPU, for all who only read a split
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     strata = _pool_rare(pd.Series(strata), least=settings.folds).to_numpy(dtype=str)
     rare = {
         s for s, n in zip(*np.unique(strata, return_counts=True), strict=True) if n < settings.folds

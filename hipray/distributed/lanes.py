@@ -29,7 +29,8 @@ from hipray.storage.retrying import RetryingStore, open_retrying_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.crew import ALONE, Crew
 from hipray.training.device_errors import DeviceLostError
-from hipray.training.fits import FitFiles, FitInputs
+from hipray.training.fit_files import FitFiles
+from hipray.training.inputs import FitInputs
 from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain, follow
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger

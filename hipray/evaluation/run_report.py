@@ -26,7 +26,8 @@ from hipray.evaluation.intervals import widen_for_folds
 from hipray.evaluation.members import choose_members
 from hipray.evaluation.report import build_report
 from hipray.storage import Store, open_store
-from hipray.training.fits import MASKS_FILE, FitInputs, load_masks
+from hipray.training.fit_files import MASKS_FILE, load_masks
+from hipray.training.inputs import FitInputs
 from hipray.training.preparation import read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run
 from hipray.vocab import REGIONS, Cell, Fit, LabelType, MaskSource, Region, Variant

@@ -28,7 +28,7 @@ from hipray.evaluation.results import read_predictions, read_source
 from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store, open_store
-from hipray.training.fits import MODEL_FILE
+from hipray.training.fit_files import MODEL_FILE
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.preparation import check_version, read_inputs, require_same_data
 from hipray.training.results import RunResults, open_reader, read_run

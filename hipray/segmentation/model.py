@@ -4,9 +4,8 @@ The outputs are independent because the total hip contains the others (multi-lab
 Legend of shapes: B films, R regions of this network, S side in pixels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
@@ -20,10 +19,8 @@ _COUNTER = "num_batches_tracked"
 _SMALLEST_SHARE = 1e-4
 """Of a frame; a region that is nowhere annotated has no logit."""
 
-ARCHITECTURES: dict[SegmenterArch, Callable[..., nn.Module]] = {
-    SegmenterArch.UNET: smp.Unet,
-    SegmenterArch.UNETPP: smp.UnetPlusPlus,
-}
+ARCHITECTURES = {SegmenterArch.UNET: "Unet", SegmenterArch.UNETPP: "UnetPlusPlus"}
+"""Their classes in segmentation-models-pytorch."""
 
 
 def build_network(
@@ -59,6 +56,8 @@ def build_network(
 def _build(
     arch: SegmenterArch, settings: SegmenterSettings, *, outputs: int, encoder_weights: str | None
 ) -> nn.Module:
+    import segmentation_models_pytorch as smp  # brings timm: seconds of CPU
+
     if settings.encoder not in smp.encoders.get_encoder_names():
         names = ", ".join(sorted(smp.encoders.get_encoder_names())[:12])
         raise ConfigError(
@@ -67,13 +66,14 @@ def _build(
             f"take one of its names, such as {names}",
         )
     try:
-        return ARCHITECTURES[arch](
+        network: nn.Module = getattr(smp, ARCHITECTURES[arch])(
             encoder_name=settings.encoder,
             encoder_weights=encoder_weights,
             in_channels=1,
             classes=outputs,
             decoder_channels=settings.decoder_channels,
         )
+        return network
     except (OSError, ConnectionError) as error:
         raise ConfigError(
             f"{encoder_weights} weights of {settings.encoder} within reach",

@@ -6,10 +6,7 @@ A checkpoint whose hash does not fit is passed over for the one before it.
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
-
-import safetensors.torch
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hipray.digests import digest_bytes
 from hipray.errors import NotFoundError
@@ -18,9 +15,12 @@ from hipray.storage import Store
 KEPT = 2
 """Checkpoints kept: the last and, should it be damaged, the one before."""
 
+if TYPE_CHECKING:
+    import torch  # seconds of CPU, for all who only count what is done
+
 logger = logging.getLogger(__name__)
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class CheckpointStore:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, then its index entry; then drop the ones no longer kept."""
+        import safetensors.torch
+
         data = safetensors.torch.save(
             {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors.items()}
         )
@@ -73,6 +75,8 @@ class CheckpointStore:
         return sorted(key.removesuffix(".json") for key in keys if key.endswith(".json"))
 
     def _load(self, stem: str) -> Checkpoint | None:
+        import safetensors.torch
+
         try:
             entry = json.loads(self._store.read(f"{stem}.json"))
             data = self._store.read(f"{stem}.safetensors")

@@ -1,69 +1,39 @@
 """One fit from data to files: what a lane runs, on any machine, with or without Ray."""
 
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.torch
 from torch import nn
 
 from hipray.classification.spec import ClassifierSpec
-from hipray.config.experiment import Experiment
-from hipray.data.dataset import HipArrays, load_arrays
 from hipray.data.framing import Mask
 from hipray.data.leakage import check_mask_origins
-from hipray.data.splits import FoldIndices, fold_indices
 from hipray.errors import DataError
 from hipray.metrics import accuracy, count_confusion, f1, sensitivity, specificity
 from hipray.segmentation.spec import SegmenterSpec
-from hipray.storage import Store
 from hipray.training.classifier import ClassifierOutcome, train_classifier
 from hipray.training.context import FitContext
+from hipray.training.fit_files import (
+    HISTORY_FILE,
+    MASK_SCORES_FILE,
+    MASKS_FILE,
+    MODEL_FILE,
+    PREDICTIONS_FILE,
+    WEIGHTS_FILE,
+    FitFiles,
+    dump_frame,
+    dump_json,
+    dump_masks,
+    load_masks,
+)
+from hipray.training.inputs import FitInputs
 from hipray.training.segmenter import SegmenterOutcome, train_segmenter
 from hipray.training.starts import read_start_weights
 from hipray.training.views import build_views, count_moves
 from hipray.vocab import REGIONS, Fit, MaskSource, Part, SegmenterFit, View
-
-WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
-PREDICTIONS_FILE = "predictions.parquet"
-MASK_SCORES_FILE = "mask_scores.parquet"
-MASKS_FILE = "masks.npz"
-HISTORY_FILE = "history.json"
-
-
-@dataclass(frozen=True)
-class FitFiles:
-    """A finished fit, ready to be committed."""
-
-    files: dict[str, bytes]
-    summary: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class FitInputs:
-    """The data of an experiment as one lane sees it; arrays are decoded once and shared."""
-
-    store: Store
-    manifest: pd.DataFrame
-    split: pd.DataFrame
-    experiment: Experiment
-
-    @cached_property
-    def arrays(self) -> HipArrays:
-        """The framed hips and masks in manifest order."""
-        return load_arrays(self.store, self.manifest, side=self.experiment.data.working_px)
-
-    def fold(self, fit: Fit | SegmenterFit) -> FoldIndices:
-        """Return the manifest rows that train and test `fit`."""
-        return fold_indices(self.manifest, self.split, repeat=fit.repeat, fold=fit.fold)
 
 
 def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext) -> FitFiles:
@@ -84,13 +54,15 @@ def run_segmenter_fit(fit: SegmenterFit, inputs: FitInputs, context: FitContext)
         settings=settings,
         working_px=inputs.experiment.data.working_px,
     )
+    hip_ids = inputs.manifest["hip_id"].iloc[outcome.test_rows].tolist()
+    drawn = outcome.segmentation
     return FitFiles(
         {
             WEIGHTS_FILE: dump_weights(outcome.module),
-            MODEL_FILE: _dump_json(spec.model_dump(mode="json")),
-            MASKS_FILE: _dump_masks(inputs.manifest, outcome),
+            MODEL_FILE: dump_json(spec.model_dump(mode="json")),
+            MASKS_FILE: dump_masks(hip_ids, drawn.masks, drawn.confidence),
             MASK_SCORES_FILE: dump_frame(outcome.scores),
-            HISTORY_FILE: _dump_json(outcome.history.as_dict()),
+            HISTORY_FILE: dump_json(outcome.history.as_dict()),
         },
         _segmenter_summary(outcome),
     )
@@ -135,25 +107,12 @@ def run_classifier_fit(
     return FitFiles(
         {
             WEIGHTS_FILE: dump_weights(outcome.module),
-            MODEL_FILE: _dump_json(spec.model_dump(mode="json")),
+            MODEL_FILE: dump_json(spec.model_dump(mode="json")),
             PREDICTIONS_FILE: dump_frame(outcome.predictions),
-            HISTORY_FILE: _dump_json(outcome.history.as_dict()),
+            HISTORY_FILE: dump_json(outcome.history.as_dict()),
         },
         _classifier_summary(outcome, count_moves(fit.cell.variant, settings)),
     )
-
-
-def dump_frame(frame: pd.DataFrame) -> bytes:
-    """Return a frame as Parquet."""
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def load_frame(data: bytes) -> pd.DataFrame:
-    """Return the frame that `dump_frame` wrote."""
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(data)).to_pandas()
-    return frame
 
 
 def out_of_fold_masks(fit: Fit, inputs: FitInputs, files: Mapping[int, list[bytes]]) -> Mask | None:
@@ -190,37 +149,11 @@ def _uses_predictions(inputs: FitInputs) -> bool:
     return inputs.experiment.matting.mask is not MaskSource.TRUE
 
 
-def load_masks(data: bytes) -> tuple[list[str], Mask]:
-    """Return hip ids and masks (n, R, S, S) of a segmenter fit's mask file."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        shape = tuple(archive["shape"])
-        count = int(np.prod(shape))
-        masks = np.unpackbits(archive["bits"], count=count).reshape(shape).astype(np.bool_)
-        return [str(hip_id) for hip_id in archive["hip_ids"]], masks
-
-
-def _dump_masks(manifest: pd.DataFrame, outcome: SegmenterOutcome) -> bytes:
-    buffer = io.BytesIO()
-    masks = outcome.segmentation.masks
-    np.savez_compressed(
-        buffer,
-        bits=np.packbits(masks),
-        shape=np.array(masks.shape),
-        confidence=outcome.segmentation.confidence,
-        hip_ids=manifest["hip_id"].iloc[outcome.test_rows].to_numpy(dtype=str),
-    )
-    return buffer.getvalue()
-
-
 def dump_weights(module: nn.Module) -> bytes:
     """Return a network's tensors as the bytes of a safetensors file."""
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     data: bytes = safetensors.torch.save(state)
     return data
-
-
-def _dump_json(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, indent=1, sort_keys=True).encode()
 
 
 def _segmenter_summary(outcome: SegmenterOutcome) -> dict[str, Any]:

@@ -29,13 +29,9 @@ from hipray.training.device_errors import (
     is_device_error,
     run_sparing_memory,
 )
-from hipray.training.fits import (
-    MASKS_FILE,
-    FitFiles,
-    FitInputs,
-    run_classifier_fit,
-    run_segmenter_fit,
-)
+from hipray.training.fit_files import MASKS_FILE, FitFiles
+from hipray.training.fits import run_classifier_fit, run_segmenter_fit
+from hipray.training.inputs import FitInputs
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger, Snapshot
 from hipray.training.plan import PlannedFit

@@ -27,7 +27,7 @@ from hipray.digests import digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.classifier import check_division
-from hipray.training.fits import FitInputs
+from hipray.training.inputs import FitInputs
 from hipray.training.plan import (
     PlannedFit,
     list_cells,

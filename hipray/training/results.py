@@ -8,7 +8,7 @@ import pandas as pd
 from hipray.config.jobs import GridRun
 from hipray.errors import DataError
 from hipray.storage import Store
-from hipray.training.fits import MASK_SCORES_FILE, PREDICTIONS_FILE, load_frame
+from hipray.training.fit_files import MASK_SCORES_FILE, PREDICTIONS_FILE, load_frame
 from hipray.training.ledger import DoneFit, Ledger
 from hipray.training.run_plan import RunPlan, read_run_plan
 from hipray.vocab import Fit, Part, SegmenterFit

@@ -16,7 +16,7 @@ from typing import Any
 from hipray.config.tracking import Tracking
 from hipray.errors import ConfigError
 from hipray.storage import Store
-from hipray.training.fits import HISTORY_FILE, MODEL_FILE, FitFiles
+from hipray.training.fit_files import HISTORY_FILE, MODEL_FILE, FitFiles
 
 logger = logging.getLogger(__name__)
 

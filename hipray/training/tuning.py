@@ -23,7 +23,9 @@ from hipray.storage import Store
 from hipray.training.checkpoints import Tensors
 from hipray.training.classifier import ClassifierTask, require_both_classes, scale_odds
 from hipray.training.context import EpochReport, FitContext
-from hipray.training.fits import MASKS_FILE, FitInputs, out_of_fold_masks
+from hipray.training.fit_files import MASKS_FILE
+from hipray.training.fits import out_of_fold_masks
+from hipray.training.inputs import FitInputs
 from hipray.training.lockstep import Figures, InnerFold, LockstepTask
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import plan_grid, prepare, read_inputs

@@ -24,7 +24,7 @@ from hipray.config.jobs import GridRun
 from hipray.errors import ConfigError
 from hipray.storage import Store
 from hipray.training.context import FitContext
-from hipray.training.fits import HISTORY_FILE
+from hipray.training.fit_files import HISTORY_FILE
 from hipray.training.lane import LaneSettings, drain
 from hipray.training.ledger import Ledger
 from hipray.training.preparation import Preparation, describe_run, prepare

@@ -13,7 +13,7 @@ import pytest
 
 from hipray.config.jobs import GridRun
 from hipray.storage import Store, open_store
-from hipray.training.fits import PREDICTIONS_FILE
+from hipray.training.fit_files import PREDICTIONS_FILE
 from hipray.training.results import read_run
 from tests.small_workspace import SmallGrid, grid_config, ingest, write_archive
 

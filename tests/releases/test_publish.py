@@ -16,7 +16,7 @@ from hipray.pipeline import Cutter, FramedHips, load_stages, score_hips
 from hipray.releases import publish as publish_module
 from hipray.releases.publish import run_release
 from hipray.releases.release import read_release
-from hipray.training.fits import PREDICTIONS_FILE, load_frame
+from hipray.training.fit_files import PREDICTIONS_FILE, load_frame
 from hipray.training.results import read_run
 from hipray.vocab import Cell, DataSource, Fit, LabelType, MaskSource, Region, Variant, View
 from tests.small_workspace import BACKBONE, one_thread

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from hipray.config.jobs import GridRun
-from hipray.training.fits import FitInputs
+from hipray.training.inputs import FitInputs
 from hipray.training.preparation import read_inputs
 from tests.small_workspace import SmallWorkspace, grid_config, one_thread
 

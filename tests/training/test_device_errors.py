@@ -6,7 +6,7 @@ import torch
 from hipray.training import lane
 from hipray.training.context import FitContext
 from hipray.training.device_errors import DeviceLostError, is_device_error
-from hipray.training.fits import FitFiles
+from hipray.training.fit_files import FitFiles
 from hipray.training.lane import LaneSettings, drain
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit

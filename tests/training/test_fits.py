@@ -15,7 +15,7 @@ from hipray.errors import DataError, LeakageError
 from hipray.metrics import sigmoid
 from hipray.runtime.network import TorchNetwork
 from hipray.training.context import FitContext
-from hipray.training.fits import (
+from hipray.training.fit_files import (
     HISTORY_FILE,
     MASK_SCORES_FILE,
     MASKS_FILE,
@@ -24,8 +24,8 @@ from hipray.training.fits import (
     WEIGHTS_FILE,
     load_frame,
     load_masks,
-    run_classifier_fit,
 )
+from hipray.training.fits import run_classifier_fit
 from hipray.vocab import REGIONS, Cell, Fit, LabelType, Region, SegmenterFit, Variant
 from tests.small_workspace import BACKBONE
 

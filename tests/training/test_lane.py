@@ -13,7 +13,13 @@ from hipray.errors import AccessDeniedError, StoreFullError, StoreUnavailableErr
 from hipray.storage import Lease, open_store, retrying
 from hipray.storage.retrying import open_retrying_store
 from hipray.training.context import FitContext
-from hipray.training.fits import MASKS_FILE, PREDICTIONS_FILE, WEIGHTS_FILE, load_frame, load_masks
+from hipray.training.fit_files import (
+    MASKS_FILE,
+    PREDICTIONS_FILE,
+    WEIGHTS_FILE,
+    load_frame,
+    load_masks,
+)
 from hipray.training.lane import MAX_DEATHS, MAX_FAILURES_IN_A_ROW, LaneSettings, drain
 from hipray.training.lane_notes import LaneNotes, read_notes
 from hipray.training.ledger import Ledger

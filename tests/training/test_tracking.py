@@ -8,7 +8,7 @@ import pytest
 from hipray.config.tracking import Tracking
 from hipray.errors import ConfigError
 from hipray.storage import open_store
-from hipray.training.fits import HISTORY_FILE, MODEL_FILE, FitFiles
+from hipray.training.fit_files import HISTORY_FILE, MODEL_FILE, FitFiles
 from hipray.training.tracking import check_tracking, track_fit
 
 RESULT = FitFiles(

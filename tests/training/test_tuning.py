@@ -19,7 +19,7 @@ from hipray.errors import ConfigError, DataError, FitsFailedError
 from hipray.storage import open_store
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.context import FitContext
-from hipray.training.fits import FitInputs
+from hipray.training.inputs import FitInputs
 from hipray.training.lockstep import WORST_LOG_LOSS, Figures
 from hipray.training.loop import run_epochs
 from hipray.training.preparation import explain_optimism

@@ -17,11 +17,11 @@ import sys, time
 from hipray.storage import open_store
 from hipray.training import lane
 from hipray.training.context import FitContext
-from hipray.training.fits import FitFiles
+from hipray.training.fit_files import FitFiles
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit
 from hipray.config.experiment import Experiment
-from hipray.training.fits import FitInputs
+from hipray.training.inputs import FitInputs
 from hipray.vocab import Cell, Fit, LabelType, Region, Variant
 import os
 
