@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,13 @@ def _modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -147,7 +153,7 @@ def test_no_room_is_a_drawer_for_leftovers() -> None:
     classes = {
         node.name
         for path in _modules()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(_parse(path))
         if isinstance(node, ast.ClassDef)
     }
     assert not names & FORBIDDEN_NAMES
@@ -160,7 +166,7 @@ def test_region_names_are_spelled_in_the_vocabulary_only() -> None:
             continue
         strings = {
             node.value
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for node in ast.walk(_parse(path))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
         assert not strings & {"femoral_neck", "greater_trochanter", "wards_triangle", "total_hip"}

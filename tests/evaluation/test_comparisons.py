@@ -131,6 +131,7 @@ def find_in_noise(seed: int, config: EvaluationConfig) -> bool:
     return bool(p.min() <= 0.05)
 
 
+@pytest.mark.full
 def test_models_trained_on_noise_are_seldom_called_better_than_a_constant() -> None:
     config = EvaluationConfig(resamples=200)
     naive = config.model_copy(update={"fold_widening": 1.0})
