@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+NEXT_TO_FLAT = 1e-6  # slope of a calibrator without information: all answers near the base rate
 PROBABILITY_MARGIN = 1e-7  # probabilities are held this far from 0 and 1 before a logit
 NEWTON_STEPS = 100  # Newton on two parameters needs about ten
 NEWTON_TOLERANCE = 1e-10  # largest change of a standardised parameter that counts as arrived
@@ -159,8 +160,9 @@ def fit_platt(labels: ArrayLike, scores: ArrayLike) -> PlattScaling:
 
     The targets are Platt's (N+ + 1)/(N+ + 2) and 1/(N- + 2), which keep the fit finite where the
     classes separate (Platt 1999; Newton as in Lin, Lin and Weng 2007). Equal scores carry no
-    order, and scores that order the hips the wrong way round none to be trusted: slope 0 and the
-    base rate, since a few hips by chance must not turn a network's answers round.
+    order, and scores that order these hips the wrong way round none to be trusted: the base rate,
+    by a slope that is next to flat. A few hips by chance must neither turn a network's answers
+    round nor, with a slope of 0, take their order away, which is judged on other hips.
     """
     truth, values = _labelled(labels, scores)
     if not truth.size:
@@ -171,7 +173,8 @@ def fit_platt(labels: ArrayLike, scores: ArrayLike) -> PlattScaling:
     targets = np.where(truth, high, low)
     slope, intercept = _fit_logistic(logit(values), targets)
     if slope <= 0:
-        return PlattScaling(0.0, float(logit(targets.mean())))
+        flat = NEXT_TO_FLAT if np.ptp(values) else 0.0
+        return PlattScaling(flat, float(logit(targets.mean()) - flat * logit(values).mean()))
     return PlattScaling(slope, intercept)
 
 

@@ -210,6 +210,13 @@ def test_platt_scaling_of_equal_scores_is_the_smoothed_base_rate() -> None:
     assert metrics.apply_platt(calibrator, [0.1])[0] == pytest.approx(expected)
 
 
+def test_scores_of_the_wrong_order_become_the_base_rate_and_keep_their_order() -> None:
+    calibrator = metrics.fit_platt([1, 0, 0, 0], [0.1, 0.9, 0.8, 0.7])
+    answers = metrics.apply_platt(calibrator, [0.001, 0.2, 0.999])
+    assert answers == pytest.approx((2 / 3 + 3 * 1 / 5) / 4, abs=1e-5)
+    assert answers[0] < answers[1] < answers[2]
+
+
 def test_calibrating_on_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one hip"):
         metrics.fit_platt([], [])

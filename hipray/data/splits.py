@@ -18,6 +18,9 @@ from hipray.digests import digest_of
 from hipray.errors import DataError
 from hipray.vocab import REGIONS, LabelType
 
+REDRAWS = 200
+"""Tries at a division that has both classes of every label on both sides."""
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -92,19 +95,53 @@ def hold_back(
     """Divide training `rows` into (fit, inner validation) by patient, stratified like the split.
 
     With `stratify=None` labels play no part. The division does not depend on the cell, so that
-    all cells of one fold hold back the same patients and their scores can be combined.
+    all cells of one fold hold back the same patients and their scores can be combined. For the
+    same reason it is drawn anew while one side lacks a class of any region's label: a label that
+    is rare beside the stratified one would else cost its cells a fold.
     """
     rng = np.random.default_rng(seed)
     patients = manifest["patient_id"].to_numpy(dtype=str)[rows]
     strata = _strata(manifest, stratify)[rows] if stratify else np.full(len(rows), "all")
     worst = _pool_rare(pd.Series(strata).groupby(patients, sort=False).max(), least=1 / fraction)
+    held = _draw_held(worst, patients, fraction, rng)
+    if stratify:
+        classes = _find_classes(manifest.iloc[rows])
+        lacking = _count_lacking(classes, held)
+        for _ in range(REDRAWS):
+            if not lacking:
+                break
+            other = _draw_held(worst, patients, fraction, rng)
+            if (fewer := _count_lacking(classes, other)) < lacking:
+                held, lacking = other, fewer
+    return rows[~held], rows[held]
+
+
+def _draw_held(
+    strata: "pd.Series[str]",
+    patients: npt.NDArray[np.str_],
+    fraction: float,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """Whether each hip's patient (n,) is held back, the same share of each patients' stratum."""
     inner: set[str] = set()
-    for stratum in sorted(set(worst)):
-        members = worst.index[worst == stratum].to_numpy()
+    for stratum in sorted(set(strata)):
+        members = strata.index[strata == stratum].to_numpy()
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         inner.update(rng.permutation(members)[:count])
-    held = np.isin(patients, sorted(inner))
-    return rows[~held], rows[held]
+    return np.isin(patients, sorted(inner))
+
+
+def _find_classes(hips: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether each hip is of each class (n, C): those of any label that two patients have."""
+    labels = hips[_label_columns()]
+    classes = pd.concat([labels.eq(True), labels.eq(False)], axis=1).fillna(False).astype(bool)
+    patients = classes.groupby(hips["patient_id"].to_numpy()).any().sum()
+    return classes.to_numpy()[:, (patients >= 2).to_numpy()]
+
+
+def _count_lacking(classes: npt.NDArray[np.bool_], held: npt.NDArray[np.bool_]) -> int:
+    """How many classes are on one side only."""
+    return int((~(classes[held].any(axis=0) & classes[~held].any(axis=0))).sum())
 
 
 def _strata(manifest: pd.DataFrame, settings: SplitSettings) -> npt.NDArray[np.str_]:
@@ -131,8 +168,11 @@ def _stratum_column(manifest: pd.DataFrame, settings: SplitSettings) -> str:
     wanted = label_column(settings.stratify_label, settings.stratify_region)
     if manifest[wanted].notna().any():
         return wanted
-    columns = [label_column(kind, region) for kind in LabelType for region in REGIONS]
-    return str(manifest[columns].notna().sum().idxmax())
+    return str(manifest[_label_columns()].notna().sum().idxmax())
+
+
+def _label_columns() -> list[str]:
+    return [label_column(kind, region) for kind in LabelType for region in REGIONS]
 
 
 def _deal_once(

@@ -19,6 +19,7 @@ from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import BundleError, ConfigError, NotFoundError
 from hipray.evaluation.release_result import ReleaseResult
+from hipray.metrics import NEXT_TO_FLAT
 from hipray.storage import Store
 from hipray.vocab import HEADLINE_REGIONS, REGIONS, DataSource, LabelType, Region, View
 
@@ -78,7 +79,7 @@ class Member(Config):
     @property
     def is_informed(self) -> bool:
         """Whether it learned something: calibrated, others answer the base rate of every hip."""
-        return self.platt_slope > 0
+        return self.platt_slope > NEXT_TO_FLAT
 
 
 class Release(Config):

@@ -119,6 +119,29 @@ def test_both_sides_of_a_held_back_part_have_both_labels() -> None:
         assert set(manifest[LABEL].iloc[part]) == {True, False}
 
 
+def test_a_label_that_is_rare_beside_the_stratified_one_has_both_classes_on_both_sides() -> None:
+    rare = label_column(LabelType.BMD, Region.FEMORAL_NECK)
+    rows = [make_row(n, f"p{n}", **{LABEL: n % 4 == 0, rare: n % 50 == 1}) for n in range(200)]
+    manifest = make_manifest(rows)
+    for seed in range(20):
+        parts = hold_back(
+            manifest, np.arange(200), stratify=SplitSettings(), fraction=0.2, seed=seed
+        )
+        for part in parts:
+            assert set(manifest[rare].iloc[part]) == {True, False}
+
+
+def test_a_class_of_one_patient_changes_nothing() -> None:
+    rare = label_column(LabelType.BMD, Region.FEMORAL_NECK)
+    manifest = make_study(40).assign(**{rare: False})
+    alone = manifest.assign(**{rare: manifest.index == 7})
+    kept, same = (
+        hold_back(m, np.arange(40), stratify=SplitSettings(), fraction=0.2, seed=1)[0]
+        for m in (manifest, alone)
+    )
+    assert np.array_equal(kept, same)
+
+
 def test_holding_back_is_repeatable_and_follows_its_seed() -> None:
     manifest, rows = make_study(40), np.arange(40)
     held = [
