@@ -87,7 +87,9 @@ def _serve_s3() -> Iterator[StorageSettings]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    no_proxy = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     os.environ |= {
+        "no_proxy": f"{no_proxy},{host}",
         "AWS_ACCESS_KEY_ID": "demo",
         "AWS_SECRET_ACCESS_KEY": "demo",
         "AWS_DEFAULT_REGION": "us-east-1",

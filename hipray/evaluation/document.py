@@ -313,7 +313,7 @@ def _list_absences(inputs: ReportInputs, evidence: Evidence) -> Iterator[str]:
     if not evidence.regression:
         yield "Regression is absent: no fit predicted a measured value."
     if evidence.release.absence:
-        yield evidence.release.absence
+        yield f"{evidence.release.absence} So there are no subgroups either: they are a release's."
     if not inputs.overlays:
         yield "No segmentation overlays were given."
 

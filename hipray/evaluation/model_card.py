@@ -121,14 +121,25 @@ def _answer_archive(inputs: ReportInputs, evidence: Evidence) -> dict[Topic, str
         Topic.REFERENCE: _describe_reference(inputs, evidence),
         Topic.DISJOINT: _describe_disjoint(inputs),
         Topic.DEMOGRAPHICS: _describe_demographics(inputs.manifest),
-        Topic.EVENTS: "; ".join(
-            f"{c.region.display_name}, {LABEL_TITLES[label]}: {n} hips, "
-            f"{c.abnormal[label]} abnormal"
-            for c in evidence.counts
-            for label, n in c.labelled.items()
-            if n
-        ),
+        Topic.EVENTS: _describe_events(evidence),
     }
+
+
+def _describe_events(evidence: Evidence) -> str:
+    """Hips of the archive for each label, and those of them that were tested."""
+    tested = {(c.cell.region, c.cell.label_type): c for c in evidence.cells}
+    return "; ".join(
+        f"{counts.region.display_name}, {LABEL_TITLES[label]}: {n} hips, "
+        f"{counts.abnormal[label]} abnormal; "
+        + (
+            f"tested {cell.n_hips} of {cell.n_patients} patients, {cell.n_positives} abnormal"
+            if (cell := tested.get((counts.region, label)))
+            else "none tested"
+        )
+        for counts in evidence.counts
+        for label, n in counts.labelled.items()
+        if n
+    )
 
 
 def _describe_reference(inputs: ReportInputs, evidence: Evidence) -> str:

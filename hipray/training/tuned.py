@@ -41,14 +41,19 @@ class Choice:
     """Of the first trial, where it had the experiment's own settings."""
 
 
+_ELSEWHERE = {"workspace", "storage", "run", "resources"}
+"""Keys of a search that change no figure of its trials."""
+
+
 def hold_to_search(store: Store, config: TuneRun, data: DataIdentity) -> None:
     """Write down what this run searches, or refuse to go on with something else.
 
-    Where the work is done (workspace, storage) may change. Raises ConfigError naming the keys
-    that differ, and DataError where the data or the source is not the same any more.
+    Where and how fast the work is done (workspace, storage, resources) may change. Raises
+    ConfigError naming the keys that differ, and DataError where the data or the source is not the
+    same any more.
     """
     key = f"runs/{config.run}/tune.json"
-    searched = config.model_dump(mode="json", exclude={"workspace", "storage", "run"})
+    searched = config.model_dump(mode="json", exclude=_ELSEWHERE)
     about = {"data": asdict(data), "source": search_source(), "config": searched}
     if store.create(key, json.dumps(about, indent=1).encode()):
         return

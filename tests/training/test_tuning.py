@@ -12,7 +12,7 @@ import pytest
 from hipray.config.base import load_config
 from hipray.config.experiment import Experiment, TuningOrigin
 from hipray.config.jobs import GridRun
-from hipray.config.tuning import Axis, Halving, SearchSpace, TuneRun, Value
+from hipray.config.tuning import Axis, Halving, SearchSpace, TrialResources, TuneRun, Value
 from hipray.data.dataset import HipArrays
 from hipray.data.manifest import label_column, read_table, write_table
 from hipray.errors import ConfigError, DataError, FitsFailedError
@@ -310,7 +310,8 @@ def test_a_changed_search_is_refused_under_the_same_name(small_workspace: SmallW
     config = _config(small_workspace, run="held")
     data = prepare_search(store, config)
     hold_to_search(store, config, data)
-    hold_to_search(store, config.model_copy(update={"workspace": "moved"}), data)
+    elsewhere = {"workspace": "moved", "resources": TrialResources(cpus_per_trial=2)}
+    hold_to_search(store, config.model_copy(update=elsewhere), data)
     changed = config.model_copy(update={"trials": 99, "space": SearchSpace(size_px=(32, 64))})
     with pytest.raises(ConfigError, match=r"other values of space\.size_px, .*trials"):
         hold_to_search(store, changed, data)
