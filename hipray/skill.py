@@ -102,6 +102,8 @@ def _draw_truth(store: Store, config: SkillRun) -> dict[str, Mask]:
     truth = {}
     for study in plan_archive(phantom):
         path = film_path(phantom, study)
+        if path not in hip_ids:  # refused: of no figure's hips
+            continue
         film = open_store(f"{config.out}/archive").read(path)
         hip = read_hips(film, name=path, side=study.sides[0]).hips[0]
         frame = Frame.around(hip.pixels, side)
