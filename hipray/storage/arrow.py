@@ -14,23 +14,93 @@ CHECKSUM_SWITCH = "AWS_REQUEST_CHECKSUM_CALCULATION"
 """Environment variable of the AWS SDK, which pyarrow offers no option for."""
 
 
-class S3Files(fs.S3FileSystem):  # type: ignore[misc]  # pyarrow ships no types
-    """pyarrow's S3 that is opened in every process as in the first, its checksums included.
+class S3Files(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow ships no types
+    """pyarrow's S3 without folders, opened in every process as in the first.
 
-    Its uploads are streams, whose checksums are trailers: older stores answer 411 to these, so
-    that a store which is not AWS gets them only where the environment asks for them.
+    S3 has keys and no folders. pyarrow's own S3 makes them all the same when Ray asks before it
+    writes: it asks for the bucket itself (HeadBucket, which a role that may list one prefix only is
+    refused) and writes an empty object for each part of the path. Here making one does nothing. It
+    is a handler and no subclass, because a copy of a folder makes folders within C++, past any
+    method of Python.
+
+    Uploads are streams, whose checksums are trailers: older stores answer 411 to these, so that a
+    store which is not AWS gets them only where the environment asks for them.
     """
 
     def __init__(self, settings: StorageSettings) -> None:
         """Credentials come by the usual AWS chain; the environment is read when it is opened."""
         if _endpoint(settings) or settings.checksums is ChecksumMode.WHEN_REQUIRED:
             os.environ.setdefault(CHECKSUM_SWITCH, ChecksumMode.WHEN_REQUIRED.value)
-        super().__init__(**_options(settings))
         self._settings = settings
+        self._s3 = fs.S3FileSystem(**_options(settings))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Open it anew from its settings."""
         return S3Files, (self._settings,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, S3Files) and self._settings == other._settings
+
+    __hash__ = None  # type: ignore[assignment]  # as pyarrow's own file systems
+
+    def get_type_name(self) -> str:
+        """Return the name that messages show."""
+        return str(self._s3.type_name)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        """Do nothing: the first object below a path is all that a folder is."""
+
+    def delete_dir(self, path: str) -> None:
+        """Delete all objects below a path."""
+        self._s3.delete_dir(path)
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        """Delete all objects below a path."""
+        self._s3.delete_dir_contents(path, missing_dir_ok=missing_dir_ok)
+
+    def delete_root_dir_contents(self) -> None:
+        """Refuse, as pyarrow's own S3 does: it would be every bucket."""
+        self._s3.delete_dir_contents("", accept_root_dir=True)
+
+    def delete_file(self, path: str) -> None:
+        """Delete an object."""
+        self._s3.delete_file(path)
+
+    def move(self, src: str, dest: str) -> None:
+        """Copy an object, then delete it."""
+        self._s3.move(src, dest)
+
+    def copy_file(self, src: str, dest: str) -> None:
+        """Copy an object within the store."""
+        self._s3.copy_file(src, dest)
+
+    def get_file_info(self, paths: list[str]) -> Any:
+        """Describe objects."""
+        return self._s3.get_file_info(paths)
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> Any:
+        """Describe the objects below a path."""
+        return self._s3.get_file_info(selector)
+
+    def open_input_stream(self, path: str) -> Any:
+        """Open an object to be read from its start to its end."""
+        return self._s3.open_input_stream(path)
+
+    def open_input_file(self, path: str) -> Any:
+        """Open an object to be read at any place."""
+        return self._s3.open_input_file(path)
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        """Open an object to be written."""
+        return self._s3.open_output_stream(path, metadata=metadata)
+
+    def open_append_stream(self, path: str, metadata: Any) -> Any:
+        """Refuse, as pyarrow's own S3 does."""
+        return self._s3.open_append_stream(path, metadata=metadata)
+
+    def normalize_path(self, path: str) -> str:
+        """Return a path as pyarrow writes it."""
+        return str(self._s3.normalize_path(path))
 
 
 def arrow_filesystem(uri: str, settings: StorageSettings) -> tuple[fs.FileSystem, str]:
@@ -44,7 +114,7 @@ def arrow_filesystem(uri: str, settings: StorageSettings) -> tuple[fs.FileSystem
                           "correct the address")  # fmt: skip
     if parts.scheme != "s3":
         return fs.LocalFileSystem(), str(Path(parts.path if parts.scheme else uri).resolve())
-    return S3Files(settings), f"{parts.netloc}{parts.path}".rstrip("/")
+    return fs.PyFileSystem(S3Files(settings)), f"{parts.netloc}{parts.path}".rstrip("/")
 
 
 def _options(settings: StorageSettings) -> dict[str, object]:
@@ -52,6 +122,9 @@ def _options(settings: StorageSettings) -> dict[str, object]:
         "anonymous": settings.anonymous,
         "connect_timeout": settings.connect_timeout_s,
         "force_virtual_addressing": settings.addressing is AddressingStyle.VIRTUAL,
+        # in the thread that writes: Ray copies several files at a time, and uploads that wait for a
+        # thread of pyarrow's own pool wait for each other (apache/arrow#32372)
+        "background_writes": False,
         "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=settings.max_attempts),
     }
     if settings.region:
