@@ -3,6 +3,7 @@
 import copy
 import shlex
 from functools import cache
+from ipaddress import ip_address
 from typing import Any
 
 from tests.cluster.policies import Place
@@ -72,11 +73,20 @@ def find_launcher_problems(config: dict[str, Any], place: Place) -> list[str]:
         problems += _aws_problems(config, place)
     else:
         workers = len(config["provider"]["worker_ips"])
+        machines = [config["provider"]["head_ip"], *config["provider"]["worker_ips"]]
+        problems += [f"{each} is no machine" for each in machines if not _is_machine(each)]
         if config["provider"]["head_ip"] in config["provider"]["worker_ips"]:
             problems.append("its head is a worker too")
         if not config.get("min_workers") == config.get("max_workers") == workers:
             problems.append("min_workers and max_workers are not the number of machines")
     return problems
+
+
+def _is_machine(address: str) -> bool:
+    """Whether an address can be one machine's in a network."""
+    told = ip_address(address)
+    none = told.is_unspecified or told.is_loopback or told.is_multicast or told.is_link_local
+    return not none and int(told) != 2**32 - 1
 
 
 def _option_errors(command: str) -> list[str]:
@@ -103,9 +113,9 @@ def _aws_problems(config: dict[str, Any], place: Place) -> list[str]:
         problems.append("lets the launcher open a security group")
     if provider["region"] != place.region or config["cluster_name"] != place.cluster:
         problems.append("starts where, or names what, iam/head.json does not allow")
-    for key in ("SecurityGroupIds", "SubnetIds", "KeyName"):
+    for key in ("SecurityGroupIds", "SubnetIds", "KeyName", "ImageId"):
         if len({str(node["node_config"].get(key)) for node in types.values()}) > 1:
-            problems.append(f"nodes that do not reach each other: {key}")
+            problems.append(f"nodes that do not reach each other, or differ: {key}")
     for name, node in types.items():
         own = node["node_config"]
         is_head = name == config["head_node_type"]

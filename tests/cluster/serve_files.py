@@ -25,6 +25,18 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 STAGES = ("segmenter", "matting", "ensemble")
 MOST_REPLICAS = 16
 """No deployment of this project may grow beyond it; a larger number is a slip."""
+BOUNDS: dict[str, tuple[float, float]] = {
+    "memory_gib": (1, 128), "port": (8000, 8000), "batch": (1, 64), "batch_wait_s": (0, 1),
+    "max_replicas": (1, MOST_REPLICAS), "rollout_timeout_s": (120, 7200), "queue": (1, 1024),
+    "max_held_bytes": (250e6, 16e9), "request_timeout_s": (10, 300), "batch_at_once": (1, 64),
+    "max_batch_bytes": (250e6, 16e9), "readers": (1, 16), "cpus_per_stage": (0.1, 8),
+    "cpus_per_ingress": (0.1, 4), "gpus_per_stage": (0, 1),
+}  # fmt: skip
+"""Every number of the endpoint and what a node of this project holds, or a caller waits for."""
+OWN_FOLDERS = {"bundles", "data", "releases", "report", "runs", "scores", "splits", "weights"}
+"""What hipray itself keeps below a workspace: nothing of it is a caller's film."""
+OF_PHANTOMS = "s3://hipray-dev/"
+"""The one store whose releases are of phantoms."""
 
 
 def find_serve_problems(config: dict[str, Any], *, nodes: int = 1) -> Iterator[str]:
@@ -104,15 +116,19 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
         yield "connections end before their answers"
     if application.get("route_prefix") != "/":
         yield "answers under another path than the ingress asks"
-    for prefix in run.allowed_prefixes:
-        if not prefix.startswith(f"{run.workspace}/"):
-            yield f"lets callers read {prefix}, which the role may not"
-        if not re.fullmatch(r"s3://[a-z0-9.-]+/\S+", prefix):
-            yield f"lets callers read all of {prefix}"
-    if not 10 <= run.request_timeout_s <= 300 or run.queue > 1024:
-        yield "gives up at once, or lets callers wait for nothing"
-    if run.max_replicas > MOST_REPLICAS:
-        yield f"may start {run.max_replicas} replicas"
+    films = re.escape(f"{run.workspace}/") + r"(\w[\w.-]*)(/\w[\w.-]*)*"
+    folders = [re.fullmatch(films, prefix) for prefix in run.allowed_prefixes]
+    if len(folders) != 1 or folders[0] is None or folders[0][1] in OWN_FOLDERS:
+        yield f"lets callers read {list(run.allowed_prefixes)} instead of one folder of films"
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(run, name)
+        if value is not None and not least <= value <= most:
+            yield f"{name} is {value:g}, not {least:g} to {most:g}"
+    if run.allow_phantom_release and not run.workspace.startswith(OF_PHANTOMS):
+        yield "answers with what was learned on phantoms"
+    endpoint = run.storage.endpoint_url
+    if run.storage.anonymous or (endpoint and not endpoint.startswith("https://")):
+        yield "reads its store without keys, or in the clear"
     for deployment in application.get("deployments", []):
         yield from _check_scale(deployment, run)
     for stage in STAGES:

@@ -74,7 +74,7 @@ TAGS = exact(ResourceType=const("instance"), Tags=array(exact(Key=TEXT, Value=TE
 CPU_FAMILY = "[cmr][5-9][adin]*"
 """Machines with x86 processors (no g in the name), as the image is built for."""
 MACHINE: dict[str, Schema] = {
-    "InstanceType": words(rf"^{CPU_FAMILY}\.(\d*x)?large$"),
+    "InstanceType": words(rf"^{CPU_FAMILY}\.[24]?xlarge$"),
     "ImageId": words("^ami-[0-9a-f]{8,17}$"),
     "KeyName": words(r"^[\w.-]+$"),
     "SecurityGroupIds": {**array(words("^sg-[0-9a-f]{8,17}$")), "maxItems": 1},

@@ -206,6 +206,10 @@ HALVES: dict[str, list[Edit]] = {
     "an endpoint open to every namespace": [
         (POLICIES, r"\{matchLabels: \{kubernetes.io/metadata.name: ingress-nginx\}\}", "{}"),
     ],
+    "a report of another grid": [("k8s/jobs/ray-job.grid.yaml", "--preset grid", "--preset paper")],
+    "a spare image for some nodes": [
+        (AWS, "(?s)ami-0123456789abcdef0(.*?ami-)", r"ami-00000000000000000\1"),
+    ],
     "16 GPUs with the head of four": [
         (PROD_JOBS, r"(?m)^# (patches:|  - path:|    target:)", r"\1"),
         ("k8s/overlays/prod/jobs/grid.16-gpus.patch.yaml", "50Gi", "16Gi"),

@@ -1,12 +1,14 @@
 """The Serve config file."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.serve_files import LOOPBACK, find_serve_problems
+from hipray.config.jobs import ServeRun
+from tests.cluster.serve_files import BOUNDS, LOOPBACK, find_serve_problems
 from tests.k8s.mutation import spoil, spoil_everywhere
 
 PATH = Path(__file__).resolve().parent.parent.parent / "cluster/serve.yaml"
@@ -35,6 +37,22 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{ARGUMENTS}/host", "0.0.0.0"),
     (f"{ARGUMENTS}/batchs", 1),
     (f"{ARGUMENTS}/batch", 0),
+    (f"{ARGUMENTS}/batch", 256),
+    (f"{ARGUMENTS}/allow_phantom_release", True),
+    (f"{ARGUMENTS}/gpus_per_stage", 8),
+    (f"{ARGUMENTS}/cpus_per_stage", 500),
+    (f"{ARGUMENTS}/cpus_per_ingress", 0),
+    (f"{ARGUMENTS}/rollout_timeout_s", 1),
+    (f"{ARGUMENTS}/rollout_timeout_s", 10**6),
+    (f"{ARGUMENTS}/request_timeout_s", 1),
+    (f"{ARGUMENTS}/allowed_prefixes/+", "s3://hospital-hipray/osteoporosis/secrets"),
+    (f"{ARGUMENTS}/allowed_prefixes", ["s3://hospital-hipray/osteoporosis/"]),
+    (f"{ARGUMENTS}/allowed_prefixes", ["s3://hospital-hipray/osteoporosis"]),
+    (f"{ARGUMENTS}/allowed_prefixes", ["s3://hospital-hipray/osteoporosis/bundles"]),
+    (f"{ARGUMENTS}/allowed_prefixes", ["s3://hospital-hipray/osteoporosis/films/../runs"]),
+    (f"{ARGUMENTS}/allowed_prefixes", []),
+    (f"{ARGUMENTS}/storage", {"anonymous": True}),
+    (f"{ARGUMENTS}/storage", {"endpoint_url": "http://store.example.org"}),
     (f"{ARGUMENTS}/token_sha256", ["not a digest"]),
     (f"{APPLICATION}/import_path", "hipray.serving.ap:build_app"),
     (f"{APPLICATION}/import_path", "hipray.serving.app:build_ap"),
@@ -53,6 +71,16 @@ def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
     config = _read()
     spoil(config, path, value)
     assert list(find_serve_problems(config))
+
+
+def test_every_number_of_the_endpoint_has_bounds() -> None:
+    kinds = {name: str(field.annotation) for name, field in ServeRun.model_fields.items()}
+    numbers = {
+        name
+        for name, kind in kinds.items()
+        if re.search(r"\b(int|float)\b", kind) and "tuple" not in kind
+    }
+    assert numbers == set(BOUNDS)
 
 
 def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:

@@ -17,11 +17,7 @@ import yaml
 
 TARGET = Path(__file__).with_name("schemas.json")
 KINDS = ("RayCluster", "RayJob", "RayService", "PodMonitor", "PrometheusRule")
-POD_TEMPLATE = "PodTemplateSpec"
-CORE = {
-    "PodTemplateSpec": "headGroupSpec.template",
-    "VolumeClaim": "headGroupSpec.template.spec.volumes.[].ephemeral.volumeClaimTemplate",
-}
+CORE = {"PodTemplateSpec": "headGroupSpec.template"}
 """Core Kubernetes types that the RayCluster schema contains, by where they stand in its spec."""
 
 NESTED = ("items", "additionalProperties", "not")

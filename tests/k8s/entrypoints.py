@@ -54,7 +54,8 @@ def check_entrypoint(command: str) -> Iterator[str]:
 
 
 def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
-    """Yield where a lane, trial or actor fits on no worker, or works outside the workspace."""
+    """Yield where a lane, trial or actor fits on no worker, leaves its GPUs idle or works outside
+    the workspace."""
     if '--workspace "$HIPRAY_WORKSPACE"' not in command:
         yield "writes to a disk that goes with its pod"
     stem = Path(_read_words(command)[1]).stem
@@ -65,10 +66,9 @@ def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
     except (HiprayError, SystemExit):
         return  # said by check_entrypoint
     cpus, gpus = (reduce(getattr, path.split("."), config) if path else 0 for path in DEMANDS[stem])
-    limits = [
-        group["template"]["spec"]["containers"][0]["resources"].get("limits", {})
-        for group in groups
-    ]
+    limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
+    if not gpus and all("nvidia.com/gpu" in each for each in limits):
+        yield f"{stem} asks for none of the GPUs that its workers have"
     if not any(
         cpus <= float(x.get("cpu", 0)) and gpus <= float(x.get("nvidia.com/gpu", 0)) for x in limits
     ):

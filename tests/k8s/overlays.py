@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
+from tests.k8s.entrypoints import read_config
 from tests.k8s.images import OwnImage, read_image
 from tests.k8s.kustomize import Document
-from tests.k8s.pods import PORTS_OF_OPERATOR
-from tests.k8s.rules import list_pods
+from tests.k8s.pods import PORTS_OF_OPERATOR, list_pods
 
 ROLE = "eks.amazonaws.com/role-arn"
 ROLE_NAME = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+")
@@ -37,7 +37,18 @@ def find_overlay_problems(standing: list[Document], jobs: list[Document]) -> Ite
         yield f"has two roles for one prefix: {roles}"
     if not all(role is None or ROLE_NAME.fullmatch(role) for role in roles.values()):
         yield f"has no role: {roles}"
+    trained, reported = _read_job(jobs, "grid").run, _read_job(jobs, "report").run
+    if trained != reported:
+        yield f"trains {trained} and reports on {reported}"
     yield from find_unnamed_ports(standing + jobs)
+
+
+def _read_job(jobs: list[Document], name: str) -> Any:
+    """Return what hipray reads from the command of a job."""
+    (command,) = [
+        each["spec"]["entrypoint"] for each in jobs if each["metadata"]["name"] == f"hipray-{name}"
+    ]
+    return read_config(command)
 
 
 def list_own_images(documents: list[Document]) -> list[OwnImage]:

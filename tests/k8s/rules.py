@@ -1,13 +1,12 @@
 """What a schema cannot say of a document: rules that only operators check, and this project's own
 on security, limits and settings. Each rule yields sentences."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from tests.k8s.containers import check_pod
 from tests.k8s.kustomize import Document
 from tests.k8s.nightly import check_cron_job
+from tests.k8s.pods import list_pods
 from tests.k8s.ray_documents import LONGEST_NAME, check_job, check_ray, check_service
+from tests.k8s.shapes import find_shape_errors
 from tests.k8s.standing import (
     check_budget,
     check_ingress,
@@ -21,12 +20,13 @@ from tests.k8s.standing import (
 def find_problems(document: Document) -> list[str]:
     """Return what is wrong with one document."""
     kind = document["kind"]
+    if wrong := find_shape_errors(document):
+        return wrong
     problems = [f"pod {where}: {p}" for where, pod in list_pods(document) for p in check_pod(pod)]
     spec = document.get("spec", {})
     if kind in LONGEST_NAME:
         problems += check_ray(document)
     checks = {
-        "RayJob": check_job,
         "RayService": check_service,
         "CronJob": check_cron_job,
         "StatefulSet": check_redis,
@@ -34,7 +34,7 @@ def find_problems(document: Document) -> list[str]:
     }
     named = {
         "NetworkPolicy": check_policy, "Ingress": check_ingress,
-        "PodDisruptionBudget": check_budget,
+        "PodDisruptionBudget": check_budget, "RayJob": check_job,
     }  # fmt: skip
     if kind in checks:
         problems += checks[kind](spec)
@@ -47,16 +47,3 @@ def find_problems(document: Document) -> list[str]:
     if kind == "Service" and spec.get("type", "ClusterIP") != "ClusterIP":
         problems.append("a Service that is open to other networks")
     return problems
-
-
-def list_pods(node: Any, where: str = "") -> Iterator[tuple[str, Document]]:
-    """Yield every pod template below a document, by its place."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if isinstance(value, dict) and "containers" in value.get("spec", {}):
-                yield f"{where}/{key}", value
-            else:
-                yield from list_pods(value, f"{where}/{key}")
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            yield from list_pods(value, f"{where}/{number}")

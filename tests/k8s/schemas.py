@@ -17,7 +17,6 @@ COUNT: Schema = {"type": "integer", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
 WORDS: Schema = {"type": "object", "additionalProperties": TEXT}
 PORT: Schema = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, TEXT]}
-QUANTITIES: Schema = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 POD: Schema = {"$ref": "#/kinds/PodTemplateSpec"}
 
 
@@ -52,8 +51,12 @@ PEER = closed(
 )
 POLICY_PORT = closed(("protocol", "port"), protocol=one_of("TCP", "UDP"), port=PORT)
 CLAIM = closed(
-    ("accessModes", "resources"), accessModes=TEXTS, resources=closed(requests=QUANTITIES)
-)
+    ("accessModes", "resources"), accessModes={"const": ["ReadWriteOnce"]},
+    resources=closed(("requests",), requests=closed(
+        ("storage",), storage={"type": "string", "pattern": r"^[1-9]\d*[GT]i$"}
+    )),
+)  # fmt: skip
+"""A disk of one node, which is all that Redis and MinIO can use."""
 BACKEND = closed(
     ("service",),
     service=closed(("name", "port"), name=TEXT, port=closed(("number",), number=COUNT)),

@@ -88,6 +88,7 @@ CLUSTER_IN = {
 HEAD, GROUP = "headGroupSpec", "workerGroupSpecs/0"
 POD = f"{GROUP}/template/spec"
 CONTAINER = f"{POD}/containers/0"
+APPARMOR = {"container.apparmor.security.beta.kubernetes.io/ray-worker": "unconfined"}
 RAY_SLIPS: list[tuple[str, Any]] = [
     ("authOptions/mode", "disabled"),
     ("authOptions", None),
@@ -152,6 +153,32 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{GROUP}/numOfHosts", 16),
     (f"{POD}/securityContext/runAsGroup", 0),
     ("suspend", True),
+    ("autoscalerOptions/upscalingMode", "Default"),
+    ("autoscalerOptions/resources/limits/memory", "512MB"),
+    ("upgradeStrategy", {"type": "Recreate"}),
+    ("managedBy", "kueue.x-k8s.io/multikueue"),
+    ("headServiceAnnotations", {"service.beta.kubernetes.io/aws-load-balancer-type": "nlb"}),
+    (f"{GROUP}/idleTimeoutSeconds", 5),
+    (f"{GROUP}/resources", {"CPU": "64"}),
+    (f"{GROUP}/labels", {"market-type": "spot"}),
+    (f"{GROUP}/priority", 5),
+    (f"{GROUP}/template/metadata/annotations", APPARMOR),
+    (f"{HEAD}/template/metadata/annotations", APPARMOR),
+    (f"{HEAD}/template/spec/volumes/1", {"name": "ray-logs", "emptyDir": {}}),
+    (f"{HEAD}/template/spec/containers/0/volumeMounts/1", {"name": "tmp", "mountPath": "/tmp/x"}),
+    (f"{POD}/initContainers", [{"name": "first", "image": "hipray-cpu:0.1.0"}]),
+    (f"{POD}/shareProcessNamespace", True),
+    (f"{POD}/activeDeadlineSeconds", 60),
+    (f"{POD}/nodeSelector", {"disk": "ssd"}),
+    (f"{POD}/priorityClassName", "system-cluster-critical"),
+    (f"{POD}/imagePullSecrets", [{"name": "mine"}]),
+    (f"{POD}/dnsPolicy", "Default"),
+    (f"{POD}/volumes/0/emptyDir/medium", "Memory"),
+    (f"{POD}/volumes/+", {"name": "more", "secret": {"secretName": "hipray-redis"}}),
+    (f"{CONTAINER}/args", ["sleep infinity"]),
+    (f"{CONTAINER}/envFrom/1/secretRef/name", "hipray-redis"),
+    (f"{CONTAINER}/volumeMounts/0/readOnly", True),
+    (f"{CONTAINER}/workingDir", "/tmp"),
 ]
 RAY_DOCUMENTS = [(name, d) for name, d in DOCUMENTS if "ray.io" in d["apiVersion"]]
 
@@ -172,6 +199,7 @@ SUBMIT = "exec python cluster/submit.py --installed"
 HTTPS = [{"protocol": "TCP", "port": 443}]
 FINAL_CODES = "spec/jobTemplate/spec/podFailurePolicy/rules/0/onExitCodes/values"
 CRON_POD = "spec/jobTemplate/spec/template/spec"
+INCREMENTAL = {"gatewayClassName": "istio", "stepSizePercent": 5, "intervalSeconds": 1}
 RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED"}}
 OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("RayJob", "metadata/name", "h" * 48),
@@ -195,6 +223,40 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("RayJob", "spec/submitterPodTemplate/spec/serviceAccountName", "hipray-worker"),
     ("RayJob", "spec/submitterPodTemplate/spec/containers/0/envFrom", None),
     ("RayJob", "spec/entrypoint", 'python /opt/hipray/jobs/grid.py --workspace "$WORKSPACE"'),
+    ("RayJob", "spec/entrypointNumGpus", 1),
+    ("RayJob", "spec/entrypointResources", '{"TPU": 4}'),
+    ("RayJob", "spec/runtimeEnvYAML", "env_vars: {RAY_AUTH_MODE: disabled}"),
+    ("RayJob", "spec/jobId", "once"),
+    ("RayJob", "spec/managedBy", "kueue.x-k8s.io/multikueue"),
+    ("RayJob", "spec/metadata", {"user": "someone"}),
+    ("RayJob", "spec/suspend", True),
+    ("RayJob", "metadata/name", "hipray-gird"),
+    *(
+        (kind, "metadata/annotations", {key: "true"})
+        for kind in CLUSTER_IN
+        for key in ("ray.io/overwrite-container-cmd", "ray.io/ft-enabled")
+    ),
+    ("RayService", "spec/managedBy", "kueue.x-k8s.io/multikueue"),
+    ("RayService", "spec/serviceUnhealthySecondThreshold", 1),
+    ("RayService", "spec/upgradeStrategy/clusterUpgradeOptions", INCREMENTAL),
+    ("RayService", "spec/rayClusterDeletionDelaySeconds", 10**6),
+    ("PodMonitor", "spec/jobLabel", "app"),
+    ("PodMonitor", "spec/namespaceSelector", {"any": True}),
+    ("PodMonitor", "spec/podTargetLabels", None),
+    ("PodMonitor", "spec/sampleLimit", 1),
+    ("PodMonitor", "spec/podMetricsEndpoints/0/interval", "15m"),
+    ("PodMonitor", "spec/podMetricsEndpoints/0/path", "/metric"),
+    ("PersistentVolumeClaim", "spec/accessModes", ["ReadOnlyMany"]),
+    ("PersistentVolumeClaim", "spec/accessModes", ["ReadWriteTwice"]),
+    ("PersistentVolumeClaim", "spec/resources/requests", None),
+    ("PersistentVolumeClaim", "spec/resources/requests/storage", "20GB"),
+    ("PersistentVolumeClaim", "spec/resources/requests/storage", "0Gi"),
+    ("PersistentVolumeClaim", "spec/resources/requests/storage", None),
+    ("Deployment", "spec/template/spec/containers/0/volumeMounts/0/readOnly", True),
+    ("Deployment", "spec/template/spec/containers/0/args", ["server", "/tmp"]),
+    ("Deployment", "spec/template/spec/containers/0/env/1/valueFrom/secretKeyRef/name", "other"),
+    ("Job", "spec/template/spec/containers/0/args", ["import boto3\nif True:\n"]),
+    ("Job", "spec/template/spec/containers/0/envFrom/1/secretRef/name", "hipray-redis"),
     ("RayService", "spec/suspend", True),
     ("CronJob", f"{CRON_POD}/serviceAccountName", "hipray-worker"),
     ("CronJob", f"{CRON_POD}/securityContext/runAsGroup", 0),
@@ -232,7 +294,9 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("Ingress", "spec/tls/0/hosts", ["other.example.org"]),
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/name", "hipray-head-svc"),
     ("Ingress", "spec/rules/0/http/paths/0/backend/service/port/number", 8265),
-    ("Ingress", "spec/rules/0/http/paths/0/path", "/"),
+    ("Ingress", "spec/rules/0/http/paths/0/path", "/docs"),
+    ("Ingress", "spec/rules/0/http/paths/0/pathType", "Prefix"),
+    ("Ingress", "spec/rules/0/http/paths/1/path", "/"),
     ("Ingress", "spec/ingressClassName", "ngnix"),
     ("Ingress", "spec/tls/0/secretName", "hipray-ray-token"),
     ("Ingress", "metadata/annotations/nginx.ingress.kubernetes.io~ssl-redirect", "false"),
@@ -255,6 +319,10 @@ REDIS_SLIPS: list[tuple[str, Any]] = [
     (f"{REDIS}/env", [{"name": "REDIS_PASSWORD", "value": "hunter2"}]),
     (f"{REDIS}/env/0/valueFrom/secretKeyRef/key", "passwd"),
     (f"{REDIS}/readinessProbe", None),
+    (f"{REDIS}/image", "redis:7.2.10"),
+    (f"{REDIS}/image", "redis:7.4.5"),
+    ("spec/volumeClaimTemplates/0/spec/accessModes", ["ReadOnlyMany"]),
+    ("spec/volumeClaimTemplates/0/spec/resources/requests/storage", "4"),
     ("spec/serviceName", "redis"),
 ]
 
@@ -293,6 +361,7 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     ("applications/0/args/host", "127.0.0.1"),
     ("applications/0/import_path", "hipray.serving.app:app"),
     ("applications/0/args/allowed_prefixes", ["s3://"]),
+    ("applications/0/args/allow_phantom_release", True),
     ("applications/0/args/max_replicas", 4000),
     ("http_options/request_timeout_s", 5),
     ("http_options/keep_alive_timeout_s", 5),
@@ -311,6 +380,23 @@ def test_a_release_that_scoring_does_not_take_is_found() -> None:
 
 
 GRID = "python /opt/hipray/jobs/grid.py --preset grid"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("--preset grid", "--preset grid --dry-run"),
+        ("grid.py", "segment.py"),
+        (" --set scaling.gpus_per_lane=0.5", ""),
+        ("scaling.lanes=8", "scaling.lanes=80"),
+        ('--workspace "$HIPRAY_WORKSPACE"', "--workspace /tmp/work"),
+    ],
+)
+def test_a_slip_in_the_command_of_the_grid_is_found(before: str, after: str) -> None:
+    (grid,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == "hipray-grid"]
+    assert before in grid["spec"]["entrypoint"]
+    grid["spec"]["entrypoint"] = grid["spec"]["entrypoint"].replace(before, after)
+    assert _complaints(grid)
 
 
 @pytest.mark.parametrize(("lanes", "gib", "fits"), [(8, 14, True), (8, 13, False), (32, 50, True)])
