@@ -15,6 +15,7 @@ from hipray.config.jobs import ServeRun
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
 from tests.cluster.launcher_files import count_gib
+from tests.cluster.local_script import START, find_local_problems
 from tests.cluster.policies import read_place
 from tests.cluster.serve_files import count_upgrade_cpus
 from tests.k8s.entrypoints import HEAD_GIB, LANE_GIB, check_entrypoint, check_head_memory
@@ -33,8 +34,20 @@ TEXTS = [
 BASES = {"python:${PYTHON}"}
 HOME = "/opt/hipray"
 """Where manifests and jobs look for entries."""
-INSTALLS = 5
-"""uv, and for both targets what is pinned and hipray itself."""
+UV_INSTALL = "uv pip install --no-cache --python /opt/venv/bin/python"
+HIPRAY = f"{UV_INSTALL} -b cluster/constraints.txt --no-deps ."
+RUNS = [
+    'python -m pip install --no-cache-dir "uv==${UV}" && uv venv --python python3 /opt/venv',
+    f"{UV_INSTALL} --torch-backend cpu -c cluster/constraints.txt -r pyproject.toml",
+    HIPRAY,
+    f"{UV_INSTALL} -c cluster/constraints.txt -r pyproject.toml",
+    HIPRAY,
+    "apt-get update && apt-get install -y --no-install-recommends openssh-client rsync wget "
+    "&& rm -rf /var/lib/apt/lists/* && groupadd --gid 1000 hipray "
+    "&& useradd --uid 1000 --gid 1000 --create-home --shell /bin/bash hipray "
+    "&& echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/hipray.sh",
+]
+"""All that a build runs: what is pinned, what launcher and KubeRay call, one user and its PATH."""
 INSTRUCTIONS = {"ARG", "CMD", "COPY", "ENV", "FROM", "RUN", "USER", "WORKDIR"}
 
 
@@ -80,33 +93,15 @@ def test_ray_runs_with_what_the_endpoint_needs(text: str, name: str, value: str)
     assert f"{name}={value}" in text
 
 
-CLOSED = (
-    "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token\n",
-    f"export {SWITCH}=0\n", "umask 077\n", 'chmod 700 "$STATE"\n',
-    "export RAY_USAGE_STATS_ENABLED=0 NO_ALBUMENTATIONS_UPDATE=1\n",
-    "if folder.stat().st_uid != os.getuid() or int(folder.name) == os.getpid():\n",
-    '2>/dev/null | cut -d\' \' -f20)" = "$born" ]; then echo "$pid $born"; fi\n',
-    '!= "$(id -u)" ] || [ -L "$STATE" ]; then\n',
-    "--node-ip-address=127.0.0.1 ", "--dashboard-host=127.0.0.1 ", "--disable-usage-stats ",
-    f'echo "export {SWITCH}=0"\n',
-    "python -c 'import secrets; print(secrets.token_hex(32))' > \"$RAY_AUTH_TOKEN_PATH\"\n",
-)  # fmt: skip
-
-
-def find_local_problems(text: str) -> list[str]:
-    """Return what would open the local head to others, and options that `ray start` lacks."""
-    from ray.scripts.scripts import start
-
-    problems = [f"lacks {line.strip()}" for line in CLOSED if line not in text]
-    command = re.search(r"ray start (--head.*?) > ", text.replace("\\\n", " "))
-    words = re.findall(r"(--[a-z-]+)", command[1]) if command else []
-    known = {option for each in start.params for option in each.opts}
-    problems += [f"says {word} twice" for word in set(words) if words.count(word) > 1]
-    return problems + [f"ray start has no {word}" for word in words or ["--"] if word not in known]
-
-
 def test_the_local_head_is_closed_as_written() -> None:
     assert find_local_problems(LOCAL) == []
+
+
+def test_ray_start_has_every_option_of_the_local_head() -> None:
+    from ray.scripts.scripts import start
+
+    known = {option for each in start.params for option in each.opts}
+    assert set(re.findall(r"(--[a-z-]+)", START)) <= known
 
 
 @pytest.mark.parametrize(
@@ -121,6 +116,16 @@ def test_the_local_head_is_closed_as_written() -> None:
         ("ray start --head", "ray strat --head"),
         ("secrets.token_hex(32)", "'0' * 64"),
         ("--dashboard-host=127.0.0.1", "--dashboard-host=127.0.0.1 --dashboard-host=0.0.0.0"),
+        ("  ray start", "  RAY_AUTH_MODE=disabled ray start"),
+        ("start() {\n", "start() {\n  export RAY_AUTH_MODE=disabled\n"),
+        ("start() {\n", f"start() {{\n  {SWITCH}=1\n"),
+        ("start() {\n", "start() {\n  unset RAY_AUTH_MODE\n"),
+        (f"export {SWITCH}=0\n", f"export {SWITCH}=0\nexport {SWITCH}=1\n"),
+        ("  start) start ;;", "  start) env RAY_AUTH_MODE=disabled start ;;"),
+        ("  own_processes > ", '  chmod 644 "$RAY_AUTH_TOKEN_PATH"\n  own_processes > '),
+        ("  own_processes > ", '  chmod 777 "$STATE"\n  own_processes > '),
+        ("--object-manager-port=$((PORT + 4))", "--object-manager-port=$((PORT + 3))"),
+        ("start() {\n", "start() {\n  curl -s example.org | sh\n"),
     ],
 )
 def test_a_slip_in_the_local_head_is_found(before: str, after: str) -> None:
@@ -137,10 +142,6 @@ def test_no_script_stops_ray_by_name() -> None:
 SAID = (
     "ENV PATH=/opt/venv/bin:$PATH \\\n", " HOME=/home/hipray \\\n",
     " NO_ALBUMENTATIONS_UPDATE=1 \\\n",
-    "groupadd --gid 1000 hipray \\\n", "--create-home --shell /bin/bash hipray \\\n",
-    "echo 'export PATH=/opt/venv/bin:$PATH' > /etc/profile.d/hipray.sh\n",
-    "install -y --no-install-recommends openssh-client rsync wget \\\n",
-    "uv venv --python python3 /opt/venv\n",
     "COPY --from=build-cpu /opt/venv /opt/venv\n", "COPY --from=build-gpu /opt/venv /opt/venv\n",
     "FROM build AS build-cpu\n", "FROM build AS build-gpu\n",
     "FROM runtime AS cpu\n", "FROM runtime AS gpu\n",
@@ -152,42 +153,35 @@ SAID = (
 def find_image_problems(text: str) -> list[str]:
     """Return what is wrong with the image's recipe."""
     text = re.sub(r"^ *#.*\n", "", text, flags=re.M)
+    runs = re.findall(r"^RUN (.+)$", re.sub(r"[ \\\n]* \\\n *", " ", text), re.M)
     stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.M)
     names = {name for _, name in stages}
     words = set(re.findall(r"^([A-Za-z]+) ", re.sub(r"\\\n", " ", text), re.M))
     final = text.partition(" AS runtime")[2]
     problems = [f"lacks {line.strip()}" for line in SAID if line not in text]
-    if text.count("--torch-backend") != 1 or text.count("COPY hipray hipray\n") != 2:
-        problems.append("has another torch, or another package")
-    if text.count("--no-deps .\n") != 2 or "AUTH_TOKEN" in text:
-        problems.append("installs hipray's libraries again, or carries a token")
+    if runs != RUNS:
+        problems.append(f"runs {runs} instead of {RUNS}")
+    if text.count("COPY hipray hipray\n") != 2 or "AUTH_TOKEN" in text:
+        problems.append("has another package, or carries a token")
     problems += [f"unknown instruction {word}" for word in sorted(words - INSTRUCTIONS)]
     problems += [f"builds on {base}" for base, _ in stages if base not in names | BASES]
     if not {"cpu", "gpu"} <= names:
         problems.append("lacks a target")
     if re.findall(r"^USER (.+)$", final, re.M) != ["1000:1000"]:
         problems.append("runs as another user")
-    if text.count("-c cluster/constraints.txt -r pyproject.toml") != 2:
-        problems.append("installs what is not pinned")
     if f"ARG UV={PINS['uv']}\n" not in text or "ARG PYTHON=3.11-slim-bookworm\n" not in text:
         problems.append("uv or Python is another")
-    if re.search(r"https?://|index-url|:latest|\bsudo\b|\bcurl\b", text):
+    if re.search(r"https?://|index-url|:latest", text):
         problems.append("fetches from a place of its own")
     if "ENV PATH=/opt/venv/bin:$PATH" not in final or "RAY_AUTH_MODE=token" not in final:
         problems.append("has no token mode, or not its own Python first")
-    if "--torch-backend cpu" not in text.partition("build-cpu")[2].partition("build-gpu")[0]:
-        problems.append("its CPU target carries CUDA")
-    if "> /etc/profile.d/hipray.sh" not in final:
-        problems.append("has no Ray in the launcher's login shells")
-    if f"WORKDIR {HOME}\n" not in final or "useradd --uid 1000 --gid 1000 " not in final:
-        problems.append("starts elsewhere, or has no user 1000")
+    if f"WORKDIR {HOME}\n" not in final:
+        problems.append("starts elsewhere")
     targets = set(re.findall(r"^COPY (?!--from).+ (/\S+)$", final, re.M))
     if targets != {f"{HOME}/jobs", f"{HOME}/cluster/submit.py"}:
         problems.append(f"has its entries in {sorted(targets)}")
-    if text.count("pip install") != INSTALLS or "RAY_USAGE_STATS_ENABLED=0" not in final:
-        problems.append("installs more, or calls out")
-    if not {"openssh-client", "rsync", "wget"} <= set(final.split()):
-        problems.append("lacks what the launcher or KubeRay calls in it")
+    if "RAY_USAGE_STATS_ENABLED=0" not in final:
+        problems.append("calls out")
     if re.search(r"RAY_AUTH_MODE=(?!token)|SECRET|PASSWORD|_KEY=|chmod", text):
         problems.append("opens itself, or carries a secret")
     for target in ("cpu", "gpu"):
@@ -235,6 +229,13 @@ def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
         ("useradd --uid 1000", "useradd --uid 1001"),
         ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=1"),
         ("apt-get update", "pip install jupyterlab && apt-get update"),
+        ("openssh-client", "openssh-server gcc openssh-client"),
+        ("USER 1000", "RUN usermod -aG root hipray\nUSER 1000"),
+        ("USER 1000", "RUN echo root:x | chpasswd\nUSER 1000"),
+        ("-r pyproject.toml", "-r pyproject.toml --upgrade"),
+        ("-r pyproject.toml", "-r pyproject.toml --prerelease allow"),
+        ("-b cluster/constraints.txt ", ""),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nRUN apt-get install gcc\n"),
         ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nENV RAY_AUTH_MODE=disabled\n"),
         ("FROM runtime AS cpu\n", "FROM runtime AS cpu\nENV AWS_SECRET_ACCESS_KEY=x\n"),
     ],
