@@ -397,6 +397,19 @@ def test_kubernetes_and_virtual_machines_have_the_same_alerts() -> None:
     assert own["name"] == "hipray-clusters"
 
 
+def test_a_cluster_that_stands_and_is_not_seen_is_told(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    (rule,) = read_documents(K8S / "base/prometheus-rule.yaml")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]), "utf-8")
+    shutil.copy(Path(__file__).with_name("alerts_test.yaml"), tmp_path)
+    ended = subprocess.run(
+        ["promtool", "test", "rules", "alerts_test.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_no_secret_is_written_into_a_manifest() -> None:
     for path in K8S.rglob("*"):
         if path.is_file():
