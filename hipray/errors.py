@@ -49,7 +49,7 @@ class NotFoundError(StorageError):
 
 
 class BucketMissingError(NotFoundError):
-    """The bucket itself does not exist."""
+    """The bucket itself does not exist, or a local store's folder, or its disk is not mounted."""
 
 
 class AccessDeniedError(StorageError):

@@ -17,7 +17,7 @@ from hipray.data.refusals import Refusal
 from hipray.errors import NotFoundError, StorageError
 from hipray.scoring.faults import FailedFilm, classify_fault
 from hipray.scoring.shards import Entry
-from hipray.storage import InvalidKeyError, ObjectTooLargeError, Store
+from hipray.storage import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
 from hipray.vocab import RefusalCode
 
 FETCHED_AHEAD = 4
@@ -161,7 +161,8 @@ class FilmReader:
 def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:
     """Return the bytes that were listed, or why there are none for ever.
 
-    Raises StorageError for what may pass: throttling, timeouts, denied access, a lost bucket.
+    Raises StorageError for what may pass: throttling, timeouts, denied access, and an archive that
+    is gone as a whole.
     """
     if entry.size > max_file_bytes:
         evidence = f"{entry.size} bytes, at most {max_file_bytes}"
@@ -176,13 +177,24 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         return FetchedFilm(refuse_object(error), None)
     except NotFoundError:
         return FetchedFilm(_explain_absence(archive, entry), None)
-    same = found.etag == entry.etag or not entry.etag
+    same = found.etag == entry.etag or not entry.etag or _is_listed_so(archive, entry, found)
     return FetchedFilm(data if same else _changed("its etag is another"), found.etag)
 
 
+def _is_listed_so(archive: Store, entry: Entry, found: ObjectInfo) -> bool:
+    """Tell whether a listing still says of a film what it said, though its reading does not.
+
+    Some stores give an object one etag in listings and another with its bytes, such as that of
+    its encrypted form. One listing can only be compared with another then.
+    """
+    listed = archive.info_as_listed(entry.key)
+    return listed is not None and (listed.size, listed.etag) == (found.size, entry.etag)
+
+
 def _explain_absence(archive: Store, entry: Entry) -> Refusal:
-    if archive.info(entry.key) is not None:  # raises where the bucket is gone, not the object
+    if archive.info(entry.key) is not None:
         return _changed("it was gone and came back")
+    archive.check_root()  # asked last: it was there when the film was not
     evidence = LISTED_AND_GONE if entry.etag else "no object of this key"
     return Refusal(RefusalCode.MISSING_OBJECT, LISTING_DETECTOR, evidence)
 

@@ -106,6 +106,8 @@ class Lister:
             walks = [pool.submit(self._list_range, r, current, older) for r in self._ranges()]
             self._wait(walks)
         found = sum((walk.result() for walk in walks), Found())
+        if listings or found.totals.files:
+            self._archive.check_root()  # one that goes away looks as if its keys ended there
         if found.totals.files:  # an empty folder may fill later: nothing is frozen
             self._index.complete(current, found.totals)
         if not broken_off:  # else the keys before its last shard were not seen again

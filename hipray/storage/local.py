@@ -13,6 +13,7 @@ from typing import BinaryIO
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
 from hipray.errors import (
     AccessDeniedError,
+    BucketMissingError,
     NotFoundError,
     StorageError,
     StoreFullError,
@@ -53,6 +54,21 @@ class LocalStore(Store):
     def place(self) -> str:
         """Return the folder behind all links; see `Store.place`."""
         return os.path.realpath(self._root).rstrip("/")
+
+    def check_root(self) -> None:
+        """Raise where the folder is not there or empty; see `Store.check_root`.
+
+        What a mount leaves behind when it goes is the empty folder that it was mounted on.
+        """
+        missing = suppress(FileNotFoundError, NotADirectoryError)
+        with explained(self._root), missing, os.scandir(self._root) as entries:
+            if any(entries):
+                return
+        raise BucketMissingError(
+            f"a folder of files at {self._root}",
+            "none, or an empty one",
+            "check that its disk is mounted",
+        )
 
     def local_path(self, key: str) -> Path:
         """Return where `key` lies; there need not be a file."""

@@ -45,6 +45,10 @@ class RetryingStore(Store):
         """Return the place of the store behind this one; see `Store.place`."""
         return self._inner.place()
 
+    def check_root(self) -> None:
+        """Raise where the store is gone; see `Store.check_root`."""
+        self._persist(self._inner.check_root)
+
     def child(self, prefix: str) -> Self:
         """Return the store of the folder `prefix` below this one, as patient as this one."""
         return type(self)(self._inner.child(prefix), patience_s=self._patience_s)
@@ -68,6 +72,10 @@ class RetryingStore(Store):
     def info(self, key: str) -> ObjectInfo | None:
         """Describe an object; see `Store.info`."""
         return self._persist(lambda: self._inner.info(key))
+
+    def info_as_listed(self, key: str) -> ObjectInfo | None:
+        """Describe an object as a listing does; see `Store.info_as_listed`."""
+        return self._persist(lambda: self._inner.info_as_listed(key))
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """List a folder whole; see `Store.list`."""

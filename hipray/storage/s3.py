@@ -247,22 +247,35 @@ class S3Store(Store):
             with self._explained(key):
                 answer = self._client.head_object(**self._foreign_address(key))
         except NotFoundError:
-            self._check_bucket()
+            if not self._bucket_seen:  # the 404 of a HEAD does not tell what is missing
+                self.check_root()
             return None
         self._bucket_seen = True
         return _describe(key, answer, answer["ContentLength"])
 
-    def _check_bucket(self) -> None:
-        """Raise NotFoundError when the bucket is missing: the 404 of a HEAD does not tell."""
-        if self._bucket_seen:
-            return
+    def check_root(self) -> None:
+        """Ask for the bucket by one HEAD; see `Store.check_root`."""
         with self._explained(None, answers=False):
             try:
                 self._client.head_bucket(Bucket=self.bucket)
             except ClientError as error:
-                if _status(error) == HTTPStatus.NOT_FOUND:
-                    raise self._failure(error, None, code="NoSuchBucket") from error
+                missing = _status(error) == HTTPStatus.NOT_FOUND
+                failure = self._failure(error, None, code="NoSuchBucket" if missing else "")
+                if missing or isinstance(failure, StoreUnavailableError):
+                    raise failure from error  # others, such as a denial, do not say that it is gone
         self._bucket_seen = True
+
+    def info_as_listed(self, key: str) -> ObjectInfo | None:
+        """Describe an object by a listing of its key; see `Store.info_as_listed`."""
+        address = self._foreign_address(key)
+        with self._explained(key):
+            answer = self._client.list_objects_v2(
+                Bucket=self.bucket, Prefix=address["Key"], MaxKeys=1
+            )
+        for entry in answer.get("Contents", ()):
+            if entry["Key"] == address["Key"]:
+                return _describe(key, entry, entry["Size"])
+        return None
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """List the objects below a folder, page by page; see `Store.list`."""

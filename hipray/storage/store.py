@@ -140,6 +140,13 @@ class Store(ABC):
     def place(self) -> str:
         """Return where the store really is, for comparison: every name of it has this one."""
 
+    @abstractmethod
+    def check_root(self) -> None:
+        """Raise BucketMissingError where the store is gone as a whole, asking it at this moment.
+
+        An object may be missing because its bucket is, or because its disk is no longer mounted.
+        """
+
     def child(self, prefix: str) -> Self:
         """Return the store of the folder `prefix` below this one."""
         return type(self)(self.uri_of(check_prefix(prefix)), self.settings)
@@ -176,6 +183,10 @@ class Store(ABC):
     @abstractmethod
     def info(self, key: str) -> ObjectInfo | None:
         """Describe an object without reading it; None when there is none."""
+
+    def info_as_listed(self, key: str) -> ObjectInfo | None:
+        """Describe an object as `list` does now; of some stores reading it gives another etag."""
+        return self.info(key)
 
     @abstractmethod
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:

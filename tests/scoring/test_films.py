@@ -88,8 +88,50 @@ def test_an_object_that_changed_after_the_listing_is_refused(archive: Store, siz
 
 def test_an_object_that_vanished_after_the_listing_is_refused(archive: Store) -> None:
     entry = listed(archive, "a.dcm", b"film")
+    archive.write("b.dcm", b"another film")
     archive.delete("a.dcm")
     assert fetched_code(archive, entry) is RefusalCode.MISSING_OBJECT
+
+
+@pytest.mark.parametrize("is_left", ["empty", "nothing"])
+def test_films_of_a_folder_that_is_no_longer_mounted_are_not_missing(
+    is_left: str, tmp_path: Path
+) -> None:
+    archive = open_store(str(tmp_path / "mount"))
+    entry = listed(archive, "a.dcm", b"film")
+    (tmp_path / "mount").rename(tmp_path / "elsewhere")
+    if is_left == "empty":
+        (tmp_path / "mount").mkdir()
+    with pytest.raises(BucketMissingError, match="check that its disk is mounted"):
+        fetch_film(archive, entry, max_file_bytes=LIMIT)
+
+
+def test_films_of_a_bucket_that_was_there_and_is_gone_are_not_missing(
+    scripted: ScriptedS3,
+) -> None:
+    archive = scripted.store(max_attempts=2)
+    assert archive.exists("a")
+    scripted.answers = [Answer(404, "NoSuchBucket")]
+    with pytest.raises(BucketMissingError, match="no bucket 'bucket'"):
+        fetch_film(archive, Entry("a", 4, "e"), max_file_bytes=LIMIT)
+
+
+@pytest.mark.parametrize(("shown", "size"), [("listed", 4), ("other", 4), ("listed", 9)])
+def test_a_film_is_as_it_was_listed_where_the_listing_still_says_so(
+    scripted: ScriptedS3, shown: str, size: int
+) -> None:
+    listing = (
+        f"<ListBucketResult><Contents><Key>root/a</Key><Size>{size}</Size><ETag>{shown}</ETag>"
+        "<LastModified>2025-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>"
+    )
+    scripted.answers = [Answer(200, body=b"film"), Answer(200, body=listing.encode())]
+    film = fetch_film(scripted.store(), Entry("a", 4, "listed"), max_file_bytes=LIMIT)
+    if (shown, size) == ("listed", 4):
+        assert (film.data, film.etag) == (b"film", "scripted")
+    else:
+        assert isinstance(film.data, Refusal)
+        assert film.data.code is RefusalCode.CHANGED_OBJECT
+    assert "prefix=root%2Fa&" in scripted.requests[-1][1]
 
 
 def test_an_object_beyond_the_limit_is_refused_before_it_is_read(archive: Store) -> None:

@@ -11,7 +11,13 @@ from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import Selection
 from hipray.config.storage import StorageSettings
 from hipray.data.listing import is_film
-from hipray.errors import AccessDeniedError, DataError, RunBusyError, StorageError
+from hipray.errors import (
+    AccessDeniedError,
+    BucketMissingError,
+    DataError,
+    RunBusyError,
+    StorageError,
+)
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list, read_key_list
 from hipray.scoring.open_work import list_open_work
@@ -159,6 +165,15 @@ def test_an_empty_archive_freezes_nothing(tmp_path: Path, output: Store) -> None
     empty.write("readme.csv", b"")
     assert not list(walk(empty, output))
     assert not Index(output).listings()
+
+
+def test_an_archive_that_is_gone_is_not_one_without_anything_new(
+    archive: Store, output: Store, tmp_path: Path
+) -> None:
+    assert list(walk(archive, output))
+    (tmp_path / "archive").rename(tmp_path / "unmounted")
+    with pytest.raises(BucketMissingError, match="check that its disk is mounted"):
+        list(walk(archive, output))
 
 
 def test_an_altered_shard_and_a_lost_one_are_noticed(archive: Store, output: Store) -> None:
