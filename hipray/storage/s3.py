@@ -131,7 +131,7 @@ class S3Store(Store):
         """Read an object by one GET; see `Store.read_object`."""
 
         def receive(answer: dict[str, Any]) -> tuple[bytes, ObjectInfo]:
-            found = _describe(key, answer, answer["ContentLength"])
+            found = self._describe(key, answer, size_field="ContentLength")
             check_size(self.uri_of(key), found.size, max_bytes)
             return answer["Body"].read(), found
 
@@ -186,7 +186,8 @@ class S3Store(Store):
         """Write an object by one PUT; see `Store.write`."""
         with self._explained(key):
             answer = self._client.put_object(**self._address(key), **self._encryption(), Body=data)
-        return _describe(key, answer, len(data))
+        # a write that a store took is a write, though it names no etag of it
+        return ObjectInfo(key, len(data), _etag(answer) or "", _modified(answer))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object by one PUT with `If-None-Match: *`; see `Store.create`."""
@@ -251,7 +252,7 @@ class S3Store(Store):
                 self.check_root()
             return None
         self._bucket_seen = True
-        return _describe(key, answer, answer["ContentLength"])
+        return self._describe(key, answer, size_field="ContentLength")
 
     def check_root(self) -> None:
         """Ask for the bucket by one HEAD; see `Store.check_root`."""
@@ -274,8 +275,22 @@ class S3Store(Store):
             )
         for entry in answer.get("Contents", ()):
             if entry["Key"] == address["Key"]:
-                return _describe(key, entry, entry["Size"])
+                return self._describe(key, entry, size_field="Size")
         return None
+
+    def _describe(self, key: str, answer: dict[str, Any], *, size_field: str) -> ObjectInfo:
+        """Return what an answer, or an entry of a listing, says of an object.
+
+        Size and time stand for an etag that is not there.
+        """
+        size, etag, modified = answer.get(size_field), _etag(answer), _modified(answer)
+        if size is None or (etag is None and "LastModified" not in answer):
+            raise StorageError(
+                f"an answer that says length and etag of {self.uri_of(key)}",
+                f"one without {size_field if size is None else 'ETag and LastModified'}",
+                "use a store, or a proxy before it, that keeps to S3",
+            )
+        return ObjectInfo(key, size, etag or f"{size:x}-{modified.timestamp():.0f}", modified)
 
     def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
         """List the objects below a folder, page by page; see `Store.list`."""
@@ -301,8 +316,8 @@ class S3Store(Store):
                 )  # fmt: skip
             last = key
             # a console's marker of an empty folder has no bytes
-            if entry["Size"] or not entry["Key"].endswith("/"):
-                yield _describe(key, entry, entry["Size"])
+            if entry.get("Size") or not entry["Key"].endswith("/"):
+                yield self._describe(key, entry, size_field="Size")
 
     def _walk(self, folder: str, start_after: str) -> Iterator[dict[str, Any]]:
         """Yield the entries behind a full key, folder by folder, in the order of their keys."""
@@ -431,8 +446,9 @@ def _process_client(settings: StorageSettings, process_id: int) -> Any:
     )
 
 
-def _describe(key: str, answer: dict[str, Any], size: int) -> ObjectInfo:
-    return ObjectInfo(key, size, answer["ETag"].removeprefix("W/").strip('"'), _modified(answer))
+def _etag(answer: dict[str, Any]) -> str | None:
+    etag: str | None = answer.get("ETag")
+    return etag.removeprefix("W/").strip('"') if etag else None
 
 
 def _modified(answer: dict[str, Any]) -> datetime:
@@ -440,7 +456,7 @@ def _modified(answer: dict[str, Any]) -> datetime:
     if "LastModified" in answer:
         modified: datetime = answer["LastModified"]
         return modified.astimezone(UTC).replace(microsecond=0)
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return parsedate_to_datetime(date) if date else datetime.now(UTC)
 
 

@@ -22,6 +22,7 @@ class Answer:
     trickle_s: float = 0.0
     """Seconds between two of the missing bytes, which then come one by one."""
     headers: dict[str, str] = field(default_factory=dict)
+    """Beside the usual ones, or instead of them; one without a value is left out."""
 
     @property
     def payload(self) -> bytes:
@@ -65,12 +66,15 @@ class ScriptedS3:
                 more = len(scripted.answers) > 1
                 answer = scripted.answers.pop(0) if more else scripted.answers[0]
                 self.send_response(answer.status)
-                self.send_header("ETag", '"scripted"')
-                self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
                 length = len(answer.payload) + answer.missing_bytes
-                self.send_header("Content-Length", str(length))
+                usual = {
+                    "ETag": '"scripted"',
+                    "Last-Modified": "Wed, 01 Jan 2025 00:00:00 GMT",
+                    "Content-Length": str(length),
+                }
+                for name, value in {**usual, **answer.headers}.items():
+                    if value:
+                        self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(answer.payload)

@@ -242,6 +242,36 @@ def test_a_large_object_is_refused_before_its_body_comes(scripted_s3: ScriptedS3
     assert len(scripted_s3.requests) == 1
 
 
+NO_ETAG = {"ETag": ""}
+UNDATED = {"ETag": "", "Last-Modified": ""}
+
+
+def test_a_store_without_etags_is_known_by_size_and_time(scripted_s3: ScriptedS3) -> None:
+    entry = "<Contents><Key>root/a</Key><Size>4</Size>{}</Contents>".format
+    dated = entry("<LastModified>2025-01-01T00:00:00.123Z</LastModified>")
+    listing = f"<ListBucketResult>{dated}</ListBucketResult>".encode()
+    read = Answer(200, body=b"film", headers=NO_ETAG)
+    scripted_s3.answers = [Answer(200, body=listing), read, Answer(200, headers=NO_ETAG)]
+    store = scripted_s3.store()
+    (listed,) = store.list()
+    assert store.read_object("a") == (b"film", listed)
+    assert store.write("a", b"film").size == 4
+
+
+@pytest.mark.parametrize(
+    ("headers", "lacking"),
+    [(UNDATED, "ETag and LastModified"), ({"Content-Length": ""}, "ContentLength")],
+)
+def test_an_answer_that_does_not_describe_its_object_is_the_stores_fault(
+    scripted_s3: ScriptedS3, headers: dict[str, str], lacking: str
+) -> None:
+    scripted_s3.answers = [Answer(200, headers=headers)]
+    store = scripted_s3.store(max_attempts=2)
+    for operation in (store.read, store.info):
+        with pytest.raises(StorageError, match=f"root/a, found one without {lacking}"):
+            operation("a")
+
+
 def test_create_is_one_plain_put_that_asks_for_absence(scripted_s3: ScriptedS3) -> None:
     assert scripted_s3.store(server_side_encryption=Encryption.AES256).create("a", b"x")
     [(method, path, headers)] = scripted_s3.requests
