@@ -32,6 +32,13 @@ attempts and timeouts a shard would otherwise take hours to say that a store is 
 OUTAGE_PAUSE_S = 60.0
 """Seconds before the next round then: a store that is restarted is back by that time."""
 
+FETCH_S = 300.0
+"""Seconds that a film may take beside those for its bytes: all tries of the S3 client's defaults,
+each with its timeout."""
+SLOWEST_BYTES_PER_S = 100_000
+"""Pace at which its bytes must come, 20 MB within 200 s: an answer that trickles holds a decoder no
+longer."""
+
 
 @dataclass(frozen=True)
 class FetchedFilm:
@@ -167,8 +174,13 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
     if entry.size > max_file_bytes:
         evidence = f"{entry.size} bytes, at most {max_file_bytes}"
         return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", evidence), None)
+    most_bytes = entry.size if entry.etag else max_file_bytes  # else nobody could say its size
     try:
-        data, found = archive.read_object(entry.key, max_bytes=max_file_bytes)
+        data, found = archive.read_object(
+            entry.key,
+            max_bytes=max_file_bytes,
+            timeout_s=FETCH_S + most_bytes / SLOWEST_BYTES_PER_S,
+        )
     except ObjectTooLargeError as error:
         if not entry.etag:  # nobody could say its size before
             return FetchedFilm(refuse_object(error), None)

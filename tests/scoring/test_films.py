@@ -140,6 +140,16 @@ def test_an_object_beyond_the_limit_is_refused_before_it_is_read(archive: Store)
     assert fetched_code(archive, entry) is RefusalCode.TOO_LARGE
 
 
+def test_a_film_that_trickles_ends_as_timed_out(
+    scripted: ScriptedS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(films_module, "FETCH_S", 0.1)
+    scripted.answers = [Answer(200, body=b"x", missing_bytes=9999, trickle_s=0.01)]
+    with pytest.raises(StoreTimeoutError, match=r"within 0\.2 s") as caught:
+        fetch_film(scripted.store(), Entry("a", 10_000, "e"), max_file_bytes=10**9)
+    assert classify_fault(caught.value) is Fault.TIMED_OUT
+
+
 def test_a_key_that_is_no_relative_path_is_refused(archive: Store) -> None:
     assert fetched_code(archive, Entry("a/../b.dcm", 4, "e")) is RefusalCode.UNREADABLE
 
