@@ -36,7 +36,8 @@ class ObjectInfo:
     size: int
     """Bytes."""
     etag: str
-    """Changes when the content does; not a digest that can be recomputed."""
+    """Changes when the content does; not a digest that can be recomputed. A folder knows a change
+    by size and time of writing, as rsync does."""
     modified: datetime
     """Time of the last write, in UTC, by the store's clock."""
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -161,6 +162,19 @@ def test_linked_files_and_folders_are_followed_once(folder: Store, tmp_path: Pat
     (root / "dangling").symlink_to(tmp_path / "nowhere")
     assert [found.key for found in folder.list()] == ["a", "linked/film.png"]
     assert folder.read("linked/film.png") == b"x"
+
+
+def test_a_file_is_the_same_whatever_inode_a_mount_gives_it(folder: Store) -> None:
+    folder.write("a", b"film")
+    before = folder.info("a")
+    path = folder.local_path("a")
+    assert path is not None
+    copy = path.with_name("copy")
+    shutil.copy2(path, copy)
+    copy.replace(path)
+    assert folder.info("a") == before
+    os.utime(path, ns=(0, 0))
+    assert folder.info("a") != before
 
 
 def test_a_pipe_is_not_an_object_and_does_not_block(folder: Store) -> None:

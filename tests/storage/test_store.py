@@ -51,8 +51,8 @@ def test_an_empty_object_is_an_object(store: Store) -> None:
 
 def test_writing_again_replaces_the_object_and_changes_its_etag(store: Store) -> None:
     before = store.write("a", b"one")
-    after = store.write("a", b"two")
-    assert store.read("a") == b"two"
+    after = store.write("a", b"another")
+    assert store.read("a") == b"another"
     assert before.etag != after.etag
 
 
