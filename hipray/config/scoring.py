@@ -34,7 +34,8 @@ class Selection(Config):
     include: tuple[str, ...] = ()
     """Shell patterns of whole keys, one of which must match (`*` crosses folders); none: all."""
     exclude: tuple[str, ...] = ()
-    """Shell patterns of whole keys that are left out."""
+    """Shell patterns of whole keys that are left out. A folder of a local archive is not looked
+    into where a pattern such as `lost+found/*` takes all of it, nor is a hidden one."""
 
 
 class Machine(Config):

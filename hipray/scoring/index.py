@@ -155,7 +155,7 @@ class Index:
         self._output.create(f"{_folder(listing)}/{COMPLETE_NAME}", text.encode())
 
     def write_left_out(self, counts: dict[str, int]) -> None:
-        """Write down how many keys of the archive the last listing left out, by reason."""
+        """Write down how many keys or whole folders the last listing left out, by reason."""
         self._output.write(LEFT_OUT_KEY, json.dumps(counts, sort_keys=True).encode())
 
     def read_left_out(self) -> dict[str, int] | None:

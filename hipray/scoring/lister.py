@@ -1,8 +1,8 @@
 """Listing an archive: what no older listing holds is frozen in shards of the index.
 
 Ranges of keys are walked at the same time. A walk merges sorted streams: the archive's keys, and
-what older listings hold of them. It keeps a few pages of each in memory, however many keys there
-are, and waits for nobody: how much there is to score is known long before it is scored.
+what older listings hold of them. It keeps a few pages of each in memory, or the names of a
+local folder, however many keys there are, and waits for nobody: how much there is to score is known long before it is scored.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.scoring.index import Index, ListingTotals
 from hipray.scoring.key_list import describe_keys, read_key_list
 from hipray.scoring.ranges import KeyRange, choose_boundaries
-from hipray.scoring.selection import LeftOut, build_sieve
+from hipray.scoring.selection import LeftOut, build_folder_sieve, build_sieve
 from hipray.scoring.shards import Entry, Position, Shard, group_entries
 from hipray.storage import Store
 
@@ -160,20 +160,25 @@ class Lister:
     def _list_entries(
         self, key_range: KeyRange, start_after: str, left_out: Counter[LeftOut]
     ) -> Iterator[Entry]:
-        sieve = build_sieve(self._config.select)
+        sift = build_sieve(self._config.select)
+        sift_folder = build_folder_sieve(self._config.select)
 
-        def takes(key: str) -> bool:
-            why = sieve(key)
+        def is_left_out(why: LeftOut | None) -> bool:
             if why is not None:
                 left_out[why] += 1
-            return why is None
+            return why is not None
 
         if self._config.select.keys is not None:
             keys = read_key_list(self._config.select.keys, self._config.storage, self._archive)
-            wanted = (key for key in keys if key > start_after and takes(key))
+            wanted = (key for key in keys if key > start_after and not is_left_out(sift(key)))
             return describe_keys(self._archive, self._while_wanted(wanted))
-        infos = self._while_wanted(key_range.list(self._archive, start_after=start_after))
-        return (Entry(info.key, info.size, info.etag) for info in infos if takes(info.key))
+        listed = key_range.list(
+            self._archive,
+            start_after=start_after,
+            passes_by=lambda folder: is_left_out(sift_folder(folder)),
+        )
+        infos = (i for i in self._while_wanted(listed) if not is_left_out(sift(i.key)))
+        return (Entry(info.key, info.size, info.etag) for info in infos)
 
     def _while_wanted(self, listed: Iterable[ListedT]) -> Iterator[ListedT]:
         """What is listed, film or not; a walk that is no longer wanted ends at the next."""

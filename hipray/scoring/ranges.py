@@ -6,7 +6,7 @@ probes, and once chosen they stay: each range can be compared with what it held 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -33,13 +33,20 @@ class KeyRange:
     until: str | None
     """None: to the last key."""
 
-    def list(self, archive: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        archive: Store,
+        *,
+        start_after: str = "",
+        passes_by: Callable[[str], bool] | None = None,
+    ) -> Iterator[ObjectInfo]:
         """List the objects of the range in order, perhaps from behind one of its keys.
 
+        It keeps out of folders that it `passes_by`; see `Store.list`.
         Raises StorageError where the store's order is another, so that keys could be left out.
         """
         last = max(self.after, start_after)
-        for info in archive.list(start_after=last or None):
+        for info in archive.list(start_after=last or None, passes_by=passes_by):
             if self.until is not None and info.key > self.until:
                 break
             last = info.key

@@ -38,10 +38,26 @@ def build_sieve(select: Selection) -> Callable[[str], LeftOut | None]:
     return sift
 
 
+def build_folder_sieve(select: Selection) -> Callable[[str], LeftOut | None]:
+    """Return what tells of a folder, by its key with a closing slash, why it is left out whole.
+
+    It is where every key in it would be for that reason.
+    """
+    # what follows a folder's key is matched by a star at the end, whatever it is
+    exclude = _compile([pattern for pattern in select.exclude if pattern.endswith("*")])
+
+    def sift(folder: str) -> LeftOut | None:
+        if exclude and exclude.match(folder):
+            return LeftOut.EXCLUDED
+        return LeftOut.HIDDEN if not select.suffixes and is_aside(folder) else None
+
+    return sift
+
+
 def find_first_film(archive: Store, select: Selection) -> str:
     """Return the first key that is taken; raise DataError where there is none."""
-    sift = build_sieve(select)
-    for info in archive.list():
+    sift, sift_folder = build_sieve(select), build_folder_sieve(select)
+    for info in archive.list(passes_by=lambda folder: sift_folder(folder) is not None):
         if sift(info.key) is None:
             return info.key
     raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")

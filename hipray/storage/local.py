@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,25 +107,54 @@ class LocalStore(Store):
             return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
         return None
 
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """List the files below a folder; see `Store.list`."""
-        return self._walk(check_prefix(prefix), start_after or "", frozenset())
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        start_after: str | None = None,
+        passes_by: Callable[[str], bool] | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """List the files below a folder; see `Store.list`.
+
+        Raises AccessDeniedError for a folder that this user may not read: what is in it would be
+        lost without a word.
+        """
+        passes = passes_by or (lambda _: False)
+        return self._walk(check_prefix(prefix), start_after or "", passes, frozenset())
 
     def _walk(
-        self, folder: str, start_after: str, above: frozenset[FolderId]
+        self,
+        folder: str,
+        start_after: str,
+        passes_by: Callable[[str], bool],
+        above: frozenset[FolderId],
     ) -> Iterator[ObjectInfo]:
-        path = self._root / _name_of(folder)
-        with explained(path):
-            own_id, names = _scan_folder(path)
+        own_id, names = self._scan(folder)
         if own_id in above:
             return  # a symbolic link that leads back up
         for name in names:
             key = f"{folder}/{name}" if folder else name
             if key.endswith("/"):
-                if key > start_after or start_after.startswith(key):
-                    yield from self._walk(key[:-1], start_after, above | {own_id})
+                begun = start_after.startswith(key)
+                if (begun or key > start_after) and not passes_by(key):
+                    yield from self._walk(key[:-1], start_after, passes_by, above | {own_id})
             elif key > start_after and (found := self._describe_listed(key)) is not None:
                 yield found
+
+    def _scan(self, folder: str) -> tuple[FolderId, Sequence[str]]:
+        path = self._root / _name_of(folder)
+        try:
+            with explained(path):
+                return _scan_folder(path)
+        except AccessDeniedError as error:
+            if not folder:
+                raise
+            raise AccessDeniedError(
+                error.expected,
+                error.found,
+                "change its permissions, or leave it out where films are selected: "
+                f"select.exclude=['{folder}/*']",
+            ) from error
 
     def _describe_listed(self, key: str) -> ObjectInfo | None:
         path = self._root / _name_of(key)
@@ -144,14 +173,9 @@ class LocalStore(Store):
         folder = check_prefix(prefix)
         return (
             f"{folder}/{name[:-1]}" if folder else name[:-1]
-            for name in self._names(folder)
+            for name in self._scan(folder)[1]
             if name.endswith("/") and _holds_file(self._root / _name_of(folder) / _name_of(name))
         )
-
-    def _names(self, folder: str) -> tuple[str, ...]:
-        path = self._root / _name_of(folder)
-        with explained(path):
-            return _scan_folder(path)[1]
 
     def delete(self, key: str) -> None:
         """Delete a file and the folders that this leaves empty, as on S3."""
@@ -212,10 +236,11 @@ def _describe(key: str, status: os.stat_result) -> ObjectInfo:
     )
 
 
-def _scan_folder(path: Path) -> tuple[FolderId, tuple[str, ...]]:
+def _scan_folder(path: Path) -> tuple[FolderId, Sequence[str]]:
     """Return a folder's identity and names, folders with a closing slash, in the order of keys.
 
     Sorting with the slash is what makes a walk in depth give S3's order: `a.b` < `a/b` < `a0`.
+    Names of one folder are in memory: some 100 bytes each, so a million of them 100 MB.
     """
     try:
         status = path.stat()
@@ -224,7 +249,8 @@ def _scan_folder(path: Path) -> tuple[FolderId, tuple[str, ...]]:
                      if not is_partial(e.name)]  # fmt: skip
     except (FileNotFoundError, NotADirectoryError):
         return (0, 0), ()
-    return (status.st_dev, status.st_ino), tuple(sorted(names))
+    names.sort()
+    return (status.st_dev, status.st_ino), names
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

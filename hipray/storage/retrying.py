@@ -77,9 +77,20 @@ class RetryingStore(Store):
         """Describe an object as a listing does; see `Store.info_as_listed`."""
         return self._persist(lambda: self._inner.info_as_listed(key))
 
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        start_after: str | None = None,
+        passes_by: Callable[[str], bool] | None = None,
+    ) -> Iterator[ObjectInfo]:
         """List a folder whole; see `Store.list`."""
-        return iter(self._persist(lambda: tuple(self._inner.list(prefix, start_after=start_after))))
+        listing = self._inner.list
+        return iter(
+            self._persist(
+                lambda: tuple(listing(prefix, start_after=start_after, passes_by=passes_by))
+            )
+        )
 
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """List the folders below a folder; see `Store.list_folders`."""

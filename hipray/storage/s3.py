@@ -292,7 +292,13 @@ class S3Store(Store):
             )
         return ObjectInfo(key, size, etag or f"{size:x}-{modified.timestamp():.0f}", modified)
 
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        start_after: str | None = None,
+        passes_by: Callable[[str], bool] | None = None,
+    ) -> Iterator[ObjectInfo]:
         """List the objects below a folder, page by page; see `Store.list`."""
         after = start_after or ""
         if self.settings.listing is Listing.FOLDERS:

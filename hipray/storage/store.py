@@ -5,7 +5,7 @@ A key is a relative POSIX path. A prefix is a folder: `list("a")` holds `a/b` an
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -190,10 +190,18 @@ class Store(ABC):
         return self.info(key)
 
     @abstractmethod
-    def list(self, prefix: str = "", *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self,
+        prefix: str = "",
+        *,
+        start_after: str | None = None,
+        passes_by: Callable[[str], bool] | None = None,
+    ) -> Iterator[ObjectInfo]:
         """List the objects below a folder in the order of their keys, as they are fetched.
 
-        `start_after` is a full key: listing goes on with the first key after it. Keys that others
+        `start_after` is a full key: listing goes on with the first key after it. `passes_by` is
+        asked about each folder of a local store, by its key with a closing slash, and keeps the
+        walk out of it; S3 lists keys whatever folders they seem to be in. Keys that others
         made and `check_key` refuses are listed and can be read; writing them raises
         InvalidKeyError.
         """

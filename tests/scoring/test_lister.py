@@ -1,7 +1,9 @@
+import errno
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,10 +26,10 @@ from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange, build_ranges, choose_boundaries
 from hipray.scoring.rows import build_table
-from hipray.scoring.selection import build_sieve
+from hipray.scoring.selection import LeftOut, build_folder_sieve, build_sieve
 from hipray.scoring.shards import Entry, group_entries, parse_shard
 from hipray.scoring.work import Work
-from hipray.storage import ObjectInfo, Store, open_store
+from hipray.storage import ObjectInfo, Store, local, open_store
 from hipray.storage.local import LocalStore
 from tests.conftest import S3Server
 from tests.storage.folder_order import FolderOrderS3
@@ -92,6 +94,51 @@ def test_every_key_of_the_archive_is_a_film_or_left_out_for_a_reason_that_is_cou
     assert not list(walk(archive, output, select=chosen))
     left_out = Index(output).read_left_out()
     assert left_out == {"excluded": 1, "hidden": 2, "table": 3}, "as the last listing found it"
+
+
+def test_a_folder_that_is_left_out_whole_is_not_looked_into_and_counts_once(
+    archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in (".snapshot/1/films/00.dcm", "lost+found/a.dcm", "lost+found/b/c.dcm"):
+        archive.write(key, b"")
+    scan_folder = local._scan_folder
+
+    def deny(folder: Path) -> Any:
+        if folder.name in (".snapshot", "lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan_folder(folder)
+
+    monkeypatch.setattr(local, "_scan_folder", deny)
+    with pytest.raises(AccessDeniedError, match=r"select\.exclude=\['lost\+found/\*"):
+        list(walk(archive, output))
+    other = output.child("other")
+    chosen = {"exclude": ["*.tmp", "lost+found/*", "films"]}
+    assert [key for keys in keys_of(walk(archive, other, select=chosen)) for key in keys] == FILMS
+    left_out = Index(other).read_left_out()
+    assert left_out == {"excluded": 1, "hidden": 3, "table": 2}
+
+
+@pytest.mark.parametrize(
+    ("select", "why"),
+    [
+        ({"exclude": ["old/*"]}, LeftOut.EXCLUDED),
+        ({"exclude": ["*/scouts/*", "o*"]}, LeftOut.EXCLUDED),
+        ({"exclude": ["old/*.dcm", "old/", "old"]}, None),
+        ({"include": ["new/*"]}, None),
+    ],
+)
+def test_a_folder_is_left_out_whole_where_a_pattern_takes_whatever_is_in_it(
+    select: dict[str, list[str]], why: LeftOut | None
+) -> None:
+    assert build_folder_sieve(Selection.model_validate(select))("old/") is why
+
+
+@pytest.mark.parametrize(("suffixes", "why"), [([], LeftOut.HIDDEN), ([".dcm"], None)])
+def test_a_hidden_folder_is_left_out_where_no_suffix_makes_films_of_what_is_in_it(
+    suffixes: list[str], why: LeftOut | None
+) -> None:
+    select = Selection.model_validate({"suffixes": suffixes})
+    assert build_folder_sieve(select)("a/.snapshot/") is why
 
 
 def test_an_index_of_before_keys_were_counted_says_that_nobody_did(output: Store) -> None:
@@ -377,10 +424,10 @@ def test_a_range_that_cannot_be_listed_ends_the_walk_though_others_have_shards(
             archive.write(f"{folder}/{number}.dcm", b"x")
     listed = KeyRange.list
 
-    def list_or_fail(own: KeyRange, store: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list_or_fail(own: KeyRange, store: Store, **options: Any) -> Iterator[ObjectInfo]:
         if own.number:
             raise StorageError("an answer", "none", "try again")
-        for info in listed(own, store, start_after=start_after):
+        for info in listed(own, store, **options):
             time.sleep(0.5)
             yield info
 

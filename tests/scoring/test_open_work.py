@@ -2,6 +2,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,10 +95,8 @@ def test_the_first_shard_is_there_long_before_the_last_key_is_listed(
     go_on = threading.Event()
     listed = KeyRange.list
 
-    def list_and_wait(
-        own: KeyRange, store: Store, *, start_after: str = ""
-    ) -> Iterator[ObjectInfo]:
-        for number, info in enumerate(listed(own, store, start_after=start_after)):
+    def list_and_wait(own: KeyRange, store: Store, **options: Any) -> Iterator[ObjectInfo]:
+        for number, info in enumerate(listed(own, store, **options)):
             if number == 2:
                 go_on.wait()
             yield info
@@ -140,9 +139,7 @@ def test_a_file_that_a_growing_folder_hides_for_now_ends_the_look_and_is_lost_on
 def test_a_listing_that_nobody_follows_any_more_ends(
     archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def list_for_ever(
-        own: KeyRange, store: Store, *, start_after: str = ""
-    ) -> Iterator[ObjectInfo]:
+    def list_for_ever(own: KeyRange, store: Store, **options: Any) -> Iterator[ObjectInfo]:
         info = next(store.list())
         while True:
             yield info
