@@ -14,12 +14,13 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from operator import add
 
-from hipray.errors import RunBusyError, StorageError
+from hipray.data.fetching import in_order
+from hipray.errors import NotFoundError, RunBusyError, StorageError
 from hipray.scoring.ranges import KeyRange, build_ranges
-from hipray.scoring.shards import Position, Shard, parse_shard
+from hipray.scoring.shards import Position, Shard, name_listing, parse_listing, parse_shard
 from hipray.storage import Store
 
 INDEX = "index"
@@ -28,7 +29,7 @@ LEFT_OUT_KEY = f"{INDEX}/left-out.json"
 COMPLETE_NAME = "complete.json"
 SHARD_SUFFIX = ".json"
 READ_AHEAD = 16
-"""Shard files that are read at once."""
+"""Files of the index that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Index:
 
     def __init__(self, output: Store) -> None:
         self._output = output
+        self._ended: dict[int, ListingTotals] = {}
+        """Totals of listings that came to their end: they never change."""
 
     def ranges(self) -> tuple[KeyRange, ...] | None:
         """Return the ranges of keys, or None before the first listing."""
@@ -74,9 +77,12 @@ class Index:
 
     def listings(self) -> dict[int, ListingTotals | None]:
         """Return the listings by number, with the totals of those that are complete."""
-        folders = self._output.list_folders(INDEX)
-        numbers = sorted(int(folder.rpartition("-")[2]) for folder in folders)
-        return {number: self._read_totals(number) for number in numbers}
+        numbers = [_listing_of(folder) for folder in self._output.list_folders(INDEX)]
+        others = [number for number in numbers if number not in self._ended]
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            found = dict(zip(others, pool.map(self._read_totals, others), strict=True))
+        self._ended |= {number: totals for number, totals in found.items() if totals is not None}
+        return {number: self._ended.get(number) for number in numbers}
 
     def totals(self) -> ListingTotals:
         """Return what all complete listings found."""
@@ -117,13 +123,24 @@ class Index:
 
     def read(self, positions: Iterable[Position]) -> Iterator[Shard]:
         """Yield shards, reading ahead; raises StorageError where one was altered or is lost."""
-        source = iter(positions)
         with ThreadPoolExecutor(READ_AHEAD) as pool:
-            while chunk := list(islice(source, READ_AHEAD)):
-                texts = pool.map(self._output.read, map(_shard_key, chunk))
-                for expected, shard in zip(chunk, map(parse_shard, texts), strict=True):
-                    self._check_position(shard.position, expected)
-                    yield shard
+            yield from self.read_by(pool, positions, ahead=READ_AHEAD)
+
+    def read_by(
+        self, pool: ThreadPoolExecutor, positions: Iterable[Position], *, ahead: int
+    ) -> Iterator[Shard]:
+        """Return shards as `read` does, by threads that others share; the first are asked for now.
+
+        So who takes from many such streams in turn waits once for the first of all.
+        """
+        jobs = (pool.submit(self._read_shard, position) for position in positions)
+        begun = list(islice(jobs, ahead))
+        return in_order(chain(begun, jobs), ahead=ahead)
+
+    def _read_shard(self, position: Position) -> Shard:
+        shard = parse_shard(self._output.read(_shard_key(position)))
+        self._check_position(shard.position, position)
+        return shard
 
     def read_range(self, listing: int, number: int) -> Iterator[Shard]:
         """Yield the frozen shards of one listing and range in order, reading ahead.
@@ -166,14 +183,20 @@ class Index:
         return counts
 
     def _read_totals(self, listing: int) -> ListingTotals | None:
-        key = f"{_folder(listing)}/{COMPLETE_NAME}"
-        if not self._output.exists(key):
+        try:
+            text = self._output.read(f"{_folder(listing)}/{COMPLETE_NAME}")
+        except NotFoundError:
             return None
-        return ListingTotals(**json.loads(self._output.read(key)))
+        return ListingTotals(**json.loads(text))
 
 
 def _folder(listing: int) -> str:
-    return f"{INDEX}/listing-{listing:04d}"
+    return f"{INDEX}/listing-{name_listing(listing)}"
+
+
+def _listing_of(folder: str) -> int:
+    """Return the listing that `_folder` names."""
+    return parse_listing(folder.rpartition("-")[2])
 
 
 def _range_folder(position: Position) -> str:
@@ -187,4 +210,4 @@ def _shard_key(position: Position) -> str:
 def _position_of(shard_key: str) -> Position:
     """Return the position that `_shard_key` wrote into a key."""
     *_, listing, key_range, name = shard_key.removesuffix(SHARD_SUFFIX).split("/")
-    return Position(int(listing[-4:]), int(key_range[-4:]), int(name))
+    return Position(_listing_of(listing), int(key_range.rpartition("-")[2]), int(name))

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hipray.config.storage import StorageSettings
+from hipray.data.fetching import in_order
 from hipray.errors import DataError, StorageError
 from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_file
@@ -145,9 +145,8 @@ def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
     the reading of it says why.
     """
     with ThreadPoolExecutor(ASKED_AHEAD) as pool:
-        source = iter(keys)
-        while chunk := list(islice(source, ASKED_AHEAD)):
-            yield from pool.map(lambda key: _describe(archive, key), chunk)
+        jobs = (pool.submit(_describe, archive, key) for key in keys)
+        yield from in_order(jobs, ahead=ASKED_AHEAD)
 
 
 def _describe(archive: Store, key: str) -> Entry:

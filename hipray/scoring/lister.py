@@ -1,8 +1,9 @@
 """Listing an archive: what no older listing holds is frozen in shards of the index.
 
 Ranges of keys are walked at the same time. A walk merges sorted streams: the archive's keys, and
-what older listings hold of them. It keeps a few pages of each in memory, or the names of a
-local folder, however many keys there are, and waits for nobody: how much there is to score is known long before it is scored.
+what older listings hold of them. It keeps a few pages of each in memory, or the names of a local
+folder, however many keys there are, and waits for nobody: how much there is to score is known long
+before it is scored.
 """
 
 import heapq
@@ -12,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from hipray.config.jobs import ScoreRun
-from hipray.scoring.index import Index, ListingTotals
+from hipray.scoring.index import READ_AHEAD, Index, ListingTotals
 from hipray.scoring.key_list import describe_keys, read_key_list
 from hipray.scoring.ranges import KeyRange, choose_boundaries
 from hipray.scoring.selection import LeftOut, build_folder_sieve, build_sieve
@@ -30,6 +32,10 @@ FIRST_SHARDS = 128
 HEAD_START_S = 60.0
 """Seconds from the start of a listing until a range freezes more: the first films need the store
 and the cores meanwhile."""
+
+MOST_READ = 2048
+"""Shards of older listings that a walk holds at once: of each of a few many, of each of many a
+few."""
 
 
 class Known(NamedTuple):
@@ -138,24 +144,29 @@ class Lister:
         left_out: Counter[LeftOut] = Counter()
         first = totals.shards
         listed = self._list_entries(key_range, last, left_out)
-        known = heapq.merge(*(self._read_known(number, key_range.number) for number in older))
-        groups = group_entries(
-            find_changes(listed, known),
-            max_files=self._config.shard_files, max_bytes=self._config.shard_bytes,
-        )  # fmt: skip
-        for number, entries in enumerate(groups, start=first):
-            shard = Shard(Position(current, key_range.number, number), entries)
-            if number >= first + FIRST_SHARDS:
-                self._stopped.wait(max(0.0, self._free_at - time.monotonic()))
-            self._index.freeze(shard)
-            totals += ListingTotals.of(shard)
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            known = self._merge_known(pool, key_range, older)
+            groups = group_entries(
+                find_changes(listed, known),
+                max_files=self._config.shard_files, max_bytes=self._config.shard_bytes,
+            )  # fmt: skip
+            for number, entries in enumerate(groups, start=first):
+                shard = Shard(Position(current, key_range.number, number), entries)
+                if number >= first + FIRST_SHARDS:
+                    self._stopped.wait(max(0.0, self._free_at - time.monotonic()))
+                self._index.freeze(shard)
+                totals += ListingTotals.of(shard)
         return Found(totals, left_out)
 
-    def _read_known(self, listing: int, number: int) -> Iterator[Known]:
-        for shard in self._index.read_range(listing, number):
-            name = shard.name
-            for entry in shard.entries:
-                yield Known(entry.key, listing, name, entry)
+    def _merge_known(
+        self, pool: ThreadPoolExecutor, key_range: KeyRange, older: Sequence[int]
+    ) -> Iterator[Known]:
+        """Yield what older listings hold of a range, in order; they all begin at the same time."""
+        ahead = max(2, min(READ_AHEAD, MOST_READ // max(1, len(older))))
+        starts = [Position(listing, key_range.number, 0) for listing in older]
+        positions = pool.map(_begin, map(self._index.positions_from, starts))
+        streams = [self._index.read_by(pool, own, ahead=ahead) for own in positions]
+        return heapq.merge(*map(_list_known, streams))
 
     def _list_entries(
         self, key_range: KeyRange, start_after: str, left_out: Counter[LeftOut]
@@ -186,6 +197,19 @@ class Lister:
             if self._stopped.is_set():
                 raise _NoLongerWantedError
             yield each
+
+
+def _begin(positions: Iterator[Position]) -> Iterator[Position]:
+    """Ask for the first page of positions now, and return all of them."""
+    first = list(islice(positions, 1))
+    return chain(first, positions)
+
+
+def _list_known(shards: Iterable[Shard]) -> Iterator[Known]:
+    for shard in shards:
+        name = shard.name
+        for entry in shard.entries:
+            yield Known(entry.key, shard.position.listing, name, entry)
 
 
 class _NoLongerWantedError(Exception):

@@ -8,6 +8,9 @@ from hipray.digests import digest_of
 from hipray.errors import StorageError
 
 ID_DIGITS = 16
+SHORT_NUMBERS = 10_000
+"""Listings whose numbers have four digits in names; an archive that is listed every hour has more
+in a year or two."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,16 @@ class Entry:
     """Empty for a key of a list that names no object."""
     replaces: str | None = None
     """Name of the older shard that holds this key with another size or etag."""
+
+
+def name_listing(number: int) -> str:
+    """Return a listing's number in names, which sort like the numbers: a letter follows digits."""
+    return f"{number:04d}" if number < SHORT_NUMBERS else f"x{number:08d}"
+
+
+def parse_listing(name: str) -> int:
+    """Return the number that `name_listing` wrote."""
+    return int(name.removeprefix("x"))
 
 
 @dataclass(frozen=True, order=True)
@@ -37,7 +50,7 @@ class Position:
     @property
     def text(self) -> str:
         """The position in names."""
-        return f"{self.listing:04d}-{self.range:04d}-{self.number:08d}"
+        return f"{name_listing(self.listing)}-{self.range:04d}-{self.number:08d}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import errno
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,14 +21,15 @@ from hipray.errors import (
     RunBusyError,
     StorageError,
 )
-from hipray.scoring.index import Index
+from hipray.scoring.index import READ_AHEAD, Index, ListingTotals
 from hipray.scoring.key_list import check_key_list, read_key_list
+from hipray.scoring.lister import Lister
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange, build_ranges, choose_boundaries
 from hipray.scoring.rows import build_table
 from hipray.scoring.selection import LeftOut, build_folder_sieve, build_sieve
-from hipray.scoring.shards import Entry, group_entries, parse_shard
+from hipray.scoring.shards import Entry, Position, Shard, group_entries, parse_shard
 from hipray.scoring.work import Work
 from hipray.storage import ObjectInfo, Store, local, open_store
 from hipray.storage.local import LocalStore
@@ -171,6 +173,61 @@ def test_a_second_listing_adds_what_is_new_or_changed_and_nothing_else(
     publish(output, work)
     assert not list(walk(archive, output))
     assert list(Index(output).listings()) == [0, 1]  # a listing that finds nothing leaves nothing
+
+
+def freeze_listing(index: Index, number: int, *entries: Entry) -> None:
+    shard = Shard(Position(number, 0, 0), entries)
+    index.freeze(shard)
+    index.complete(number, ListingTotals.of(shard))
+
+
+def test_threads_do_not_grow_with_the_listings_of_an_archive(
+    archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = Index(output)
+    index.choose_ranges(())
+    films = [Entry(i.key, i.size, i.etag) for i in archive.list() if is_film(i.key)]
+    for number in range(0, 4 * READ_AHEAD, 2):
+        freeze_listing(index, number, films[0])
+        freeze_listing(index, number + 1, *films[1:-1])
+    threads: set[str] = set()
+    read = LocalStore.read
+
+    def read_and_note(store: LocalStore, key: str) -> bytes:
+        if "/range-" in key:
+            threads.add(threading.current_thread().name)
+        return read(store, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStore, "read", read_and_note)
+        with Lister(ScoreRun(images=archive.uri), archive, index) as running:
+            while not running.has_ended():
+                time.sleep(0.01)
+    assert 1 <= len(threads) <= READ_AHEAD
+    (last, *none) = index.read_range(4 * READ_AHEAD, 0)
+    assert (last.entries, none) == ((films[-1],), [])
+
+
+def test_what_a_listing_found_is_read_once(output: Store) -> None:
+    index = Index(output)
+    freeze_listing(index, 0, Entry("a", 1, "e"))
+    known = index.listings()
+    assert known == {0: ListingTotals(1, 1, 1, 0)}
+    output.delete("index/listing-0000/complete.json")
+    assert index.listings() == known
+    assert Index(output).listings() == {0: None}
+
+
+def test_listings_beyond_four_digits_keep_their_order(output: Store) -> None:
+    index = Index(output)
+    numbers = [0, 9_999, 10_000, 10_001, 100_000]
+    for number in reversed(numbers):
+        freeze_listing(index, number, Entry(f"{number}", 1, "e"))
+    assert list(index.listings()) == numbers
+    positions = list(index.positions())
+    assert [position.listing for position in positions] == numbers
+    assert sorted(position.text for position in positions) == [p.text for p in positions]
+    assert [shard.position for shard in index.read(positions)] == positions
 
 
 def test_a_listing_that_broke_off_goes_on_behind_its_last_shard(
