@@ -116,6 +116,20 @@ def test_films_of_a_bucket_that_was_there_and_is_gone_are_not_missing(
         fetch_film(archive, Entry("a", 4, "e"), max_file_bytes=LIMIT)
 
 
+def test_a_key_that_a_listing_does_not_encode_ends_as_missing(scripted: ScriptedS3) -> None:
+    raw = (
+        "<ListBucketResult><EncodingType>url</EncodingType>"
+        "<Contents><Key>root/a+b</Key><Size>4</Size><ETag>e</ETag></Contents></ListBucketResult>"
+    )
+    scripted.answers = [Answer(200, body=raw.encode())]
+    archive = scripted.store()
+    (info,) = archive.list()
+    assert info.key == "a b"  # S3 writes a space so, and a plus as %2B
+    scripted.answers = [Answer(404, "NoSuchKey"), Answer(404), Answer(200)]
+    assert fetched_code(archive, Entry("a b", 4, "e")) is RefusalCode.MISSING_OBJECT
+    assert {path for _, path, _ in scripted.requests[1:]} == {"/bucket/root/a%20b", "/bucket"}
+
+
 @pytest.mark.parametrize(("shown", "size"), [("listed", 4), ("other", 4), ("listed", 9)])
 def test_a_film_is_as_it_was_listed_where_the_listing_still_says_so(
     scripted: ScriptedS3, shown: str, size: int

@@ -240,6 +240,28 @@ def test_whatever_key_others_gave_an_object_can_be_read(s3_server: S3Server, key
     assert found.size == 4
 
 
+ODD_KEYS = [
+    "a b+c%20d%2Be.dcm", " a ", "100%", "a?b=c#d&e;f", "a'b\"<c>*:~", "a/b/", "a//",
+    "Röntgen/大腿骨😀.dcm", "e\u0301", "\u00e9", "a\tb",
+]  # fmt: skip
+
+
+def test_every_odd_key_of_a_bucket_is_listed_described_and_read_as_itself(
+    s3_server: S3Server,
+) -> None:
+    bucket = s3_server.new_bucket()
+    for key in ODD_KEYS:
+        s3_server.put(bucket, [f"archive/{key}"], key.encode())
+    s3_server.put(bucket, ["archive/empty.dcm", "archive/folder/"], b"")
+    store = open_store(f"s3://{bucket}/archive", s3_server.settings)
+    listed = list(store.list())
+    assert [info.key for info in listed] == sorted([*ODD_KEYS, "empty.dcm"])
+    for info in listed:
+        content = b"" if info.key == "empty.dcm" else info.key.encode()
+        assert store.read_object(info.key) == (content, info)
+        assert store.info(info.key) == store.info_as_listed(info.key) == info
+
+
 def test_a_name_in_another_coding_is_a_key_that_can_be_written_down(tmp_path: Path) -> None:
     for name in (b"M\xfcller.dcm", b"M\xf6ller/a.dcm"):
         path = tmp_path / os.fsdecode(name)
