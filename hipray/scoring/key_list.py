@@ -127,14 +127,17 @@ def _is_key(text: str) -> bool:
 
 def _relative(keys: pa.Array, archive: Store) -> pa.Array:
     root = f"{archive.uri.rstrip('/')}/"
-    for prefix in (f"file://{root}", root, "./"):
-        short = pc.utf8_slice_codeunits(keys, start=len(prefix))
-        keys = pc.if_else(pc.starts_with(keys, prefix), short, keys)
-    foreign = keys.filter(pc.match_substring_regex(keys, "^(s3:/|file:/)?/"))
+    is_address = pc.match_substring_regex(keys, "^(s3:/|file:/)?/")
+    # behind its root, a key of a bucket may begin with a slash of its own
+    is_own = pc.or_(pc.starts_with(keys, root), pc.starts_with(keys, f"file://{root}"))
+    foreign = keys.filter(pc.and_not(is_address, is_own))
     if len(foreign):
         raise DataError(
             f"keys in {archive.uri}", f"'{foreign[0].as_py()}'", "score each archive for itself"
         )
+    for prefix in (f"file://{root}", root, "./"):
+        short = pc.utf8_slice_codeunits(keys, start=len(prefix))
+        keys = pc.if_else(pc.starts_with(keys, prefix), short, keys)
     return keys
 
 
