@@ -164,14 +164,17 @@ def _crash(evidence: str) -> Refusal:
 
 
 def _start_child(limits: ImageLimits, preprocessing: Preprocessing) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "hipray.data.isolation"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # libraries quote a file's values there
-        env=_child_environment(),
-        bufsize=0,
-    )
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "hipray.data.isolation"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libraries quote a file's values there
+            env=_child_environment(),
+            bufsize=0,
+        )
+    except OSError as error:  # no memory, or too many processes
+        raise _no_decoder(error.strerror or str(error)) from error
     setup = {"limits": limits.model_dump(), "preprocessing": preprocessing.model_dump()}
     deadline = time.monotonic() + _START_SECONDS
     try:
@@ -182,10 +185,12 @@ def _start_child(limits: ImageLimits, preprocessing: Preprocessing) -> subproces
     except _ChildLostError as loss:
         child.kill()
         _reap(child)
-        raise DataError(
-            "a decoder process", f"none that starts ({loss})", "check memory and limits"
-        ) from None
+        raise _no_decoder(str(loss)) from None
     return child
+
+
+def _no_decoder(reason: str) -> DataError:
+    return DataError("a decoder process", f"none that starts ({reason})", "check memory and limits")
 
 
 def _child_environment() -> dict[str, str]:

@@ -12,7 +12,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.config.storage import RetryMode
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import load_pseudonyms
-from hipray.errors import StoreUnavailableError
+from hipray.errors import StorageError
 from hipray.releases.release import Release
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.faults import FailedFilm, dump_letters
@@ -72,6 +72,6 @@ class ShardDecoder:
                 return ReadFilms(letters=letters)
             try:
                 films = self._open_films()
-            except StoreUnavailableError as error:
+            except StorageError as error:  # what is denied to this machine, others may have
                 return ReadFilms(letters=[FailedFilm.of(e, error, tries=1) for e in work.entries])
             return films.read(work.entries)

@@ -1,6 +1,7 @@
 """Fetching and decoding the films of a shard.
 
-What can never be read is a refusal; what the store would not give now is a dead letter.
+What can never be read is a refusal; what the store would not give now, or no decoder could be
+started for, is a dead letter.
 """
 
 import time
@@ -14,7 +15,7 @@ from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.errors import NotFoundError, StorageError
+from hipray.errors import DataError, HiprayError, NotFoundError, ProcessLostError, StorageError
 from hipray.scoring.faults import FailedFilm, classify_fault
 from hipray.scoring.shards import Entry
 from hipray.storage import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
@@ -83,9 +84,10 @@ class ReadFilms:
 class _Round:
     """What one round over films could not fetch."""
 
-    failed: dict[Entry, StorageError]
+    failed: dict[Entry, HiprayError]
     given_up: bool = False
-    """The store gave nothing for a while: the films that were left have the last one's error."""
+    """The store gave nothing for a while, or no decoder starts: the films that were left have the
+    last one's error."""
 
     @property
     def may_pass(self) -> bool:
@@ -120,20 +122,27 @@ class FilmReader:
 
     def _read_round(self, entries: Sequence[Entry], found: dict[Entry, ReadFilm]) -> "_Round":
         """Read what can be had into `found` and return what could not."""
-        failed: dict[Entry, StorageError] = {}
+        failed: dict[Entry, HiprayError] = {}
         faults = 0
+
+        def give_up(error: HiprayError) -> _Round:
+            left = [e for e in entries if e not in found and e not in failed]
+            return _Round(failed | dict.fromkeys(left, error), given_up=True)
+
         with ThreadPoolExecutor(FETCHED_AHEAD) as pool:
             jobs = (pool.submit(self._fetch, entry) for entry in entries)
             for entry, fetched in zip(entries, in_order(jobs, ahead=FETCHED_AHEAD), strict=True):
-                if not isinstance(fetched, StorageError):
-                    found[entry] = self._decode(entry, fetched)
-                    faults = 0
+                if isinstance(fetched, StorageError):
+                    failed[entry] = fetched
+                    faults += classify_fault(fetched).may_pass
+                    if faults == MOST_FAULTS:
+                        return give_up(fetched)
                     continue
-                failed[entry] = fetched
-                faults += classify_fault(fetched).may_pass
-                if faults == MOST_FAULTS:
-                    left = [e for e in entries if e not in found and e not in failed]
-                    return _Round(failed | dict.fromkeys(left, fetched), given_up=True)
+                try:
+                    found[entry] = self._decode(entry, fetched)
+                except ProcessLostError as error:
+                    return give_up(error)
+                faults = 0
         return _Round(failed)
 
     def _fetch(self, entry: Entry) -> FetchedFilm | StorageError:
@@ -151,7 +160,7 @@ class FilmReader:
         if isinstance(fetched.data, Refusal):
             result = ReadResult(entry.key, refusal=fetched.data)
         else:
-            result = self._reader.read_hips(fetched.data, name=entry.key)
+            result = self._read_hips(fetched.data, entry)
         info = result.film_info
         return ReadFilm(
             entry,
@@ -163,6 +172,13 @@ class FilmReader:
             fetched.seconds,
             time.perf_counter() - started,
         )
+
+    def _read_hips(self, data: bytes, entry: Entry) -> ReadResult:
+        """Read a film; raises ProcessLostError where this machine starts no decoder."""
+        try:
+            return self._reader.read_hips(data, name=entry.key)
+        except DataError as error:
+            raise ProcessLostError(error.expected, error.found, error.remedy) from error
 
 
 def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedFilm:

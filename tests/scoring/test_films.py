@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -267,6 +268,22 @@ def test_faults_between_films_that_the_store_gives_end_no_round(
     read = read_shard(tmp_path, rounds=1)
     assert [film.entry for film in read.films] == given
     assert len(read.letters) == len(SHARD) - len(given)
+
+
+def test_a_machine_that_starts_no_decoder_fails_the_films_of_its_shard_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    asked = give(monkeypatch, lambda entry: SILENCE if entry == SHARD[0] else None)
+    monkeypatch.setattr("hipray.data.isolation.subprocess.Popen", refuse)
+    read = read_shard(tmp_path, rounds=1)
+    assert [letter.entry for letter in read.letters] == SHARD
+    faults = [letter.fault for letter in read.letters]
+    assert faults == [Fault.TIMED_OUT] + [Fault.PROCESS_LOST] * (len(SHARD) - 1)
+    assert "none that starts (Resource temporarily" in read.letters[-1].found
+    assert len(asked) <= 2 + FETCHED_AHEAD, "the store is not asked for what none will decode"
 
 
 def test_films_travel_without_the_header_and_unchanged_otherwise(tmp_path: Path) -> None:
