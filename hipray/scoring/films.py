@@ -15,7 +15,14 @@ from hipray.data.isolation import IsolatedReader
 from hipray.data.person import Person, person_on
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.errors import DataError, HiprayError, NotFoundError, ProcessLostError, StorageError
+from hipray.errors import (
+    AccessDeniedError,
+    DataError,
+    HiprayError,
+    NotFoundError,
+    ProcessLostError,
+    StorageError,
+)
 from hipray.scoring.faults import FailedFilm, classify_fault
 from hipray.scoring.shards import Entry
 from hipray.storage import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
@@ -32,7 +39,6 @@ MOST_FAULTS = 2 * FETCHED_AHEAD
 attempts and timeouts a shard would otherwise take hours to say that a store is silent."""
 OUTAGE_PAUSE_S = 60.0
 """Seconds before the next round then: a store that is restarted is back by that time."""
-
 FETCH_S = 300.0
 """Seconds that a film may take beside those for its bytes: all tries of the S3 client's defaults,
 each with its timeout."""
@@ -215,7 +221,10 @@ def _is_listed_so(archive: Store, entry: Entry, found: ObjectInfo) -> bool:
     Some stores give an object one etag in listings and another with its bytes, such as that of
     its encrypted form. One listing can only be compared with another then.
     """
-    listed = archive.info_as_listed(entry.key)
+    try:
+        listed = archive.info_as_listed(entry.key)
+    except AccessDeniedError:  # who may read and not list took its keys from elsewhere
+        return False
     return listed is not None and (listed.size, listed.etag) == (found.size, entry.etag)
 
 

@@ -32,7 +32,6 @@ FIRST_SHARDS = 128
 HEAD_START_S = 60.0
 """Seconds from the start of a listing until a range freezes more: the first films need the store
 and the cores meanwhile."""
-
 MOST_READ = 2048
 """Shards of older listings that a walk holds at once: of each of a few many, of each of many a
 few."""

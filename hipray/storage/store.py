@@ -37,7 +37,7 @@ class ObjectInfo:
     """Bytes."""
     etag: str
     """Changes when the content does; not a digest that can be recomputed. A folder knows a change
-    by size and time of writing, as rsync does."""
+    by size and time of writing, as rsync does. Empty where a store took a write and named none."""
     modified: datetime
     """Time of the last write, in UTC, by the store's clock."""
 

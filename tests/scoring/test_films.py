@@ -117,6 +117,11 @@ def test_films_of_a_bucket_that_was_there_and_is_gone_are_not_missing(
         fetch_film(archive, Entry("a", 4, "e"), max_file_bytes=LIMIT)
 
 
+def test_who_may_not_list_is_told_of_a_changed_film_all_the_same(scripted: ScriptedS3) -> None:
+    scripted.answers = [Answer(200, body=b"film"), Answer(403, "AccessDenied")]
+    assert fetched_code(scripted.store(), Entry("a", 4, "other")) is RefusalCode.CHANGED_OBJECT
+
+
 def test_a_key_that_a_listing_does_not_encode_ends_as_missing(scripted: ScriptedS3) -> None:
     raw = (
         "<ListBucketResult><EncodingType>url</EncodingType>"
