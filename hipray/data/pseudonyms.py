@@ -29,8 +29,18 @@ class Pseudonyms:
         """Return the pseudonym of a file name."""
         return f"f-{self._hash('file', key)}"
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this key from others, and nothing of the key itself."""
+        return self._hash("key", "fingerprint")
+
     def _hash(self, kind: str, text: str) -> str:
         return hmac.new(self._key, f"{kind}:{text}".encode(), hashlib.sha256).hexdigest()[:20]
+
+
+def has_pseudonyms(store: Store) -> bool:
+    """Tell whether a workspace has its key already."""
+    return store.exists(KEY_FILE)
 
 
 def load_pseudonyms(store: Store) -> Pseudonyms:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hipray.config.jobs import ScoreRun
+from hipray.data.pseudonyms import KEY_FILE, has_pseudonyms, load_pseudonyms
 from hipray.errors import ConfigError, DataError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, FailureWatch
@@ -15,11 +16,13 @@ from hipray.scoring.retraction import find_replaced, retract_replaced, retract_r
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
-from hipray.storage import Lease, Store, hold, lies_within
+from hipray.storage import Lease, Store, hold, lies_within, open_store
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
 RUN_KEY = "run.json"
+KEY_OF_CLAIM = "pseudonym_key"
+"""Field of RUN_KEY: the fingerprint of the key that made the pseudonyms of all rows."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,29 @@ def check_output(archive: Store, output: Store) -> None:
 
 
 def claim_output(config: ScoreRun, output: Store) -> None:
-    """Make the output that of this selection of this archive; raise ConfigError for another's."""
+    """Make the output that of this selection of this archive and of the workspace's pseudonyms.
+
+    Raises ConfigError for another's: the same patient would be two.
+    """
+    workspace = open_store(config.workspace, config.storage)
     claim = {"archive": config.images, "select": config.select.model_dump(mode="json")}
-    if output.create(RUN_KEY, json.dumps(claim).encode()):
-        return
-    known = json.loads(output.read(RUN_KEY))
-    if known != claim:
+    known = json.loads(output.read(RUN_KEY)) if output.exists(RUN_KEY) else {}
+    key = known.pop(KEY_OF_CLAIM, None)
+    if known and known != claim:
         raise ConfigError(
             f"an output for {_describe_claim(claim)}",
             f"that of {_describe_claim(known)}",
             "choose another output",
         )
+    if key and (not has_pseudonyms(workspace) or load_pseudonyms(workspace).fingerprint != key):
+        raise ConfigError(
+            f"the pseudonym key that the rows of {output.uri} were made with",
+            f"another or none in {workspace.uri}",
+            f"restore {workspace.uri_of(KEY_FILE)}, or choose another output",
+        )
+    if not key:
+        claim[KEY_OF_CLAIM] = load_pseudonyms(workspace).fingerprint
+        output.write(RUN_KEY, json.dumps(claim).encode())
 
 
 def _describe_claim(claim: Mapping[str, object]) -> str:
