@@ -61,8 +61,16 @@ class Drift:
         }
 
 
+def reference_edges(release: Release) -> dict[str, tuple[float, ...]]:
+    """Return the edges between which a column's probabilities must be counted to measure drift."""
+    return {column: scores.distribution.edges for column, scores in _references(release)}
+
+
 def measure_drift(release: Release, histograms: dict[str, Histogram]) -> list[Drift]:
-    """Return the drift of each column whose distribution the release knows and hips were scored."""
+    """Return the drift of each column whose distribution the release knows and hips were scored.
+
+    Histograms have the release's `reference_edges`.
+    """
     known = dict(_references(release))
     return [
         _measure_column(column, known[column], found)
@@ -72,13 +80,13 @@ def measure_drift(release: Release, histograms: dict[str, Histogram]) -> list[Dr
 
 
 def _measure_column(column: str, known: MeasuredScores, found: Histogram) -> Drift:
-    reference = known.distribution
+    shares = known.distribution.shares
     return Drift(
         column,
-        population_stability(reference.shares, found.between(reference.edges)),
+        population_stability(shares, found.between),
         known.n_hips,
         found.total,
-        _index_by_chance(len(reference.shares), known.n_hips, found.total),
+        _index_by_chance(len(shares), known.n_hips, found.total),
     )
 
 

@@ -8,6 +8,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import KEY_FILE, has_pseudonyms, load_pseudonyms
 from hipray.errors import ConfigError, DataError
 from hipray.releases.release import Release
+from hipray.scoring.drift import reference_edges
 from hipray.scoring.faults import FailedFilm, FailureWatch
 from hipray.scoring.index import Index
 from hipray.scoring.open_work import count_open
@@ -111,7 +112,7 @@ def conclude(
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
     retract_replaced(output, parts)
     retract_retried(output, parts)
-    tally = Tally(probability_columns(release))
+    tally = Tally(probability_columns(release), reference_edges(release))
     write_letters(output, _list_letters(output, parts, tally, watch))
     check_counts(tally, listed=listed)
     left_out = Index(output).read_left_out()
@@ -135,7 +136,7 @@ def conclude(
 
 def record_letters(output: Store, release: Release, parts: PartSet, watch: FailureWatch) -> None:
     """Write the dead letters of a submission that was stopped before its end."""
-    tally = Tally(probability_columns(release))
+    tally = Tally(probability_columns(release), reference_edges(release))
     write_letters(output, _list_letters(output, parts, tally, watch))
 
 

@@ -1,7 +1,7 @@
 """What the parts of a run add up to, counted again from the parts themselves in flat memory."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -31,15 +31,24 @@ def probability_columns(release: Release) -> list[str]:
 
 @dataclass
 class Histogram:
-    """Probabilities counted in BINS bins of 0..1."""
+    """Probabilities counted in BINS bins of 0..1, and between the edges of a reference."""
 
+    edges: Sequence[float] = ()
+    """Sorted; a value at an edge lies above it, as in the reference."""
     counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    between: Counts = field(init=False)
+    """Counts below the first edge, between edges, and above the last: however close they lie."""
+
+    def __post_init__(self) -> None:
+        self.between = np.zeros(len(self.edges) + 1, np.int64)
 
     def add(self, values: "pd.Series[float]") -> None:
         """Count values; null ones are left out."""
         known = values.dropna().to_numpy(np.float64)
         places = np.minimum((known * BINS).astype(np.int64), BINS - 1)
         self.counts += np.bincount(places, minlength=BINS)
+        above = np.searchsorted(self.edges, known, side="right")
+        self.between += np.bincount(above, minlength=len(self.between))
 
     @property
     def total(self) -> int:
@@ -57,11 +66,6 @@ class Histogram:
         """Return the counts in fewer bins of equal width."""
         return np.asarray(self.counts.reshape(bins, -1).sum(axis=1))
 
-    def between(self, edges: Iterable[float]) -> Counts:
-        """Return the counts below the first edge, between edges, and above the last."""
-        cuts = [round(edge * BINS) for edge in edges]
-        return np.asarray([part.sum() for part in np.split(self.counts, cuts)], np.int64)
-
 
 @dataclass
 class Tally:
@@ -69,6 +73,8 @@ class Tally:
 
     columns: list[str]
     """Columns of probabilities that are counted."""
+    edges: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """What some of them are held against."""
     scored: int = 0
     refused: int = 0
     rows: int = 0
@@ -118,7 +124,9 @@ class Tally:
         self.decode_seconds += float(files["decode_seconds"].sum())
         self.model_seconds += float(files["model_seconds"].sum())
         for column in self.columns:
-            self.histograms.setdefault(column, Histogram()).add(rows[column])
+            if column not in self.histograms:
+                self.histograms[column] = Histogram(self.edges.get(column, ()))
+            self.histograms[column].add(rows[column])
 
 
 def count_parts(parts: Iterable[Part], tally: Tally) -> Iterator[tuple[str, FailedFilm]]:
