@@ -215,7 +215,7 @@ class GatedFeed(WorkFeed):
     """
 
     def __init__(self, config: ScoreRun, release: Release, gate: Path) -> None:
-        super().__init__(config, release, relist=True)
+        super().__init__(config, release, relist=True, submission=1)
         self._gate = gate
 
     def take(self, most: int) -> Iterator[str]:

@@ -340,8 +340,12 @@ class ScoreRun(InferenceJob):
     """How often a shard goes through its films that the store would not give, with growing
     pauses, beside the attempts of each request in `storage`."""
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of files that may fail for the store's sake before the run stops; archived objects,
-    which must be restored first, are dead letters that do not count here."""
+    """Share of the listed files that may fail for the store's sake, or be gone or changed since
+    they were listed, before the run stops. Until the first listing has ended, the archive counts as
+    100,000 files at least. Archived objects, which must be restored first, do not count here."""
+    store_wait_s: float = Field(600, ge=0)
+    """Seconds that the driver and the listing wait for a store out of reach before the run ends;
+    films have their own rounds."""
     price_per_hour: float | None = Field(None, ge=0)
     """What all machines of the run cost in an hour, in any currency, for `hipray status`."""
     limits: ImageLimits = ImageLimits()

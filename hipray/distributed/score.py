@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
 from ray.data import Dataset
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.pseudonyms import load_pseudonyms
+from hipray.config.scoring import RetryScope
 from hipray.distributed.capacity import require_places
 from hipray.distributed.cluster import connect, may_grow
 from hipray.distributed.ray_errors import raise_own
@@ -20,8 +21,8 @@ from hipray.distributed.score_feed import WorkFeed
 from hipray.distributed.score_pipeline import ACTOR_RESTARTS, TASK_RETRIES, build_dataset
 from hipray.distributed.silence import warn_of_silence
 from hipray.errors import (
+    ClusterUnavailableError,
     ConfigError,
-    DataError,
     HiprayError,
     ProcessLostError,
     StorageError,
@@ -33,18 +34,20 @@ from hipray.releases.release import Release, read_servable
 from hipray.scoring.faults import FailureWatch, parse_letters
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
-from hipray.scoring.open_work import list_open_work
-from hipray.scoring.outputs import open_output
+from hipray.scoring.open_work import list_lost, list_open_work
+from hipray.scoring.outputs import PatientOutput, open_output
 from hipray.scoring.parts import PartSet
+from hipray.scoring.retries import Retries
 from hipray.scoring.selection import find_first_film
 from hipray.scoring.session import (
     ScoreResult,
+    check_current,
     check_output,
     claim_output,
     conclude,
-    count_open_shards,
+    count_listed,
     hold_output,
-    record_letters,
+    settle,
 )
 from hipray.scoring.status import ProgressNote
 from hipray.storage import Lease, Store, check_still_held, check_store, open_store
@@ -69,9 +72,9 @@ def run_score(config: ScoreRun) -> ScoreResult:
 
     Raises RunBusyError where another driver works on the output, ConfigError for a release of
     phantoms or an output of another archive, the last film's error where more than
-    `max_failed_fraction` of the films fail, StorageError where the output cannot be written, and
-    ProcessLostError where actors die for no shard's sake. Submitting again goes on where it
-    stopped.
+    `max_failed_fraction` of the films fail, StorageError where the output cannot be written,
+    ProcessLostError where actors die for no shard's sake, and ClusterUnavailableError where
+    machines take work along again and again. Submitting again goes on where it stopped.
     """
     started = time.monotonic()
     config = _with_addresses(config)
@@ -84,55 +87,76 @@ def run_score(config: ScoreRun) -> ScoreResult:
     with hold_output(output) as lease:
         _check_archive(config, archive, output)  # a mistyped archive claims no output
         claim_output(config, output)
-        parts = PartSet.of(release, config)
-        watch = FailureWatch(config.max_failed_fraction)
-        if not _has_nothing_new(config, archive, output, parts):
+        submission = _Submission(config, release, lease)
+        if not submission.has_nothing_to_do(archive):
             check_store(output)
-            _run_or_record(_Submission(config, release, parts, watch, lease))
-        seconds = time.monotonic() - started
-        return conclude(config, output, release, parts, watch, seconds=seconds)
-
-
-def _run_or_record(submission: "_Submission") -> None:
-    """Run a submission; one that stops early leaves the reasons behind."""
-    try:
-        submission.run()
-    except HiprayError:
-        with suppress(HiprayError):  # the first error says more
-            submission.record_letters()
-        raise
+            submission.run()
+        return submission.conclude(seconds=time.monotonic() - started)
 
 
 class _Submission:
-    """Runs the pipeline until no shard is open, and says how it goes."""
+    """Runs the pipeline until all work has an end, and says how it goes."""
 
-    def __init__(
-        self,
-        config: ScoreRun,
-        release: Release,
-        parts: PartSet,
-        watch: FailureWatch,
-        lease: Lease,
-    ) -> None:
+    def __init__(self, config: ScoreRun, release: Release, lease: Lease) -> None:
         self._config = config
         self._release = release
-        self._parts = parts
-        self._watch = watch
         self._lease = lease
-        self._output = open_output(config)
+        self._parts = PartSet.of(release, config)
+        self._output = PatientOutput(open_output(config), patience_s=config.store_wait_s)
+        self._retries = Retries(self._output, self._parts, lease.attempt)
+        self._watch = FailureWatch(config.max_failed_fraction, partial(count_listed, self._output))
         now = time.time()
         self._note = ProgressNote(
-            config.images, release.name, parts.folder, now, now,
+            config.images, release.name, self._parts.folder, now, now,
             price_per_hour=config.price_per_hour,
         )  # fmt: skip
         self._noted = 0.0
 
+    def has_nothing_to_do(self, archive: Store) -> bool:
+        """Plan what is read again; tell whether a complete run has nothing to do, without Ray.
+
+        A listing that takes long is left to the pipeline, where work flows while it goes on.
+        """
+        planned = self._retries.plan() if self._config.retry is RetryScope.FAILED else 0
+        if planned or not Index(self._output).is_complete():
+            return False
+        work = list_open_work(
+            self._config, archive, open_output(self._config), self._parts,
+            relist=True, patience_s=NOTHING_NEW_S,
+        )  # fmt: skip
+        try:
+            with closing(work):
+                return next(work, None) is None
+        except TimeoutError:
+            return False
+
     def run(self) -> None:
-        """Run rounds; raises DataError where several leave shards open."""
+        """Run rounds; one that stops early leaves its reasons and each key once behind.
+
+        Raises ClusterUnavailableError where several rounds leave work undone.
+        """
+        try:
+            self._run()
+        except HiprayError:
+            with suppress(HiprayError):  # the first error says more
+                settle(self._config, self._output, self._release, self._parts, self._check_held)
+            raise
+
+    def conclude(self, *, seconds: float) -> ScoreResult:
+        """Count the parts and return the result; see `session.conclude`."""
+        result = conclude(
+            self._config, self._output, self._release, self._parts, self._watch,
+            seconds=seconds, check_held=self._check_held,
+        )  # fmt: skip
+        self._retries.forget()
+        return result
+
+    def _check_held(self) -> None:
+        check_current(self._lease, self._output)
+
+    def _run(self) -> None:
         connect(min_cpus=math.ceil(_count_cpus(self._config)))
         _require_room(self._config)
-        # made here, so that decoders that start at the same time do not race for it
-        load_pseudonyms(open_store(self._config.workspace, self._config.storage))
         self._write_note()
         try:
             self._run_rounds()
@@ -140,20 +164,20 @@ class _Submission:
             with suppress(StorageError):  # the store's own error says more
                 self._write_note(ended=True)
 
-    def record_letters(self) -> None:
-        """Write the dead letters so far."""
-        record_letters(self._output, self._release, self._parts, self._watch)
-
     def _run_rounds(self) -> None:
-        for number in range(MOST_ROUNDS):
-            self._run_round(WorkFeed(self._config, self._release, relist=number == 0))
-            left = count_open_shards(self._output, self._parts, self._watch)
+        for relist in [True] + [False] * (MOST_ROUNDS - 1):
+            feed = WorkFeed(
+                self._config, self._release, relist=relist, submission=self._lease.attempt
+            )
+            self._run_round(feed)
+            left = sum(1 for _ in list_lost(self._output, self._parts)) + len(self._retries.open())
             if not left:
                 return
             logger.warning("score: %d shards were lost on the way and are done again", left)
-        raise DataError(
-            "every shard done or failed", f"{left} open after {MOST_ROUNDS} rounds", "submit again"
-        )
+        raise ClusterUnavailableError(
+            "every shard done or failed", f"{left} lost on the way {MOST_ROUNDS} times",
+            "see which machines or actors ended, then submit again",
+        )  # fmt: skip
 
     def _run_round(self, feed: WorkFeed) -> None:
         try:
@@ -176,10 +200,7 @@ class _Submission:
         letters = parse_letters(outcome["letters"])
         try:
             self._watch.add(
-                outcome["part"],
-                files=outcome["files"],
-                letters=letters,
-                published=outcome["published"],
+                files=outcome["files"], letters=letters, unlike_listed=outcome["unlike_listed"]
             )
         finally:
             if time.monotonic() - self._noted >= LOG_INTERVAL_S:
@@ -242,21 +263,6 @@ def _with_runtime(config: ScoreRun, release: Release) -> ScoreRun:
 def _read_release(config: ScoreRun) -> Release:
     workspace = open_store(config.workspace, config.storage)
     return read_servable(workspace, config.release, allow_phantom=config.allow_phantom_release)
-
-
-def _has_nothing_new(config: ScoreRun, archive: Store, output: Store, parts: PartSet) -> bool:
-    """Tell whether a complete run's archive holds nothing to do, without starting Ray.
-
-    A listing that takes long is left to the pipeline, where work flows while it goes on.
-    """
-    if not Index(output).is_complete():
-        return False
-    work = list_open_work(config, archive, output, parts, relist=True, patience_s=NOTHING_NEW_S)
-    try:
-        with closing(work):
-            return next(work, None) is None
-    except TimeoutError:
-        return False
 
 
 def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:

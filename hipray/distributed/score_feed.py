@@ -5,6 +5,7 @@ long run is many datasets of bounded length, and what they all take from lives o
 """
 
 from collections.abc import Iterator
+from itertools import chain
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -13,6 +14,7 @@ from hipray.config.jobs import ScoreRun
 from hipray.distributed.ray_errors import raise_own
 from hipray.releases.release import Release
 from hipray.scoring.decoder import list_work
+from hipray.scoring.retries import list_retry_work
 
 MOST_RESTARTS = 10
 """Starts of the feed beside the first: it lies on the driver's machine, which ends with it."""
@@ -21,7 +23,9 @@ MOST_RESTARTS = 10
 class WorkFeed:
     """A handle of the actor; it travels to the tasks that take from it."""
 
-    def __init__(self, config: ScoreRun, release: Release, *, relist: bool) -> None:
+    def __init__(
+        self, config: ScoreRun, release: Release, *, relist: bool, submission: int
+    ) -> None:
         here = ray.get_runtime_context().get_node_id()
         self._actor = (
             ray.remote(_Feed)
@@ -29,7 +33,10 @@ class WorkFeed:
                 num_cpus=0, max_restarts=MOST_RESTARTS, max_task_retries=MOST_RESTARTS,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
             )
-            .remote(config.model_dump_json(), release.model_dump_json(), relist=relist)
+            .remote(
+                config.model_dump_json(), release.model_dump_json(), relist=relist,
+                submission=submission,
+            )
         )  # fmt: skip
 
     def take(self, most: int) -> Iterator[str]:
@@ -57,8 +64,11 @@ class WorkFeed:
 class _Feed:
     """The actor's side. One that was restarted begins anew: what has a part is not open."""
 
-    def __init__(self, payload: str, release_text: str, *, relist: bool) -> None:
-        self._work = list_work(payload, release_text, relist=relist)
+    def __init__(self, payload: str, release_text: str, *, relist: bool, submission: int) -> None:
+        self._work = chain(
+            list_work(payload, release_text, relist=relist),
+            list_retry_work(payload, release_text, submission),
+        )
         self._next: str | None = None
 
     def take(self) -> str | None:

@@ -5,7 +5,7 @@ They are counted and kept as dead letters, and are never rows: trying again may 
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -123,46 +123,57 @@ def parse_letters(text: str | bytes) -> list[FailedFilm]:
 
 @dataclass
 class FailureWatch:
-    """Watches the share of films that failed in one submission."""
+    """Watches the films that failed in one submission: when are they too many of all there are."""
 
     max_fraction: float
-    """Share of films that may fail."""
+    """Share of the archive's films that may fail."""
+    count_listed: Callable[[], int] = lambda: 0
+    """Asked for the films of the archive where too many of those seen so far have failed."""
     seen: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
-    unpublished: dict[str, list[FailedFilm]] = field(default_factory=dict)
-    """What failed of parts that were not written, by part: their shards stay open."""
+    unlike_listed: int = 0
+    """Films that were gone or changed when they were read: rows, but many speak as faults do."""
     last: HiprayError | None = None
     """The last alarming error."""
+    _listed: int = 0
 
     @property
     def failed(self) -> int:
         """Films that failed."""
         return self.faults.total()
 
-    def add(self, part: str, *, files: int, letters: Sequence[FailedFilm], published: bool) -> None:
-        """Take one part's outcome; raises its error where too many films have failed."""
+    def add(self, *, files: int, letters: Sequence[FailedFilm], unlike_listed: int = 0) -> None:
+        """Take one part's outcome; raises its error where too many films have failed.
+
+        Too many of all that are listed: what a submission sees may be the few that failed before.
+        """
         self.seen += files
-        if not letters:
-            return
         self.faults.update(letter.fault for letter in letters)
-        if not published:
-            self.unpublished[part] = list(letters)
+        self.unlike_listed += unlike_listed
         alarming = [letter for letter in letters if letter.fault.is_alarming]
         self.last = alarming[-1].error if alarming else self.last
-        if self.seen >= MIN_FILES_SEEN:
-            self.check_all(self.faults, files=self.seen)
+        if self.seen < MIN_FILES_SEEN:
+            return
+        if self._is_too_much(self.faults, self.unlike_listed, max(self.seen, self._listed)):
+            self._listed = self.count_listed()
+            files = max(self.seen, self._listed)
+            self.check_all(self.faults, unlike_listed=self.unlike_listed, files=files)
 
-    def settle(self, written: Iterable[str]) -> None:
-        """Forget what failed of parts that another try has written."""
-        if self.unpublished:
-            for part in written:
-                self.unpublished.pop(part, None)
-
-    def check_all(self, faults: Mapping[Fault, int], *, files: int) -> None:
-        """Raise the last error of this submission where too many of `files` failed.
+    def check_all(self, faults: Mapping[Fault, int], *, unlike_listed: int, files: int) -> None:
+        """Raise an error of this submission where too many of `files` failed.
 
         Of all files so far: a submission's own may be few, and one that fails of three is no sign
-        of a store that is gone.
+        of a store that is gone. One without any failure of its own is not to blame.
         """
-        if self.last is not None and count_alarming(faults) > self.max_fraction * files:
-            raise self.last
+        if self.last is None and not self.unlike_listed:
+            return
+        if self._is_too_much(faults, unlike_listed, files):
+            raise self.last or StorageError(
+                f"at most {self.max_fraction:.0%} of {files} films gone or changed since they were "
+                "listed",
+                f"{unlike_listed}",
+                "see what deletes or rewrites them, then submit again",
+            )
+
+    def _is_too_much(self, faults: Mapping[Fault, int], unlike_listed: int, files: int) -> bool:
+        return count_alarming(faults) + unlike_listed > self.max_fraction * files

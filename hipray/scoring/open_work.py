@@ -4,19 +4,24 @@ Names of shards and of parts are compared page by page as both are listed; only 
 are read. However long the archive is, one page of each is in memory.
 """
 
+import heapq
+import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from hipray.config.jobs import ScoreRun
-from hipray.config.scoring import RetryScope
+from hipray.errors import StoreUnavailableError
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
-from hipray.scoring.parts import PartSet, list_retries
+from hipray.scoring.outputs import PatientOutput
+from hipray.scoring.parts import PartSet
 from hipray.scoring.shards import Position, Shard
+from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work
 from hipray.storage import Store
 
@@ -24,6 +29,10 @@ PAGE = 10_000
 """Names that are compared at a time."""
 POLL_S = 0.5
 """Seconds between two looks at an index that grows."""
+OUTAGE_WAIT_S = 15.0
+"""Seconds before a listing that a store out of reach has ended goes on."""
+
+logger = logging.getLogger(__name__)
 
 
 def list_open_work(
@@ -35,39 +44,82 @@ def list_open_work(
     relist: bool,
     patience_s: float = math.inf,
 ) -> Generator[Work, None, None]:
-    """Yield what has no part yet; with `relist` list the archive, and retry what config asks for.
+    """Yield shards that have no part yet; with `relist` list the archive first.
 
-    The listing goes on while nothing is taken. Raises StorageError, RunBusyError where another
-    process lists at once, and TimeoutError where nothing is open for `patience_s` of a listing.
+    The listing goes on while nothing is taken. A shard that failed as a whole comes behind all that
+    nobody has tried, and only with `relist`: a submission tries it once. Raises StorageError,
+    RunBusyError where another process lists at once, and TimeoutError where nothing is open for
+    `patience_s` of a listing.
     """
-    if relist and config.retry is RetryScope.FAILED:
-        for part, entries in list_retries(output, parts):
-            yield Work(part, entries)
-    index = Index(output)
+    patient = PatientOutput(output, patience_s=config.store_wait_s)
+    failed = frozenset(map(position_of, Unpublished(patient, parts).names()))
     with ExitStack() as stack:
         has_ended: Callable[[], bool] = lambda: True  # noqa: E731 - nobody lists
         if relist:
-            has_ended = stack.enter_context(Lister(config, archive, index)).has_ended
-        shards = _OpenShards(index, output, parts, has_ended, until=time.monotonic() + patience_s)
+            start = partial(Lister, config, archive, Index(output))
+            has_ended = _Listing(stack, start, patience_s=config.store_wait_s).has_ended
+        shards = _OpenShards(
+            Index(patient), patient, parts, failed, has_ended, until=time.monotonic() + patience_s
+        )
         for shard in shards.follow():
+            yield Work(shard.name, shard.entries)
+        for shard in Index(patient).read(shards.put_off) if relist else ():
             yield Work(shard.name, shard.entries)
 
 
 def count_open(output: Store, parts: PartSet) -> int:
     """Return how many shards have no part, by one listing of either's names."""
-    done = (position_of(name) for name in parts.list_all(output))
-    latest = next(done, None)
-    count = 0
+    return sum(1 for _ in _list_missing(output, parts.list_all(output)))
+
+
+def list_lost(output: Store, parts: PartSet) -> Iterator[Position]:
+    """Yield where shards are that have neither a part nor a note that they failed."""
+    noted = Unpublished(output, parts).names()
+    return _list_missing(output, heapq.merge(parts.list_all(output), noted, key=position_of))
+
+
+def _list_missing(output: Store, names: Iterator[str]) -> Iterator[Position]:
+    latest = next(names, None)
     for position in Index(output).positions():
-        while latest is not None and latest < position.text:
-            latest = next(done, None)
-        count += latest != position.text
-    return count
+        while latest is not None and position_of(latest) < position.text:
+            latest = next(names, None)
+        if latest is None or position_of(latest) != position.text:
+            yield position
 
 
 def position_of(part: str) -> str:
     """Return the position, as in names, of the shard whose films a part holds."""
     return "-".join(part.split("-", 3)[:3])
+
+
+class _Listing:
+    """A listing that an outage of the store ends for a while: it goes on where it was."""
+
+    def __init__(self, stack: ExitStack, start: Callable[[], Lister], *, patience_s: float) -> None:
+        self._stack = stack
+        self._start = start
+        self._patience_s = patience_s
+        self._outage_s = math.inf
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun_s = time.monotonic()
+        self._lister = self._stack.enter_context(self._start())
+
+    def has_ended(self) -> bool:
+        """Tell as `Lister.has_ended`; raises StoreUnavailableError of a long outage only."""
+        try:
+            return self._lister.has_ended()
+        except StoreUnavailableError as error:
+            now = time.monotonic()
+            if now - self._begun_s > self._patience_s or self._outage_s == math.inf:
+                self._outage_s = now  # it had gone well until then
+            if now + OUTAGE_WAIT_S - self._outage_s > self._patience_s:
+                raise
+            logger.warning("the listing waits for the store: %s", error)
+        time.sleep(OUTAGE_WAIT_S)
+        self._begin()
+        return False
 
 
 class _OpenShards:
@@ -78,6 +130,7 @@ class _OpenShards:
         index: Index,
         output: Store,
         parts: PartSet,
+        failed: Container[str],
         has_ended: Callable[[], bool],
         *,
         until: float,
@@ -85,8 +138,11 @@ class _OpenShards:
         self._index = index
         self._output = output
         self._parts = parts
+        self._failed = failed
         self._has_ended = has_ended
         self._until = until
+        self.put_off: list[Position] = []
+        """Open shards that were met and failed as a whole before."""
         self._next: dict[tuple[int, int], Position] = {}
         """The first position of each listing and range that was not looked at."""
 
@@ -126,4 +182,6 @@ class _OpenShards:
                 self._check_patience()
                 done = set(map(position_of, self._parts.list_between(
                     self._output, page[0].text, page[-1].text)))  # fmt: skip
-                yield from self._index.read(p for p in page if p.text not in done)
+                left = [position for position in page if position.text not in done]
+                self.put_off += [position for position in left if position.text in self._failed]
+                yield from self._index.read(p for p in left if p.text not in self._failed)

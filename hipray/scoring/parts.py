@@ -9,24 +9,22 @@ as one table with the column `scored_by`.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hipray.config.jobs import ScoreRun
+from hipray.data.fetching import in_order
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import DataError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
-from hipray.scoring.films import UNLIKE_LISTED
 from hipray.scoring.rows import SCHEMA_VERSION
-from hipray.scoring.shards import Entry
 from hipray.storage import Store
 
 FOLDER = "parts"
@@ -62,6 +60,11 @@ class PartSet:
         return cls(f"{FOLDER}/scored_by={made_by}")
 
     @property
+    def name(self) -> str:
+        """What other folders about these parts are named after."""
+        return self.folder.rpartition("/")[2]
+
+    @property
     def pattern(self) -> str:
         """The glob of these parts below the output."""
         return f"{self.folder}/*{SUFFIX}"
@@ -89,15 +92,24 @@ class PartSet:
         return self._list(output, start_after=None)
 
     def _list(self, output: Store, *, start_after: str | None) -> Iterator[str]:
-        for info in output.list(self.folder, start_after=start_after):
-            if info.key.endswith(SUFFIX):
-                yield info.key.removeprefix(f"{self.folder}/").removesuffix(SUFFIX)
+        names = (
+            info.key.removeprefix(f"{self.folder}/").removesuffix(SUFFIX)
+            for info in output.list(self.folder, start_after=start_after)
+            if info.key.endswith(SUFFIX)
+        )
+        for _, rounds in groupby(names, key=shard_of):
+            yield from sorted(rounds, key=_round_of)  # r1000 comes after r999
 
-    def read(self, output: Store, names: Iterator[str]) -> Iterator[Part]:
-        """Yield parts in order, reading ahead; raises DataError where one is no Parquet."""
+    def read(
+        self, output: Store, names: Iterable[str], *, columns: list[str] | None = None
+    ) -> Iterator[Part]:
+        """Yield parts in order, reading ahead, with all columns or some.
+
+        Raises DataError where one is no part.
+        """
         with ThreadPoolExecutor(READ_AHEAD) as pool:
-            while chunk := list(islice(names, READ_AHEAD)):
-                yield from pool.map(lambda name: read_part(output, self, name), chunk)
+            jobs = (pool.submit(read_part, output, self, name, columns=columns) for name in names)
+            yield from in_order(jobs, ahead=READ_AHEAD)
 
 
 def shard_of(part: str) -> str:
@@ -108,6 +120,15 @@ def shard_of(part: str) -> str:
 def is_retry(part: str) -> bool:
     """Tell whether a part holds what failed of a shard before."""
     return shard_of(part) != part
+
+
+def name_retry(shard: str, number: int) -> str:
+    """Return the part of what is read again of a shard in a submission of some number."""
+    return f"{shard}.r{number:03d}"
+
+
+def _round_of(part: str) -> int:
+    return int(part.partition(".r")[2] or 0)
 
 
 def write_part(
@@ -125,45 +146,17 @@ def dump_part(table: pa.Table, letters: Sequence[FailedFilm]) -> bytes:
     return buffer.getvalue()
 
 
-def read_part(output: Store, parts: PartSet, name: str) -> Part:
-    """Read one part; raises DataError where it is no part."""
+def read_part(
+    output: Store, parts: PartSet, name: str, *, columns: list[str] | None = None
+) -> Part:
+    """Read one part, with all columns or some; raises DataError where it is no part."""
     key = parts.key(name)
     data = output.read(key)
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), columns=columns, use_threads=False)
         letters = parse_letters((table.schema.metadata or {})[LETTERS])
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             "a part as it was written", f"{output.uri_of(key)}: {error}", "delete it and run again"
         ) from None
     return Part(name, table, tuple(letters))
-
-
-def list_retries(output: Store, parts: PartSet) -> Iterator[tuple[str, tuple[Entry, ...]]]:
-    """Yield the part to write and the films for what is unsettled of each published shard.
-
-    Round n + 1 takes up what failed in round n and what was not as it was listed, so a retry is
-    never done twice and nothing needs to be deleted for it.
-    """
-    read = parts.read(output, parts.list_all(output))
-    for shard, rounds in groupby(read, key=lambda part: shard_of(part.name)):
-        tried = list(rounds)
-        if unsettled := _list_unsettled(tried):
-            yield f"{shard}.r{len(tried):03d}", unsettled
-
-
-def _list_unsettled(rounds: Sequence[Part]) -> tuple[Entry, ...]:
-    """Return the films of a shard that may have another end now, in the order of their keys."""
-    found: dict[str, Entry] = {}
-    for part in rounds:
-        for key in part.table["key"].to_pylist():
-            found.pop(key, None)
-        found |= {entry.key: entry for entry in _list_unlike_listed(part.table)}
-    found |= {letter.entry.key: letter.entry for letter in rounds[-1].letters}
-    return tuple(found[key] for key in sorted(found))
-
-
-def _list_unlike_listed(table: pa.Table) -> Iterator[Entry]:
-    is_one = pc.is_in(table["refusal_code"], pa.array(UNLIKE_LISTED))
-    for row in table.filter(is_one).select(["key", "size", "listed_etag"]).to_pylist():
-        yield Entry(row["key"], row["size"], row["listed_etag"])

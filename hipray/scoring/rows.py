@@ -23,6 +23,9 @@ CPU_DEVICE = "cpu"
 SCHEMA_VERSION = "3"
 """Raised with every change of a column's name, type or meaning."""
 
+SECONDS = ("fetch_seconds", "decode_seconds", "model_seconds")
+"""Columns in which two rows of the same film and release differ."""
+
 Row = dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 import torch
@@ -17,10 +18,11 @@ from hipray.runtime.engine import Engine, count_threads
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
-from hipray.scoring.films import ReadFilm
+from hipray.scoring.films import UNLIKE_LISTED, ReadFilm
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import unpack_films
-from hipray.scoring.parts import PartSet, write_part
+from hipray.scoring.parts import PartSet, is_retry, write_part
+from hipray.scoring.retries import adds_nothing
 from hipray.scoring.rows import (
     CPU_DEVICE,
     Origin,
@@ -30,6 +32,7 @@ from hipray.scoring.rows import (
     build_table,
 )
 from hipray.scoring.stage_tables import OUTCOME_SCHEMA, build_stage_row
+from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import open_store
 from hipray.vocab import Device
@@ -51,6 +54,7 @@ class ShardScorer:
         known = KnownAnswers(self._output, self._parts.folder) if config.deduplicate else None
         self._known = known
         self._begun = BegunWork(self._output, self._parts.folder, "scorer")
+        self._unpublished = Unpublished(self._output, self._parts)
         self._restarted = was_restarted()
 
     def __call__(self, decoded: pa.Table) -> pa.Table:
@@ -63,26 +67,31 @@ class ShardScorer:
             raise self._pipeline
         work = parse_work(decoded["work"][0].as_py())
         letters = parse_letters(decoded["letters"][0].as_py())
+        films: list[ReadFilm] = []
         if len(letters) < len(work.entries):
-            letters = self._score(work, decoded, letters)
+            pixels = memoryview(decoded["pixels"][0].as_buffer())
+            films = unpack_films(decoded["notes"][0].as_py(), pixels)
+            letters = self._score(work, films, letters)
+        published = len(letters) < len(work.entries) or not work.entries
+        if not published:
+            self._note(work, letters)
         return build_stage_row(
             OUTCOME_SCHEMA,
             {
                 "part": work.part,
                 "files": len(work.entries),
                 "letters": dump_letters(letters),
-                "published": len(letters) < len(work.entries) or not work.entries,
+                "published": published,
+                "unlike_listed": sum(map(is_unlike_listed, films)),
             },
         )
 
-    def _score(self, work: Work, decoded: pa.Table, letters: list[FailedFilm]) -> list[FailedFilm]:
+    def _score(
+        self, work: Work, films: Sequence[ReadFilm], letters: list[FailedFilm]
+    ) -> list[FailedFilm]:
         """Score and publish what was decoded; return the dead letters of the whole work."""
         with self._begun.noted(work, restarted=self._restarted) as given_up:
-            if given_up:
-                return given_up
-            pixels = memoryview(decoded["pixels"][0].as_buffer())
-            films = unpack_films(decoded["notes"][0].as_py(), pixels)
-            return letters + self._publish(work, films, letters)
+            return given_up or letters + self._publish(work, films, letters)
 
     def _publish(
         self, work: Work, films: Sequence[ReadFilm], letters: Sequence[FailedFilm]
@@ -94,10 +103,20 @@ class ShardScorer:
         try:
             table = score_films(self._pipeline_ready, films, self._origin, self._known)
             check_complete(work, table, letters)
-            write_part(self._output, self._parts.key(work.part), table, letters)
+            if is_retry(work.part) and adds_nothing(
+                self._output, self._parts, work, table, letters
+            ):
+                self._unpublished.note(work.part, [])
+            else:
+                write_part(self._output, self._parts.key(work.part), table, letters)
         except StoreUnavailableError as error:
             return [FailedFilm.of(film.entry, error, tries=1) for film in films]
         return []
+
+    def _note(self, work: Work, letters: Sequence[FailedFilm]) -> None:
+        """Note what failed; without the note the work counts as lost and is done again."""
+        with suppress(StoreUnavailableError):
+            self._unpublished.note(work.part, letters)
 
     @property
     def _origin(self) -> Origin:
@@ -107,6 +126,12 @@ class ShardScorer:
     def _pipeline_ready(self) -> Pipeline:
         assert isinstance(self._pipeline, Pipeline), "its error was raised before"
         return self._pipeline
+
+
+def is_unlike_listed(film: ReadFilm) -> bool:
+    """Tell whether an object was gone or another than the one that was listed."""
+    refusal = film.result.refusal
+    return refusal is not None and refusal.code in UNLIKE_LISTED
 
 
 def describe_origin(config: ScoreRun, pipeline: Pipeline) -> Origin:

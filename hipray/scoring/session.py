@@ -1,22 +1,23 @@
 """One submission of a scoring run around its pipeline: whose output it is, and how it ends."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import KEY_FILE, has_pseudonyms, load_pseudonyms
-from hipray.errors import ConfigError, DataError
+from hipray.errors import ConfigError, DataError, RunBusyError
 from hipray.releases.release import Release
 from hipray.scoring.drift import reference_edges
 from hipray.scoring.faults import FailedFilm, FailureWatch
-from hipray.scoring.index import Index
-from hipray.scoring.open_work import count_open
-from hipray.scoring.parts import PartSet, is_retry
-from hipray.scoring.retraction import find_replaced, retract_replaced, retract_retried
+from hipray.scoring.films import UNLIKE_LISTED
+from hipray.scoring.index import Index, ListingTotals
+from hipray.scoring.parts import PartSet
+from hipray.scoring.retraction import Retraction
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
+from hipray.scoring.unpublished import Unpublished
 from hipray.storage import Lease, Store, hold, lies_within, open_store
 
 LEASE_S = 60.0
@@ -24,6 +25,9 @@ LEASE_S = 60.0
 RUN_KEY = "run.json"
 KEY_OF_CLAIM = "pseudonym_key"
 """Field of RUN_KEY: the fingerprint of the key that made the pseudonyms of all rows."""
+UNLISTED_FILES = 100_000
+"""Films that an archive counts for at least until its listing has ended: those that fail may lie
+together at its beginning."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,19 @@ def hold_output(output: Store) -> Lease:
     """Return the lease on an output; raises RunBusyError naming a live driver."""
     thing = f"the output {output.uri}"
     return hold(output, DRIVER_KEY, ttl_s=LEASE_S, owner_note="hipray score", thing=thing)
+
+
+def check_current(lease: Lease, output: Store) -> None:
+    """Ask the store whether the output is still this driver's; raises RunBusyError if it is not.
+
+    It asks as patiently as the output's own store does.
+    """
+    if not Lease(output, DRIVER_KEY, lease.info).is_current():
+        raise RunBusyError(
+            f"the output {output.uri} to stay this driver's",
+            "another that took over when this one was silent",
+            "let that one finish",
+        )
 
 
 def check_output(archive: Store, output: Store) -> None:
@@ -90,37 +107,33 @@ def _describe_claim(claim: Mapping[str, object]) -> str:
     return f"{claim['archive']}" + (f" with select {narrowed}" if narrowed else "")
 
 
-def count_open_shards(output: Store, parts: PartSet, watch: FailureWatch) -> int:
-    """Return how many shards have no part though they did not fail: work that was lost."""
-    watch.settle(parts.list_all(output))
-    failed = sum(1 for part in watch.unpublished if not is_retry(part))
-    return count_open(output, parts) - failed
+def count_listed(output: Store) -> int:
+    """Return the films that listings found, UNLISTED_FILES at least while one is under way."""
+    listings = Index(output).listings()
+    found = sum((t for t in listings.values() if t is not None), ListingTotals())
+    complete = bool(listings) and None not in listings.values()
+    listed = found.files - found.replaced
+    return listed if complete else max(listed, UNLISTED_FILES)
 
 
 def conclude(
     config: ScoreRun, output: Store, release: Release, parts: PartSet, watch: FailureWatch,
-    *, seconds: float,
+    *, seconds: float, check_held: Callable[[], None],
 ) -> ScoreResult:  # fmt: skip
     """Count the parts, write the summary and return the result.
 
-    Raises DataError where nothing was listed or counts do not add up, and the last film's error
-    where too many of the archive's films failed.
+    Raises DataError where nothing was listed or counts do not add up, RunBusyError where another
+    driver has taken over, and this submission's last error where too many of the archive's films
+    failed.
     """
-    totals = Index(output).totals()
-    listed = totals.files - totals.replaced
+    listed = _count_current(output)
     if not listed:
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
-    retract_replaced(output, parts)
-    retract_retried(output, parts)
-    tally = Tally(probability_columns(release), reference_edges(release))
-    write_letters(output, _list_letters(output, parts, tally, watch))
+    tally = settle(config, output, release, parts, check_held)
     check_counts(tally, listed=listed)
+    unlike_listed = sum(tally.refusals[code.value] for code in UNLIKE_LISTED)
+    watch.check_all(tally.faults, unlike_listed=unlike_listed, files=listed)
     left_out = Index(output).read_left_out()
-    summary = build_summary(
-        release, parts, tally, images=config.images, listed=listed, left_out=left_out
-    )
-    write_summary(output, summary)
-    watch.check_all(tally.faults, files=listed)
     return ScoreResult(
         listed=listed,
         scored=tally.scored,
@@ -134,22 +147,42 @@ def conclude(
     )
 
 
-def record_letters(output: Store, release: Release, parts: PartSet, watch: FailureWatch) -> None:
-    """Write the dead letters of a submission that was stopped before its end."""
+def settle(
+    config: ScoreRun, output: Store, release: Release, parts: PartSet,
+    check_held: Callable[[], None],
+) -> Tally:  # fmt: skip
+    """Leave each key in the parts once, write all dead letters, and return what the parts hold.
+
+    A submission that was stopped is settled, too: what it has read again counts. The summary is
+    written where nothing is left to do.
+    """
+    retraction = Retraction(output, parts, check_held)
+    retraction.retract_replaced()
+    retraction.retract_retried()
+    Unpublished(output, parts).tidy(check_held)
     tally = Tally(probability_columns(release), reference_edges(release))
-    write_letters(output, _list_letters(output, parts, tally, watch))
+    check_held()
+    write_letters(output, _list_letters(output, parts, tally))
+    listed = _count_current(output)
+    if tally.files == listed:
+        summary = build_summary(
+            release, parts, tally, images=config.images, listed=listed,
+            left_out=Index(output).read_left_out(),
+        )  # fmt: skip
+        check_held()
+        write_summary(output, summary)
+    return tally
 
 
-def _list_letters(
-    output: Store, parts: PartSet, tally: Tally, watch: FailureWatch
-) -> Iterator[tuple[str, FailedFilm]]:
+def _count_current(output: Store) -> int:
+    totals = Index(output).totals()
+    return totals.files - totals.replaced
+
+
+def _list_letters(output: Store, parts: PartSet, tally: Tally) -> Iterator[tuple[str, FailedFilm]]:
     """Yield every dead letter: those of parts, and those of shards that were not published."""
-    watch.settle(parts.list_all(output))
-    yield from count_parts(parts.read(output, parts.list_all(output)), tally)
-    # where a retry failed as a whole, the part that it retries still says so
-    unpublished = {p: own for p, own in watch.unpublished.items() if not is_retry(p)}
-    replaced = find_replaced(output) if unpublished else {}
-    for part, letters in unpublished.items():
-        left = [letter for letter in letters if letter.entry.key not in replaced.get(part, ())]
-        tally.faults.update(letter.fault for letter in left)
-        yield from ((part, letter) for letter in left)
+    read = parts.read(output, parts.list_all(output), columns=tally.read_columns)
+    yield from count_parts(read, tally)
+    for shard, letter in Unpublished(output, parts).letters():
+        tally.faults[letter.fault] += 1
+        yield shard, letter

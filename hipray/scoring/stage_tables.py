@@ -21,6 +21,7 @@ OUTCOME_SCHEMA = pa.schema(
         ("files", pa.int64()),
         ("letters", pa.large_string()),
         ("published", pa.bool_()),
+        ("unlike_listed", pa.int64()),
     ]
 )
 """From a scorer: what became of the work, whose rows are in the part."""

@@ -2,9 +2,10 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from hipray.distributed.ray_errors import find_own, raise_own
-from hipray.errors import StoreFullError
+from hipray.errors import AccessDeniedError, StorageError, StoreFullError
 
 OWN = StoreFullError("room for a part", "none", "free some")
+DENIED = AccessDeniedError("leave to write a part", "403", "check the policy")
 
 
 def wrap(cause: Exception) -> RayTaskError:
@@ -13,11 +14,14 @@ def wrap(cause: Exception) -> RayTaskError:
     return wrapped
 
 
-@pytest.mark.parametrize("error", [wrap(OWN), wrap(wrap(OWN))])
-def test_an_error_of_hipray_comes_out_of_ray_s_as_it_was_raised(error: RayTaskError) -> None:
-    with pytest.raises(StoreFullError) as caught, raise_own():
-        raise error
-    assert caught.value is OWN
+@pytest.mark.parametrize("own", [OWN, DENIED])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_error_of_hipray_comes_out_of_ray_s_as_it_was_raised(
+    own: StorageError, times: int
+) -> None:
+    with pytest.raises(StorageError) as caught, raise_own():
+        raise wrap(own) if times == 1 else wrap(wrap(own))
+    assert caught.value is own
 
 
 def test_a_defect_keeps_the_trace_that_ray_brings() -> None:

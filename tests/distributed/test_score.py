@@ -20,11 +20,12 @@ from hipray.config.scoring import RetryScope
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.phantom import film_path, plan_archive, write_study
-from hipray.distributed import score_pipeline
-from hipray.distributed.score import run_score
+from hipray.distributed import score, score_pipeline
+from hipray.distributed.score import MOST_ROUNDS, run_score
 from hipray.distributed.score_feed import WorkFeed
 from hipray.distributed.score_pipeline import build_dataset
 from hipray.errors import (
+    ClusterUnavailableError,
     ConfigError,
     DataError,
     ProcessLostError,
@@ -324,7 +325,7 @@ def test_decoding_is_never_fused_into_the_model_actors(
     open_case: Callable[..., Case], workspace: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = open_case({})
-    feed = WorkFeed(case.config, case.release, relist=True)
+    feed = WorkFeed(case.config, case.release, relist=True, submission=1)
     build_dataset(case.config, case.release, feed).explain()
     feed.close()
     plan = capsys.readouterr().out.rpartition("Physical Plan (Optimized)")[2]
@@ -397,6 +398,32 @@ def test_a_long_run_is_several_datasets_that_take_on_from_each_other(
     assert len(set(map(id, built))) == 1, "one feed: the archive is listed once"
 
 
+def test_work_that_is_lost_in_every_round_is_told_as_what_may_go_well_another_time(
+    open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, rounds = open_case(dict(list(films.items())[:2])), list[bool]()
+    parts = PartSet.of(case.release, case.config)
+    list(list_open_work(case.config, case.archive, case.output, parts, relist=True))
+
+    class LostWork:
+        def __init__(self, *_: object, relist: bool, submission: int) -> None:
+            rounds.append(relist)
+
+        def has_more(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(score, "WorkFeed", LostWork)
+    monkeypatch.setattr(score, "build_dataset", lambda *_: None)
+    monkeypatch.setattr(score, "_iterate", lambda _: iter(()))
+    with pytest.raises(ClusterUnavailableError, match="1 lost on the way") as caught:
+        case.run()
+    assert caught.value.exit_code == 75
+    assert rounds == [True, *[False] * (MOST_ROUNDS - 1)]
+
+
 @pytest.fixture
 def throttling() -> Iterator[ThrottlingS3]:
     server = ThrottlingS3()
@@ -442,6 +469,7 @@ def test_films_the_store_will_not_give_fail_alone_and_are_scored_by_a_retry(
     throttling.throttled = throttling.silent = ()
     assert case.run().failed == 2  # a plain submission leaves them
     again = case.run(retry=RetryScope.FAILED)
+    assert not list(case.output.list("retries"))
     assert (again.listed, again.scored, again.failed, again.parts) == (8, 8, 0, 4)
     assert sorted(case.rows()["key"]) == sorted(list(films)[:8])
 

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from hipray.config.jobs import ScoreRun
-from hipray.errors import StorageError
+from hipray.errors import StorageError, StoreUnavailableError
 from hipray.scoring import lister, open_work
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
-from hipray.scoring.open_work import count_open, list_open_work, position_of
+from hipray.scoring.open_work import count_open, list_lost, list_open_work, position_of
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange
 from hipray.scoring.rows import build_table
 from hipray.scoring.shards import Position
+from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import ObjectInfo, Store, open_store
 
@@ -62,6 +63,47 @@ def test_names_of_shards_and_of_parts_are_compared_page_by_page(
     left = [own.part for own in work if own not in work[::3]]
     assert [own.part for own in follow(archive, output)] == left
     assert count_open(output, PARTS) == len(left)
+
+
+def test_shards_that_failed_come_after_all_that_nobody_has_tried_and_once_a_submission(
+    archive: Store, output: Store
+) -> None:
+    parts = [work.part for work in follow(archive, output)]
+    notes = Unpublished(output, PARTS)
+    for part in parts[:2]:
+        notes.note(part, [])
+    publish(output, parts[5])
+    notes.note(parts[5], [])  # it has been had since
+    left = [*parts[2:5], *parts[6:]]
+    assert [own.part for own in follow(archive, output)] == [*left, *parts[:2]]
+    assert [own.part for own in follow(archive, output, relist=False)] == left
+    assert [p.text for p in list_lost(output, PARTS)] == [position_of(part) for part in left]
+    assert count_open(output, PARTS) == len(left) + 2
+
+
+@pytest.mark.timeout(60)
+def test_a_listing_that_an_outage_ends_goes_on_where_it_was(
+    archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_work, "OUTAGE_WAIT_S", 0.0)
+    outages, listed = [3, 17], KeyRange.list
+
+    def break_off(own: KeyRange, store: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        for info in listed(own, store, start_after=start_after):
+            if outages and int(info.key[:2]) == outages[0]:
+                outages.pop(0)
+                raise StoreUnavailableError("a listing", "silence", "wait")
+            yield info
+
+    monkeypatch.setattr(KeyRange, "list", break_off)
+    work = list(follow(archive, output))
+    assert [own.entries[0].key for own in work] == [f"{n:02d}.dcm" for n in range(FILMS)]
+    assert not outages
+    outages.append(3)
+    hasty = ScoreRun(images=archive.uri, store_wait_s=0)
+    monkeypatch.setattr(open_work, "OUTAGE_WAIT_S", 1.0)
+    with pytest.raises(StoreUnavailableError):
+        list(list_open_work(hasty, archive, output, PARTS, relist=True))
 
 
 def test_shards_that_have_a_part_are_not_even_read(

@@ -2,6 +2,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,10 +14,10 @@ from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
 from hipray.digests import digest_of
-from hipray.errors import ArchivedError, DataError, StoreThrottledError
+from hipray.errors import ArchivedError, DataError, StorageError, StoreThrottledError
 from hipray.scoring.faults import MIN_FILES_SEEN, FailedFilm, FailureWatch, Fault
 from hipray.scoring.films import ReadFilm
-from hipray.scoring.parts import PartSet, read_part, write_part
+from hipray.scoring.parts import PartSet, name_retry, read_part, write_part
 from hipray.scoring.rows import (
     SCHEMA_VERSION,
     SCORE_SCHEMA,
@@ -122,7 +123,7 @@ def test_parts_carry_the_notice_a_description_of_every_column_and_the_dead_lette
 
 
 def tally_of(*rows: list[Row]) -> Tally:
-    tally = Tally([HEADLINE, P_NECK])
+    tally = Tally([HEADLINE, P_NECK], {P_NECK: (0.1, 0.5)})
     tally.add(build_table([row for part in rows for row in part]))
     return tally
 
@@ -146,7 +147,7 @@ def test_files_are_counted_once_and_scored_where_any_hip_is() -> None:
     assert tally.hip_refusals == {RefusalCode.IMPLANT: 1}
     assert tally.histograms[HEADLINE].quantile(0.5) == pytest.approx(0.7, abs=1e-3)
     assert tally.histograms[HEADLINE].merge(10).tolist() == [0, 0, 0, 0, 0, 0, 0, 3, 0, 0]
-    assert tally.histograms[P_NECK].between([0.1, 0.5]).tolist() == [0, 3, 0]
+    assert tally.histograms[P_NECK].between.tolist() == [0, 3, 0]
     assert (tally.fetch_seconds, tally.decode_seconds) == pytest.approx((1.2, 0.4))
     tally.faults.update([Fault.DENIED])
     check_counts(tally, listed=5)
@@ -171,9 +172,29 @@ def test_only_letters_that_no_retry_settled_count(tmp_path: Path) -> None:
     check_counts(tally, listed=3)
 
 
-def watch_with(**seen: Any) -> FailureWatch:
-    watch = FailureWatch(max_fraction=0.1)
-    watch.add("a", letters=[], published=True, **seen)
+def test_all_parts_are_one_hive_table_even_with_one_that_was_emptied(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    scored = build_table(rows_of("a", study(scored_hip())))
+    for release in "xy":
+        for name, table in (("0", build_table([])), ("1", scored)):
+            write_part(store, PartSet(f"parts/scored_by={release}").key(name), table)
+    table = pyarrow.dataset.dataset(f"{tmp_path}/parts", partitioning="hive").to_table()
+    assert table["scored_by"].to_pylist() == ["x", "y"]
+    assert table.drop_columns("scored_by").to_pylist() == scored.to_pylist() * 2
+
+
+def test_the_thousandth_retry_is_the_latest(tmp_path: Path) -> None:
+    store, parts = open_store(str(tmp_path)), PartSet("parts/scored_by=x")
+    for number in (0, 2, 999, 1000):
+        name = name_retry("s", number) if number else "s"
+        write_part(store, parts.key(name), build_table([]))
+    names = ["s", "s.r002", "s.r999", "s.r1000"]
+    assert list(parts.list_all(store)) == list(parts.list_rounds(store, "s")) == names
+
+
+def watch_with(*, listed: int = 0, **seen: Any) -> FailureWatch:
+    watch = FailureWatch(max_fraction=0.1, count_listed=lambda: listed)
+    watch.add(letters=[], **seen)
     return watch
 
 
@@ -181,36 +202,52 @@ def letters(count: int) -> list[FailedFilm]:
     return [FailedFilm.of(Entry(str(n), 1, "e"), ERROR, tries=1) for n in range(count)]
 
 
-def test_what_another_try_has_written_is_no_longer_unpublished() -> None:
-    watch = FailureWatch(max_fraction=1.0)
-    for part in ("a", "b"):
-        letter = FailedFilm.of(Entry(part, 2, "e"), ERROR, tries=1)
-        watch.add(part, files=1, letters=[letter], published=False)
-    watch.settle(["0", "a", "a.r001"])
-    assert set(watch.unpublished) == {"b"}
-
-
 def test_too_many_failed_films_stop_the_run_with_the_error_of_the_store() -> None:
     watch = watch_with(files=100)
-    watch.add("b", files=64, letters=letters(64), published=False)  # too few to judge by
+    watch.add(files=64, letters=letters(64))  # too few to judge by
     with pytest.raises(StoreThrottledError, match="try again later"):
-        watch.add("c", files=MIN_FILES_SEEN, letters=letters(9), published=True)
-    assert list(watch.unpublished) == ["b"]
+        watch.add(files=MIN_FILES_SEEN, letters=letters(9))
 
 
 def test_a_share_of_failed_films_below_the_limit_is_only_counted() -> None:
     watch = watch_with(files=1000)
-    watch.add("b", files=64, letters=letters(64), published=True)
-    watch.check_all(watch.faults, files=1064)
+    watch.add(files=64, letters=letters(64))
+    watch.check_all(watch.faults, unlike_listed=0, files=1064)
     assert (watch.failed, watch.faults) == (64, {Fault.THROTTLED: 64})
+
+
+def test_few_films_of_a_large_archive_may_be_all_that_a_submission_sees() -> None:
+    watch = watch_with(files=0, listed=10_000)
+    watch.add(files=1000, letters=letters(1000))
+    with pytest.raises(StoreThrottledError):
+        watch.add(files=1, letters=letters(1))
+
+
+def test_an_archive_that_is_not_yet_listed_is_asked_for_only_where_too_many_failed() -> None:
+    asked: list[int] = []
+    watch = FailureWatch(0.1, count_listed=lambda: asked.append(watch.seen) or 20_000)
+    for _ in range(10):
+        watch.add(files=100, letters=letters(9))
+    assert asked == []
+    for _ in range(10):
+        watch.add(files=100, letters=letters(100))
+    assert asked == [1100]
+
+
+def test_films_that_were_gone_or_changed_stop_a_run_as_others_do() -> None:
+    watch = watch_with(files=1000)
+    with pytest.raises(StorageError, match="gone or changed"):
+        watch.add(files=1000, letters=[], unlike_listed=201)
+    quiet = FailureWatch(max_fraction=0.1)
+    quiet.check_all({}, unlike_listed=201, files=1000)  # of an earlier submission
 
 
 def test_archived_films_are_counted_and_stop_no_run() -> None:
     watch = watch_with(files=1000)
     error = ArchivedError("an object that can be read", "an archived one", "restore it first")
     archived = [FailedFilm.of(Entry(str(n), 1, "e"), error, tries=1) for n in range(500)]
-    watch.add("b", files=500, letters=[*letters(1), *archived], published=True)
-    watch.check_all(watch.faults, files=1500)
+    watch.add(files=500, letters=[*letters(1), *archived])
+    watch.check_all(watch.faults, unlike_listed=0, files=1500)
     assert (watch.failed, watch.faults[Fault.ARCHIVED]) == (501, 500)
     with pytest.raises(StoreThrottledError):
-        watch.add("c", files=200, letters=letters(200), published=True)
+        watch.add(files=200, letters=letters(200))

@@ -30,23 +30,29 @@ from hipray.scoring.decoder import ShardDecoder, list_work
 from hipray.scoring.estimate import measure_rates
 from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, parse_letters
 from hipray.scoring.films import FilmReader
+from hipray.scoring.open_work import list_lost
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films, unpack_films
-from hipray.scoring.parts import PartSet
-from hipray.scoring.retraction import retract_replaced
+from hipray.scoring.parts import PartSet, is_retry
+from hipray.scoring.retraction import Retraction
+from hipray.scoring.retries import Retries, list_retry_work
 from hipray.scoring.rows import Row, build_table, probability_column
 from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
-from hipray.scoring.session import ScoreResult, conclude, count_open_shards
+from hipray.scoring.session import ScoreResult, conclude, hold_output
 from hipray.scoring.shards import Entry
 from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, open_store
 from hipray.vocab import Runtime, View
+from tests.data.film_files import encode_dicom
 from tests.distributed.throttling import ThrottlingS3
 from tests.scoring.test_begun import die_with
 from tests.small_release import draw_phantoms, publish_small_release
 
 TOLERANCE = 1e-5
+PATIENT = {
+    "PatientName": "Planted^Person", "PatientID": "PLANTED-4711", "PatientBirthDate": "19310203",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,12 @@ def stages(
 
 def list_open(config: ScoreRun, release: Release) -> Iterator[pa.Table]:
     for work in list_work(config.model_dump_json(), release.model_dump_json(), relist=True):
+        yield build_stage_row(WORK_SCHEMA, {"work": work})
+
+
+def list_planned(config: ScoreRun, release: Release, submission: int) -> Iterator[pa.Table]:
+    texts = config.model_dump_json(), release.model_dump_json()
+    for work in list_retry_work(*texts, submission):
         yield build_stage_row(WORK_SCHEMA, {"work": work})
 
 
@@ -147,8 +159,8 @@ def test_a_changed_film_is_scored_anew_and_its_old_row_leaves_the_parts(
     open_store(config.images).write(key, b"junk now")
     score_all(config, release)
     output, parts = open_output(config), PartSet.of(release, config)
-    assert retract_replaced(output, parts) == 1
-    assert retract_replaced(output, parts) == 0
+    retraction = Retraction(output, parts, lambda: None)
+    assert [retraction.retract_replaced() for _ in range(2)] == [1, 0]
     rows = score_all(config, release)
     assert sorted(row["key"] for row in rows) == sorted(films)
     (changed,) = [row for row in rows if row["key"] == key]
@@ -201,16 +213,20 @@ def submit(
     """One submission without Ray: what is open is scored in this process."""
     decode, score = stages(config, release)
     watch, output = FailureWatch(config.max_failed_fraction), open_output(config)
-    opened = list(list_open(config, release))
+    parts = PartSet.of(release, config)
+    with hold_output(output) as lease:
+        number = lease.attempt
+    retries = Retries(output, parts, number)
+    if config.retry is RetryScope.FAILED:
+        retries.plan()
+    opened = [*list_open(config, release), *list_planned(config, release, number)]
     once_listed()
     for work in opened:
         (outcome,) = score(decode(work)).to_pylist()
         letters = parse_letters(outcome["letters"])
-        watch.add(outcome["part"], files=outcome["files"], letters=letters,
-                  published=outcome["published"])  # fmt: skip
-    parts = PartSet.of(release, config)
-    assert count_open_shards(output, parts, watch) == 0
-    return conclude(config, output, release, parts, watch, seconds=0)
+        watch.add(files=outcome["files"], letters=letters, unlike_listed=outcome["unlike_listed"])
+    assert list(list_lost(output, parts)) == retries.open() == []
+    return conclude(config, output, release, parts, watch, seconds=0, check_held=lambda: None)
 
 
 def counts(result: ScoreResult) -> tuple[int, int, int, int]:
@@ -221,8 +237,12 @@ def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
     remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
 ) -> None:
     slow, late = list(films)[1], list(films)[4]
+    archive = open_store(remote.images, remote.storage)
+    for key in (next(iter(films)), slow):
+        archive.write(key, encode_dicom(**PATIENT))
     throttling.throttled, throttling.silent = (slow,), (late,)
     storage = remote.storage.model_copy(update={"read_timeout_s": 1})
+    remote = remote.model_copy(update={"deduplicate": True})
     hasty = remote.model_copy(update={"storage": storage})
     assert counts(submit(hasty, release)) == (6, 4, 0, 2)
     letters = pd.read_parquet(f"{remote.output}/dead-letters/letters.parquet")
@@ -236,6 +256,19 @@ def test_films_the_store_will_not_give_fail_alone_and_a_retry_scores_them(
     throttling.throttled = ()
     assert counts(submit(retry, release)) == (6, 6, 0, 0)
     assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    assert_tells_no_patient(open_output(remote))
+
+
+def assert_tells_no_patient(output: Store) -> None:
+    seen = set()
+    for info in output.list():
+        data = output.read(info.key)
+        if info.key.endswith(".parquet"):
+            table = pq.read_table(io.BytesIO(data))
+            data = repr([table.schema.metadata, table.to_pylist()]).encode()
+        assert not any(value.encode() in data for value in PATIENT.values()), info.key
+        seen.add(info.key.partition("/")[0])
+    assert {"parts", "index", "answers", "dead-letters", "summary.json", "summary.html"} <= seen
 
 
 def keys_with_rows(config: ScoreRun, release: Release) -> list[str]:
@@ -294,6 +327,8 @@ def test_a_film_that_stays_changed_is_scored_by_the_next_listing_and_by_no_retry
     retry = remote.model_copy(update={"retry": RetryScope.FAILED})
     assert counts(submit(retry, release)) == (6, 6, 0, 0)
     assert keys_with_rows(remote, release) == list(films)[:6]
+    written = PartSet.of(release, remote).list_all(open_output(remote))
+    assert not any(map(is_retry, written)), "it was changed and still is: no row for that"
 
 
 def test_a_shard_of_which_nothing_can_be_had_stays_open_and_too_many_such_are_the_store_s_error(

@@ -5,7 +5,8 @@ import pytest
 from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import KEY_FILE
 from hipray.errors import ConfigError
-from hipray.scoring.session import RUN_KEY, claim_output
+from hipray.scoring.index import Index, ListingTotals
+from hipray.scoring.session import RUN_KEY, UNLISTED_FILES, claim_output, count_listed
 from hipray.storage import Store, open_store
 
 
@@ -32,3 +33,11 @@ def test_an_output_keeps_to_the_key_of_its_pseudonyms(tmp_path: Path, output: St
     assert not open_store(run.workspace).exists(KEY_FILE), "none is made in its place"
     open_store(run.workspace).create(KEY_FILE, key)
     claim_output(run, output)
+
+
+def test_an_archive_counts_for_many_films_until_it_is_listed(output: Store) -> None:
+    assert count_listed(output) == UNLISTED_FILES
+    Index(output).complete(0, ListingTotals(files=9, shards=1))
+    assert count_listed(output) == 9
+    Index(output).complete(1, ListingTotals(files=3, shards=1, replaced=2))
+    assert count_listed(output) == 10

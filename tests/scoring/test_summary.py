@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +17,7 @@ from hipray.config.evaluation import Combine
 from hipray.config.experiment import ThresholdRule
 from hipray.config.jobs import PlanRun, ScoreRun
 from hipray.config.scoring import Machine, PlannedJob
-from hipray.errors import AccessDeniedError, DataError, StoreFullError
+from hipray.errors import AccessDeniedError, DataError, RunBusyError, StoreFullError
 from hipray.evaluation.release_result import RegionScores, ReleaseResult, ScoreDistribution
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
@@ -33,11 +34,12 @@ from hipray.scoring.index import Index
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table, probability_column
-from hipray.scoring.session import conclude, record_letters
+from hipray.scoring.session import ScoreResult, check_current, conclude, settle
 from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
 from hipray.scoring.summary import LETTERS_AT_ONCE, LETTERS_KEY, write_letters
 from hipray.scoring.tally import HEADLINE, Histogram
+from hipray.scoring.unpublished import Unpublished
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import View
 from tests.small_release import publish_small_release
@@ -102,6 +104,11 @@ def _outcome(number: int) -> dict[str, object]:
     return {"outcome": "scored", HEADLINE: number / FILMS, "headline_abnormal": number > 5}
 
 
+def conclude_held(config: ScoreRun, output: Store, release: Release) -> ScoreResult:
+    parts, watch = PartSet.of(release, config), FailureWatch(0.1)
+    return conclude(config, output, release, parts, watch, seconds=1, check_held=lambda: None)
+
+
 def finish(config: ScoreRun, release: Release, output: Store) -> None:
     parts, archive = PartSet.of(release, config), open_store(config.images)
     for work in list(list_open_work(config, archive, output, parts, relist=False)):
@@ -112,9 +119,7 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
     config: ScoreRun, release: Release, output: Store
 ) -> None:
     finish(config, release, output)
-    result = conclude(
-        config, output, release, PartSet.of(release, config), FailureWatch(0.1), seconds=1
-    )
+    result = conclude_held(config, output, release)
     assert (result.listed, result.scored, result.refused, result.failed) == (20, 16, 3, 1)
     summary = json.loads(output.read("summary.json"))
     assert summary["files"] == {"listed": 20, "scored": 16, "refused": 3, "failed": 1}
@@ -132,13 +137,51 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
 def test_a_stopped_run_leaves_its_dead_letters(
     config: ScoreRun, release: Release, output: Store
 ) -> None:
-    watch = FailureWatch(0.1)
+    parts = PartSet.of(release, config)
     error = AccessDeniedError("access to a film", "403 AccessDenied", "check the policy")
     letter = FailedFilm.of(Entry("019.dcm", 4, "e"), error, tries=1)
-    watch.add("0000-0000-00000003-x", files=5, letters=[letter], published=False)
-    record_letters(output, release, PartSet.of(release, config), watch)
+    Unpublished(output, parts).note("0000-0000-00000003-x", [letter])
+    settle(config, output, release, parts, lambda: None)
     letters = pq.read_table(io.BytesIO(output.read("dead-letters/letters.parquet"))).to_pylist()
     assert [row["key"] for row in letters] == ["005.dcm", "019.dcm"]
+    assert not output.exists("summary.json"), "nobody has tried the others"
+
+
+def test_a_driver_that_was_taken_over_writes_nothing_any_more(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    finish(config, release, output)
+    with acquire(output, DRIVER_KEY, ttl_s=60) as stale:
+        assert stale is not None
+        stale.declare_lost()
+        with acquire(output, DRIVER_KEY, ttl_s=60) as fresh:
+            assert fresh is not None
+            before = {info.key: info.etag for info in output.list()}
+            parts, watch = PartSet.of(release, config), FailureWatch(0.1)
+            with pytest.raises(RunBusyError, match="took over"):
+                conclude(
+                    config, output, release, parts, watch, seconds=1,
+                    check_held=lambda: check_current(stale, output),
+                )  # fmt: skip
+            assert {info.key: info.etag for info in output.list()} == before
+            check_current(fresh, output)
+
+
+def test_a_second_release_has_parts_of_its_own_and_leaves_those_of_the_first(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    finish(config, release, output)
+    first = {info.key: info.etag for info in output.list("parts")}
+    other = release.model_copy(update={"headline_threshold": 0.25})
+    finish(config, other, output)
+    assert first.items() < {info.key: info.etag for info in output.list("parts")}.items()
+    assert conclude_held(config, output, other).parts == len(first)
+    pattern = json.loads(output.read("summary.json"))["parts"]["pattern"]
+    latest = pq.read_table(sorted(Path(str(config.output)).glob(pattern)), partitioning=None)
+    assert len(latest) == FILMS
+    assert not {f"{config.output}/{key}" for key in first} & set(
+        map(str, Path(str(config.output)).glob(pattern))
+    )
 
 
 def test_more_letters_than_are_held_at_a_time_are_all_in_the_table(tmp_path: Path) -> None:
@@ -175,8 +218,7 @@ def test_the_page_shows_the_counts_and_loads_nothing(
     config: ScoreRun, release: Release, output: Store
 ) -> None:
     finish(config, release, output)
-    parts = PartSet.of(release, config)
-    conclude(config, output, release, parts, FailureWatch(0.1), seconds=1)
+    conclude_held(config, output, release)
     page = output.read("summary.html").decode()
     assert RESEARCH_NOTICE in page
     assert re.search(r"implant</th><td>3<", page)
@@ -188,9 +230,8 @@ def test_the_page_shows_the_counts_and_loads_nothing(
 def test_counts_of_altered_parts_are_an_error(
     config: ScoreRun, release: Release, output: Store
 ) -> None:
-    parts = PartSet.of(release, config)  # two shards have no part
     with pytest.raises(DataError, match="20 files listed"):
-        conclude(config, output, release, parts, FailureWatch(0.1), seconds=1)
+        conclude_held(config, output, release)  # two shards have no part
 
 
 def test_status_tells_progress_rate_time_and_cost_left(output: Store) -> None:
@@ -280,15 +321,23 @@ def test_drift_is_measured_against_the_release_s_own_scores(release: Release) ->
             )
         }
     )  # fmt: skip
-    same, moved = Histogram(), Histogram()
-    import pandas as pd
-
+    same, moved = Histogram(edges), Histogram(edges)
     same.add(pd.Series(generator.uniform(0.2, 0.6, 2000)))
     moved.add(pd.Series(generator.uniform(0.5, 0.9, 2000)))
     found = measure_drift(known, {HEADLINE: same, probability_column(label, region): moved})
     assert [drift.level for drift in found] == [DriftLevel.LITTLE, DriftLevel.LARGE]
     assert measure_drift(release, {HEADLINE: same}) == []
     assert population_stability([0.5, 0.5], [10, 10]) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("width", [1e-1, 1e-3, 1e-9, 0.0])
+def test_scores_that_lie_close_together_have_not_moved_because_of_it(width: float) -> None:
+    own, again = 0.3 + width * np.random.default_rng(0).random((2, 5000))
+    edges = np.unique(np.quantile(own, np.arange(1, 10) / 10))
+    shares = np.bincount(np.searchsorted(edges, own, side="right"), minlength=len(edges) + 1)
+    histogram = Histogram(tuple(edges))
+    histogram.add(pd.Series(again))
+    assert population_stability(shares / len(own), histogram.between) < 0.02
 
 
 def test_the_index_counts_what_listings_found(config: ScoreRun, output: Store) -> None:
