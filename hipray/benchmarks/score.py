@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from hipray.distributed.cluster import connect
 from hipray.distributed.score import run_score
 from hipray.distributed.score_feed import WorkFeed
 from hipray.distributed.score_pipeline import build_dataset
+from hipray.errors import DataError, ProcessLostError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release
@@ -165,7 +166,7 @@ def _serve(config: BenchRun, folder: Path) -> Iterator[StorageSettings]:
 
 def _measure_start(bench: Bench) -> Measure:
     started = time.perf_counter()
-    run_score(bench.run("start", "start"))
+    _score_all(bench.run("start", "start"), files=START_FILMS)
     seconds = time.perf_counter() - started
     return hold_below("score_start_up", [seconds], unit="s", limit=START_LIMIT_S,
                       films=START_FILMS)  # fmt: skip
@@ -183,14 +184,36 @@ def _measure_first_rows(bench: Bench) -> Measure:
     driver = subprocess.Popen([sys.executable, "-c", code, str(job)])
     output = open_store(str(run.output))
     try:
-        while next(output.list("parts"), None) is None and driver.poll() is None:
-            time.sleep(POLL_S)
+        wait_for_part(output, driver)
         seconds = time.perf_counter() - started
     finally:
         driver.terminate()
         driver.wait()
     return hold_below("score_first_rows", [seconds], unit="s", limit=FIRST_ROWS_LIMIT_S,
                       keys=bench.settings.long_keys)  # fmt: skip
+
+
+def wait_for_part(output: Store, driver: "subprocess.Popen[bytes]") -> None:
+    """Wait for the first part; raises ProcessLostError where the driver ends without one."""
+    ended = False
+    while next(output.list("parts"), None) is None:
+        if ended:
+            raise ProcessLostError(
+                f"a part in {output.uri}", f"a driver that ended with {driver.returncode}",
+                "see what it printed",
+            )  # fmt: skip
+        time.sleep(POLL_S)
+        ended = driver.poll() is not None
+
+
+def _score_all(run: ScoreRun, *, files: int) -> None:
+    """Score an archive; raises DataError unless all its files are scored or refused."""
+    result = run_score(run)
+    if (result.listed, result.failed) != (files, 0):
+        raise DataError(
+            f"{files} files scored or refused", f"{result.listed} listed, {result.failed} failed",
+            "see the dead letters",
+        )  # fmt: skip
 
 
 def _compare_rates(bench: Bench) -> Iterator[Measure]:
@@ -233,6 +256,8 @@ def _rate_ray(bench: Bench, output: str) -> float:
     feed = GatedFeed(run, bench.release, gate)
     dataset = build_dataset(run, bench.release, feed)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        if set(batch["letters"].to_pylist()) != {"[]"}:
+            raise DataError("films that are all read", "dead letters", "see the server's log")
         if first:
             films += sum(batch["files"].to_pylist())
         else:
@@ -289,19 +314,23 @@ def _rate_loop(bench: Bench) -> float:
 
 def _measure_memory(bench: Bench) -> Iterator[Measure]:
     """Peaks of driver and actors on the tenth and on the whole archive, then the resume."""
-    peaks = {}
-    for prefix in ("tenth", "large"):
+    peaks, files = {}, bench.settings.small_files
+    for prefix, size in (("tenth", files // 10), ("large", files)):
         with MemoryWatch() as watch:
-            run_score(bench.run(prefix, prefix))
+            _score_all(bench.run(prefix, prefix), files=size)
         peaks[prefix] = watch.peaks
-    files = bench.settings.small_files
     for part in peaks["large"]:
         pair = Pair(peaks["tenth"][part] / 1e6, peaks["large"][part] / 1e6)
         yield compare_rates(f"score_memory_{part}", [pair], unit="MB", target=MEMORY_TARGET,
                             files=files, ours_is=f"{files // 10} files",
                             peer_is=f"{files} files")  # fmt: skip
     before, started = bench.count_read(), time.perf_counter()
-    run_score(bench.run("large", "large"))
-    seconds = time.perf_counter() - started
-    yield hold_below("score_resume", [seconds], unit="s", limit=RESUME_LIMIT_S, files=files,
-                     films_downloaded=bench.count_read() - before)  # fmt: skip
+    _score_all(bench.run("large", "large"), files=files)
+    yield judge_resume(time.perf_counter() - started, bench.count_read() - before, files=files)
+
+
+def judge_resume(seconds: float, downloaded: int, *, files: int) -> Measure:
+    """Return the measure of a resume: short, and without reading any film again."""
+    measure = hold_below("score_resume", [seconds], unit="s", limit=RESUME_LIMIT_S, files=files,
+                         films_downloaded=downloaded)  # fmt: skip
+    return replace(measure, met=measure.met and not downloaded)

@@ -1,6 +1,8 @@
 """The score bench, small: every measure is taken, and both sides score the same films."""
 
 import json
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +10,10 @@ import pytest
 
 from hipray.benchmarks.archive_server import spread_films
 from hipray.benchmarks.run import run_bench
+from hipray.benchmarks.score import judge_resume, wait_for_part
 from hipray.config.benchmarks import BenchRun, ScoreBench
+from hipray.errors import ProcessLostError
+from hipray.storage import open_store
 
 
 @pytest.mark.parametrize(("films", "fillers"), [(3, 9), (1, 0), (20, 980)])
@@ -18,6 +23,18 @@ def test_films_are_spread_evenly_and_the_first_key_is_one(films: int, fillers: i
     gaps = [place for place, is_film in enumerate(spread) if is_film]
     widths = {b - a for a, b in pairwise(gaps)}
     assert not widths or max(widths) - min(widths) <= 1
+
+
+def test_a_driver_that_crashes_has_no_first_rows(tmp_path: Path) -> None:
+    driver = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(ProcessLostError, match="ended with 3"):
+        wait_for_part(open_store(str(tmp_path)), driver)
+
+
+def test_a_resume_that_reads_films_again_does_not_meet_its_target() -> None:
+    assert judge_resume(2.0, 0, files=9).met is True
+    assert judge_resume(2.0, 1, files=9).met is False
+    assert judge_resume(1e3, 0, files=9).met is False
 
 
 @pytest.mark.full
