@@ -8,18 +8,20 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Container, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 
 from hipray.config.jobs import ScoreRun
+from hipray.config.scoring import RetryScope
 from hipray.errors import StoreUnavailableError
+from hipray.scoring.faults import FailedFilm, Fault
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
 from hipray.scoring.outputs import PatientOutput
-from hipray.scoring.parts import PartSet
+from hipray.scoring.parts import PartSet, is_retry
 from hipray.scoring.shards import Position, Shard
 from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work
@@ -47,12 +49,13 @@ def list_open_work(
     """Yield shards that have no part yet; with `relist` list the archive first.
 
     The listing goes on while nothing is taken. A shard that failed as a whole comes behind all that
-    nobody has tried, and only with `relist`: a submission tries it once. Raises StorageError,
-    RunBusyError where another process lists at once, and TimeoutError where nothing is open for
-    `patience_s` of a listing.
+    nobody has tried, and only with `relist`: a submission tries it once. Of archived films alone it
+    comes where config retries what failed. Raises StorageError, RunBusyError where another process
+    lists at once, and TimeoutError where nothing is open for `patience_s` of a listing.
     """
     patient = PatientOutput(output, patience_s=config.store_wait_s)
-    failed = frozenset(map(position_of, Unpublished(patient, parts).names()))
+    notes = Unpublished(patient, parts)
+    failed = {position_of(name): name for name in notes.names() if not is_retry(name)}
     with ExitStack() as stack:
         has_ended: Callable[[], bool] = lambda: True  # noqa: E731 - nobody lists
         if relist:
@@ -63,8 +66,19 @@ def list_open_work(
         )
         for shard in shards.follow():
             yield Work(shard.name, shard.entries)
-        for shard in Index(patient).read(shards.put_off) if relist else ():
-            yield Work(shard.name, shard.entries)
+        if relist:
+            tried = notes.read_all(failed[position.text] for position in shards.put_off)
+            again = (
+                position
+                for position, (_, letters) in zip(shards.put_off, tried, strict=True)
+                if config.retry is RetryScope.FAILED or not _are_archived(letters)
+            )
+            for shard in Index(patient).read(again):
+                yield Work(shard.name, shard.entries)
+
+
+def _are_archived(letters: Sequence[FailedFilm]) -> bool:
+    return all(letter.fault is Fault.ARCHIVED for letter in letters)
 
 
 def count_open(output: Store, parts: PartSet) -> int:

@@ -2,11 +2,12 @@
 
     unpublished/<as the parts>/<part>.json
 
-A shard without a part stays open, and the next submission asks for it again, after all that nobody
-has tried. A retry that would add nothing to its shard's parts is noted without letters: it is done.
+A shard without a part stays open. The next submission asks for it again, after all that nobody has
+tried; for one of archived films alone only where it retries what failed. A retry that would add
+nothing to its shard's parts is noted without letters: it is done.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from hipray.data.fetching import in_order
@@ -47,10 +48,14 @@ class Unpublished:
     def letters(self) -> Iterator[tuple[str, FailedFilm]]:
         """Yield the letters of all shards that have no part, reading ahead."""
         open_shards = (name for name, is_settled in self._settle() if not is_settled)
+        for shard, letters in self.read_all(open_shards):
+            yield from ((shard, letter) for letter in letters)
+
+    def read_all(self, shards: Iterable[str]) -> Iterator[tuple[str, list[FailedFilm]]]:
+        """Yield shards with their letters, as `read` has them, reading ahead."""
         with ThreadPoolExecutor(READ_AHEAD) as pool:
-            jobs = (pool.submit(lambda own: (own, self.read(own)), name) for name in open_shards)
-            for shard, letters in in_order(jobs, ahead=READ_AHEAD):
-                yield from ((shard, letter) for letter in letters)
+            jobs = (pool.submit(lambda own: (own, self.read(own)), name) for name in shards)
+            yield from in_order(jobs, ahead=READ_AHEAD)
 
     def tidy(self, check_held: Callable[[], None]) -> None:
         """Delete the notes of retries, and of shards that have a part by now."""

@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 
 from hipray.config.jobs import ScoreRun
-from hipray.errors import StorageError, StoreUnavailableError
+from hipray.config.scoring import RetryScope
+from hipray.errors import AccessDeniedError, ArchivedError, StorageError, StoreUnavailableError
 from hipray.scoring import lister, open_work
+from hipray.scoring.faults import FailedFilm
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
 from hipray.scoring.open_work import count_open, list_lost, list_open_work, position_of
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.ranges import KeyRange
 from hipray.scoring.rows import build_table
-from hipray.scoring.shards import Position
+from hipray.scoring.shards import Entry, Position
 from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import ObjectInfo, Store, open_store
@@ -70,15 +72,31 @@ def test_shards_that_failed_come_after_all_that_nobody_has_tried_and_once_a_subm
 ) -> None:
     parts = [work.part for work in follow(archive, output)]
     notes = Unpublished(output, PARTS)
-    for part in parts[:2]:
-        notes.note(part, [])
-    publish(output, parts[5])
-    notes.note(parts[5], [])  # it has been had since
+    for part in (*parts[:2], parts[5]):
+        notes.note(part, [build_letter(AccessDeniedError)])
+    publish(output, parts[5])  # it has been had since
     left = [*parts[2:5], *parts[6:]]
     assert [own.part for own in follow(archive, output)] == [*left, *parts[:2]]
     assert [own.part for own in follow(archive, output, relist=False)] == left
     assert [p.text for p in list_lost(output, PARTS)] == [position_of(part) for part in left]
     assert count_open(output, PARTS) == len(left) + 2
+
+
+def build_letter(kind: type[StorageError]) -> FailedFilm:
+    return FailedFilm.of(Entry("a", 4, "e"), kind("an object", "none", "see why"), tries=1)
+
+
+def test_shards_of_archived_films_alone_are_asked_for_again_only_by_a_retry(
+    archive: Store, output: Store
+) -> None:
+    parts = [work.part for work in follow(archive, output)]
+    notes, archived = Unpublished(output, PARTS), build_letter(ArchivedError)
+    notes.note(parts[0], [archived])
+    notes.note(parts[1], [archived, build_letter(AccessDeniedError)])
+    assert [own.part for own in follow(archive, output)] == [*parts[2:], parts[1]]
+    retry = ScoreRun(images=archive.uri, shard_files=1, retry=RetryScope.FAILED)
+    again = list_open_work(retry, archive, output, PARTS, relist=True)
+    assert [own.part for own in again] == [*parts[2:], *parts[:2]]
 
 
 @pytest.mark.timeout(60)
