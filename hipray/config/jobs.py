@@ -344,8 +344,8 @@ class ScoreRun(InferenceJob):
     they were listed, before the run stops. Until the first listing has ended, the archive counts as
     100,000 files at least. Archived objects, which must be restored first, do not count here."""
     store_wait_s: float = Field(600, ge=0)
-    """Seconds that the driver and the listing wait for a store out of reach before the run ends;
-    films have their own rounds."""
+    """Seconds that driver, listing and model actors wait for a store out of reach before they give
+    up; films that are read have rounds of their own."""
     price_per_hour: float | None = Field(None, ge=0)
     """What all machines of the run cost in an hour, in any currency, for `hipray status`."""
     limits: ImageLimits = ImageLimits()

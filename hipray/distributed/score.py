@@ -216,7 +216,7 @@ class _Submission:
             failed={fault.value: count for fault, count in self._watch.faults.items()},
             ended=ended,
         )
-        self._note.write(self._output)
+        self._note.write(open_output(self._config))  # without patience: there will be others
         logger.info("score: %d files, %d failed", self._watch.seen, self._watch.failed)
 
 
