@@ -35,7 +35,7 @@ from hipray.scoring.faults import FailureWatch, parse_letters
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
 from hipray.scoring.open_work import list_lost, list_open_work
-from hipray.scoring.outputs import PatientOutput, open_output
+from hipray.scoring.outputs import open_output, open_patient_output
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retries import Retries
 from hipray.scoring.selection import find_first_film
@@ -102,7 +102,7 @@ class _Submission:
         self._release = release
         self._lease = lease
         self._parts = PartSet.of(release, config)
-        self._output = PatientOutput(open_output(config), patience_s=config.store_wait_s)
+        self._output = open_patient_output(config)
         self._retries = Retries(self._output, self._parts, lease.attempt)
         self._watch = FailureWatch(config.max_failed_fraction, partial(count_listed, self._output))
         now = time.time()

@@ -20,12 +20,12 @@ from hipray.errors import StoreUnavailableError
 from hipray.scoring.faults import FailedFilm, Fault
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
-from hipray.scoring.outputs import PatientOutput
 from hipray.scoring.parts import PartSet, is_retry
 from hipray.scoring.shards import Position, Shard
 from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work
 from hipray.storage import Store
+from hipray.storage.retrying import RetryingStore
 
 PAGE = 10_000
 """Names that are compared at a time."""
@@ -53,7 +53,7 @@ def list_open_work(
     comes where config retries what failed. Raises StorageError, RunBusyError where another process
     lists at once, and TimeoutError where nothing is open for `patience_s` of a listing.
     """
-    patient = PatientOutput(output, patience_s=config.store_wait_s)
+    patient = RetryingStore(output, patience_s=config.store_wait_s)
     notes = Unpublished(patient, parts)
     failed = {position_of(name): name for name in notes.names() if not is_retry(name)}
     with ExitStack() as stack:

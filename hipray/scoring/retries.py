@@ -19,7 +19,7 @@ from hipray.data.fetching import in_order
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, Fault
 from hipray.scoring.films import UNLIKE_LISTED
-from hipray.scoring.outputs import PatientOutput, open_output
+from hipray.scoring.outputs import open_patient_output
 from hipray.scoring.parts import Part, PartSet, name_retry, shard_of
 from hipray.scoring.rows import SECONDS, Row
 from hipray.scoring.shards import Entry
@@ -88,7 +88,7 @@ def list_retry_work(payload: str, release_text: str, submission: int) -> Iterato
     """Yield what a submission has planned to read again and has not, as `Work.dump` writes it."""
     config = ScoreRun.model_validate_json(payload)
     parts = PartSet.of(Release.model_validate_json(release_text), config)
-    output = PatientOutput(open_output(config), patience_s=config.store_wait_s)
+    output = open_patient_output(config)
     retries = Retries(output, parts, submission)
     yield from retries.read(retries.open())
 

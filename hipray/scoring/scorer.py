@@ -19,7 +19,7 @@ from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
 from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
 from hipray.scoring.films import UNLIKE_LISTED, ReadFilm
-from hipray.scoring.outputs import PatientOutput, open_output
+from hipray.scoring.outputs import open_output, open_patient_output
 from hipray.scoring.packing import unpack_films
 from hipray.scoring.parts import PartSet, is_retry, write_part
 from hipray.scoring.retries import adds_nothing
@@ -47,7 +47,7 @@ class ShardScorer:
     def __init__(self, payload: str, release_text: str, was_restarted: Callable[[], bool]) -> None:
         config = ScoreRun.model_validate_json(payload)
         release = parse_release(release_text.encode(), "the release of the run")
-        self._output = PatientOutput(open_output(config), patience_s=config.store_wait_s)
+        self._output = open_patient_output(config)
         self._parts = PartSet.of(release, config)
         self._config = config
         self._pipeline = _load_pipeline(config, release)

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -19,6 +20,9 @@ from hipray.storage.store import ObjectInfo, Store
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 15.0
 """Waits double from the first to the longest, each with a jitter of half."""
+
+PAGE = 10_000
+"""Keys of a listing that are asked for again as one."""
 
 ResultT = TypeVar("ResultT")
 
@@ -84,13 +88,15 @@ class RetryingStore(Store):
         start_after: str | None = None,
         passes_by: Callable[[str], bool] | None = None,
     ) -> Iterator[ObjectInfo]:
-        """List a folder whole; see `Store.list`."""
-        listing = self._inner.list
-        return iter(
-            self._persist(
-                lambda: tuple(listing(prefix, start_after=start_after, passes_by=passes_by))
-            )
-        )
+        """List a folder, a page at a time in memory; see `Store.list`."""
+
+        def list_page() -> tuple[ObjectInfo, ...]:
+            found = self._inner.list(prefix, start_after=start_after, passes_by=passes_by)
+            return tuple(islice(found, PAGE))
+
+        while page := self._persist(list_page):
+            yield from page
+            start_after = page[-1].key
 
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """List the folders below a folder; see `Store.list_folders`."""

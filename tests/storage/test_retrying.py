@@ -2,12 +2,16 @@
 
 import pickle
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hipray.config.storage import StorageSettings
 from hipray.errors import NotFoundError, StoreUnavailableError
-from hipray.storage import open_store, retrying
+from hipray.storage import ObjectInfo, open_store, retrying
+from hipray.storage.local import LocalStore
 from hipray.storage.retrying import RetryingStore
 from tests.storage.outage import FailingS3
 
@@ -68,3 +72,27 @@ def test_it_travels_as_the_plain_store(tmp_path) -> None:
     store = open_store(str(tmp_path))
     copy = pickle.loads(pickle.dumps(RetryingStore(store, patience_s=1)))
     assert (type(copy), copy.uri) == (type(store), store.uri)
+
+
+def test_a_long_listing_comes_in_pages_and_outlives_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    keys = [f"a/{number}" for number in range(7)]
+    for key in keys:
+        store.write(key, b"")
+    listed, starts = LocalStore.list, list[str | None]()
+
+    def fail_once(
+        own: LocalStore, prefix: str = "", *, start_after: str | None = None, **options: Any
+    ) -> Iterator[ObjectInfo]:
+        starts.append(start_after)
+        if len(starts) == 2:
+            raise StoreUnavailableError("a store", "silence", "wait")
+        return listed(own, prefix, start_after=start_after, **options)
+
+    monkeypatch.setattr(retrying, "PAGE", 3)
+    monkeypatch.setattr(retrying, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(LocalStore, "list", fail_once)
+    assert [info.key for info in RetryingStore(store, patience_s=5).list("a")] == keys
+    assert starts == [None, "a/2", "a/2", "a/5", "a/6"]
