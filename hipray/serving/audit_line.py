@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 class Outcome(StrEnum):
     """How a request ended."""
 
-    ACCEPTED = "accepted"  # an answer with numbers, a batch, a page or a state
-    REFUSED = "refused"  # a reason code instead of numbers
+    ACCEPTED = "accepted"  # an answer with numbers, a page or a state
+    REFUSED = "refused"  # reason codes instead of numbers
     PROBLEM = "problem"  # no answer
 
 
@@ -35,7 +35,8 @@ def outcome_of(study: StudyAnswer) -> Outcome:
 class AuditLine:
     """What is told of one request; filled in on its way through the service.
 
-    A batch is refused where none of its films has numbers.
+    A batch is accepted where one of its films has numbers, or it has no films; else it is a problem
+    where one of them has no answer, whatever its status says, and refused where all are.
     """
 
     request_id: str
@@ -79,8 +80,13 @@ class AuditLine:
     def write(self) -> None:
         """Write the line."""
         self.milliseconds = round((time.perf_counter() - self.started_s) * 1000, 2)
-        if 0 < self.status < 400 or self.codes:
-            refused = self.codes and not self.answered
-            self.outcome = Outcome.REFUSED if refused else Outcome.ACCEPTED
+        self.outcome = self._judge()
         told = {k: v for k, v in asdict(self).items() if k != "started_s"}
         logger.info("request", extra={TOLD: told})
+
+    def _judge(self) -> Outcome:
+        if self.problems and not self.answered:
+            return Outcome.PROBLEM
+        if self.codes and not self.answered:
+            return Outcome.REFUSED
+        return Outcome.ACCEPTED if 0 < self.status < 400 else Outcome.PROBLEM

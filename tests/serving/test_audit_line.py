@@ -18,6 +18,7 @@ from hipray.serving.audit_line import AuditLine, Outcome
 from hipray.serving.graph import SplitGraph
 from hipray.serving.ingress import read_pseudonyms
 from hipray.serving.logs import JsonFormatter
+from hipray.serving.problems import ProblemCode, come_later
 from hipray.storage import open_store
 from hipray.vocab import DataSource, Device, Precision, RefusalCode, Runtime, Side
 from tests.serving.conftest import LocalApi
@@ -70,7 +71,7 @@ def test_a_refused_film_is_told_by_its_code_and_a_problem_by_its_status(
         (422, "refused", ["unreadable"], None),
         (503, "problem", [], "store_unavailable"),
         (404, "problem", [], "no_such_path"),
-        (200, "accepted", [], None),
+        (200, "problem", [], None),
     ]
     assert [line["answered"] for line in requests] == [0, 0, 0, 0]
     assert [(line["films"], line["problems"]) for line in requests][-1] == (
@@ -115,6 +116,21 @@ def test_a_request_is_refused_where_no_hip_of_it_has_numbers(
     line.write()
     assert line.outcome is outcome
     assert bool(line.codes) == (answers != [SCORED])
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [([], Outcome.PROBLEM), ([REFUSED], Outcome.PROBLEM), ([SCORED], Outcome.ACCEPTED)],
+)
+def test_a_batch_without_numbers_is_a_problem_where_a_film_has_no_answer(
+    answers: list[StudyAnswer], outcome: Outcome
+) -> None:
+    line = AuditLine("request", "digest", status=200)
+    line.note_problem(come_later("the store is out of reach", ProblemCode.STORE_UNAVAILABLE))
+    for answer in answers:
+        line.note_answer(answer)
+    line.write()
+    assert line.outcome is outcome
 
 
 def test_a_line_names_caller_and_films_by_what_only_the_operator_can_look_up(
