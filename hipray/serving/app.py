@@ -13,11 +13,11 @@ from ray.serve.exceptions import RayServeException
 
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import read_nodes
-from hipray.releases.release import Release
 from hipray.serving.applications import end_applications, is_there
-from hipray.serving.bindings import build_door, name_stages, read_served
+from hipray.serving.bindings import build_door, describe_setup, name_stages, read_served
 from hipray.serving.deploying import NotRunningError, ServingError, deploy_stages, drain_time
 from hipray.serving.plan import size_stages
+from hipray.serving.stages import StageSetup
 
 
 class BuildError(ServingError, RayServeException):  # type: ignore[misc]
@@ -42,23 +42,24 @@ def build_app(config: ServeRun) -> Application:
             "deploy the file to one (`serve deploy`)",
         )
     config = size_stages(config, release, read_nodes())
-    _start_stages(config, release)
-    return build_door(config, release, from_file=True)
+    setup = describe_setup(config, release)
+    _start_stages(config, setup)
+    return build_door(config, setup, from_file=True)
 
 
-def _start_stages(config: ServeRun, release: Release) -> None:
+def _start_stages(config: ServeRun, setup: StageSetup) -> None:
     """Deploy the stages; those that do not run end, unless an ingress may be asking them."""
-    home = name_stages(config, release)
+    home = name_stages(config, setup)
     was_there = is_there(serve.status(), home)
     try:
-        deploy_stages(config, release)
+        deploy_stages(config, setup)
     except Exception as error:
         if not was_there:
             end_applications({home}, drain_s=drain_time(config))
         if not isinstance(error, NotRunningError):
             raise
         raise BuildError(
-            f"release '{release.name}' to start",
+            f"release '{setup.release.name}' to start",
             str(error),
             "correct that and deploy again; what answered before answers on",
         ) from None

@@ -1,4 +1,7 @@
-"""What Serve is given: which deployments a release needs, and how each of them scales."""
+"""What Serve is given: which deployments a release needs, and how each of them scales.
+
+`describe_setup` alone reads the store; what is described can be deployed, and put back, without it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -58,41 +61,39 @@ def read_served(config: ServeRun) -> Release:
     return read_servable(store, config.release, allow_phantom=allowed)
 
 
-def name_stages(config: ServeRun, release: Release) -> str:
+def name_stages(config: ServeRun, setup: StageSetup) -> str:
     """Return the application that holds these stages: other settings are other stages."""
-    setup = describe_setup(config, release)
-    told = {"release": release.digest, "fused": config.fused, "scaling": config.scaling}
+    told = {"release": setup.release.digest, "fused": config.fused, "scaling": config.scaling}
     told |= {"batch": setup.batch, "wait_s": setup.batch_wait_s, "cpus": setup.cpus}
     told |= {"gpus": config.gpus_per_stage, "most": config.max_replicas, "queue": config.queue}
     told |= {"engine": asdict(setup.engine), "memory_gib": setup.memory_gib}
     return STAGES_PREFIX + digest_of(told)[:12]
 
 
-def build_stages(config: ServeRun, release: Release) -> Application:
+def build_stages(config: ServeRun, setup: StageSetup) -> Application:
     """Return an application of the model stages alone; it has no route.
 
     The release is pinned: every deployment gets its text and none reads its name again.
     """
-    stages = bind_stages(config, release)
+    stages = bind_stages(config, setup)
     return stages[_root_of(stages)]
 
 
-def build_door(config: ServeRun, release: Release, *, from_file: bool = False) -> Application:
+def build_door(config: ServeRun, setup: StageSetup, *, from_file: bool = False) -> Application:
     """Return an application of the ingress over stages that are deployed already.
 
     A replica of the ingress knows one release for its whole life, so that no request meets two.
     One that is deployed from a Serve config file ends the stages of releases before itself.
     """
-    names = {key: stage.name for key, stage in list_stages(config, release).items()}
-    home = name_stages(config, release)
+    names = {key: stage.name for key, stage in list_stages(config, setup.release).items()}
+    home = name_stages(config, setup)
     handles = {key: serve.get_deployment_handle(name, home) for key, name in names.items()}
     ingress = serve.deployment(serve.ingress()(Ingress)).options(**_ingress_options(config, home))
-    setup = describe_setup(config, release)
     return ingress.bind(config, setup, keeps=home if from_file else None, **handles)
 
 
 def describe_setup(config: ServeRun, release: Release) -> StageSetup:
-    """Return what each deployment of a release is built from."""
+    """Return what each deployment of a release is built from; reads its bundles' descriptions."""
     store = open_store(config.workspace, config.storage)
     device = Device.CUDA if config.gpus_per_stage else Device.CPU
     return StageSetup(
@@ -107,11 +108,10 @@ def describe_setup(config: ServeRun, release: Release) -> StageSetup:
     )
 
 
-def bind_stages(config: ServeRun, release: Release) -> dict[str, Application]:
+def bind_stages(config: ServeRun, setup: StageSetup) -> dict[str, Application]:
     """Return the model stages that a release needs, by the names the ingress takes them."""
-    setup = describe_setup(config, release)
     bound: dict[str, Application] = {}
-    plans = list_stages(config, release)
+    plans = list_stages(config, setup.release)
     for key, plan in plans.items():
         deployment = serve.deployment(plan.kind).options(**_stage_options(config, plan))
         # Serve deploys what the root of an application names

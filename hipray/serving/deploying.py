@@ -14,6 +14,7 @@ from hipray.runtime.memory import MemoryLimitError
 from hipray.serving.applications import wait_until
 from hipray.serving.bindings import DRAIN_SLACK_S, build_stages, name_stages
 from hipray.serving.plan import list_stages
+from hipray.serving.stages import StageSetup
 from hipray.serving.together import ReplicasMemory, StageMemory, require_memory_together
 
 ASK_S = 30.0
@@ -40,16 +41,16 @@ def drain_time(config: ServeRun) -> float:
     return config.request_timeout_s + 2 * DRAIN_SLACK_S
 
 
-def deploy_stages(config: ServeRun, release: Release) -> None:
+def deploy_stages(config: ServeRun, setup: StageSetup) -> None:
     """Deploy the stages of a release, unless they run, and wait until all of them run.
 
     Raises NotRunningError with a stage's own reason.
     """
-    home = name_stages(config, release)
+    home = name_stages(config, setup)
     there = serve.status().applications.get(home)
     if there is None or there.status != ApplicationStatus.RUNNING:
-        run_application(build_stages(config, release), home, None, config.rollout_timeout_s)
-        _check_memory(config, release, home)
+        run_application(build_stages(config, setup), home, None, config.rollout_timeout_s)
+        _check_memory(config, setup.release, home)
 
 
 def _check_memory(config: ServeRun, release: Release, home: str) -> None:

@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from hipray.config.jobs import ServeRun
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.errors import StorageError
-from hipray.releases.release import Release, parse_release
+from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
@@ -37,13 +37,9 @@ class DoorPlan:
     """What an ingress was deployed with, so that it can be deployed again."""
 
     config: ServeRun
-    release_text: str
+    setup: StageSetup
     from_file: bool
     """Whether a Serve config file says what it is, and not `hipray serve`."""
-
-    def read_release(self) -> Release:
-        """Return the release it answers with."""
-        return parse_release(self.release_text.encode(), "the deployed release")
 
 
 class Ingress:
@@ -77,7 +73,7 @@ class Ingress:
                 explain=by_value(classify, "explain"),
             )
         self._config = config
-        self._plan = DoorPlan(config, setup.release_text, from_file=keeps is not None)
+        self._plan = DoorPlan(config, setup, from_file=keeps is not None)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
         self._service = build_service(config, release, setup.engine, graph)
         open_logs()

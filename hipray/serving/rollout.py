@@ -8,15 +8,13 @@ begun, and only then the old stages end. Whatever fails before leaves the old re
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import ray
 from ray import serve
-from ray.serve.schema import ApplicationStatus
 
 from hipray.config.jobs import ServeRun
-from hipray.errors import RunBusyError
-from hipray.releases.release import Release
+from hipray.errors import HiprayError, RunBusyError
 from hipray.serving.applications import (
     APPLICATION,
     POLL_S,
@@ -32,9 +30,11 @@ from hipray.serving.deploying import (
     ServingError,
     deploy_stages,
     drain_time,
+    last_line,
     run_application,
 )
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.stages import StageSetup
 
 LOCK = "hipray-rollout"
 LOCK_WAIT_S = 5.0
@@ -75,19 +75,46 @@ def read_running() -> DoorPlan | None:
     return plan
 
 
-def deploy(config: ServeRun, release: Release, *, before: DoorPlan | None = None) -> None:
+def deploy(config: ServeRun, setup: StageSetup, *, before: DoorPlan | None = None) -> None:
     """Deploy a release in place of the one before, if any.
 
-    Raises ServingError with a stage's own reason; RolloutError where the one before answers on.
+    Raises ServingError with a stage's own reason; RolloutError, whatever failed, where the one
+    before answers on. What fails or is interrupted is undone without the store, which may be gone;
+    without a release before, whoever started Serve for this one ends it all.
     """
-    try:
-        deploy_stages(config, release)
-        run_application(build_door(config, release), APPLICATION, "/", config.rollout_timeout_s)
-    except NotRunningError as failure:
-        raise _undo(failure, config, release, before) from None
+    home = name_stages(config, setup)
+    with _tell_who_answers(setup, before), ExitStack() as undo:
+        if before is not None and name_stages(before.config, before.setup) != home:
+            undo.callback(_end_new_stages, home, config)
+        deploy_stages(config, setup)
+        if before is not None:
+            undo.callback(_restore_door, before)
+        run_application(build_door(config, setup), APPLICATION, "/", config.rollout_timeout_s)
+        undo.pop_all()
     drain_s = max(drain_time(each) for each in (config, *([before.config] if before else [])))
     _wait_for_old_replicas(drain_s)
-    end_stages(but=name_stages(config, release), drain_s=drain_s)
+    end_stages(but=home, drain_s=drain_s)
+
+
+@contextmanager
+def _tell_who_answers(setup: StageSetup, before: DoorPlan | None) -> Iterator[None]:
+    """Turn what stops a rollout into what to tell."""
+    wanted, mend = f"release '{setup.release.name}' to start", "correct that and serve again"
+    kept = "" if before is None else f"release '{before.setup.release.name}' answers on"
+    try:
+        yield
+    except NotRunningError as failure:
+        if not kept:
+            raise ServingError(wanted, str(failure), mend) from None
+        raise RolloutError(wanted, str(failure), f"{kept}; {mend}") from None
+    except Exception as failure:
+        if not kept:
+            raise
+        raise RolloutError(wanted, _describe(failure), f"{kept}; {mend}") from failure
+    except BaseException:  # interrupted
+        if kept:
+            logger.warning(kept)
+        raise
 
 
 @contextmanager
@@ -123,34 +150,26 @@ def _take_lock() -> ray.actor.ActorHandle:
         time.sleep(POLL_S)
 
 
-def _undo(
-    failure: NotRunningError, config: ServeRun, release: Release, before: DoorPlan | None
-) -> ServingError:
-    """Leave things as they were, and return what to tell."""
-    home = name_stages(config, release)
-    wanted, found = f"release '{release.name}' to start", str(failure)
-    if before is None:
-        return ServingError(wanted, found, "correct that and serve again")
-    kept = before.read_release()
-    _restore_door(before)
-    if name_stages(before.config, kept) != home:
+def _describe(failure: Exception) -> str:
+    if isinstance(failure, HiprayError):
+        return f'a failure that says "{failure}"'
+    return f"{type(failure).__name__} ({last_line(str(failure))})"
+
+
+def _end_new_stages(home: str, config: ServeRun) -> None:
+    try:
         end_applications({home}, drain_s=drain_time(config))
-    return RolloutError(
-        wanted, found, f"release '{kept.name}' answers on; correct that and serve again"
-    )
+    except Exception as error:
+        logger.error("%s may stay: %s", home, _describe(error))
 
 
 def _restore_door(before: DoorPlan) -> None:
     """Make Serve want the old ingress again; its replicas never ended."""
-    application = serve.status().applications[APPLICATION]
-    if application.status == ApplicationStatus.RUNNING:
-        return
-    release = before.read_release()
     try:
-        door, timeout_s = build_door(before.config, release), before.config.rollout_timeout_s
+        door, timeout_s = build_door(before.config, before.setup), before.config.rollout_timeout_s
         run_application(door, APPLICATION, "/", timeout_s)
-    except NotRunningError as failure:
-        logger.error("the old ingress answers and cannot be deployed anew: %s", failure)
+    except Exception as error:
+        logger.error("the old ingress answers and cannot be deployed anew: %s", _describe(error))
 
 
 def _wait_for_old_replicas(drain_s: float) -> None:

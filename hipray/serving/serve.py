@@ -29,6 +29,7 @@ from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room
 from hipray.serving.proxies import check_proxies, start_proxies
 from hipray.serving.rollout import deploy, hold_rollout, read_running
 from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
+from hipray.serving.stages import StageSetup
 from hipray.storage import Store, open_store
 
 READY_S = 120.0
@@ -109,12 +110,13 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     connect(min_cpus=count_cpus(config, release))
     with hold_rollout():
         config = size_stages(config, release, read_nodes())
-        named = _describe(config, release)
+        setup = describe_setup(config, release)
+        named = _describe(config, setup)
         before = read_running()
-        require_room(_list_all_stages(config, release, before))
+        require_room(_list_all_stages(config, setup, before))
         if before is not None:
-            endpoint = _replace(config, release, before, owns_ray=owns_ray)
-            old = before.read_release()
+            endpoint = _replace(config, setup, before, owns_ray=owns_ray)
+            old = before.setup.release
             announce(f"{named} answers at {endpoint.url}/v1/score in place of {_name(old)}")
             return endpoint
         config = choose_address(config)
@@ -124,7 +126,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
         )
         try:
             start_proxies(config)
-            deploy(config, release)
+            deploy(config, setup)
             _wait_until_ready(endpoint)
         except BaseException:
             endpoint.shutdown()
@@ -139,14 +141,14 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
 
 
 def _replace(
-    config: ServeRun, release: Release, before: DoorPlan, *, owns_ray: bool
+    config: ServeRun, setup: StageSetup, before: DoorPlan, *, owns_ray: bool
 ) -> ServedEndpoint:
     """Put a release in the place of the one that answers; the process that serves it serves on."""
     config = _take_address(config, before.config.host, before.config.port)
-    url = _url_of(config.host, config.port)
+    url, release = _url_of(config.host, config.port), setup.release
     endpoint = ServedEndpoint(url, release.name, release.digest, drain_time(config), owns_ray)
     try:
-        deploy(config, release, before=before)
+        deploy(config, setup, before=before)
         _wait_until_ready(endpoint)
     finally:
         if owns_ray:
@@ -155,25 +157,21 @@ def _replace(
 
 
 def _list_all_stages(
-    config: ServeRun, release: Release, before: DoorPlan | None
+    config: ServeRun, setup: StageSetup, before: DoorPlan | None
 ) -> list[StagePlan]:
     """The stages that run at a time: those of the release before, too, unless they stay."""
-    stages = [*list_stages(config, release).values()]
-    if before is None:
+    stages = [*list_stages(config, setup.release).values()]
+    if before is None or name_stages(before.config, before.setup) == name_stages(config, setup):
         return stages
-    old = before.read_release()
-    if name_stages(before.config, old) == name_stages(config, release):
-        return stages
-    return [*stages, *list_stages(before.config, old).values()]
+    return [*stages, *list_stages(before.config, before.setup.release).values()]
 
 
-def _describe(config: ServeRun, release: Release) -> str:
+def _describe(config: ServeRun, setup: StageSetup) -> str:
     """A release and what computes each stage of it."""
-    setup = describe_setup(config, release)
     engine, threads = setup.engine, count_threads(setup.cpus)
     share = f", {config.gpus_per_stage:g} GPU" if config.gpus_per_stage else ""
     return (
-        f"release {_name(release)}, each stage with {engine.runtime} on {engine.device} "
+        f"release {_name(setup.release)}, each stage with {engine.runtime} on {engine.device} "
         f"({threads} {'thread' if threads == 1 else 'threads'}{share}),"
     )
 

@@ -76,9 +76,14 @@ class StageSetup:
     """What computes the networks; pinned like the release."""
     memory_gib: float | None
 
+    @property
+    def release(self) -> Release:
+        """The pinned release, which this hipray may not be able to serve."""
+        return parse_release(self.release_text.encode(), "the deployed release")
+
     def read_release(self) -> Release:
         """Return the pinned release; raises BundleError where this hipray cannot serve it."""
-        release = parse_release(self.release_text.encode(), "the deployed release")
+        release = self.release
         check_preprocessing(release)
         return release
 

@@ -25,7 +25,7 @@ from hipray.serving.applications import (
     end_stages,
     list_stage_applications,
 )
-from hipray.serving.bindings import name_stages
+from hipray.serving.bindings import describe_setup, name_stages
 from hipray.serving.deploying import QUIET, ServingError
 from hipray.serving.plan import size_stages
 from hipray.serving.proxies import start_proxies
@@ -81,7 +81,8 @@ class DeployedFile:
     def wait_for_stages_of(self, release: str) -> None:
         """Wait until no stages but those of one release are left."""
         published = read_release(self.store, release)
-        home = name_stages(size_stages(self.config(release), published, read_nodes()), published)
+        config = size_stages(self.config(release), published, read_nodes())
+        home = name_stages(config, describe_setup(config, published))
         until = time.monotonic() + SETTLE_S
         while (found := list_stage_applications(serve.status())) != {home}:
             assert time.monotonic() < until, found

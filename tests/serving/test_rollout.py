@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -15,13 +15,18 @@ from hipray.config.base import build_config
 from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
 from hipray.errors import StoreUnavailableError
-from hipray.releases.release import read_release
+from hipray.releases.release import Release, read_release
+from hipray.serving import rollout
 from hipray.serving import serve as endpoint_module
 from hipray.serving.applications import APPLICATION, INGRESS, STAGES_PREFIX
-from hipray.serving.rollout import RolloutError
+from hipray.serving.bindings import name_stages
+from hipray.serving.deploying import NotRunningError
+from hipray.serving.ingress import DoorPlan
+from hipray.serving.rollout import RolloutError, deploy
 from hipray.serving.serve import ServedEndpoint, run_serve
 from hipray.storage import Store, open_store
 from tests.conftest import S3Server
+from tests.serving.conftest import stage_setup
 from tests.serving.faulty_network import FaultyWay
 from tests.serving.steady_load import SteadyLoad, assert_nobody_was_lost, is_answered
 from tests.serving.two_releases import assert_answers_of_one_release_each, publish_releases
@@ -223,3 +228,91 @@ def test_an_endpoint_ends_all_that_was_started_for_it_whatever_fails_on_the_way(
     with pytest.raises(TimeoutError):
         ServedEndpoint("http://127.0.0.1:1", "first", "0", drain_s=1, owns_ray=True).shutdown()
     assert ended == ["end_applications", "end_stages", "_leave_serve", "ray"]
+
+
+GONE = StoreUnavailableError("a store", "none", "try again")
+
+
+@pytest.fixture
+def rollout_log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a rollout asks of Serve, in order: whose door it deploys, whose stages it ends."""
+    asked: list[str] = []
+    monkeypatch.setattr(rollout, "deploy_stages", lambda config, setup: asked.append("stages"))
+    monkeypatch.setattr(rollout, "build_door", lambda config, setup: f"door of {setup.batch}")
+    monkeypatch.setattr(rollout, "run_application", lambda door, *_: asked.append(door))
+    monkeypatch.setattr(
+        rollout, "end_applications", lambda names, *, drain_s: asked.append(f"ends {[*names]}")
+    )
+    return asked
+
+
+def fail_once(asked: list[str], name: str, error: BaseException) -> Callable[..., None]:
+    """Fail at the first call; later ones are noted."""
+
+    def act(*args: Any, **_: Any) -> None:
+        first = not any(word.startswith(name) for word in asked)
+        asked.append(name if first else str(args[0]))
+        if first:
+            raise error
+
+    return act
+
+
+@pytest.fixture
+def plans(matted: Release) -> tuple[DoorPlan, DoorPlan]:
+    """What answers, and what takes its place, over a store that nobody reaches any more."""
+    old = stage_setup(open_store("/nowhere"), matted)
+    new = replace(old, batch=9, release_text=named(matted, "new").model_dump_json())
+    config = ServeRun(workspace="/nowhere")
+    return DoorPlan(config, old, False), DoorPlan(config, new, False)
+
+
+def named(release: Release, name: str) -> Release:
+    return release.model_copy(update={"name": name})
+
+
+@pytest.mark.parametrize(
+    "error", [GONE, TimeoutError("late"), NotRunningError("no"), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize("where", ["deploy_stages", "run_application"])
+def test_whatever_stops_a_rollout_leaves_the_old_door_and_no_new_stages(
+    rollout_log: list[str],
+    plans: tuple[DoorPlan, DoorPlan],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    error: BaseException,
+) -> None:
+    before, new = plans
+    monkeypatch.setattr(rollout, where, fail_once(rollout_log, where, error))
+    with pytest.raises((RolloutError, KeyboardInterrupt)) as caught:
+        deploy(new.config, new.setup, before=before)
+    ends = f"ends {[name_stages(new.config, new.setup)]}"
+    restores = {"deploy_stages": [], "run_application": ["door of 4"]}[where]
+    assert rollout_log[rollout_log.index(where) + 1 :] == [*restores, ends]
+    told = caplog.text if isinstance(caught.value, KeyboardInterrupt) else str(caught.value)
+    assert "release 'matted' answers on" in told
+
+
+def test_an_undoing_that_fails_itself_goes_on_and_tells_what_stopped_the_rollout(
+    rollout_log: list[str], plans: tuple[DoorPlan, DoorPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise TimeoutError("no controller")
+
+    before, new = plans
+    monkeypatch.setattr(rollout, "run_application", fail)
+    with pytest.raises(RolloutError, match=r"TimeoutError \(no controller\); .* answers on"):
+        deploy(new.config, new.setup, before=before)
+    assert rollout_log[-1].startswith("ends")
+
+
+def test_stages_that_the_old_door_asks_too_stay_where_a_rollout_stops(
+    rollout_log: list[str], plans: tuple[DoorPlan, DoorPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = plans
+    where = "run_application"
+    monkeypatch.setattr(rollout, where, fail_once(rollout_log, where, GONE))
+    with pytest.raises(RolloutError):
+        deploy(before.config, before.setup, before=before)
+    assert rollout_log == ["stages", where, "door of 4"]

@@ -28,6 +28,7 @@ from hipray.serving.bindings import (
     bind_stages,
     build_door,
     build_stages,
+    describe_setup,
     name_stages,
     read_served,
 )
@@ -96,10 +97,10 @@ def deployed(ray_session: None, workspace: Store, s3_server: S3Server) -> Iterat
         workspace, allowed_prefixes=[f"{allowed.uri}/in"], storage=s3_server.settings
     )
     endpoint = run_serve(config)
-    fused, release = config.model_copy(update={"fused": True}), read_served(config)
-    home = name_stages(fused, release)
-    serve.run(build_stages(fused, release), name=home, route_prefix=None)
-    serve.run(build_door(fused, release), name="fused", route_prefix="/fused")
+    fused = config.model_copy(update={"fused": True})
+    setup = describe_setup(fused, read_served(config))
+    serve.run(build_stages(fused, setup), name=name_stages(fused, setup), route_prefix=None)
+    serve.run(build_door(fused, setup), name="fused", route_prefix="/fused")
     yield Deployed(endpoint, allowed)
     serve.delete("fused")
     endpoint.shutdown()
@@ -244,7 +245,8 @@ def test_only_the_stages_that_a_release_needs_are_bound(
     workspace: Store, release: str, fused: bool, stages: set[str]
 ) -> None:
     config = serve_config(workspace, fused=fused)
-    assert set(bind_stages(config, read_release(workspace, release))) == stages
+    setup = describe_setup(config, read_release(workspace, release))
+    assert set(bind_stages(config, setup)) == stages
 
 
 @pytest.mark.skipif(not Path("/proc/sys/net").exists(), reason="reads the range from /proc")
@@ -260,7 +262,7 @@ def test_replicas_of_a_stage_are_kept_on_as_many_nodes_as_asked_for(
 ) -> None:
     bounds = {"min_replicas": least, "max_replicas": most, "max_replicas_per_node": 1}
     config = serve_config(workspace, scaling={"matting": bounds})
-    stages = bind_stages(config, read_release(workspace, "matted"))
+    stages = bind_stages(config, describe_setup(config, read_release(workspace, "matted")))
     spread = {
         key: each._bound_deployment._replica_config.max_replicas_per_node
         for key, each in stages.items()
