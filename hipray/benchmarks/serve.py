@@ -39,7 +39,8 @@ from hipray.inference import start_pipeline
 from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release
-from hipray.serving.serve import find_free_port, run_serve
+from hipray.serving.address import find_free_port
+from hipray.serving.serve import run_serve
 from hipray.storage import Store, open_store
 from hipray.vocab import Device
 

@@ -39,7 +39,8 @@ def check_exposure(host: str, *, guarded: bool) -> None:
     raise ConfigError(
         "a token for a service that other machines can reach",
         f"host = '{host}', no token_sha256 and no token_file",
-        "set token_sha256 to the sha256 of a token, or host = '127.0.0.1'",
+        "set token_sha256 to the sha256 of a token, or host = '127.0.0.1' (in a Serve config file: "
+        "http_options.host)",
     )
 
 

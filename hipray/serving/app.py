@@ -13,9 +13,12 @@ from ray.serve.exceptions import RayServeException
 
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import read_nodes
+from hipray.errors import BundleError, ConfigError
+from hipray.serving.address import choose_address
 from hipray.serving.applications import end_applications, is_there
 from hipray.serving.bindings import build_door, describe_setup, name_stages, read_served
 from hipray.serving.deploying import NotRunningError, ServingError, deploy_stages, drain_time
+from hipray.serving.logs import open_logs
 from hipray.serving.plan import size_stages
 from hipray.serving.stages import StageSetup
 
@@ -30,17 +33,26 @@ class BuildError(ServingError, RayServeException):  # type: ignore[misc]
 def build_app(config: ServeRun) -> Application:
     """Deploy the stages of a configuration's release and return the application of its ingress.
 
-    Host and port are those of the file's `http_options`; give the same host here, so that an open
-    service without tokens is refused. Raises ConfigError, BundleError, and BuildError with a
-    stage's own reason.
+    The address is the one where Serve listens, by the file's `http_options` or, without them, by
+    Ray's own default of every interface: whatever `host` says, an open one without tokens is
+    refused. Raises BuildError with one sentence.
     """
-    release = read_served(config)
+    open_logs()
+    try:
+        return _build(config)
+    except (ConfigError, BundleError, ServingError) as error:
+        raise BuildError(error.expected, error.found, error.remedy) from None
+
+
+def _build(config: ServeRun) -> Application:
     if not ray.is_initialized():
         raise BuildError(
             "a Ray cluster, on which the stages of a release start before its ingress",
             "none",
             "deploy the file to one (`serve deploy`)",
         )
+    config = choose_address(config)
+    release = read_served(config)
     config = size_stages(config, release, read_nodes())
     setup = describe_setup(config, release)
     _start_stages(config, setup)

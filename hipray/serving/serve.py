@@ -1,32 +1,29 @@
 """Serving a release: check it, start Ray Serve, deploy, and wait until every stage has answered."""
 
-import ipaddress
 import logging
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from random import SystemRandom
 
 import httpx
 import ray
 from ray import serve
-from ray.serve.context import _get_global_client  # no public call tells the proxies' address
 
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import connect, read_nodes
 from hipray.releases.release import Release
 from hipray.runtime.engine import count_threads
-from hipray.serving.access import TokenCheck, check_exposure
+from hipray.serving.access import TokenCheck
+from hipray.serving.address import choose_address, take_address, url_of
 from hipray.serving.applications import APPLICATION, end_applications, end_stages
 from hipray.serving.bindings import describe_setup, name_stages, read_served
 from hipray.serving.deploying import ServingError, drain_time
 from hipray.serving.ingress import DoorPlan
 from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
-from hipray.serving.proxies import check_proxies, start_proxies
+from hipray.serving.proxies import start_proxies
 from hipray.serving.rollout import deploy, hold_rollout, read_running
 from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
 from hipray.serving.stages import StageSetup
@@ -37,9 +34,6 @@ READY_S = 120.0
 
 POLL_S = 0.2
 
-FREE_PORTS = range(20_000, 32_000)
-"""Where a free port is sought: below the ports that systems deal out to outgoing connections, one
-of which may take a port between its choice and Serve's start."""
 STOP = (signal.SIGINT, signal.SIGTERM)
 """What a terminal and a container's runtime end a service with."""
 
@@ -120,7 +114,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
             announce(f"{named} answers at {endpoint.url}/v1/score in place of {_name(old)}")
             return endpoint
         config = choose_address(config)
-        url, port = _url_of(config.host, config.port), config.port
+        url, port = url_of(config.host, config.port), config.port
         endpoint = ServedEndpoint(
             url, release.name, release.digest, drain_time(config), owns_ray, (store, port)
         )
@@ -144,8 +138,8 @@ def _replace(
     config: ServeRun, setup: StageSetup, before: DoorPlan, *, owns_ray: bool
 ) -> ServedEndpoint:
     """Put a release in the place of the one that answers; the process that serves it serves on."""
-    config = _take_address(config, before.config.host, before.config.port)
-    url, release = _url_of(config.host, config.port), setup.release
+    config = take_address(config, before.config.host, before.config.port)
+    url, release = url_of(config.host, config.port), setup.release
     endpoint = ServedEndpoint(url, release.name, release.digest, drain_time(config), owns_ray)
     try:
         deploy(config, setup, before=before)
@@ -180,43 +174,6 @@ def _name(release: Release) -> str:
     return f"{release.name} ({release.digest[:12]})"
 
 
-def choose_address(config: ServeRun) -> ServeRun:
-    """Return the configuration with the address of Serve's proxies, or a free one for new ones."""
-    running = _get_global_client(raise_if_no_controller_running=False)
-    if running is None:
-        if config.port and not _is_free(config.host, config.port):
-            raise ServingError(
-                f"port {config.port} of {config.host} to be free", "another program on it",
-                "end that one, choose another port, or take port = 0 for a free one",
-            )  # fmt: skip
-        return config.model_copy(update={"port": config.port or find_free_port(config.host)})
-    http = running.http_config
-    if not http.host or not http.port:
-        raise ServingError(
-            "Ray Serve with an HTTP proxy on a port that it says",
-            "one that runs without",
-            "shut it down (`serve shutdown`) and serve again",
-        )
-    return _take_address(config, http.host, http.port)
-
-
-def _take_address(config: ServeRun, host: str, port: int) -> ServeRun:
-    """Return the configuration with the address at which Serve listens already.
-
-    Raises ServingError where another port was asked for or its proxies keep other limits,
-    ConfigError where it is too open.
-    """
-    if "port" in config.model_fields_set and config.port not in (0, port):
-        raise ServingError(
-            f"an endpoint on port {config.port}",
-            f"Ray Serve at {_url_of(host, port)}",
-            "name that port or shut it down",
-        )
-    check_exposure(host, guarded=config.guarded)
-    check_proxies(config)
-    return config.model_copy(update={"host": host, "port": port})
-
-
 def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     until, found = time.monotonic() + READY_S, "no answer"
     while time.monotonic() < until:
@@ -234,36 +191,3 @@ def _wait_until_ready(endpoint: ServedEndpoint) -> None:
     raise ServingError(
         f"an answer at {endpoint.url} within {READY_S:.0f} s", found, "see the log of Ray Serve"
     )
-
-
-def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def find_free_port(host: str) -> int:
-    """Return a port of `host` that nobody listens on now; raises ServingError without any."""
-    for port in SystemRandom().sample(FREE_PORTS, len(FREE_PORTS)):
-        if _is_free(host, port):
-            return port
-    raise ServingError(
-        f"a free port of {host}",
-        f"none in {FREE_PORTS.start} to {FREE_PORTS.stop - 1}",
-        "name one with --port",
-    )
-
-
-def _url_of(host: str, port: int) -> str:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"http://{host}:{port}"
-    if address.is_unspecified:  # this machine reaches it by loopback
-        return f"http://127.0.0.1:{port}"
-    return f"http://[{host}]:{port}" if address.version == 6 else f"http://{host}:{port}"

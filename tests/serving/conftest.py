@@ -1,6 +1,7 @@
 """The service in this process: real stages and decoders behind the real HTTP interface."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from hipray.data.pseudonyms import Pseudonyms
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
-from hipray.serving import applications, deploying
+from hipray.serving import applications, deploying, logs
 from hipray.serving.access import TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
@@ -88,6 +89,14 @@ def batches_outside_a_replica() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         name = "_warn_if_max_batch_size_exceeds_max_ongoing_requests"
         patch.setattr(f"ray.serve.batching._BatchQueue.{name}", lambda queue: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_outside_a_replica() -> Iterator[None]:
+    """Leave hipray's logger to pytest where this process runs what opens a replica's logs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "ROOT", logging.getLogger("replica"))
         yield
 
 

@@ -1,22 +1,26 @@
 """The endpoint that a Serve config file deploys, and releases that take each other's place."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import ray
 from ray import serve
+from ray.serve.config import HTTPOptions
 from ray.serve.context import _get_global_client
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, HTTPOptionsSchema, ServeDeploySchema
 
 from hipray.bundles.bundle import ONNX_FILE
 from hipray.config.base import build_config
 from hipray.config.jobs import ServeRun
 from hipray.distributed.cluster import read_nodes
 from hipray.releases.release import read_release
+from hipray.serving import address
+from hipray.serving.address import choose_address
 from hipray.serving.app import BuildError, build_app
 from hipray.serving.applications import (
     APPLICATION,
@@ -29,7 +33,7 @@ from hipray.serving.bindings import describe_setup, name_stages
 from hipray.serving.deploying import QUIET, ServingError
 from hipray.serving.plan import size_stages
 from hipray.serving.proxies import start_proxies
-from hipray.serving.serve import choose_address, run_serve
+from hipray.serving.serve import run_serve
 from hipray.storage import Store, open_store
 from tests.serving.steady_load import SteadyLoad, Told, is_answered
 from tests.serving.two_releases import assert_answers_of_one_release_each, publish_releases
@@ -191,9 +195,42 @@ def test_hipray_serve_leaves_the_application_of_a_file_alone(deployed: DeployedF
 
 
 def test_without_a_cluster_one_sentence_says_what_is_missing(
-    workspace: Store, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    config = ServeRun(workspace=workspace.uri, release="matted", allow_phantom_release=True)
     with pytest.raises(BuildError, match=r"expected a Ray cluster, .* found none; deploy the file"):
-        build_app(config)
+        build_app(ServeRun())
+
+
+@pytest.fixture
+def listening(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A cluster whose Serve listens on a host, as its file's `http_options` say."""
+
+    def listen(host: str) -> None:
+        running = SimpleNamespace(http_config=HTTPOptions(host=host))
+        monkeypatch.setattr(address, "_get_global_client", lambda **_: running)
+        monkeypatch.setattr(address, "check_proxies", lambda config: None)
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+
+    return listen
+
+
+def test_a_file_whose_http_options_name_no_host_is_refused_without_tokens(
+    listening: Callable[[str], None],
+) -> None:
+    listening(HTTPOptionsSchema().host)
+    with pytest.raises(BuildError, match=r"found host = '0\.0\.0\.0', no token_sha256") as caught:
+        build_app(ServeRun(host="127.0.0.1"))
+    assert "http_options.host" in str(caught.value)
+
+
+def test_the_proxies_of_a_files_serve_are_checked(
+    listening: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: ServeRun) -> None:
+        raise ServingError("a shorter time limit", "90", "lower it")
+
+    listening("127.0.0.1")
+    monkeypatch.setattr(address, "check_proxies", refuse)
+    with pytest.raises(BuildError, match="found 90; lower it"):
+        build_app(ServeRun(request_timeout_s=90))

@@ -23,6 +23,7 @@ from hipray.errors import BundleError, ConfigError, RunBusyError
 from hipray.inference import blank_hips
 from hipray.pipeline import Pipeline
 from hipray.releases.release import Release, read_release, write_release
+from hipray.serving.address import FREE_PORTS, choose_address, find_free_port
 from hipray.serving.applications import list_stage_applications
 from hipray.serving.bindings import (
     bind_stages,
@@ -38,13 +39,7 @@ from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.proxies import _ask_proxies
 from hipray.serving.rollout import hold_rollout
-from hipray.serving.serve import (
-    FREE_PORTS,
-    ServedEndpoint,
-    choose_address,
-    find_free_port,
-    run_serve,
-)
+from hipray.serving.serve import ServedEndpoint, run_serve
 from hipray.serving.stage_errors import ForeignReleaseError
 from hipray.storage import Store
 from tests.conftest import S3Server
@@ -285,7 +280,7 @@ def test_a_ray_serve_without_a_proxy_is_no_place_for_an_endpoint(
     workspace: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent = SimpleNamespace(http_config=HTTPOptions(host=None))
-    monkeypatch.setattr("hipray.serving.serve._get_global_client", lambda **_: silent)
+    monkeypatch.setattr("hipray.serving.address._get_global_client", lambda **_: silent)
     with pytest.raises(ServingError, match="HTTP proxy"):
         choose_address(serve_config(workspace))
 
