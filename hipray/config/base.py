@@ -81,6 +81,29 @@ def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         ) from None
 
 
+def take_unset(config: ConfigT, other: ConfigT, *, but: Collection[str] = ()) -> ConfigT:
+    """Return `config` with each key that it does not set, at any depth, as `other` sets it.
+
+    The top-level keys `but` are its own, set or not. Raises ConfigError where both together mean
+    nothing.
+    """
+    theirs = other.model_dump(exclude_unset=True, exclude={*but})
+    return build_config(type(config), _merge(theirs, config.model_dump(exclude_unset=True)))
+
+
+def list_values(config: Config, *, only_set: bool = False) -> dict[str, Any]:
+    """Return the values of a configuration by their keys, as `--set` writes these."""
+    return _flatten(config.model_dump(exclude_unset=only_set))
+
+
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        below = _flatten(value) if isinstance(value, dict) else None
+        flat |= {key: value} if below is None else {f"{key}.{k}": v for k, v in below.items()}
+    return flat
+
+
 def _keep_texts(
     model: type[BaseModel], values: dict[str, Any], overrides: Sequence[str]
 ) -> dict[str, Any]:

@@ -73,16 +73,16 @@ def count_cpus(config: ServeRun, release: Release) -> int:
 def size_stages(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -> ServeRun:
     """Return the configuration with what a replica of a stage takes of these nodes.
 
-    What it says itself stays. By default the replicas of two releases share the GPUs, if there are
+    What it says itself stays; what is chosen here does not count as said, so that another release
+    in its place chooses anew. By default the replicas of two releases share the GPUs, if there are
     any, and the cores of the smallest node.
     """
     cpus, gpus = config.cpus_per_stage, config.gpus_per_stage
-    return config.model_copy(
-        update={
-            "cpus_per_stage": _share_cores(config, release, nodes) if cpus is None else cpus,
-            "gpus_per_stage": _share_gpus(config, release, nodes) if gpus is None else gpus,
-        }
-    )
+    sizes = {
+        "cpus_per_stage": _share_cores(config, release, nodes) if cpus is None else cpus,
+        "gpus_per_stage": _share_gpus(config, release, nodes) if gpus is None else gpus,
+    }
+    return ServeRun.model_construct(config.model_fields_set, **{**dict(config), **sizes})
 
 
 def _share_cores(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -> float:

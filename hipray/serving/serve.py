@@ -22,6 +22,7 @@ from hipray.serving.applications import APPLICATION, end_applications, end_stage
 from hipray.serving.bindings import describe_setup, name_stages, read_served
 from hipray.serving.deploying import ServingError, drain_time
 from hipray.serving.ingress import DoorPlan
+from hipray.serving.inheritance import inherit_settings, tell_inherited
 from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
 from hipray.serving.proxies import start_proxies
 from hipray.serving.rollout import deploy, hold_rollout, read_running
@@ -91,10 +92,10 @@ def _leave_serve() -> None:
 def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info) -> ServedEndpoint:
     """Serve a release over HTTP; `announce` is told the address once every stage has answered.
 
-    Where an endpoint answers already, the release takes its place and the call returns; else it
-    blocks until interrupted where `config.block` is set. Raises ConfigError for a service that
-    would be open to other machines, not servable or without room, RunBusyError where another rolls
-    out, BundleError, ServingError and RolloutError.
+    Where an endpoint answers already, the release takes its place and its settings but for those
+    that `config` sets, and the call returns; else it blocks until interrupted where `config.block`
+    is set. Raises ConfigError for a service that would be open to other machines, not servable or
+    without room, RunBusyError where another rolls out, BundleError, ServingError and RolloutError.
     """
     release = read_served(config)
     TokenCheck(config.token_sha256, config.token_file)  # a file that the ingress could not read
@@ -103,15 +104,19 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     connect(min_cpus=count_cpus(config, release))
     with hold_rollout():
+        before, told = read_running(), ""
+        if before is not None:
+            told = tell_inherited(config, before.config)
+            config = inherit_settings(config, before.config)
+            release = read_served(config)
         config = size_stages(config, release, read_nodes())
         setup = describe_setup(config, release)
         named = _describe(config, setup)
-        before = read_running()
         require_room(_list_all_stages(config, setup, before))
         if before is not None:
             endpoint = _replace(config, setup, before, owns_ray=owns_ray)
-            old = before.setup.release
-            announce(f"{named} answers at {endpoint.url}/v1/score in place of {_name(old)}")
+            old = _name(before.setup.release) + (told and f"; it {told}")
+            announce(f"{named} answers at {endpoint.url}/v1/score in place of {old}")
             return endpoint
         config = choose_address(config)
         url, port = url_of(config.host, config.port), config.port

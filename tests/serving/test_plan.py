@@ -12,6 +12,7 @@ from hipray.distributed import capacity
 from hipray.distributed.cluster import NodeSize
 from hipray.errors import ConfigError
 from hipray.releases.release import Release
+from hipray.serving.inheritance import inherit_settings
 from hipray.serving.plan import count_cpus, list_stages, require_room, size_stages
 
 
@@ -54,6 +55,12 @@ def test_two_releases_share_cores_and_gpus_by_default(
     stages = list_stages(sized, matted)
     assert all(stage.gpus == (0 if stage.name == "matting" else gpus) for stage in stages.values())
     assert size_stages(sized, matted, [node(64, gpus=8)]) == sized
+
+
+def test_sizes_that_are_chosen_for_a_release_are_chosen_anew_for_the_next(matted: Release) -> None:
+    running = size_stages(config_of(batch=4), matted, [node(16)])
+    swapped = inherit_settings(config_of(fused=True), running)
+    assert (running.cpus_per_stage, swapped.cpus_per_stage, swapped.batch) == (2, None, 4)
 
 
 def test_a_gpu_is_left_alone_by_a_runtime_and_a_torch_that_do_not_use_it(
