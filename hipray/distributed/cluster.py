@@ -115,6 +115,11 @@ def read_nodes() -> list[NodeSize]:
     ]
 
 
+def read_free_cpus() -> float:
+    """Return the CPUs of the connected cluster that nobody has reserved, over all nodes."""
+    return float(ray.available_resources().get("CPU", 0.0))
+
+
 def _describe(node_id: str, resources: Mapping[str, float]) -> NodeSize:
     types = [name.removeprefix(TYPE_PREFIX) for name in resources if name.startswith(TYPE_PREFIX)]
     gpus = resources.get("GPU", 0.0)

@@ -3,6 +3,7 @@
 A new release starts before the old one ends, so two of them must find room.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from hipray.config.jobs import ServeRun
 from hipray.config.serving import LEAST_CPUS_PER_STAGE, ReplicaBounds
 from hipray.distributed.capacity import require_places
-from hipray.distributed.cluster import NodeSize
+from hipray.distributed.cluster import NodeSize, read_free_cpus
 from hipray.releases.release import Release
 from hipray.serving.stages import EnsembleStage, FusedStage, MattingStage, SegmenterStage
 from hipray.vocab import RuntimeChoice, View
@@ -24,6 +25,8 @@ CPU_PART = 1 / 16
 """Least part of a core that a stage is given."""
 GPU_PARTS = 10_000
 """Ray counts GPUs in parts of this size."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,14 @@ def count_cpus(config: ServeRun, release: Release) -> int:
 
     These are Ray's shares, not cores: without load a replica takes none.
     """
+    return math.ceil(RELEASES * _reserve_cpus(config, release))
+
+
+def _reserve_cpus(config: ServeRun, release: Release) -> float:
+    """The CPUs that the least replicas of one release reserve."""
     stages = list_stages(config, release).values()
-    needed = sum(stage.bounds.min_replicas * stage.cpus for stage in stages)
-    needed += config.scaling.ingress.min_replicas * config.cpus_per_ingress
-    return math.ceil(RELEASES * needed)
+    ingress = config.scaling.ingress.min_replicas * config.cpus_per_ingress
+    return ingress + sum(stage.bounds.min_replicas * stage.cpus for stage in stages)
 
 
 def size_stages(config: ServeRun, release: Release, nodes: Sequence[NodeSize]) -> ServeRun:
@@ -117,6 +124,21 @@ def require_room(stages: Sequence[StagePlan]) -> None:
     on_gpus = [stage for stage in stages if stage.gpus]
     _require(on_gpus, gpus=max((stage.gpus for stage in on_gpus), default=0))
     _require(stages, gpus=0)
+
+
+def tell_wait(config: ServeRun, release: Release) -> None:
+    """Warn that a release waits where replicas that load has started hold the CPUs it reserves.
+
+    They end some time after the load, so it may still start before it is given up.
+    """
+    wanted, free = _reserve_cpus(config, release), read_free_cpus()
+    if wanted > free:
+        logger.warning(
+            "release '%s' reserves %g CPU and %g are free: it waits up to %g s "
+            "(rollout_timeout_s) for nodes to join, or for replicas that load has started to end; "
+            "less load or a lower max_replicas of what answers now makes room",
+            release.name, wanted, free, config.rollout_timeout_s,
+        )  # fmt: skip
 
 
 def _require(stages: Sequence[StagePlan], *, gpus: float) -> None:

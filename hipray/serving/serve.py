@@ -23,7 +23,7 @@ from hipray.serving.bindings import describe_setup, name_stages, read_served
 from hipray.serving.deploying import ServingError, drain_time
 from hipray.serving.ingress import DoorPlan
 from hipray.serving.inheritance import inherit_settings, tell_inherited
-from hipray.serving.plan import StagePlan, count_cpus, list_stages, require_room, size_stages
+from hipray.serving.plan import count_cpus, list_stages, require_room, size_stages, tell_wait
 from hipray.serving.proxies import start_proxies
 from hipray.serving.rollout import deploy, hold_rollout, read_running
 from hipray.serving.running import RunningEndpoint, forget_endpoint, note_endpoint
@@ -112,7 +112,7 @@ def run_serve(config: ServeRun, *, announce: Callable[[str], None] = logger.info
         config = size_stages(config, release, read_nodes())
         setup = describe_setup(config, release)
         named = _describe(config, setup)
-        require_room(_list_all_stages(config, setup, before))
+        _check_room(config, setup, before)
         if before is not None:
             endpoint = _replace(config, setup, before, owns_ray=owns_ray)
             old = _name(before.setup.release) + (told and f"; it {told}")
@@ -155,14 +155,14 @@ def _replace(
     return endpoint
 
 
-def _list_all_stages(
-    config: ServeRun, setup: StageSetup, before: DoorPlan | None
-) -> list[StagePlan]:
-    """The stages that run at a time: those of the release before, too, unless they stay."""
-    stages = [*list_stages(config, setup.release).values()]
-    if before is None or name_stages(before.config, before.setup) == name_stages(config, setup):
-        return stages
-    return [*stages, *list_stages(before.config, before.setup.release).values()]
+def _check_room(config: ServeRun, setup: StageSetup, before: DoorPlan | None) -> None:
+    """Refuse or tell of stages without a place beside those of the release before."""
+    stages = list_stages(config, setup.release).values()
+    if before is None:
+        require_room([*stages])
+    elif name_stages(before.config, before.setup) != name_stages(config, setup):  # else they stay
+        require_room([*stages, *list_stages(before.config, before.setup.release).values()])
+        tell_wait(config, setup.release)
 
 
 def _describe(config: ServeRun, setup: StageSetup) -> str:

@@ -12,8 +12,9 @@ from hipray.distributed import capacity
 from hipray.distributed.cluster import NodeSize
 from hipray.errors import ConfigError
 from hipray.releases.release import Release
+from hipray.serving import plan
 from hipray.serving.inheritance import inherit_settings
-from hipray.serving.plan import count_cpus, list_stages, require_room, size_stages
+from hipray.serving.plan import count_cpus, list_stages, require_room, size_stages, tell_wait
 
 
 def node(cpus: float, gpus: float = 0) -> NodeSize:
@@ -112,3 +113,15 @@ def test_stages_without_a_place_are_refused_on_a_machine_and_told_on_a_cluster(
     monkeypatch.setattr(capacity, "read_nodes", lambda: [node(16, gpus=2)])
     monkeypatch.setattr(capacity, "may_grow", lambda: False)
     require_room(stages)
+
+
+def test_a_release_that_waits_for_replicas_of_load_to_end_says_so(
+    matted: Release, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(cpus_per_stage=0.5, cpus_per_ingress=0.1)
+    monkeypatch.setattr(plan, "read_free_cpus", lambda: 1.6)
+    tell_wait(config, matted)
+    assert caplog.text == ""
+    monkeypatch.setattr(plan, "read_free_cpus", lambda: 0.9)
+    tell_wait(config, matted)
+    assert "reserves 1.6 CPU and 0.9 are free: it waits up to 600 s" in caplog.text
