@@ -19,6 +19,7 @@ from hipray.pipeline import (
 )
 from hipray.releases.release import Release
 from hipray.serving.clock import Step, StepClock
+from hipray.serving.logs import CURRENT_REQUEST
 from hipray.serving.messages import (
     NUMBERS_ONLY,
     AskedFilm,
@@ -53,6 +54,11 @@ class Graph(Protocol):
         ...
 
 
+def _address(body: Asked, release_digest: str, timeout_s: float) -> Message[Asked]:
+    """Return a message of the request that this task works on."""
+    return Message(release_digest, time.time() + timeout_s, body, CURRENT_REQUEST.get())
+
+
 async def call_stage(
     stage: StageCall[Asked, Answered], message: Message[Asked], clock: StepClock, step: Step
 ) -> Message[Answered]:
@@ -83,7 +89,7 @@ class FusedGraph:
         extras: Extras = NUMBERS_ONLY,
     ) -> ScoredFilm:
         """Return the numbers of a film's hips, and what else is asked for."""
-        message = Message(self.release_digest, time.time() + timeout_s, AskedFilm(hips, extras))
+        message = _address(AskedFilm(hips, extras), self.release_digest, timeout_s)
         answer = await call_stage(self.score, message, clock, Step.MODEL)
         film = answer.body
         if film.views is None:
@@ -112,7 +118,7 @@ class SplitGraph:
         extras: Extras = NUMBERS_ONLY,
     ) -> ScoredFilm:
         """Return the numbers of a film's hips, and what else is asked for."""
-        message = Message(self.release.digest, time.time() + timeout_s, hips)
+        message = _address(hips, self.release.digest, timeout_s)
         packed = None
         if self.segment is not None:
             packed = (await call_stage(self.segment, message, clock, Step.SEGMENT)).body

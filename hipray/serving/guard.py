@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.audit_line import AuditLine
-from hipray.serving.logs import TOLD
+from hipray.serving.logs import CURRENT_REQUEST, TOLD
 from hipray.serving.metrics import request_metrics
 from hipray.serving.problems import DEFECT, PROBLEM_TYPE, Problem, explain
 
@@ -55,6 +55,7 @@ class AnswerGuard:
         request_id = choose_request_id(given)
         line = AuditLine(request_id, self._release_digest)
         scope.setdefault("state", {}).update(request_id=request_id, audit=line)
+        CURRENT_REQUEST.set(request_id)  # this task is the request's own
         # Serve's proxy names each request and states that name in the answer itself
         added = HEADERS if given else {**HEADERS, ID_HEADER: request_id}
         try:

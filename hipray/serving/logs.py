@@ -8,11 +8,16 @@ import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 TOLD = "told"
 """The attribute of a record whose members go into the line as they are."""
+
+CURRENT_REQUEST: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request that a task of the ingress works on; empty outside of one. Tasks that
+outlive a request may have been started by one, so lines state an id only where it is theirs."""
 
 ROOT = logging.getLogger("hipray")
 

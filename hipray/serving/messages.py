@@ -32,6 +32,8 @@ class Message(Generic[Body]):
     deadline_s: float
     """Unix time after which the caller is gone; clocks of one cluster are taken as equal."""
     body: Body
+    request_id: str = ""
+    """For the log; empty where nobody asked: a replica warms up."""
 
     def with_body(self, body: NewBody) -> "Message[NewBody]":
         """Return the same message with another payload."""

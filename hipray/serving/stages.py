@@ -6,9 +6,12 @@ accepting messages and answering health checks.
 """
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ray.serve.handle import DeploymentHandle
@@ -16,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from hipray.answers import HipNumbers
 from hipray.bundles.loading import Loading
 from hipray.config.storage import StorageSettings
-from hipray.errors import ConfigError
+from hipray.errors import ConfigError, HiprayError
 from hipray.inference import blank_hips, blank_views, open_gauge, start_stages
 from hipray.pipeline import (
     Cutter,
@@ -43,6 +46,7 @@ from hipray.serving.joining import (
     split_segmentation,
     split_views,
 )
+from hipray.serving.logs import TOLD, open_logs
 from hipray.serving.messages import (
     AskedFilm,
     Message,
@@ -59,6 +63,8 @@ from hipray.vocab import Device
 
 HIPS_OF_A_FILM = 2
 """At most."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,26 @@ class StageSetup:
         return Loading(self.engine, explaining=True, gauge=gauge)
 
 
+@contextmanager
+def attend(message: Message[Any], release_digest: str, stage: str) -> Iterator[None]:
+    """Check a message that a stage gets, and log by its request's id why it has no answer."""
+    told = {"request_id": message.request_id, "stage": stage}
+    try:
+        check_message(message, release_digest)
+        yield
+    except HiprayError as error:
+        logger.warning("message refused", extra={TOLD: {**told, "kind": type(error).__name__}})
+        raise
+    except Exception as error:
+        logger.error("stage failed", exc_info=error, extra={TOLD: told})
+        raise
+
+
 class SegmenterStage:
     """Frames -> masks; absent where the release has no segmenter."""
 
     def __init__(self, setup: StageSetup) -> None:
+        open_logs()
         release, loading = setup.read_release(), setup.claim()
         segmenter = load_segmenter(setup.open_store(), release, loading)
         assert segmenter is not None, "this stage is deployed for releases with segmenters"
@@ -119,9 +141,9 @@ class SegmenterStage:
 
     async def __call__(self, message: Message[FramedHips]) -> Message[PackedSegmentation]:
         """Return the masks of one film's hips."""
-        check_message(message, self._digest)
-        check_hips(message.body, self._side)
-        return message.with_body(await self._batched(message.body))
+        with attend(message, self._digest, "segmenter"):
+            check_hips(message.body, self._side)
+            return message.with_body(await self._batched(message.body))
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""
@@ -138,6 +160,7 @@ class MattingStage:
     """Frames and masks -> one view per region; absent where members look at the whole film."""
 
     def __init__(self, setup: StageSetup) -> None:
+        open_logs()
         release = setup.read_release()
         self._cutter = Cutter(release)
         self._digest = release.digest
@@ -145,9 +168,9 @@ class MattingStage:
 
     async def __call__(self, message: Message[SegmentedFrames]) -> Message[Views]:
         """Return the views of one film."""
-        check_message(message, self._digest)
-        check_hips(message.body.hips, self._side)
-        return message.with_body(await asyncio.to_thread(self._run, message.body))
+        with attend(message, self._digest, "matting"):
+            check_hips(message.body.hips, self._side)
+            return message.with_body(await asyncio.to_thread(self._run, message.body))
 
     def _run(self, film: SegmentedFrames) -> Views:
         return self._cutter(film.hips, film.segmentation.unpack().masks)
@@ -183,6 +206,7 @@ class EnsembleStage:
     """
 
     def __init__(self, setup: StageSetup, *, beside: Sequence[DeploymentHandle] = ()) -> None:
+        open_logs()
         release, loading = setup.read_release(), setup.claim()
         self._ensemble = load_ensemble(setup.open_store(), release, loading)
         self._digest = release.digest
@@ -195,13 +219,13 @@ class EnsembleStage:
 
     async def __call__(self, message: Message[Views]) -> Message[Probabilities]:
         """Return the probabilities of one film's views."""
-        check_message(message, self._digest)
-        return message.with_body(await self._batched(message.body))
+        with attend(message, self._digest, "ensemble"):
+            return message.with_body(await self._batched(message.body))
 
     async def explain(self, message: Message[Views]) -> Message[Explanations]:
         """Return the heat maps of one film's views."""
-        check_message(message, self._digest)
-        return await self._explaining(message)
+        with attend(message, self._digest, "ensemble"):
+            return await self._explaining(message)
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""
@@ -217,6 +241,7 @@ class FusedStage:
     """Frames -> the numbers of each hip: all model stages in one replica."""
 
     def __init__(self, setup: StageSetup) -> None:
+        open_logs()
         release, loading = setup.read_release(), setup.claim()
         self._stages: Stages = start_stages(setup.open_store(), release, loading, batch=setup.batch)
         self._digest = release.digest
@@ -228,14 +253,14 @@ class FusedStage:
 
     async def __call__(self, message: Message[AskedFilm]) -> Message[ScoredFilm]:
         """Return the numbers of one film's hips, and what else is asked for."""
-        check_message(message, self._digest)
-        check_hips(message.body.hips, self._side)
-        return message.with_body(await self._batched(message.body))
+        with attend(message, self._digest, "pipeline"):
+            check_hips(message.body.hips, self._side)
+            return message.with_body(await self._batched(message.body))
 
     async def explain(self, message: Message[Views]) -> Message[Explanations]:
         """Return the heat maps of one film's views."""
-        check_message(message, self._digest)
-        return await self._explaining(message)
+        with attend(message, self._digest, "pipeline"):
+            return await self._explaining(message)
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""

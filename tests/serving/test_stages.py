@@ -1,5 +1,7 @@
 import asyncio
+import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,17 +31,24 @@ from hipray.serving.clock import StepClock
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
 from hipray.serving.joining import join_films, split_segmentation
+from hipray.serving.logs import CURRENT_REQUEST, JsonFormatter
 from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
 from hipray.serving.stage_errors import (
     DeadlinePassedError,
     ForeignReleaseError,
     MalformedMessageError,
 )
-from hipray.serving.stages import EnsembleStage, ExplainingThread, FusedStage, SegmenterStage
+from hipray.serving.stages import (
+    EnsembleStage,
+    ExplainingThread,
+    FusedStage,
+    SegmenterStage,
+    attend,
+)
 from hipray.storage import Store
 from hipray.vocab import Device
 from tests.serving.answers import TOLERANCE
-from tests.serving.conftest import Run, stage_setup, start_stage
+from tests.serving.conftest import LocalApi, Run, stage_setup, start_stage
 
 NEVER = 1e12
 
@@ -248,3 +257,53 @@ def test_the_memory_of_a_heat_map_is_counted_before_one_is_asked_for(
     stage = kind(stage_setup(workspace, matted))
     assert tried == [2]
     assert EXPLANATION in stage._gauge.parts
+
+
+def test_a_stage_logs_by_the_requests_id_why_a_message_has_no_answer(
+    frames: list[FramedHips], caplog: pytest.LogCaptureFixture
+) -> None:
+    message = Message("digest", NEVER, frames[0], "id")
+    with pytest.raises(ForeignReleaseError), attend(message, "another", "segmenter"):
+        raise AssertionError("not reached")
+    with pytest.raises(ValueError, match="Doe"), attend(message, "digest", "segmenter"):
+        raise ValueError("Doe^Jane")
+    refused, failed = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
+    told = {"request_id": "id", "stage": "segmenter"}
+    assert refused.items() >= {**told, "level": "warning", "kind": "ForeignReleaseError"}.items()
+    assert failed.items() >= {**told, "level": "error", "event": "stage failed"}.items()
+    assert failed["error"][0]["kind"] == "ValueError"
+    assert "Doe" not in json.dumps(failed)
+
+
+def test_each_message_has_the_id_of_the_request_that_it_is_asked_for(
+    matted: Release, frames: list[FramedHips], run: Run
+) -> None:
+    seen: list[str] = []
+
+    async def note(message: Message[Any]) -> Message[Any]:
+        seen.append(message.request_id)
+        return message.with_body(ScoredFilm([]))
+
+    async def ask(request_id: str) -> None:
+        CURRENT_REQUEST.set(request_id)
+        graph = FusedGraph(matted.digest, note, note)
+        await graph(frames[0], timeout_s=60, clock=StepClock())
+
+    async def ask_all() -> None:
+        await asyncio.gather(ask("one"), ask("two"))
+
+    run(ask_all())
+    assert sorted(seen) == ["one", "two"]
+
+
+def test_the_stages_are_asked_under_the_id_of_the_request(
+    make_api: Callable[..., LocalApi], split_graph: SplitGraph, films: list[bytes]
+) -> None:
+    asked: list[str] = []
+
+    async def graph(hips: FramedHips, **options: Any) -> ScoredFilm:
+        asked.append(CURRENT_REQUEST.get())
+        return await split_graph(hips, **options)
+
+    answer = make_api(graph=graph).upload(films[0])
+    assert asked == [answer.json()["request_id"]]
