@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 
+from hipray.benchmarks.footprint import MemoryWatch, read_endpoint
 from hipray.benchmarks.load import Load, send_at_rate, send_in_turn
 from hipray.benchmarks.machine import pin_cores
 from hipray.benchmarks.measure import (
@@ -55,7 +57,7 @@ PEER_TARGET = 1.5
 GOODPUT_TARGET = 0.9
 REFUSAL_LIMIT_S = 0.2
 GROWTH_LIMIT = 0.05
-"""Most growth of memory under overload, as a share of what was taken before."""
+"""Most growth of the endpoint's memory under overload, as a share of what it took before."""
 PEER_READY_S = 120.0
 
 
@@ -93,6 +95,9 @@ def measure_serve(config: BenchRun) -> Iterator[Measure]:
             yield from summarise(rounds, bench)
             peak = max(load.rate for r in rounds for load in r.served.values())
             yield from _measure_overload(url, films, peak, bench)
+        with _run_endpoint(leave_to_defaults(served)) as url:
+            _warm_up(films, url)
+            yield _measure_defaults(pipeline, films, url, bench)
 
 
 def publish_release(store: Store, bench: ServeBench) -> Release:
@@ -115,7 +120,11 @@ def draw_films(bench: ServeBench) -> list[bytes]:
 
 
 def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
-    """Return the measured endpoint: one replica that has all cores."""
+    """Return the endpoint that is compared: by default all stages in one replica on all cores.
+
+    So both sides of a comparison compute with the same threads. Nobody gets it without asking:
+    see `leave_to_defaults`.
+    """
     return ServeRun(
         workspace=store.uri,
         release=NAME,
@@ -129,6 +138,16 @@ def build_serve_run(store: Store, bench: ServeBench) -> ServeRun:
         queue=bench.queue,
         block=False,
     )
+
+
+def leave_to_defaults(served: ServeRun) -> ServeRun:
+    """Return the endpoint that `hipray serve` deploys where its graph and sizes are not set."""
+    return served.model_copy(update={"fused": False, "cpus_per_stage": None})
+
+
+def describe_endpoint(bench: ServeBench) -> dict[str, Any]:
+    """Return what a measure's line tells of the endpoint, by the names of its settings."""
+    return {"fused": bench.fused, "cpus_per_stage": bench.cores}
 
 
 def _start_direct(store: Store, release: Release, served: ServeRun, bench: ServeBench) -> Pipeline:
@@ -197,6 +216,25 @@ def _load_with_all(url: str, films: Sequence[bytes], bench: ServeBench) -> dict[
     }
 
 
+def _measure_defaults(
+    pipeline: Pipeline, films: Sequence[bytes], url: str, bench: ServeBench
+) -> Measure:
+    """State what the default graph does on these cores: a deployment for each stage."""
+    pairs = []
+    for _ in range(bench.rounds):
+        direct_rate = _rate_direct(pipeline, films, bench.batch)
+        load = send_in_turn(url, films, concurrency=BUSY, requests=_count_requests(BUSY, bench))
+        pairs.append(Pair(load.rate, direct_rate))
+    return compare_rates(
+        f"{PREFIX}_default_throughput_c{BUSY}",
+        pairs,
+        unit="films/s",
+        peer_is="the pipeline in process, in batches",
+        fused=False,
+        cpus_per_stage="default",
+    )
+
+
 def _count_requests(callers: int, bench: ServeBench) -> int:
     return bench.single_requests if callers == ONE else callers * bench.requests_per_caller
 
@@ -227,7 +265,7 @@ def summarise(rounds: Sequence[Round], bench: ServeBench) -> Iterator[Measure]:
             peer_is="the pipeline in process, in batches",
             p50_s=median(r.served[callers].quantile_s(0.5) for r in rounds),
             p99_s=median(r.served[callers].quantile_s(0.99) for r in rounds),
-            fused=bench.fused,
+            **describe_endpoint(bench),
         )
         loads = [r.served[callers] for r in rounds]
         yield count_lost(
@@ -257,6 +295,7 @@ def _compare_with_peer(
         unit="films/s",
         target=PEER_TARGET if judged else None,
         precision=bench.precision,
+        **describe_endpoint(bench),
         peer_lost=sum(r.peer[callers].lost for r in rounds),
     )
     yield compare_durations(
@@ -281,18 +320,22 @@ def count_lost(name: str, lost: int, *, of: int) -> Measure:
 def _measure_overload(
     url: str, films: Sequence[bytes], peak: float, bench: ServeBench
 ) -> Iterator[Measure]:
-    before = measure_tree(os.getpid())
-    load = send_at_rate(
-        url, films, per_second=bench.overload_factor * peak, seconds=bench.overload_s
-    )
-    after = measure_tree(os.getpid())
-    yield from judge_overload(load, peak, growth=(after - before) / before, bench=bench)
+    (before,) = read_endpoint().values()
+    with MemoryWatch(read_endpoint) as watch:
+        load = send_at_rate(
+            url, films, per_second=bench.overload_factor * peak, seconds=bench.overload_s
+        )
+    (most,) = watch.peaks.values()
+    yield from judge_overload(load, peak, memory=Pair(most, before), bench=bench)
 
 
 def judge_overload(
-    load: Load, peak: float, *, growth: float, bench: ServeBench
+    load: Load, peak: float, *, memory: Pair, bench: ServeBench
 ) -> Iterator[Measure]:
-    """Yield goodput, lost requests, the speed of refusals and the growth of memory."""
+    """Yield goodput, lost requests, the speed of refusals and the growth of memory.
+
+    `memory` has the bytes of the endpoint's processes: the most under overload, and before it.
+    """
     in_time = [reply for reply in load.answered if reply.ended_s <= bench.overload_s]
     yield compare_rates(
         f"{PREFIX}_overload_goodput",
@@ -302,6 +345,7 @@ def judge_overload(
         peer_is="the highest rate without overload",
         sent=len(load.replies),
         refused=len(load.refused),
+        **describe_endpoint(bench),
     )
     yield count_lost(f"{PREFIX}_overload_lost", load.lost, of=len(load.replies))
     if load.refused:
@@ -313,30 +357,9 @@ def judge_overload(
         )
     yield hold_below(
         f"{PREFIX}_overload_memory_growth",
-        [max(growth, 1e-6)],
+        [max(memory.ours / memory.peer - 1, 1e-6)],
         unit="share",
         limit=GROWTH_LIMIT,
+        most_mb=memory.ours / 1e6,
+        before_mb=memory.peer / 1e6,
     )
-
-
-def measure_tree(pid: int) -> int:
-    """Return the resident bytes of a process and all that it started, here and now."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    tree = {pid}
-    while grown := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= grown
-    return sum(_read_resident(member) for member in tree)
-
-
-def _read_resident(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

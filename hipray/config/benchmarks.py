@@ -120,7 +120,8 @@ class ServeBench(Config):
     cores: int = Field(2, ge=1)
     """CPU cores that all sides share, and threads of each side's networks."""
     fused: bool = True
-    """Whether the endpoint runs its stages in one deployment."""
+    """Whether the endpoint that is compared runs its stages in one deployment, which is not its
+    default; that one is measured beside it."""
     batch: int = Field(8, ge=1, le=256)
     """Most films in one forward pass of the endpoint and of the pipeline in process."""
     precision: Precision = Precision.FLOAT32

@@ -14,20 +14,25 @@ from fastapi.testclient import TestClient
 
 from hipray.answers import answer_as_dict
 from hipray.benchmarks.load import LOST, Load, Reply, send_at_rate, send_in_turn
+from hipray.benchmarks.measure import Pair
 from hipray.benchmarks.peers.handwritten import build_app
 from hipray.benchmarks.serve import (
     BUSY,
     CROWDED,
     ONE,
     Round,
+    build_serve_run,
+    describe_endpoint,
     draw_films,
     judge_overload,
+    leave_to_defaults,
     publish_release,
     summarise,
 )
 from hipray.bundles.loading import Loading
 from hipray.cli import main
 from hipray.config.benchmarks import ServeBench
+from hipray.config.jobs import ServeRun
 from hipray.pipeline import Pipeline, load_stages
 from hipray.runtime.engine import Engine
 from hipray.storage import open_store
@@ -49,6 +54,9 @@ SMALL = ServeBench(
     requests_per_caller=2,
     overload_s=3,
 )
+
+FLAT = Pair(101e6, 100e6)
+"""Bytes under overload, and before."""
 
 
 def replies(seconds: float, count: int, status: int = HTTPStatus.OK) -> tuple[Reply, ...]:
@@ -76,23 +84,36 @@ def test_rates_and_latencies_are_compared_with_pipeline_and_peer() -> None:
     assert all(line["met"] in (True, None) for line in lines.values())
 
 
+def test_the_lines_tell_which_endpoint_was_measured_and_the_default_one_is_another() -> None:
+    store = open_store("/nowhere")
+    measured = build_serve_run(store, SMALL)
+    assert describe_endpoint(SMALL) == {
+        "fused": measured.fused,
+        "cpus_per_stage": measured.cpus_per_stage,
+    }
+    default = leave_to_defaults(measured)
+    assert (default.fused, default.cpus_per_stage) == (False, ServeRun().cpus_per_stage)
+    assert (default.queue, default.workspace) == (measured.queue, measured.workspace)
+
+
 def test_only_answers_in_time_are_goodput_and_the_slowest_refusal_counts() -> None:
     late = Reply(HTTPStatus.OK, 1.0, SMALL.overload_s + 1)
     refused = replies(0.01, 5, HTTPStatus.SERVICE_UNAVAILABLE)
     slow = Reply(HTTPStatus.SERVICE_UNAVAILABLE, 0.5, 1.0)
     lost = Reply(LOST, 1.0, 1.0)
     crowd = Load((*replies(0.1, 3), late, *refused, slow, lost), 4.0)
-    goodput, lost, refusal, memory = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
+    goodput, lost, refusal, memory = judge_overload(crowd, peak=1.0, memory=FLAT, bench=SMALL)
     assert goodput.ratio == pytest.approx(1.0)
     assert goodput.as_line().items() >= {"sent": 11, "refused": 6}.items()
     assert (lost.ours, lost.n, lost.met) == (1, 11, False)
     assert (refusal.ours, refusal.met) == (0.5, False)
     assert memory.met
+    assert memory.as_line().items() >= {"most_mb": 101.0, "before_mb": 100.0}.items()
 
 
 def test_an_overload_may_lose_no_request() -> None:
     crowd = Load((*replies(0.1, 3), *replies(0.01, 5, HTTPStatus.SERVICE_UNAVAILABLE)), 4.0)
-    measures = judge_overload(crowd, peak=1.0, growth=0.01, bench=SMALL)
+    measures = judge_overload(crowd, peak=1.0, memory=FLAT, bench=SMALL)
     (lost,) = [each for each in measures if each.name == "serve_overload_lost"]
     assert (lost.ours, lost.target, lost.met) == (0, 0, True)
 
@@ -163,6 +184,7 @@ def test_the_peer_gives_the_answer_of_the_served_pipeline(tmp_path: Path) -> Non
 
 @pytest.mark.full
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_the_command_prints_one_line_for_each_measure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,5 +197,6 @@ def test_the_command_prints_one_line_for_each_measure(
         "serve_added_latency_p50",
         "serve_vs_handwritten_c8",
         "serve_overload_goodput",
+        "serve_default_throughput_c8",
     }
     assert all(line["n"] >= 1 for line in lines)
