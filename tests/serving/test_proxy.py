@@ -12,11 +12,15 @@ import httpx
 import pytest
 from ray.serve._private.http_util import (
     call_function_from_import_path,
+    parse_disconnect_disabled_header,
+    parse_request_timeout_header,
     validate_http_proxy_callback_return,
 )
+from ray.serve._private.proxy import HTTPProxy
+from ray.serve._private.proxy_request_response import ASGIProxyRequest
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.config.jobs import ServeRun
 from hipray.serving.audit_line import AuditLine, Outcome
@@ -91,6 +95,50 @@ def test_only_a_random_id_of_the_caller_is_handed_on(given: str) -> None:
     assert handed[1] == own
 
 
+class HeadersOfServe:
+    """What Serve's proxy makes of a request's headers, by its own code."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[str, Any] = {}
+        self.timeout_s: float | None = None
+        self.stays_for_the_gone = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = ASGIProxyRequest(scope=scope, receive=receive, send=send)
+        HTTPProxy.setup_request_context_and_handle(None, "app", self, "/", request, "id")  # type: ignore[arg-type]
+        headers = dict(request.headers)
+        self.timeout_s = parse_request_timeout_header(headers, 60.0)
+        self.stays_for_the_gone = parse_disconnect_disabled_header(headers)
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    def options(self, **chosen: Any) -> "HeadersOfServe":
+        self.chosen |= chosen
+        return self
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"0", b"?1", b"", "Doe^J\u00e4ne".encode("latin-1")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-session-id",
+        "X_Session_Id",
+        "serve_multiplexed_model_id",
+        "serve-multiplexed-model-id",
+        "x-request-timeout-seconds",
+        "x-request-disconnect-disabled",
+        "x-request-id",
+        "authorization",
+        "x-anything",
+    ],
+)
+def test_no_header_of_a_caller_commands_or_breaks_serves_proxy(name: str, value: bytes) -> None:
+    proxy = HeadersOfServe()
+    headers = [(name.encode(), value)] * 2
+    answer = asyncio.run(post(ProxyGuard(proxy, limits=LIMITS), headers=headers))
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert (proxy.chosen, proxy.timeout_s, proxy.stays_for_the_gone) == ({}, 60.0, False)
+
+
 def test_ray_finds_what_goes_round_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[bool] = []
     monkeypatch.setattr("hipray.serving.proxy.open_logs", lambda: opened.append(True))
@@ -127,9 +175,8 @@ class Queue:
         taking = asyncio.create_task(self.take_in(receive))
         answering = asyncio.create_task(self.answer.wait())
         await asyncio.wait((taking, answering), return_when=asyncio.FIRST_COMPLETED)
-        if taking.done():  # the caller is gone
+        if taking.done():  # the caller is gone: Serve notes a 499 and sends nothing
             answering.cancel()
-            await PlainTextResponse("disconnected", 499)(scope, receive, send)
             return
         taking.cancel()
         await PlainTextResponse("ok")(scope, receive, send)
@@ -244,6 +291,44 @@ def test_what_the_proxy_answers_itself_is_told_and_counted_once(
     assert (told["bytes_received"], told["bytes_sent"]) == (received, len(answer.content))
     assert told["outcome"] is Outcome.PROBLEM
     assert [line.request_id for line in counted] == [told["request_id"]]
+
+
+@pytest.mark.parametrize("kept_back", [None, PlainTextResponse("dropped", 503)])
+def test_an_error_of_the_proxy_is_a_problem_and_its_text_stays_here(
+    counted: list[AuditLine], kept_back: ASGIApp | None
+) -> None:
+    async def break_down(scope: Scope, receive: Receive, send: Send) -> None:
+        if kept_back is not None:
+            await kept_back(scope, receive, send)
+        raise ZeroDivisionError("inner text")
+
+    answer = ask(break_down)
+    status, code = (500, "defect") if kept_back is None else (503, "overloaded")
+    assert_problem(answer, status, code)
+    assert "inner text" not in answer.text
+    assert [(line.status, line.problem) for line in counted] == [(status, code)]
+
+
+def test_an_answer_that_breaks_off_is_not_answered_twice(counted: list[AuditLine]) -> None:
+    async def break_off(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ask(break_off)
+    assert counted == []
+
+
+def test_a_caller_who_hangs_up_is_no_lost_replica(counted: list[AuditLine]) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nobody is there")
+
+    scope = {"type": "http", "path": "/v1/score", "headers": []}
+    in_loop(ProxyGuard(Queue(), limits=LIMITS)(scope, receive, send))
+    assert counted == []  # the line is the ingress's
 
 
 def test_what_the_ingress_answers_is_left_to_its_own_line(counted: list[AuditLine]) -> None:
