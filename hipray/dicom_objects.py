@@ -1,7 +1,8 @@
 """An answer as DICOM objects of the film's own study: a structured report and a segmentation.
 
-They are filed beside the film, so they carry the identifiers that the film carries, and go only to
-the caller who sent it. Needs the package `highdicom` (`pip install 'hipray[dicomweb]'`).
+They are filed beside the film, so they carry the identifiers that the film carries, and go to the
+caller who sent it; to one who named it only where the operator allows that. Needs the package
+`highdicom` (`pip install 'hipray[dicomweb]'`).
 Sources: DICOM PS3.16 TID 1500 (measurement report), PS3.3 A.51 (segmentation).
 """
 

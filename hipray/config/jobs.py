@@ -247,6 +247,9 @@ class ServeRun(InferenceJob):
     """s3:// prefixes below which callers may name films; none by default."""
     pacs: tuple[Pacs, ...] = ()
     """DICOMweb archives whose films callers may name; none by default."""
+    dicom_of_named_films: bool = False
+    """Answer `dicom=true` for films that callers name, too: the objects carry the patient's name
+    and identifiers, which such a caller has not sent."""
     token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """sha256 digests of accepted bearer tokens; without these and without `token_file`, every
     caller of a loopback host is accepted."""

@@ -135,6 +135,7 @@ def build_service(
             fetches=count_running(config),
             batch_at_once=config.batch_at_once,
             max_batch_bytes=config.max_batch_bytes,
+            dicom_of_named_films=config.dicom_of_named_films,
         ),
     )
 

@@ -141,7 +141,11 @@ SCORE: Schema = {
     "parameters": [
         _switch("overlay", "Add the hips with their contours as PNG, base64."),
         _switch("explain", "Add a Grad-CAM heat map of each region as PNG, base64."),
-        _switch("dicom", "Add a structured report and a segmentation as DICOM, base64."),
+        _switch(
+            "dicom",
+            "Add a structured report and a segmentation as DICOM, base64; by default "
+            "for films in the body only: they name the patient.",
+        ),
     ],
     "requestBody": {
         "required": True,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 from hipray.answers import StudyAnswer, answer_as_dict, build_answer
@@ -25,7 +26,7 @@ from hipray.serving.graph import Graph
 from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
 from hipray.serving.pacs import DICOMWEB_SCHEME
 from hipray.serving.pictures import Drawn, draw_pictures, write_objects
-from hipray.serving.problems import ProblemError, come_later
+from hipray.serving.problems import ProblemError, come_later, reject
 from hipray.serving.readers import ReaderPool
 from hipray.serving.source import ByteBudget, FilmSource
 
@@ -38,6 +39,11 @@ numbers alone."""
 
 DRAWERS = 2
 """Answers that get pictures or DICOM objects at a time: they take a core and much memory."""
+
+NO_OBJECTS = (
+    "DICOM objects name the patient, and this service makes them of films that are sent to it, not "
+    "of those at a uri; ask without dicom=true or send the film"
+)
 
 WARM_UP_S = 600.0
 """Seconds that the first pass may take; it waits for stages that still load."""
@@ -55,6 +61,8 @@ class ServiceLimits:
     """Films of one batch that are worked on at a time."""
     max_batch_bytes: int
     """Bytes of all films of one batch."""
+    dicom_of_named_films: bool
+    """Whether films that callers name may be answered as DICOM objects."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,8 @@ class ScoringService:
         `budget` are the bytes of all films of its batch. Raises ProblemError, StorageError and
         whatever calling a stage raises.
         """
+        if extras.dicom and isinstance(film, ScoreRequest) and not self.limits.dicom_of_named_films:
+            raise reject(HTTPStatus.FORBIDDEN, NO_OBJECTS)
         read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
         scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
         rows = scored.rows if scored else []

@@ -20,6 +20,8 @@ from hipray.runtime.engine import Engine
 from hipray.serving.graph import FusedGraph, SplitGraph
 from hipray.serving.messages import Extras, ScoredFilm
 from hipray.serving.pictures import draw_pictures
+from hipray.serving.problems import PROBLEM_TYPE
+from tests.conftest import S3Server
 from tests.serving.answers import without_request
 from tests.serving.conftest import LocalApi
 from tests.small_release import CLASSIFIER_PX
@@ -132,6 +134,20 @@ def test_an_answer_comes_as_dicom_of_the_films_own_study_where_it_is_asked_for(
         assert (found.Modality, found.StudyInstanceUID) == (modality, study)
     refused = api.upload(b"no film", params={"dicom": "true"}).json()
     assert (refused["dicom_sr"], refused["dicom_seg"]) == (None, None)
+
+
+def test_dicom_objects_name_the_patient_and_go_to_who_sent_the_film_unless_more_is_allowed(
+    make_api: MakeApi, s3_server: S3Server
+) -> None:
+    pytest.importorskip("highdicom")
+    uri = s3_server.new_store().uri
+    asked = {"json": {"uri": f"{uri}/gone.dcm"}, "params": {"dicom": "true"}}
+    settings = {"allowed_prefixes": (uri,), "storage": s3_server.settings}
+    refused = make_api(**settings).post(**asked)
+    assert (refused.status_code, refused.headers["content-type"]) == (403, PROBLEM_TYPE)
+    assert "send the film" in refused.json()["detail"]
+    allowed = make_api(**settings, dicom_of_named_films=True).post(**asked)
+    assert allowed.json()["code"] == "missing_object"  # it was looked for
 
 
 @pytest.mark.parametrize("values", [{"PixelSpacing": ["0,2", "0,2"]}, {"PixelSpacing": "abc"}])
