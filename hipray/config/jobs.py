@@ -267,7 +267,8 @@ class ServeRun(InferenceJob):
     rollout_timeout_s: float = Field(600, gt=0)
     """Seconds that a release may take to load and answer before it is given up."""
     queue: int = Field(64, ge=1)
-    """Requests that may wait before callers are told to come later."""
+    """Requests that may wait before callers are told to come later; half of these places are for
+    films that are sent, so that a store that hangs keeps none of them out."""
     max_held_bytes: int = Field(1_000_000_000, gt=0)
     """Bytes of the bodies of all requests without an answer that one of Serve's proxies holds, at
     least one body; beyond it callers are told to come later."""

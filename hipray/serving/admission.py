@@ -1,39 +1,71 @@
 """The bounded queue at the door: who is neither served nor waiting is told to come later."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import Enum, auto
 
 from hipray.serving.metrics import queue_metrics
 from hipray.serving.problems import ProblemError, come_later
 
+EXTRAS_SHARE = 4
+"""One in so many places is for requests with extras, at least one: they wait for few threads and
+for stages that all share."""
+
+
+class Lane(Enum):
+    """Where the films of a request come from: a slow store must not hold up those that are here."""
+
+    SENT = auto()  # a film in the body
+    NAMED = auto()  # films by their addresses
+
+
+class _Places:
+    """Places that some requests share: `slots` to be worked on at a time, `most` to be there."""
+
+    def __init__(self, slots: int, most: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
+        self.most = most
+        self.present = 0
+
 
 class Admission:
-    """Lets `running` requests in at a time and `waiting` more stand in line.
+    """Lets `running` requests of each lane in at a time; `waiting` more, of both, stand in line.
 
-    Requests wait before hipray reads their body; what Serve's proxies have taken in by then is
-    bounded by `Intake`.
+    Films that are named leave half of the line to those that are sent. Requests wait before hipray
+    reads their body; what Serve's proxies have taken in by then is bounded by `Intake`.
     """
 
     def __init__(self, *, running: int, waiting: int) -> None:
-        self._slots = asyncio.Semaphore(running)
-        self._running = running
-        self._most = running + waiting
-        self._present = 0
+        most = running + waiting
+        mosts = {Lane.SENT: most, Lane.NAMED: most - max(1, waiting // 2)}
+        self._line = _Places(most, most)
+        self._lanes = {lane: _Places(running, held) for lane, held in mosts.items()}
+        self._extras = {
+            lane: _Places(max(1, running // EXTRAS_SHARE), max(1, held // EXTRAS_SHARE))
+            for lane, held in mosts.items()
+        }
+        self._running = 0
 
     @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
+    async def admit(self, lane: Lane, *, extras: bool = False) -> AsyncIterator[None]:
         """Hold a slot; raises ProblemError (503 with Retry-After) when the line is full."""
-        if self._present >= self._most:
+        shared = [self._line, *([self._extras[lane]] if extras else []), self._lanes[lane]]
+        if any(places.present >= places.most for places in shared):
             raise ProblemError(come_later("too many requests are waiting"))
-        self._count(1)
+        self._count(shared, present=1)
         try:
-            async with self._slots:
+            async with AsyncExitStack() as slots:
+                for places in shared:
+                    await slots.enter_async_context(places.slots)
+                self._count(running=1)
+                slots.callback(self._count, running=-1)
                 yield
         finally:
-            self._count(-1)
+            self._count(shared, present=-1)
 
-    def _count(self, change: int) -> None:
-        self._present += change
-        running = min(self._present, self._running)
-        queue_metrics().show(running=running, waiting=self._present - running)
+    def _count(self, shared: Sequence[_Places] = (), *, present: int = 0, running: int = 0) -> None:
+        for places in shared:
+            places.present += present
+        self._running += running
+        queue_metrics().show(running=self._running, waiting=self._line.present - self._running)

@@ -28,9 +28,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.serving.access import TokenCheck
-from hipray.serving.admission import Admission
+from hipray.serving.admission import Admission, Lane
 from hipray.serving.audit_line import AuditLine
 from hipray.serving.body import (
+    choose_lane,
     parse_film,
     read_batch,
     read_extras,
@@ -50,6 +51,7 @@ from hipray.serving.guard import (
     explain_and_log,
 )
 from hipray.serving.interface import OPERATIONS, describe_api
+from hipray.serving.messages import NUMBERS_ONLY
 from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.paths import Path
@@ -106,7 +108,8 @@ class Endpoint:
         clock, extras = StepClock(), read_extras(request.query_params)
         line: AuditLine = request.state.audit
         refuse_announced(request, self._max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
-        async with asyncio.timeout(self._timeout_s), self._admission.admit():
+        door = self._admission.admit(choose_lane(request), extras=extras != NUMBERS_ONLY)
+        async with asyncio.timeout(self._timeout_s), door:
             with clock.measure(Step.FETCH):
                 film = await read_request(request, max_file_bytes=self._max_file_bytes)
             if isinstance(film, ScoreRequest):
@@ -127,7 +130,7 @@ class Endpoint:
         refuse_query(request.query_params)
         async with AsyncExitStack() as door:
             async with asyncio.timeout(self._timeout_s):
-                await door.enter_async_context(self._admission.admit())
+                await door.enter_async_context(self._admission.admit(Lane.NAMED))
                 batch = await read_batch(request)
             films = [_parse_or_fail(fields) for fields in batch.films]
             asked = [film for film in films if isinstance(film, ScoreRequest)]

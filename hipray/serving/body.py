@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hipray.config.base import Config
 from hipray.dicom_objects import can_write
+from hipray.serving.admission import Lane
 from hipray.serving.bounds import (
     FORM_OVERHEAD_BYTES,
     MAX_BATCH_FILMS,
@@ -53,6 +54,11 @@ class BatchRequest(Config):
 
 class _MemoryParser(MultiPartParser):
     spool_max_size = sys.maxsize  # films stay in memory: a temporary file would outlive a crash
+
+
+def choose_lane(request: Request) -> Lane:
+    """Return the line for a request: JSON names films, whatever else is read has one."""
+    return Lane.NAMED if _content_type(request) == JSON_TYPE else Lane.SENT
 
 
 async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:

@@ -4,6 +4,7 @@ A caller chooses an archive by its configured name and a film by its UIDs, which
 dots: no part of an address is theirs, and no redirect is followed.
 """
 
+import math
 import random
 import re
 import ssl
@@ -44,6 +45,9 @@ FIRST_WAIT_S = 0.2
 TRANSFER_S = 60.0
 """Seconds within which all of a film must arrive: its read timeout begins anew with each byte."""
 
+LEAST_S = 0.001
+"""Shortest time limit that the HTTP client is given: it takes none that is over."""
+
 ENVELOPE_BYTES = 65_536
 """Bytes of boundaries and headers round one film."""
 
@@ -61,15 +65,22 @@ class PacsSource:
             raise ConfigError("archives of different names in pacs", "a name twice", "rename one")
         self._max_bytes = max_bytes
 
-    def read(self, uri: str) -> bytes:
-        """Return one film; raises ProblemError where it may not be named, and StorageError."""
+    def read(self, uri: str, *, timeout_s: float | None = None) -> bytes:
+        """Return one film; raises ProblemError where it may not be named, and StorageError.
+
+        An archive that does not answer is given up after `timeout_s`.
+        """
         archive, address = self.find(uri)
+        until = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
         for attempt in range(ATTEMPTS - 1):
             try:
-                return self._fetch(archive, address)
+                return self._fetch(archive, address, until)
             except StoreUnavailableError:
-                time.sleep(random.uniform(0, FIRST_WAIT_S * 2**attempt))
-        return self._fetch(archive, address)
+                wait_s = random.uniform(0, FIRST_WAIT_S * 2**attempt)
+                if time.monotonic() + wait_s >= until:
+                    raise
+                time.sleep(wait_s)
+        return self._fetch(archive, address, until)
 
     def find(self, uri: str) -> tuple[Pacs, str]:
         """Return the archive of a uri and the address of its film there; raises ProblemError."""
@@ -83,8 +94,11 @@ class PacsSource:
         path = f"studies/{study}/series/{series}/instances/{instance}"
         return archive, f"{archive.url.rstrip('/')}/{path}"
 
-    def _fetch(self, archive: Pacs, address: str) -> bytes:
-        timeout = httpx.Timeout(archive.read_timeout_s, connect=archive.connect_timeout_s)
+    def _fetch(self, archive: Pacs, address: str, until: float) -> bytes:
+        left_s = max(LEAST_S, until - time.monotonic())
+        timeout = httpx.Timeout(
+            min(archive.read_timeout_s, left_s), connect=min(archive.connect_timeout_s, left_s)
+        )
         headers = {"accept": ACCEPT, **_authorize(archive)}
         try:
             # no proxy of the environment: it would read what is asked for, and the authorization
@@ -93,21 +107,20 @@ class PacsSource:
                 trust_env=False, verify=_trusted(),
             ) as answer:  # fmt: skip
                 _check_status(answer, archive)
-                return self._receive(answer, archive)
+                return self._receive(answer, archive, min(until, time.monotonic() + TRANSFER_S))
         except httpx.HTTPError as error:
             raise StoreUnavailableError(
                 f"an answer of archive {archive.name}", type(error).__name__, "try again later"
             ) from None
 
-    def _receive(self, answer: httpx.Response, archive: Pacs) -> bytes:
-        body, until = bytearray(), time.monotonic() + TRANSFER_S
+    def _receive(self, answer: httpx.Response, archive: Pacs, until: float) -> bytes:
+        body = bytearray()
         for chunk in answer.iter_bytes():
             body += chunk
             if time.monotonic() > until:
                 raise StoreUnavailableError(
-                    f"a film of archive {archive.name} within {TRANSFER_S:g} s", "a trickle",
-                    "try again later",
-                )  # fmt: skip
+                    f"a film of archive {archive.name} in time", "a trickle", "try again later"
+                )
             if len(body) > self._max_bytes + ENVELOPE_BYTES:
                 raise self._too_large(archive)
         film = open_envelope(bytes(body), answer.headers.get("content-type", ""), archive.name)

@@ -6,7 +6,7 @@ Knows no requests and responses; what stops a film is an error, which the interf
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -21,6 +21,7 @@ from hipray.pipeline import FramedHips
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
 from hipray.serving.clock import Step, StepClock
+from hipray.serving.fetchers import FetcherPool
 from hipray.serving.films import FilmRequest, ScoreRequest, UploadedFilm
 from hipray.serving.graph import Graph
 from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
@@ -55,8 +56,8 @@ class ServiceLimits:
 
     timeout_s: float
     fetches: int
-    """Films that are read from the store, wait for a decoder or are with one, over all requests:
-    what is held in memory, however many films a batch has."""
+    """Films named by their addresses that are read from the store, wait for a decoder or are with
+    one, over all requests: what is held in memory, however many films a batch has."""
     batch_at_once: int
     """Films of one batch that are worked on at a time."""
     max_batch_bytes: int
@@ -114,12 +115,8 @@ class ScoringService:
         self._graph = graph
         self._source = source
         self._readers = readers
-        self._fetchers = ThreadPoolExecutor(limits.fetches, thread_name_prefix="hipray-fetch")
-        self._archive_fetchers = ThreadPoolExecutor(
-            ARCHIVE_FETCHES, thread_name_prefix="hipray-pacs"
-        )
-        self._held = asyncio.Semaphore(limits.fetches)
-        self._archive_held = asyncio.Semaphore(ARCHIVE_FETCHES)
+        self._fetchers = FetcherPool(limits.fetches, name="hipray-fetch")
+        self._archive_fetchers = FetcherPool(ARCHIVE_FETCHES, name="hipray-pacs")
         self._explaining = asyncio.Semaphore(EXPLAINED)
         self._drawers = ThreadPoolExecutor(DRAWERS, thread_name_prefix="hipray-draw")
         self._warm = False
@@ -197,14 +194,11 @@ class ScoringService:
         keep: bool,
     ) -> "_ReadFilm":
         """Fetch and decode a film; `keep` its bytes."""
-        archived = _is_archived(film)
-        if archived and budget is None and self._archive_held.locked():
-            # waiting here would hold a place at the door that films from elsewhere need
-            raise ProblemError(come_later("the picture archives are busy with other films"))
-        async with self._archive_held if archived else self._held:
+        async with AsyncExitStack() as held:
             if isinstance(film, ScoreRequest):
                 with clock.measure(Step.FETCH):
-                    film = UploadedFilm(await self._fetch(film.uri, budget, clock), film)
+                    fetching = self._fetch(film.uri, budget, clock)
+                    film = UploadedFilm(await held.enter_async_context(fetching), film)
             with clock.measure(Step.DECODE):
                 result, hips = await self._readers.read(
                     film.data, name=request_id, side=film.stated.side,
@@ -234,14 +228,16 @@ class ScoringService:
     async def _draw(self, draw: Callable[[], Drawn]) -> Drawn:
         return await asyncio.get_running_loop().run_in_executor(self._drawers, draw)
 
-    async def _fetch(self, uri: str, budget: ByteBudget | None, clock: StepClock) -> bytes:
-        pool = self._archive_fetchers if uri.startswith(DICOMWEB_SCHEME) else self._fetchers
-        loop = asyncio.get_running_loop()
-
-        def read() -> bytes:  # its time begins to run before a thread is free
-            return self._source.read(uri, budget, timeout_s=self._time_left(clock))
-
-        return await loop.run_in_executor(pool, read)
+    def _fetch(
+        self, uri: str, budget: ByteBudget | None, clock: StepClock
+    ) -> AbstractAsyncContextManager[bytes]:
+        """Give the bytes of a film, which count as held until they are left."""
+        archived = uri.startswith(DICOMWEB_SCHEME)
+        if archived and budget is None and self._archive_fetchers.is_busy:
+            # waiting here would hold a place at the door that films in other stores need
+            raise ProblemError(come_later("the picture archives are busy with other films"))
+        pool = self._archive_fetchers if archived else self._fetchers
+        return pool.fetch(lambda: self._source.read(uri, budget, timeout_s=self._time_left(clock)))
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, as JSON values."""
@@ -249,10 +245,6 @@ class ScoringService:
 
     def close(self) -> None:
         """End the decoder processes and the fetching threads."""
-        self._readers.close()
-        for pool in (self._fetchers, self._archive_fetchers, self._drawers):
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _is_archived(film: FilmRequest) -> bool:
-    return isinstance(film, ScoreRequest) and film.uri.startswith(DICOMWEB_SCHEME)
+        for pool in (self._readers, self._fetchers, self._archive_fetchers):
+            pool.close()
+        self._drawers.shutdown(wait=False, cancel_futures=True)

@@ -89,7 +89,7 @@ class FilmSource:
 
     def _fetch(self, uri: str, timeout_s: float | None) -> bytes:
         if uri.startswith(DICOMWEB_SCHEME):
-            return self._pacs.read(uri)
+            return self._pacs.read(uri, timeout_s=timeout_s)
         store, key = self.find(uri)
         return store.read_object(key, max_bytes=self._max_bytes, timeout_s=timeout_s)[0]
 

@@ -4,10 +4,13 @@ import hashlib
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -201,14 +204,15 @@ def test_films_of_archives_that_are_busy_keep_nobody_from_the_door(
     api = make_api(pacs=(Pacs(name="ward", url="http://127.0.0.1:9"),))
 
     async def hold_all_places() -> None:
-        for _ in range(ARCHIVE_FETCHES):
-            await api.service._archive_held.acquire()
+        async with AsyncExitStack() as places:
+            for _ in range(ARCHIVE_FETCHES):
+                await places.enter_async_context(api.service._archive_fetchers.fetch(bytes))
+            turned_away = await api.send("POST", "/v1/score", json={"uri": URI})
+            assert (turned_away.status_code, turned_away.json()["code"]) == (503, "overloaded")
+            assert turned_away.headers["retry-after"]
+            assert (await api.send("POST", "/v1/score", files={"file": ("f", films[0])})).is_success
 
     api.run(hold_all_places())
-    turned_away = api.post(json={"uri": URI})
-    assert (turned_away.status_code, turned_away.json()["code"]) == (503, "overloaded")
-    assert turned_away.headers["retry-after"]
-    assert api.upload(films[0]).status_code == 200
 
 
 def test_a_film_that_trickles_in_is_given_up(
@@ -216,9 +220,23 @@ def test_a_film_that_trickles_in_is_given_up(
 ) -> None:
     monkeypatch.setattr(pacs, "TRANSFER_S", -1.0)
     archive = serve_archive((200, envelope(b"film")))
-    source = PacsSource((Pacs(name="ward", url=archive.url),), max_bytes=100)
     with pytest.raises(StoreUnavailableError, match="a trickle"):
-        source.read(URI)
+        source(archive).read(URI)
+
+
+def test_an_archive_is_given_up_when_the_time_of_the_request_is_over(
+    serve_archive: Callable[..., Archive],
+) -> None:
+    busy = serve_archive((503, b""))
+    with pytest.raises(StoreUnavailableError):
+        source(busy).read(URI, timeout_s=0)
+    assert len(busy.paths) <= 1
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        archive = Archive([], f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            source(archive).read(URI, timeout_s=0.1)
+        assert time.monotonic() - begun < 5  # and not its own time limit, thrice
 
 
 ORTHANC_PORT = 18042

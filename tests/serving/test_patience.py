@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -174,6 +175,31 @@ def test_other_callers_are_answered_while_one_hangs_up(
 
     assert run(both()).json()["refusal"]["code"] == "unreadable"
     assert graph.ended == 1
+
+
+def test_a_store_that_hangs_keeps_no_film_out_that_is_sent(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = threading.Event()
+
+    def hang(*asked: Any, **limits: Any) -> bytes:
+        answering.wait(30)
+        raise TimeoutError
+
+    api = make_api(batch=1, running=2, queue=2)
+    monkeypatch.setattr(api.service._source, "read", hang)
+
+    async def crowd() -> list[httpx.Response]:
+        named = {"json": {"uri": "s3://bucket/in/a"}}
+        waiting = [asyncio.create_task(api.send("POST", "/v1/score", **named)) for _ in "123"]
+        await asyncio.sleep(0.1)
+        sent = await api.send("POST", "/v1/score", files={"no film": ("f", b"")})
+        assert "'file'" in sent.json()["detail"]  # its body was read
+        assert not any(request.done() for request in waiting)
+        answering.set()
+        return await asyncio.gather(*waiting)
+
+    assert {answer.status_code for answer in api.run(crowd())} == {503}
 
 
 def test_a_download_that_trickles_ends_with_its_request(make_api: MakeApi) -> None:
