@@ -22,7 +22,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, generate_uid
 
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.answers import HipAnswer, RegionAnswer, StudyAnswer
@@ -79,10 +79,14 @@ def read_header(film: bytes) -> Dataset | None:
     """Return what a DICOM film says of its study, with only valid values and in UTF-8.
 
     None for another kind of file, one without an id of its own, and one with a header longer than
-    HEADER_BYTES. Give it only what the isolated reader has read: this parses in the own process.
+    HEADER_BYTES or a deflated one, which may inflate to a thousand times that. Give it only what
+    the isolated reader has read: this parses in the own process.
     """
     _keep_values_out_of_logs()
-    stream = io.BytesIO(film[:HEADER_BYTES])
+    start = film[:HEADER_BYTES]
+    if DeflatedExplicitVRLittleEndian.encode() in start:
+        return None
+    stream = io.BytesIO(start)
     try:
         found = pydicom.dcmread(stream, stop_before_pixels=True)
     except (InvalidDicomError, EOFError):

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from hipray.data.images import read_hips
 from hipray.dicom_objects import read_header, write_report, write_segmentation
@@ -115,4 +116,10 @@ def test_an_odd_header_still_gets_its_report_and_only_valid_values(
 def test_a_header_too_long_to_be_read_in_this_process_gets_no_objects() -> None:
     film = build_dicom()
     film.ImageComments = "x" * 300_000
+    assert read_header(save_dicom(film)) is None
+
+
+def test_a_deflated_film_which_would_be_inflated_in_this_process_gets_no_objects() -> None:
+    film = build_dicom()
+    film.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     assert read_header(save_dicom(film)) is None

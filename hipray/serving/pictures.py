@@ -64,7 +64,8 @@ def write_objects(
     scored: ScoredFilm | None,
     working_px: int,
 ) -> Drawn:
-    """Return the answer as DICOM objects; null where the film is no DICOM or has no numbers.
+    """Return the answer as DICOM objects; null where the film is no DICOM, a deflated one, or has
+    no numbers.
 
     A header that no object can be made from costs the object and never the answer.
     """
