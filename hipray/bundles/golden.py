@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from hipray.bundles.bundle import Bundle
+from hipray.bundles.bundle import ONNX_FILE, WEIGHTS_FILE, Bundle, load_bundle
 from hipray.bundles.networks import Model, build_model
 from hipray.classification.classifier import Classifier
 from hipray.config.phantom import PhantomConfig
@@ -20,6 +20,7 @@ from hipray.data.person import Person, encode_people
 from hipray.data.phantom import film_path, plan_archive, write_study
 from hipray.errors import BundleError
 from hipray.segmentation.segmenter import Segmenter
+from hipray.storage import Store
 from hipray.vocab import Precision, Sex
 
 GOLDEN_FILM = "golden-film.dcm"
@@ -87,19 +88,42 @@ def check_golden(
 
     `model` is the bundle's as it will be used; by default torch's, on CPUs.
     """
-    with np.load(io.BytesIO(bundle.files[GOLDEN_ANSWERS]), allow_pickle=False) as archive:
-        expected = {name: archive[name] for name in archive.files}
     found = answer_golden(bundle, bundle.files[GOLDEN_FILM], model)
     tolerance = _tolerance(bundle, precision)
-    for name, wanted in expected.items():
+    for name, wanted in _read_answers(bundle).items():
         allowed = GREY_LEVELS if name == "pixels" else tolerance
-        difference = _largest_difference(found[name], wanted)
-        if difference > allowed:
-            raise BundleError(
-                f"the golden {name} of {bundle.description.name} within {allowed}",
-                f"a difference of {difference:.4g}",
-                "use the software versions of its bundle.json, or train and publish it again",
-            )
+        _check_answer(bundle, name, found[name], wanted, allowed)
+
+
+def check_decoding(store: Store, digest: str) -> None:
+    """Raise BundleError unless this machine decodes a bundle's golden film as published.
+
+    For where films are decoded and networks are not loaded.
+    """
+    bundle = load_bundle(store, digest, leave_out={WEIGHTS_FILE, ONNX_FILE})
+    found = read_golden_hip(bundle.files[GOLDEN_FILM])
+    _check_answer(bundle, "pixels", found, _read_answers(bundle)["pixels"], GREY_LEVELS)
+
+
+def _read_answers(bundle: Bundle) -> Answers:
+    with np.load(io.BytesIO(bundle.files[GOLDEN_ANSWERS]), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _check_answer(
+    bundle: Bundle,
+    name: str,
+    found: npt.NDArray[np.generic],
+    wanted: npt.NDArray[np.generic],
+    allowed: float,
+) -> None:
+    difference = largest_difference(found, wanted)
+    if difference > allowed:
+        raise BundleError(
+            f"the golden {name} of {bundle.description.name} within {allowed}",
+            f"a difference of {difference:.4g}",
+            "use the software versions of its bundle.json, or train and publish it again",
+        )
 
 
 def _tolerance(bundle: Bundle, precision: Precision) -> float:
@@ -109,7 +133,8 @@ def _tolerance(bundle: Bundle, precision: Precision) -> float:
     return max(TOLERANCE, BFLOAT16_SLACK * known)
 
 
-def _largest_difference(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:
+def largest_difference(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:
+    """Return the largest absolute difference of two arrays; infinite where their shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     return float(np.max(np.abs(found.astype(np.float64) - wanted.astype(np.float64)), initial=0))

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
+from hipray.bundles.golden import check_decoding
 from hipray.config.jobs import ServeRun
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.errors import StorageError
@@ -75,6 +76,7 @@ class Ingress:
         self._config = config
         self._plan = DoorPlan(config, setup, from_file=keeps is not None)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
+        check_decoders(config, release)
         self._service = build_service(config, release, setup.engine, graph)
         open_logs()
         self._pseudonyms = read_pseudonyms(config)
@@ -95,6 +97,21 @@ class Ingress:
     async def tell_plan(self) -> DoorPlan:
         """Say what this replica was deployed with."""
         return self._plan
+
+
+def check_decoders(config: ServeRun, release: Release) -> None:
+    """Raise BundleError where films would be decoded to other pixels than a release was tested on.
+
+    A store out of reach is no reason not to start: the stages have checked the same where they run.
+    """
+    storage = hasten(config.storage, config.request_timeout_s)
+    try:
+        check_decoding(open_store(config.workspace, storage), release.bundles[0])
+    except (StorageError, OSError) as error:
+        logger.warning(
+            "this replica's decoding is not checked, for the workspace is out of reach",
+            extra={TOLD: {"kind": type(error).__name__}},
+        )
 
 
 def read_pseudonyms(config: ServeRun) -> Pseudonyms | None:

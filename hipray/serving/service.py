@@ -13,8 +13,8 @@ from http import HTTPStatus
 from typing import Any
 
 from hipray.answers import StudyAnswer, answer_as_dict, build_answer
-from hipray.bundles.golden import draw_golden_film
-from hipray.data.images import ReadResult
+from hipray.bundles.golden import GREY_LEVELS, draw_golden_film, largest_difference
+from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY
 from hipray.errors import DataError
 from hipray.pipeline import FramedHips
@@ -124,7 +124,7 @@ class ScoringService:
     async def warm_up(self) -> None:
         """Start the decoders and send a phantom film through them and all stages, once.
 
-        Raises DataError where this machine does not decode it.
+        Raises DataError where they do not decode it as this process does.
         """
         if self._warm:
             return
@@ -135,6 +135,16 @@ class ScoringService:
         )
         if hips is None:
             raise DataError("a phantom film that decodes", f"{result.refusal}", "repair decoders")
+        known = await asyncio.to_thread(
+            read_hips, film, name="warm-up", preprocessing=self.release.preprocessing
+        )
+        difference = largest_difference(result.hips[0].pixels, known.hips[0].pixels)
+        if difference > GREY_LEVELS:
+            raise DataError(
+                f"decoders that give the pixels of a phantom film within {GREY_LEVELS}",
+                f"a difference of {difference:.4g}",
+                "repair their environment",
+            )
         await self._graph(hips, timeout_s=WARM_UP_S, clock=StepClock())
         self._warm = True
 

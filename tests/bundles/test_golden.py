@@ -12,6 +12,7 @@ from hipray.bundles.golden import (
     GOLDEN_FILM,
     GREY_LEVELS,
     TOLERANCE,
+    check_decoding,
     check_golden,
     draw_golden_film,
     dump_answers,
@@ -52,6 +53,19 @@ def test_another_answer_is_refused_with_the_difference(bundle) -> None:
 def test_a_decoder_that_gives_other_pixels_is_refused(bundle) -> None:
     with pytest.raises(BundleError, match=r"golden pixels .* within 1, found a difference of 2"):
         check_golden(change(bundle, pixels=np.int16(GREY_LEVELS + 1)))
+
+
+def test_where_no_networks_are_loaded_the_decoding_alone_is_checked(
+    published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_decoding(published.store, published.digest)
+
+    def read_darker(film: bytes) -> np.ndarray:
+        return read_golden_hip(film) // 2
+
+    monkeypatch.setattr("hipray.bundles.golden.read_golden_hip", read_darker)
+    with pytest.raises(BundleError, match=r"golden pixels .* within 1"):
+        check_decoding(published.store, published.digest)
 
 
 def test_other_weights_do_not_pass(bundle) -> None:

@@ -2,7 +2,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import sha256
 from typing import Any
 
@@ -15,8 +15,10 @@ from ray.serve.exceptions import BackPressureError
 from hipray import RESEARCH_NOTICE
 from hipray.answers import HipNumbers, answer_as_dict
 from hipray.config.images import ImageLimits
+from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
-from hipray.data.person import Person
+from hipray.data.images import read_hips
+from hipray.data.person import NOBODY, Person
 from hipray.errors import (
     AccessDeniedError,
     ArchivedError,
@@ -24,11 +26,12 @@ from hipray.errors import (
     StorageError,
     StoreUnavailableError,
 )
-from hipray.pipeline import FramedHips, Pipeline
+from hipray.pipeline import FramedHips, Pipeline, frame_hips
 from hipray.serving.body import SWITCHES
 from hipray.serving.clock import StepClock
 from hipray.serving.films import URI_PATTERN, Stated
 from hipray.serving.graph import SplitGraph
+from hipray.serving.ingress import check_decoders
 from hipray.serving.interface import OPERATIONS
 from hipray.serving.logs import JsonFormatter
 from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
@@ -382,6 +385,38 @@ def test_a_request_past_its_time_is_ended_with_its_stages(
         pass
     assert_problem(api.upload(films[0]), 503, "time limit")
     assert graph.ended == 1
+
+
+class DarkeningPool:
+    """Decoders with a codec that others have not."""
+
+    async def start(self) -> None:
+        """Start."""
+
+    async def read(self, film: bytes, *, working_px: int, **stated: Any) -> tuple[Any, Any]:
+        result = read_hips(film, name="")
+        hip = replace(result.hips[0], pixels=result.hips[0].pixels // 2)
+        return replace(result, hips=(hip,)), frame_hips(result, working_px, stated=NOBODY)
+
+    def close(self) -> None:
+        """Close."""
+
+
+def test_decoders_that_give_other_pixels_keep_a_replica_from_starting(
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = make_api()
+    monkeypatch.setattr(api.service, "_readers", DarkeningPool())
+    with pytest.raises(DataError, match="within 1, found a difference of"):
+        api.run(api.service.warm_up())
+
+
+def test_where_the_workspace_is_out_of_reach_a_replica_starts_with_decoders_unchecked(
+    split_graph: SplitGraph, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = ServeRun(workspace="s3://bucket/work", storage=NOT_REACHED, request_timeout_s=1)
+    check_decoders(away, split_graph.release)
+    assert "not checked" in caplog.text
 
 
 def test_a_defect_is_answered_without_its_text_and_logged_with_it(
