@@ -105,7 +105,7 @@ FILM_ANSWER: Schema = {
 }
 FILM_RESULT: Schema = {
     "oneOf": [
-        _object({"answer": {**ANSWER, "required": [*ANSWER["properties"]]}}),
+        _object({"answer": _object({**ANSWER["properties"], "timings_ms": TIMINGS})}),
         _object({"problem": _object(PROBLEM_MEMBERS)}),
     ]
 }
@@ -237,7 +237,12 @@ NO_FILM_RESPONSE: Schema = {
     "description": "The file is no film: a problem (RFC 9457) with the answer's members beside it.",
     "content": {PROBLEM_TYPE: {"schema": NO_FILM_MEMBERS}},
 }
-RESPONSES = {422: NO_FILM_RESPONSE}
+TOO_LARGE_RESPONSE: Schema = {
+    "description": "A problem (RFC 9457); with the answer's members where the film is too large "
+    "and not its body.",
+    "content": {PROBLEM_TYPE: {"schema": {"anyOf": [PROBLEM, NO_FILM_MEMBERS]}}},
+}
+RESPONSES = {413: TOO_LARGE_RESPONSE, 422: NO_FILM_RESPONSE}
 """Problems that say more than others."""
 
 FILM_PROBLEMS = (400, 403, 404, 409, 413, 415, 422, 500, 502, 503)

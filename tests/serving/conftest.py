@@ -34,6 +34,7 @@ from hipray.serving.stages import (
 )
 from hipray.storage import Store, open_store
 from hipray.vocab import Runtime, View
+from tests.serving.documented import assert_documented
 from tests.serving.fake_serve import FakeServe
 from tests.small_release import draw_phantoms, publish_small_release
 
@@ -139,7 +140,7 @@ def pipeline(workspace: Store, matted: Release) -> Pipeline:
 
 @dataclass(frozen=True)
 class LocalApi:
-    """The HTTP interface, reached without a socket."""
+    """The HTTP interface, reached without a socket; every answer must be as it is documented."""
 
     app: Any
     run: Run
@@ -148,7 +149,9 @@ class LocalApi:
     async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.request(method, path, **options)
+            answer = await client.request(method, path, **options)
+        assert_documented(answer)
+        return answer
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.run(self.send("GET", path, **options))

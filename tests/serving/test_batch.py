@@ -149,7 +149,7 @@ def test_films_that_are_not_done_in_time_leave_the_others_answers(
     graph = CountingGraph(hang=3)
     api = open_api(make_api, stored, s3_server, graph=graph, batch_at_once=1, request_timeout_s=4)
     film = {"uri": f"{stored.uri}/in/0.dcm"}
-    api.post(json=film)  # the decoder starts
+    assert api.get("/readyz").status_code == 200  # the decoder starts, however long it takes
     results = results_of(api.post(PATH, json={"films": [film] * 3}))
     assert "answer" in results[0]
     assert [r["problem"]["status"] for r in results[1:]] == [503, 503]
