@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 
 from hipray.bundles.golden import check_decoding
 from hipray.config.jobs import ServeRun
+from hipray.config.storage import StorageSettings
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.errors import StorageError
 from hipray.releases.release import Release
@@ -23,7 +24,7 @@ from hipray.serving.service import ScoringService, ServiceLimits
 from hipray.serving.source import FilmSource, hasten
 from hipray.serving.stages import StageSetup
 from hipray.serving.succession import watch_left_stages
-from hipray.storage import open_store
+from hipray.storage import Store, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ class Ingress:
         self._config = config
         self._plan = DoorPlan(config, setup, from_file=keeps is not None)
         self._check_token = TokenCheck(config.token_sha256, config.token_file)
-        check_decoders(config, release)
         self._service = build_service(config, release, setup.engine, graph)
         open_logs()
+        check_decoders(open_store(setup.workspace, _hasten(config)), release)
         self._pseudonyms = read_pseudonyms(config)
         if keeps is not None:
             watch_left_stages(keeps)
@@ -99,14 +100,13 @@ class Ingress:
         return self._plan
 
 
-def check_decoders(config: ServeRun, release: Release) -> None:
+def check_decoders(workspace: Store, release: Release) -> None:
     """Raise BundleError where films would be decoded to other pixels than a release was tested on.
 
     A store out of reach is no reason not to start: the stages have checked the same where they run.
     """
-    storage = hasten(config.storage, config.request_timeout_s)
     try:
-        check_decoding(open_store(config.workspace, storage), release.bundles[0])
+        check_decoding(workspace, release.bundles[0])
     except (StorageError, OSError) as error:
         logger.warning(
             "this replica's decoding is not checked, for the workspace is out of reach",
@@ -119,9 +119,8 @@ def read_pseudonyms(config: ServeRun) -> Pseudonyms | None:
 
     An endpoint whose store is out of reach serves films that are uploaded all the same.
     """
-    storage = hasten(config.storage, config.request_timeout_s)
     try:
-        return load_pseudonyms(open_store(config.workspace, storage))
+        return load_pseudonyms(open_store(config.workspace, _hasten(config)))
     except (StorageError, OSError) as error:
         logger.warning(
             "audit lines of this replica name no films, for the workspace's key is out of reach",
@@ -135,14 +134,13 @@ def build_service(
 ) -> ScoringService:
     """Return the service of one release over its stages; raises ConfigError."""
     limits = config.limits
-    storage = hasten(config.storage, config.request_timeout_s)
     return ScoringService(
         release,
         graph,
         engine=engine,
         source=FilmSource(
             config.allowed_prefixes,
-            storage,
+            _hasten(config),
             max_bytes=limits.max_file_bytes,
             archives=config.pacs,
         ),
@@ -155,6 +153,10 @@ def build_service(
             dicom_of_named_films=config.dicom_of_named_films,
         ),
     )
+
+
+def _hasten(config: ServeRun) -> StorageSettings:
+    return hasten(config.storage, config.request_timeout_s)
 
 
 def by_value(handle: DeploymentHandle, method: str = "__call__") -> StageCall[Any, Any]:

@@ -15,7 +15,6 @@ from ray.serve.exceptions import BackPressureError
 from hipray import RESEARCH_NOTICE
 from hipray.answers import HipNumbers, answer_as_dict
 from hipray.config.images import ImageLimits
-from hipray.config.jobs import ServeRun
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, Person
@@ -38,6 +37,7 @@ from hipray.serving.messages import NUMBERS_ONLY, Extras, ScoredFilm
 from hipray.serving.paths import Path
 from hipray.serving.problems import PROBLEM_TYPE, explain
 from hipray.serving.stage_errors import ForeignReleaseError
+from hipray.storage import open_store
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, encode_image, save_dicom
 from tests.serving.answers import assert_same, without_request
@@ -414,8 +414,7 @@ def test_decoders_that_give_other_pixels_keep_a_replica_from_starting(
 def test_where_the_workspace_is_out_of_reach_a_replica_starts_with_decoders_unchecked(
     split_graph: SplitGraph, caplog: pytest.LogCaptureFixture
 ) -> None:
-    away = ServeRun(workspace="s3://bucket/work", storage=NOT_REACHED, request_timeout_s=1)
-    check_decoders(away, split_graph.release)
+    check_decoders(open_store("s3://bucket/work", NOT_REACHED), split_graph.release)
     assert "not checked" in caplog.text
 
 
