@@ -95,9 +95,45 @@ def nest_sequences(data: bytes, dice: random.Random) -> bytes:
     return save_dicom(build_dicom())[:400] + (sequence + item) * depth
 
 
+def fill_header(data: bytes, dice: random.Random) -> bytes:
+    """A DICOM header of far too much: thousands of elements, or private ones of megabytes."""
+    film = build_dicom()
+    if dice.random() < 0.5:
+        for number in range(dice.choice((1000, 20_000))):
+            film.add_new((0x0011 + 2 * (number >> 8), 0x1000 + (number & 0xFF)), "LO", "x" * 16)
+    else:
+        size = dice.choice((1 << 18, 1 << 22))
+        film.add_new(
+            (0x0009, 0x1001), dice.choice(("OB", "UN")), dice.randbytes(1 << 10) * (size >> 10)
+        )
+        film.add_new((0x0009, 0x1002), "UT", "x" * size)
+    return save_dicom(film)
+
+
+def fill_chunks(data: bytes, dice: random.Random) -> bytes:
+    """A picture that comes with megabytes beside its pixels: text, EXIF, a colour profile, tags."""
+    grey = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE), np.uint8)
+    stuffing = dice.randbytes(1 << 10) * dice.choice((1 << 8, 1 << 12))
+    if dice.random() < 0.3:  # APP1, as often as it takes: one has 64 KiB at most
+        part = b"\xff\xe1" + struct.pack(">H", 65_000) + b"Exif\0\0" + stuffing[: 65_000 - 8]
+        picture = encode_image(grey, "JPEG")
+        return picture[:2] + part * dice.choice((1, 100)) + picture[2:]
+    chunks = {
+        b"tEXt": b"Comment\0" + stuffing,
+        b"eXIf": b"MM\0*\0\0\0\x08" + struct.pack(">H", 65_535) + stuffing,
+        b"iCCP": b"profile\0\0" + zlib.compress(b"\0" * (1 << 26), 9),
+        b"tIME": stuffing,
+    }
+    kind = dice.choice([*chunks])
+    picture, header = encode_image(grey, "PNG"), 8 + 25
+    return (
+        picture[:header] + _png_chunk(kind, chunks[kind]) * dice.choice((1, 2)) + picture[header:]
+    )
+
+
 MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     truncate, flip_bits, damage_header, splice, wear_a_mask, announce_huge, pack_a_bomb,
-    nest_sequences,
+    nest_sequences, fill_header, fill_chunks,
 )  # fmt: skip
 
 
