@@ -73,6 +73,8 @@ class IngestRun(Job):
     """phantom or real; default: phantom only where the archive says so itself."""
     readers: int = Field(2, ge=1, le=64)
     """Isolated decoder processes."""
+    store_wait_s: float = Field(600, ge=0)
+    """Seconds to wait for a store out of reach before ingest ends."""
     limits: ImageLimits = ImageLimits()
     """Size and time limits of decoding."""
     preprocessing: Preprocessing = Preprocessing()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hipray.config.jobs import IngestRun
-from hipray.data.annotations import Annotation, read_labelme
+from hipray.data.annotations import MAX_FILE_BYTES, Annotation, read_labelme
 from hipray.data.dxa import DxaTable, read_dxa
-from hipray.data.fetching import in_order, refuse_object
+from hipray.data.fetching import fetch_object, in_order
 from hipray.data.film import FilmInfo
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
@@ -26,14 +26,8 @@ from hipray.data.listing import (
 from hipray.data.matching import RecordIndex
 from hipray.data.refusals import Refusal
 from hipray.digests import digest_bytes, digest_of
-from hipray.errors import DataError, NotFoundError
-from hipray.storage import (
-    InvalidKeyError,
-    ObjectInfo,
-    ObjectTooLargeError,
-    Store,
-    open_file,
-)
+from hipray.errors import DataError
+from hipray.storage import ObjectInfo, Store, open_file
 from hipray.vocab import DataSource, Side
 
 
@@ -132,7 +126,7 @@ def read_films(
 def _read_film(
     archive: Store, key: str, listing: Listing, reader: IsolatedReader, records: RecordIndex
 ) -> FilmFile:
-    data = _fetch(archive, key, max_bytes=reader.limits.max_file_bytes)
+    data = fetch_object(archive, key, max_bytes=reader.limits.max_file_bytes)
     if isinstance(data, Refusal):
         return FilmFile(key, "", ReadResult(key, refusal=data), None)
     result = _read_hips(data, key, reader, records)
@@ -144,20 +138,10 @@ def _read_film(
 
 
 def _read_annotation(archive: Store, key: str, film: FilmInfo) -> Annotation:
-    try:
-        data = archive.read(key)
-    except NotFoundError:
-        return Annotation(problems=("annotation: listed, and gone when it was read",))
+    data = fetch_object(archive, key, max_bytes=MAX_FILE_BYTES)
+    if isinstance(data, Refusal):
+        return Annotation(problems=(f"annotation: {data.evidence}",))
     return read_labelme(data, width=film.width, height=film.height, name="annotation")
-
-
-def _fetch(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal:
-    """Return a listed file, or why there is none for ever."""
-    try:
-        data, _ = archive.read_object(key, max_bytes=max_bytes)
-    except (ObjectTooLargeError, InvalidKeyError, NotFoundError) as error:
-        return refuse_object(error)
-    return data
 
 
 def _read_hips(data: bytes, key: str, reader: IsolatedReader, records: RecordIndex) -> ReadResult:

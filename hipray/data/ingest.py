@@ -36,6 +36,7 @@ from hipray.data.caveats import (
 )
 from hipray.data.contact_sheet import Tile, build_contact_sheet
 from hipray.data.dxa.records import DxaTable
+from hipray.data.fetching import ACCESS_DENIED, STORE_DETECTOR
 from hipray.data.flow import (
     FLOW_KEY,
     Flow,
@@ -51,6 +52,7 @@ from hipray.data.manifest import (
     build_manifest,
     mask_column,
     read_manifest,
+    read_table,
     write_table,
 )
 from hipray.data.matching import RecordIndex
@@ -60,9 +62,10 @@ from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
 from hipray.data.rows import HIPS_FOLDER, FilmFacts, build_row, mask_keys
 from hipray.digests import digest_bytes, digest_of, source_digest
-from hipray.errors import ConfigError, DataError
+from hipray.errors import AccessDeniedError, ConfigError, DataError
 from hipray.progress import track
-from hipray.storage import Store, hold, lies_within, open_store
+from hipray.storage import Store, hold, lies_within
+from hipray.storage.retrying import open_retrying_store
 from hipray.vocab import REGIONS, DataSource, RefusalCode, Region
 
 FILES_KEY = "ingest/files.parquet"
@@ -97,10 +100,12 @@ def run_ingest(config: IngestRun) -> Flow:
 
     No file stops it: each ends as accepted or refused with a reason. Raises DataError where there
     is no file at all or the DXA table cannot be understood, RunBusyError where another ingest
-    works on the workspace.
+    works on the workspace, StorageError where a store is out of reach or gives no film at all.
     """
-    workspace = open_store(config.workspace, config.storage)
-    archive = open_store(config.images, config.storage)
+    workspace, archive = (
+        open_retrying_store(uri, config.storage, patience_s=config.store_wait_s)
+        for uri in (config.workspace, config.images)
+    )
     if lies_within(workspace, archive):
         raise ConfigError(
             f"a workspace outside of the archive {archive.uri}",
@@ -220,7 +225,15 @@ class _Outcomes:
             )
 
     def finish(self) -> None:
-        """Write the manifest, the files table and the contact sheet; complete the counts."""
+        """Write the manifest, the files table and the contact sheet; complete the counts.
+
+        Raises AccessDeniedError where no file could be had for want of rights.
+        """
+        if all(file.get("evidence") == ACCESS_DENIED for file in self._files):
+            raise AccessDeniedError(
+                f"films that may be read in {self._config.images}",
+                f"access denied to all {len(self._files)}", "check the rights to read them",
+            )  # fmt: skip
         self._join()
         write_table(
             self._workspace, FILES_KEY, pa.Table.from_pylist(self._files, schema=FILES_SCHEMA)
@@ -286,7 +299,9 @@ def _warped_masks(film: FilmFile, index: int) -> dict[Region, Any]:
 
 def _identity(config: IngestRun, listing: Listing) -> str:
     """What makes two ingests the same: settings, files, table and the code that reads them."""
-    settings = config.model_dump(mode="json", exclude={"workspace", "storage", "readers"})
+    settings = config.model_dump(
+        mode="json", exclude={"workspace", "storage", "readers", "store_wait_s"}
+    )
     labels = "" if config.labels is None else digest_bytes(read_uri(config, config.labels))
     return digest_of(
         [settings, labels, listing.digest, PREPROCESSING_VERSION, source_digest("data", "vocab")]
@@ -304,10 +319,12 @@ def _read_finished(workspace: Store, identity: str) -> Flow | None:
 
 
 def _is_whole(workspace: Store) -> bool:
-    """Whether everything that the manifest names is still there."""
+    """Whether the store gave every file, and everything that the manifest names is still there."""
     if not all(workspace.exists(key) for key in (MANIFEST_KEY, FILES_KEY)):
         return False
     try:
+        if STORE_DETECTOR in read_table(workspace, FILES_KEY)["detector"].to_pylist():
+            return False
         manifest = read_manifest(workspace, MANIFEST_KEY)
     except DataError:
         return False

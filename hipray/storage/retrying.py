@@ -98,6 +98,10 @@ class RetryingStore(Store):
             yield from page
             start_after = page[-1].key
 
+    def next_key(self, after: str) -> str | None:
+        """Return the first key after `after`; see `Store.next_key`."""
+        return self._persist(lambda: self._inner.next_key(after))
+
     def list_folders(self, prefix: str = "") -> Iterator[str]:
         """List the folders below a folder; see `Store.list_folders`."""
         return iter(self._persist(lambda: tuple(self._inner.list_folders(prefix))))

@@ -18,8 +18,9 @@ from hipray.data.images import read_hips
 from hipray.data.ingest import FILES_KEY, SHEET_KEY, run_ingest
 from hipray.data.manifest import read_manifest, read_table
 from hipray.data.phantom import StudyKind, film_path, render_study
-from hipray.errors import ConfigError, DataError
+from hipray.errors import AccessDeniedError, ConfigError, DataError
 from hipray.storage import open_store
+from hipray.storage.local import LocalStore
 from hipray.vocab import REGIONS, DataSource, LabelType, RefusalCode, Region, Side
 from tests.data.film_files import draw_hip, encode_dicom, encode_image
 from tests.small_workspace import write_archive, write_files
@@ -283,6 +284,41 @@ def test_a_file_that_goes_after_the_listing_is_refused_as_missing(tmp_path, monk
     monkeypatch.setattr("hipray.data.ingest.list_archive", list_and_lose)
     flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     assert (flow.accepted, flow.refused) == (2, {RefusalCode.MISSING_OBJECT: 1})
+
+
+DENIED = AccessDeniedError("access", "403 AccessDenied", "check the policy")
+
+
+def withhold(monkeypatch, *keys):
+    """Let the store deny access to these keys."""
+    given = LocalStore.read_object
+
+    def read_object(store, key, **bounds):
+        if key in keys:
+            raise DENIED
+        return given(store, key, **bounds)
+
+    monkeypatch.setattr(LocalStore, "read_object", read_object)
+
+
+def test_what_the_store_withholds_is_refused_until_it_is_given(tmp_path, monkeypatch) -> None:
+    write_real_style(tmp_path / "a")
+    write_files(tmp_path / "a", {"hip0.json": b"{}"})
+    with monkeypatch.context() as patch:
+        withhold(patch, "hip1.png", "hip0.json")
+        flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert (flow.accepted, flow.refused) == (2, {RefusalCode.UNREADABLE: 1})
+    assert files_of(store)["hip1.png"]["detector"] == "store"
+    assert any("annotation: the store denies access" in problem for problem in flow.problems)
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert (flow.accepted, flow.reused) == (3, False)
+
+
+def test_an_archive_that_may_not_be_read_at_all_ends_the_ingest(tmp_path, monkeypatch) -> None:
+    write_real_style(tmp_path / "a")
+    withhold(monkeypatch, *(f"hip{number}.png" for number in range(3)))
+    with pytest.raises(AccessDeniedError, match="access denied to all 3"):
+        ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
 
 
 def test_the_same_film_of_the_same_patient_counts_once(tmp_path) -> None:
