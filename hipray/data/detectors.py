@@ -100,16 +100,20 @@ class Metal:
 
 
 def check_is_radiograph(
-    pixels: NDArray[np.float32], thumbnail: NDArray[np.float32]
+    pixels: NDArray[np.float32], thumbnail: NDArray[np.float32], *, level: float = 1.0
 ) -> Refusal | None:
-    """Refuse a strip, a flat field, line art, noise or a page of text; None for anything else."""
+    """Refuse a strip, a flat field, line art, noise or a page of text; None for anything else.
+
+    `level` is the step of `pixels` from one stored grey level to the next.
+    """
     aspect = max(pixels.shape) / min(pixels.shape)
     if aspect > MAX_FILM_ASPECT:
         return _not_a_radiograph("aspect", f"sides in the ratio {aspect:.1f}")
     sample = _sample(pixels)
     low, high = np.percentile(sample, THUMBNAIL_PERCENTILES)
-    if high - low < MIN_GREY_SPREAD:
-        return _not_a_radiograph("flat_field", f"{high - low:.1f} grey levels")
+    spread = float(high - low) / level
+    if spread < MIN_GREY_SPREAD:
+        return _not_a_radiograph("flat_field", f"{spread:.1f} grey levels")
     if _is_line_art(sample):
         return _not_a_radiograph("line_art", f"at most {MAX_LEVELS_OF_LINE_ART} grey levels")
     structure = measure_structure(thumbnail)
@@ -265,7 +269,7 @@ def has_border_text(hip: NDArray[np.uint8]) -> bool:
 
 
 def has_low_contrast(spread: float) -> bool:
-    """Return whether the exposed film spans too few stored grey levels."""
+    """Return whether an exposed film that spans this many stored grey levels spans too few."""
     return spread < MIN_CONTRAST_LEVELS
 
 

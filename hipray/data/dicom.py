@@ -15,8 +15,9 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, generate_fragments, get_frame, parse_basic_offsets
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     UID,
@@ -29,6 +30,7 @@ from pydicom.uid import (
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.dicom_header import (
     PELVIS_WORDS,
+    names_other_view,
     read_age,
     read_exposure_date,
     read_integer,
@@ -58,6 +60,9 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_
           "PALETTE COLOR")  # fmt: skip
 IDENTIFYING = ("PixelData", "SOPClassUID", "Modality", "DirectoryRecordSequence")
 """One of these is in every DICOM object; pydicom answers with none where a file breaks off."""
+PIXEL_MODULE = ("PhotometricInterpretation", "SamplesPerPixel", "BitsAllocated", "BitsStored",
+                "PixelRepresentation")  # fmt: skip
+"""What an image must say of its pixels beside their number (PS3.3 C.7.6.3)."""
 MAX_GREY_BITS = 16
 OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 MOST_BEYOND = 0.1
@@ -80,6 +85,8 @@ def read_dicom(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessing
     with disable_value_validation():
         dataset = _parse(data, limits)
         _check_object(dataset, preprocessing)
+        _complete_pixel_module(dataset)
+        _drop_offsets(dataset)
         _check_size(dataset, limits)
         findings = _check_anatomy(dataset, preprocessing)
         return _build_film(dataset, findings, preprocessing)
@@ -165,6 +172,23 @@ def _photometric_word(dataset: Dataset) -> str:
     return stated if stated in (*GREY, *COLOUR) else ("unknown" if stated else "unstated")
 
 
+def _complete_pixel_module(dataset: Dataset) -> None:
+    """Fill in what the standard leaves no choice about; refuse pixels of which more is unsaid.
+
+    Grey images have one sample per pixel (PS3.3 C.7.6.3.1.2), and DX images are unsigned
+    (C.8.11.3). Which of black and white is low no other attribute tells.
+    """
+    if read_value(dataset, "SamplesPerPixel") is None and _photometric_word(dataset) in GREY:
+        dataset.SamplesPerPixel = 1
+    digital = read_text(dataset, "Modality").strip().upper() == "DX"
+    if read_value(dataset, "PixelRepresentation") is None and digital:
+        dataset.PixelRepresentation = 0
+    unsaid = [keyword for keyword in PIXEL_MODULE if read_value(dataset, keyword) is None]
+    if unsaid:
+        evidence = f"the header lacks {', '.join(unsaid)}"
+        raise refuse(RefusalCode.UNREADABLE, detector="pixel_module", evidence=evidence)
+
+
 def _check_size(dataset: Dataset, limits: ImageLimits) -> None:
     rows, columns = read_integer(dataset, "Rows"), read_integer(dataset, "Columns")
     check_dimensions(rows, columns, limits)
@@ -174,10 +198,28 @@ def _check_size(dataset: Dataset, limits: ImageLimits) -> None:
         raise refuse(RefusalCode.UNREADABLE, detector="code_stream_size", evidence=evidence)
 
 
+def _drop_offsets(dataset: Dataset) -> None:
+    """Leave out tables of where frames begin, right or wrong: the one frame is all there is."""
+    if not _is_encapsulated(dataset):
+        return
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if keyword in dataset:
+            del dataset[keyword]
+    stream = BytesIO(dataset.PixelData)
+    if not parse_basic_offsets(stream):
+        return
+    frame = b"".join(generate_fragments(stream))
+    dataset.PixelData = encapsulate([frame], has_bot=False)
+    dataset["PixelData"].is_undefined_length = True
+
+
+def _is_encapsulated(dataset: Dataset) -> bool:
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    return syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian
+
+
 def _coded_size(dataset: Dataset) -> tuple[int, int] | None:
-    if not UID(dataset.file_meta.TransferSyntaxUID).is_compressed:
-        return None
-    if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+    if not _is_encapsulated(dataset):
         return None
     return read_coded_size(get_frame(dataset.PixelData, 0, number_of_frames=1))
 
@@ -219,8 +261,10 @@ def _check_anatomy(dataset: Dataset, preprocessing: Preprocessing) -> tuple[Find
 
 def _check_view(dataset: Dataset, preprocessing: Preprocessing) -> tuple[Finding, ...]:
     view = state_view(dataset)
-    if preprocessing.assume_ap_view or (view is not None and view.accepted):
+    if preprocessing.assume_ap_view:
         return ()
+    if view is not None and view.accepted:
+        return (Finding.WRONG_VIEW_SUSPECTED,) if names_other_view(dataset) else ()
     if view is None:
         return (Finding.VIEW_UNSTATED,)
     if not preprocessing.refuse_wrong_view:
@@ -232,13 +276,15 @@ def _check_view(dataset: Dataset, preprocessing: Preprocessing) -> tuple[Finding
 def _build_film(
     dataset: Dataset, findings: tuple[Finding, ...], preprocessing: Preprocessing
 ) -> Film:
-    stored = _decode(dataset)
-    padding = _find_padding(stored, dataset)
+    raw = _decode(dataset)
+    padding = _find_padding(raw, dataset)
+    stored = _read_bits(raw, padding, dataset)
     grey = _apply_luts(stored, dataset, preprocessing)
+    level = _measure_range(grey) / max(_measure_range(stored), 1.0) or 1.0
     if _is_inverted(dataset):
         grey = grey.max() - grey
         findings = (*findings, Finding.POLARITY_INVERTED)
-    return Film(grey, _read_info(dataset, stored.shape, findings), padding)
+    return Film(grey, _read_info(dataset, stored.shape, findings), padding, level)
 
 
 def _decode(dataset: Dataset) -> NDArray[Any]:
@@ -250,10 +296,12 @@ def _decode(dataset: Dataset) -> NDArray[Any]:
     if stored.ndim != 2:
         evidence = f"{stored.ndim} dimensions"
         raise refuse(RefusalCode.UNREADABLE, detector="pixel_data", evidence=evidence)
-    return _read_bits(stored, dataset)
+    return stored
 
 
-def _read_bits(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
+def _read_bits(
+    stored: NDArray[Any], padding: NDArray[np.bool_] | None, dataset: Dataset
+) -> NDArray[Any]:
     """Return grey values of BitsStored bits; refuse pixels that this many bits cannot hold.
 
     Old files keep overlay planes in the bits above them (retired PS3.3 C.9.2), and some hold the
@@ -267,7 +315,8 @@ def _read_bits(stored: NDArray[Any], dataset: Dataset) -> NDArray[Any]:
         return stored
     unused = read_integer(dataset, "HighBit", default=bits - 1) + 1 - bits
     aligned = stored >> unused if 0 < unused <= MAX_GREY_BITS - bits else stored
-    beyond = float(np.mean(aligned > highest))
+    exposed = aligned if padding is None else aligned[~padding]
+    beyond = float(np.mean(exposed > highest))
     if beyond > MOST_BEYOND and not _has_overlay_bits(dataset):
         evidence = f"{beyond:.0%} of the pixels are above what {bits} bits hold"
         raise refuse(RefusalCode.UNREADABLE, detector="bits_stored", evidence=evidence)
@@ -295,15 +344,26 @@ def _apply_luts(
     grey = stored
     if read_value(dataset, "ModalityLUTSequence") or _rescales(dataset):
         grey = apply_modality_lut(stored, dataset)
-    if preprocessing.apply_voi:
+    if preprocessing.apply_voi and not _has_empty_window(dataset):
         grey = apply_voi_lut(grey, dataset)
     return np.ascontiguousarray(grey, dtype=np.float32)
+
+
+def _measure_range(values: NDArray[Any]) -> float:
+    return float(values.max()) - float(values.min())
 
 
 def _rescales(dataset: Dataset) -> bool:
     """Whether slope and intercept have values: programs that blank headers leave empty ones."""
     names = ("RescaleSlope", "RescaleIntercept")
     return all(read_value(dataset, name) is not None for name in names)
+
+
+def _has_empty_window(dataset: Dataset) -> bool:
+    """Whether the header's window has no width, as consoles write where they set none."""
+    width = read_value(dataset, "WindowWidth")
+    first = width[0] if isinstance(width, MultiValue) else width
+    return first is not None and not read_value(dataset, "VOILUTSequence") and float(first) <= 0
 
 
 def _is_inverted(dataset: Dataset) -> bool:

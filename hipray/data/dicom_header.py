@@ -163,6 +163,15 @@ def state_view(dataset: Dataset) -> Statement | None:
     return None
 
 
+def names_other_view(dataset: Dataset) -> bool:
+    """Return whether a text names another view than AP alone, whatever the first of them states.
+
+    Consoles fill ViewPosition by default.
+    """
+    texts = [text for text, _ in _view_texts(dataset)]
+    return any(find_words(t, OTHER_VIEW_WORDS) and not find_words(t, AP_WORDS) for t in texts)
+
+
 def _view_texts(dataset: Dataset) -> list[tuple[str, str]]:
     texts = [(read_text(dataset, "ViewPosition"), "ViewPosition")]
     texts.append((_code_meaning(dataset, "ViewCodeSequence"), "ViewCodeSequence"))
@@ -217,9 +226,12 @@ def read_sex(dataset: Dataset) -> Sex:
 
 
 def read_age(dataset: Dataset) -> float | None:
-    """Return the patient's age in years from PatientAge, else from birth and acquisition date."""
+    """Return the patient's age in years from PatientAge, else from birth and acquisition date.
+
+    An age of nought is what consoles fill in for none.
+    """
     match = re.fullmatch(r"\s*(\d{1,3})([DWMY])\s*", read_text(dataset, "PatientAge").upper())
-    if match:
+    if match and int(match[1]):
         years = int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}[match[2]]
         return years if years <= MAX_AGE_YEARS else None
     born, taken = _read_date(dataset, "PatientBirthDate"), read_exposure_date(dataset)

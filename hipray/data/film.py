@@ -49,12 +49,14 @@ class Film:
     """A film as float32 grey values of shape (height, width), bone bright.
 
     `padding` is True where the file marks pixels as no part of the exposure (DICOM Pixel Padding
-    Value, transparency), or None where it marks none.
+    Value, transparency), or None where it marks none. `level` is the step of `pixels` from one
+    stored grey level to the next: a file may rescale 4096 levels to an optical density of 0 to 4.
     """
 
     pixels: NDArray[np.float32]
     info: FilmInfo
     padding: NDArray[np.bool_] | None = None
+    level: float = 1.0
 
     def with_info(self, info: FilmInfo) -> "Film":
         """Return the same pixels under another header; what was made of them stays made."""

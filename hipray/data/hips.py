@@ -169,7 +169,7 @@ def _build_hip(
         geometry=geometry,
         spacing_mm=None if spacing is None else spacing * box.height / height,
         pixel_sha256=hash_pixels(pixels),
-        findings=_find(film.info, side, pixels, spread=high - low, metal=metal),
+        findings=_find(film.info, side, pixels, spread=(high - low) / film.level, metal=metal),
     )
     return hip, metal
 

@@ -130,7 +130,7 @@ def _judge_film(film: Film, raster: bool, preprocessing: Preprocessing) -> Film:
     if not bool(np.isfinite(film.pixels).all()):
         evidence = "grey values that are no numbers"
         raise refuse(RefusalCode.UNREADABLE, detector="grey_values", evidence=evidence)
-    refusal = detectors.check_is_radiograph(film.pixels, film.thumbnail)
+    refusal = detectors.check_is_radiograph(film.pixels, film.thumbnail, level=film.level)
     if refusal is not None:
         raise FilmRefused(refusal)
     if raster and preprocessing.correct_polarity and _is_negative(film):

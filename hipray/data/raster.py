@@ -21,7 +21,10 @@ from hipray.vocab import Finding, RefusalCode
 
 FORMATS = (PngImageFile.format, JpegImageFile.format, TiffImageFile.format)
 """Pillow knows a format only once its plug-in is imported."""
-SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+SIGNATURES = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+",
+)  # fmt: skip
+"""First bytes of PNG, JPEG, TIFF and BigTIFF, the latter in either order of bytes."""
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 MAX_CHROMA = 16
 """Grey levels of 255 by which channels differ after JPEG's chroma subsampling of grey films."""

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -141,6 +142,22 @@ def test_a_window_is_applied_only_on_request() -> None:
     assert len(np.unique(read(data, apply_voi=True).pixels)) < len(np.unique(STORED))
 
 
+def test_a_window_without_width_is_none() -> None:
+    data = encode_dicom(WindowCenter="0", WindowWidth="0")
+    assert np.array_equal(read(data, apply_voi=True).pixels, STORED)
+
+
+@pytest.mark.parametrize("slope", ["0.001", "1", "8"])
+def test_contrast_is_counted_in_stored_levels_whatever_they_are_rescaled_to(slope: str) -> None:
+    rescaled = {"RescaleSlope": slope, "RescaleIntercept": "-0.5"}
+    (rich,) = read_hips(encode_dicom(**rescaled), name="f").hips
+    assert Finding.LOW_CONTRAST not in rich.findings
+    (poor,) = read_hips(encode_dicom(STORED // 96, **rescaled), name="f").hips
+    assert Finding.LOW_CONTRAST in poor.findings
+    flat = refusal_of(encode_dicom(np.full_like(STORED, 700) + (STORED > 1500), **rescaled))
+    assert (flat.detector, flat.evidence) == ("flat_field", "1.0 grey levels")
+
+
 def test_padding_is_marked_and_does_not_move_the_normalisation() -> None:
     padded = STORED.copy()
     padded[:, :40] = 4095
@@ -156,6 +173,15 @@ def test_padding_is_marked_and_does_not_move_the_normalisation() -> None:
     )
     difference = result.hips[0].pixels[:, 40:].astype(int) - clean.hips[0].pixels[:, 40:]
     assert abs(difference).max() <= 12  # 84 % of the pixels give nearly the same percentiles
+
+
+def test_padding_beyond_the_bits_of_grey_values_is_padding() -> None:
+    padded = STORED.copy()
+    padded[:, :40] = 0xFFFF
+    film = read(encode_dicom(padded, PixelPaddingValue=0xFFFF))
+    assert film.padding is not None
+    assert np.array_equal(film.padding, padded == 0xFFFF)
+    assert np.array_equal(film.pixels[:, 40:], STORED[:, 40:])
 
 
 def test_an_overlay_in_the_bits_above_is_ignored_where_it_is_declared_or_small() -> None:
@@ -178,6 +204,34 @@ def test_pixels_that_bits_stored_cannot_hold_are_refused_and_never_wrapped() -> 
     bits = build_dicom(STORED).BitsStored
     refusal = refusal_of(encode_dicom(STORED, BitsStored=bits - 2, HighBit=bits - 3))
     assert (refusal.code, refusal.detector) == (RefusalCode.UNREADABLE, "bits_stored")
+
+
+@pytest.mark.parametrize("table", [(8,), (0, 4_000_000)])
+def test_a_wrong_table_of_offsets_costs_no_film_of_one_frame(table: tuple[int, ...]) -> None:
+    dataset = build_dicom()
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    offsets = struct.pack(f"<HHL{len(table)}L", 0xFFFE, 0xE000, 4 * len(table), *table)
+    dataset.PixelData = offsets + encapsulate([frame], has_bot=False)[8:]
+    assert np.array_equal(read(save_dicom(dataset)).pixels, STORED)
+
+
+@pytest.mark.parametrize("keyword", ["SamplesPerPixel", "PixelRepresentation"])
+def test_what_the_standard_fixes_of_a_digital_film_need_not_be_said(keyword: str) -> None:
+    assert np.array_equal(read(encode_dicom(**{keyword: None})).pixels, STORED)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "modality"),
+    [("PhotometricInterpretation", "DX"), ("BitsStored", "DX"), ("PixelRepresentation", "CR")],
+)
+def test_a_header_that_leaves_the_pixels_open_is_refused_by_what_it_lacks(
+    keyword: str, modality: str
+) -> None:
+    refusal = refusal_of(encode_dicom(Modality=modality, **{keyword: None}))
+    assert (refusal.code, refusal.evidence) == (
+        RefusalCode.UNREADABLE, f"the header lacks {keyword}",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -233,6 +287,19 @@ def test_a_wrong_view_is_a_remark_where_the_settings_say_so() -> None:
     assert read(data, assume_ap_view=True).info.findings == ()
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"SeriesDescription": "FROG LEG LAT"},
+        {"ProtocolName": "Hip lateral"},
+        {"SeriesDescription": "Lauenstein"},
+        {"AcquisitionDeviceProcessingDescription": "CROSS TABLE LAT"},
+    ],
+)
+def test_an_ap_view_that_another_text_denies_is_remarked(attributes: dict[str, str]) -> None:
+    assert read(encode_dicom(**attributes)).info.findings == (Finding.WRONG_VIEW_SUSPECTED,)
+
+
 def test_a_secondary_capture_is_read_when_forced() -> None:
     assert np.array_equal(read(encode_dicom(Modality="OT"), force_colour=True).pixels, STORED)
 
@@ -276,6 +343,12 @@ def test_only_a_plausible_spacing_is_believed(
 def test_age_comes_from_the_dates_where_it_is_not_stated() -> None:
     data = encode_dicom(PatientAge=None, PatientBirthDate="19500701", StudyDate="20230701")
     assert read(data).info.age == pytest.approx(73.0, abs=0.01)
+
+
+def test_an_age_of_nought_is_unknown() -> None:
+    assert read(encode_dicom(PatientAge="000Y")).info.age is None
+    dated = encode_dicom(PatientAge="000Y", PatientBirthDate="19500701", StudyDate="20230701")
+    assert read(dated).info.age == pytest.approx(73.0, abs=0.01)
 
 
 def test_a_truncated_file_is_refused_as_unreadable() -> None:

@@ -45,6 +45,11 @@ def test_sixteen_bits_are_kept(image_format: str) -> None:
     assert Finding.BIT_DEPTH_8 not in film.info.findings
 
 
+def test_a_big_tiff_is_a_tiff() -> None:
+    wide = GREY.astype(np.uint16) * 250
+    assert np.array_equal(read(encode_image(wide, "TIFF", big_tiff=True)).pixels, wide)
+
+
 @pytest.mark.parametrize("quality", [95, 60])
 def test_a_grey_film_saved_as_a_colour_jpeg_is_accepted(quality: int) -> None:
     film = read(encode_image(np.stack([GREY] * 3, axis=2), "JPEG", quality=quality))
