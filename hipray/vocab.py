@@ -262,6 +262,7 @@ class Finding(StrEnum):
     LOW_MASK_CONFIDENCE = "low_mask_confidence"
     BIT_DEPTH_8 = "bit_depth_8"
     BODY_PART_UNSTATED = "body_part_unstated"
+    PELVIS_SUSPECTED = "pelvis_suspected"  # taken as one hip; picture or header say two
 
 
 @dataclass(frozen=True, order=True)

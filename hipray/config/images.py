@@ -52,7 +52,8 @@ class Preprocessing(Config):
     """Width / height from which a symmetrical film without a stated side is a whole pelvis."""
 
     stated_pelvis_aspect: float = Field(default=1.1, ge=0.8)
-    """The same where the header names the pelvis (a 43 x 35 cm cassette has 1.23)."""
+    """The same where the header names the pelvis (a 43 x 35 cm cassette has 1.23), and the width
+    from which a film that is left whole is looked at for a remark."""
 
     refuse_wrong_view: bool = True
     """Whether a stated lateral, frog-leg or oblique view is refused; otherwise it is a remark."""

@@ -27,6 +27,10 @@ MIDLINE_RANGE = 0.12
 """How far, as a share of the width, the midline may lie from the film's middle."""
 MIN_SYMMETRY = 0.3
 """Correlation of a pelvis's halves with each other's mirror image."""
+PELVIS_SYMMETRY = 0.75
+"""The same from which a picture speaks for a pelvis against its header or without one. Of phantoms
+1.1 to 1.5 times as wide as high, 75 % of 30 pelves and 4 % of 60 single hips reach it; MIN_SYMMETRY
+all and 85 %."""
 MIN_HALF = 0.3
 """Half a pelvis, as a share of the width; less is no basis for a correlation."""
 OFF_CENTRE_COST = 1.5
@@ -57,6 +61,24 @@ class Box:
     def cut(self, image: NDArray[ScalarT]) -> NDArray[ScalarT]:
         """Return the view of `image` inside the box."""
         return image[self.top : self.bottom, self.left : self.right]
+
+
+@dataclass(frozen=True)
+class Midline:
+    """The column about which a film is most symmetrical, and the correlation of its halves."""
+
+    column: int
+    symmetry: float
+
+    @property
+    def is_symmetrical(self) -> bool:
+        """Whether this may be a pelvis, where its shape or header says so."""
+        return self.symmetry >= MIN_SYMMETRY
+
+    @property
+    def is_of_pelvis(self) -> bool:
+        """Whether the picture itself speaks for a pelvis."""
+        return self.symmetry >= PELVIS_SYMMETRY
 
 
 def find_exposed_box(thumbnail: NDArray[np.float32], *, height: int, width: int) -> Box:
@@ -107,8 +129,8 @@ def _innermost_edge(crossed: NDArray[Any], near: int) -> int:
     return int(straight[-1]) + (int(beyond[0]) if beyond.size else 1) + 1
 
 
-def find_midline(pixels: NDArray[np.float32]) -> tuple[int, bool]:
-    """Return the column about which the film is most symmetrical, and whether it truly is."""
+def find_midline(pixels: NDArray[np.float32]) -> Midline:
+    """Return the column about which the film is most symmetrical, and how much it is."""
     thumbnail = build_thumbnail(pixels)
     width = thumbnail.shape[1]
     coarse = cv2.GaussianBlur(thumbnail, (0, 0), max(1.0, SYMMETRY_BLUR * width))
@@ -118,7 +140,7 @@ def find_midline(pixels: NDArray[np.float32]) -> tuple[int, bool]:
     costs = [OFF_CENTRE_COST * abs(column / width - 0.5) for column in columns]
     best = int(np.argmax(np.subtract(scores, costs)))
     column = round(columns[best] * pixels.shape[1] / width)
-    return column, scores[best] >= MIN_SYMMETRY
+    return Midline(column, scores[best])
 
 
 def _symmetry(image: NDArray[np.float32], column: int) -> float:

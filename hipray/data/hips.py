@@ -55,6 +55,14 @@ class HipGeometry:
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """Where a film is cut in two, and whether one that is left whole may be a pelvis."""
+
+    midline: int | None = None
+    doubtful: bool = False
+
+
+@dataclass(frozen=True)
 class Hip:
     """One canonical left hip: uint8 pixels (h, w) and where they come from.
 
@@ -97,14 +105,18 @@ def hash_pixels(pixels: NDArray[np.uint8]) -> str:
 def extract_hips(film: Film, preprocessing: Preprocessing) -> tuple[Hip, ...] | Refusal:
     """Return the canonical hips of a film: one, or two where it shows a whole pelvis."""
     box = _exposed_box(film, preprocessing)
+    layout = _find_layout(film, box, preprocessing)
+    if layout.doubtful:
+        findings = (*film.info.findings, Finding.PELVIS_SUSPECTED)
+        film = film.with_info(replace(film.info, findings=findings))
     hips = []
-    for part, side in _split(film, box, preprocessing):
+    for part, side in _split(film.info, box, layout):
         if min(part.height, part.width) < MIN_HIP_PX:
             evidence = f"{part.height} x {part.width} px inside the exposed area"
             return Refusal(RefusalCode.TOO_SMALL, "hip_size", evidence)
         hip, metal = _build_hip(film, part, side, preprocessing)
         if preprocessing.refuse_implant and metal is not None:
-            implant = _refuse_implant(metal, film.info.bits)
+            implant = _refuse_implant(metal, side, film.info.bits)
             if implant is not None:
                 return implant
         hips.append(hip)
@@ -113,7 +125,8 @@ def extract_hips(film: Film, preprocessing: Preprocessing) -> tuple[Hip, ...] | 
 
 def is_pelvis(film: Film, preprocessing: Preprocessing) -> bool:
     """Whether `extract_hips` would cut the film in two."""
-    return _pelvis_midline(film, _exposed_box(film, preprocessing), preprocessing) is not None
+    layout = _find_layout(film, _exposed_box(film, preprocessing), preprocessing)
+    return layout.midline is not None
 
 
 def _exposed_box(film: Film, preprocessing: Preprocessing) -> Box:
@@ -123,27 +136,38 @@ def _exposed_box(film: Film, preprocessing: Preprocessing) -> Box:
     return Box(0, 0, height, width)
 
 
-def _split(film: Film, box: Box, preprocessing: Preprocessing) -> list[tuple[Box, Side]]:
-    midline = _pelvis_midline(film, box, preprocessing)
-    if midline is None:
-        return [(box, film.info.side)]
+def _split(info: FilmInfo, box: Box, layout: _Layout) -> list[tuple[Box, Side]]:
+    if layout.midline is None:
+        return [(box, info.side)]
     # An AP film is shown as if facing the patient: the right hip lies at the image's left.
     return [
-        (replace(box, right=midline), Side.RIGHT),
-        (replace(box, left=midline), Side.LEFT),
+        (replace(box, right=layout.midline), Side.RIGHT),
+        (replace(box, left=layout.midline), Side.LEFT),
     ]
 
 
-def _pelvis_midline(film: Film, box: Box, preprocessing: Preprocessing) -> int | None:
-    if film.info.both_sides:
-        column, _ = find_midline(box.cut(film.pixels))
-        return box.left + column
-    if film.info.side is not Side.UNKNOWN:
-        return None
-    if box.width < _pelvis_aspect(film.info, preprocessing) * box.height:
-        return None
-    column, symmetrical = find_midline(box.cut(film.pixels))
-    return box.left + column if symmetrical else None
+def _find_layout(film: Film, box: Box, preprocessing: Preprocessing) -> _Layout:
+    """Tell a pelvis from one hip by shape, header and symmetry.
+
+    A stated side outweighs the shape, as does a text that names both for a series of films: only
+    with a picture that speaks for it is a film cut against them.
+    """
+    info, aspect = film.info, box.width / box.height
+    narrowest = min(preprocessing.stated_pelvis_aspect, preprocessing.pelvis_aspect)
+    wide = aspect >= narrowest
+    if not (wide or info.both_sides):
+        return _Layout()
+    midline = find_midline(box.cut(film.pixels))
+    shaped = aspect >= _pelvis_aspect(info, preprocessing) and midline.is_symmetrical
+    if info.both_sides:
+        cut = wide or midline.is_of_pelvis
+    elif info.side is Side.UNKNOWN:
+        cut = shaped
+    else:
+        cut = shaped and info.names_pelvis and midline.is_of_pelvis
+    if cut:
+        return _Layout(box.left + midline.column)
+    return _Layout(doubtful=info.both_sides or shaped or midline.is_of_pelvis)
 
 
 def _pelvis_aspect(info: FilmInfo, preprocessing: Preprocessing) -> float:
@@ -219,9 +243,12 @@ def _find(
     return tuple(dict.fromkeys((*info.findings, *found)))
 
 
-def _refuse_implant(metal: detectors.Metal, bits: int) -> Refusal | None:
+def _refuse_implant(metal: detectors.Metal, side: Side, bits: int) -> Refusal | None:
     # An 8-bit export may have been windowed until bone saturates as metal does.
     if not (metal.is_hard_edged or (metal.is_plateau and bits > EXPORT_BITS)):
         return None
-    evidence = f"saturated object on {metal.area_share:.1%} of the hip, edge {metal.edge_step:.0f}"
+    hip = "hip" if side is Side.UNKNOWN else f"{side} hip"
+    evidence = (
+        f"saturated object on {metal.area_share:.1%} of the {hip}, edge {metal.edge_step:.0f}"
+    )
     return Refusal(RefusalCode.IMPLANT, "metal", evidence)

@@ -25,7 +25,7 @@ from hipray.vocab import Finding, RefusalCode, Side
 
 _LOGGER = logging.getLogger(__name__)
 
-PREPROCESSING_VERSION = "3"
+PREPROCESSING_VERSION = "4"
 """Raised with every change of what any film is answered with; releases pin it."""
 
 

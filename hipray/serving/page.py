@@ -49,6 +49,7 @@ FINDINGS: dict[Finding, str] = {
     Finding.LOW_MASK_CONFIDENCE: "The outline of a region is uncertain.",
     Finding.BIT_DEPTH_8: "The image has 256 grey values only.",
     Finding.BODY_PART_UNSTATED: "The file does not say which part of the body it shows.",
+    Finding.PELVIS_SUSPECTED: "This was taken as one hip and may show both.",
 }
 
 LABELS: dict[LabelType, str] = {

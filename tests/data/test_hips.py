@@ -73,9 +73,9 @@ def test_a_pelvis_is_cut_at_its_midline_into_right_and_left() -> None:
 
 def test_an_off_centre_pelvis_is_cut_at_its_own_midline() -> None:
     pelvis = draw_pelvis()[:, 60:]
-    column, symmetrical = find_midline(pelvis.astype(np.float32))
-    assert symmetrical
-    assert abs(column - 196) <= 6
+    midline = find_midline(pelvis.astype(np.float32))
+    assert midline.is_symmetrical
+    assert abs(midline.column - 196) <= 6
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,31 @@ def test_a_wide_film_is_a_pelvis_unless_one_side_is_stated(
 def test_a_cassette_stated_as_pelvis_is_cut_and_an_unstated_one_is_not() -> None:
     cassette = cv2.resize(draw_pelvis(400), (430, 350))
     assert len(hips_of(build_film(cassette, names_pelvis=True))) == 2
-    assert len(hips_of(build_film(cassette))) == 1
+    (whole,) = hips_of(build_film(cassette))
+    assert Finding.PELVIS_SUSPECTED in whole.findings
+
+
+@pytest.mark.parametrize("aspect", [0.8, 1.0, 1.2, 1.4])
+def test_a_film_of_the_shape_of_one_hip_is_not_suspected_of_two(aspect: float) -> None:
+    (hip,) = hips_of(build_film(draw_hip(256, round(256 * aspect)), side=Side.LEFT))
+    assert Finding.PELVIS_SUSPECTED not in hip.findings
+
+
+def test_a_side_on_a_film_of_a_stated_pelvis_is_the_consoles() -> None:
+    cassette = cv2.resize(draw_pelvis(400), (430, 350))
+    right, left = hips_of(build_film(cassette, names_pelvis=True, side=Side.RIGHT))
+    assert (right.side, left.side) == (Side.RIGHT, Side.LEFT)
+
+
+def test_a_wide_film_of_a_stated_side_is_one_hip_that_may_be_two() -> None:
+    (hip,) = hips_of(build_film(draw_pelvis(), side=Side.LEFT))
+    assert Finding.PELVIS_SUSPECTED in hip.findings
+
+
+def test_a_narrow_film_that_is_not_symmetrical_is_one_hip_whatever_its_series_holds() -> None:
+    (hip,) = hips_of(build_film(draw_hip(320, 260), both_sides=True))
+    assert (hip.side, hip.flipped) == (Side.UNKNOWN, False)
+    assert Finding.PELVIS_SUSPECTED in hip.findings
 
 
 def box_of(pixels: np.ndarray) -> Box:
@@ -149,6 +173,7 @@ def test_metal_is_refused_by_default_and_otherwise_remarked() -> None:
     refusal = extract_hips(film, Preprocessing())
     assert isinstance(refusal, Refusal)
     assert refusal.code is RefusalCode.IMPLANT
+    assert "of the left hip" in refusal.evidence
     (remarked,) = hips_of(film, Preprocessing(refuse_implant=False))
     assert Finding.METAL_SUSPECTED in remarked.findings
 
@@ -161,6 +186,7 @@ def test_a_film_of_few_grey_levels_is_remarked() -> None:
 
 
 def test_halves_of_a_narrow_pelvis_are_too_small() -> None:
-    refusal = extract_hips(build_film(draw_hip(90, 80), both_sides=True), UNCROPPED)
+    narrow = cv2.resize(draw_pelvis(), (90, 80))
+    refusal = extract_hips(build_film(narrow, both_sides=True), UNCROPPED)
     assert isinstance(refusal, Refusal)
     assert refusal.code is RefusalCode.TOO_SMALL
