@@ -64,7 +64,7 @@ class IngestRun(Job):
     """Read an archive into a manifest of canonical hips."""
 
     images: str = "out/work/archive"
-    """Folder or s3:// prefix with the films; labelme files lie beside them."""
+    """Folder or s3:// prefix with the films; labelme files lie beside them or name their path."""
     labels: str | None = None
     """CSV or JSON with DXA values; default: the one table found beside the films."""
     region: Region | None = None

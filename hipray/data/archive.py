@@ -1,21 +1,25 @@
 """What an archive holds: films, annotations beside them and one DXA table; read in order."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from hipray.config.jobs import IngestRun
-from hipray.data.annotations import MAX_FILE_BYTES, Annotation, read_labelme
+from hipray.data.annotations import (
+    MAX_FILE_BYTES,
+    Annotation,
+    read_image_path,
+    read_labelme,
+)
 from hipray.data.dxa import DxaTable, read_dxa
 from hipray.data.fetching import fetch_object, in_order
 from hipray.data.film import FilmInfo
 from hipray.data.images import ReadResult
 from hipray.data.isolation import IsolatedReader
 from hipray.data.listing import (
-    ANNOTATION_SUFFIX,
     ARCHIVE_NOTE,
     TABLE_SUFFIXES,
     is_aside,
@@ -36,7 +40,10 @@ class Listing:
     """The files of an archive by what they are; `digest` changes with any of them."""
 
     films: list[str]
-    annotations: frozenset[str]
+    annotations: Mapping[str, str]
+    """Film -> its labelme file."""
+    strays: int
+    """Labelme files of no film, or of one that has another."""
     tables: list[str]
     digest: str
 
@@ -54,20 +61,47 @@ class FilmFile:
 def list_archive(archive: Store, config: IngestRun) -> Listing:
     """Return what lies in the archive; raises DataError where no file is a film."""
     infos: list[ObjectInfo] = list(archive.list())
-    stems = Counter(stem(info.key) for info in infos if not is_json(info.key))
-    annotations = {i.key for i in infos if is_json(i.key) and stems[stem(i.key)]}
-    tables = [
-        i.key for i in infos
-        if i.key.lower().endswith(TABLE_SUFFIXES) and i.key not in annotations
-        and not is_aside(i.key)
-    ]  # fmt: skip
     films = sorted(i.key for i in infos if is_film(i.key))
     if not films:
         raise DataError(
             f"films in {config.images}", f"{len(infos)} files, none a film", "check the path"
         )
+    tables = [i.key for i in infos if i.key.lower().endswith(TABLE_SUFFIXES)]
+    tables = [key for key in tables if not is_aside(key)]
+    files = {stem(key): key for key in tables if is_json(key)}
+    beside = {film: files[stem(film)] for film in films if stem(film) in files}
+    alone = [key for key in tables if is_json(key) and key not in set(beside.values())]
+    paths = _read_image_paths(archive, alone, threads=config.readers)
+    apart = _match_paths(paths, set(films) - set(beside))
     digest = digest_of([(i.key, i.etag, i.size) for i in infos])
-    return Listing(films, frozenset(annotations), tables, digest)
+    return Listing(
+        films,
+        annotations=apart | beside,
+        strays=len(paths) - len(apart),
+        tables=[key for key in tables if key not in {*beside.values(), *paths}],
+        digest=digest,
+    )
+
+
+def _read_image_paths(archive: Store, keys: Sequence[str], *, threads: int) -> dict[str, str]:
+    """Return those JSON files that are labelme's, and the path to a film that each names."""
+    with ThreadPoolExecutor(threads) as pool:
+        contents = pool.map(lambda key: _read_image_path(archive, key), keys)
+        return {k: path for k, path in zip(keys, contents, strict=True) if path is not None}
+
+
+def _read_image_path(archive: Store, key: str) -> str | None:
+    data = fetch_object(archive, key, max_bytes=MAX_FILE_BYTES)
+    return None if isinstance(data, Refusal) else read_image_path(data)
+
+
+def _match_paths(paths: Mapping[str, str], films: set[str]) -> dict[str, str]:
+    """Return film -> labelme file where the file's path leads to it and no other file's does."""
+    named: dict[str, list[str]] = {}
+    for key, path in paths.items():
+        film = posixpath.normpath(posixpath.join(posixpath.dirname(key), path))
+        named.setdefault(film, []).append(key)
+    return {film: keys[0] for film, keys in named.items() if film in films and len(keys) == 1}
 
 
 def read_labels(archive: Store, config: IngestRun, listing: Listing) -> DxaTable:
@@ -131,8 +165,8 @@ def _read_film(
         return FilmFile(key, "", ReadResult(key, refusal=data), None)
     result = _read_hips(data, key, reader, records)
     annotation = None
-    sidecar = stem(key) + ANNOTATION_SUFFIX
-    if sidecar in listing.annotations and result.film_info is not None:
+    sidecar = listing.annotations.get(key)
+    if sidecar is not None and result.film_info is not None:
         annotation = _read_annotation(archive, sidecar, result.film_info)
     return FilmFile(key, digest_bytes(data), result, annotation)
 

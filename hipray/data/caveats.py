@@ -63,6 +63,16 @@ def tell_numbered(count: int) -> list[str]:
     ]
 
 
+def tell_strays(count: int) -> list[str]:
+    """Labelme files that belong to no film."""
+    if not count:
+        return []
+    return [
+        f"{count} labelme files belong to no film and are not used: each must lie beside its film "
+        "under the film's name, or its imagePath must lead from the file to the film"
+    ]
+
+
 def tell_unsided_contours(film: FilmFile, masks: dict[Region, Any]) -> list[str]:
     """Contours on a film of two hips that do not say of which."""
     if film.annotation is None or not film.annotation.masks or masks:

@@ -1,6 +1,6 @@
 """Ingest: an archive of films, annotations and DXA reports becomes one manifest.
 
-images/**               films; labelme JSON of the same name beside them
+images/**               films; labelme JSON of the same name beside them, or with their path
 -> manifest.parquet     one row per accepted hip
 -> hips/<hip>.png       canonical hips, and their masks beside them
 -> ingest/files.parquet what became of every file: found = accepted + refused
@@ -29,6 +29,7 @@ from hipray.data.archive import (
 )
 from hipray.data.caveats import (
     tell_numbered,
+    tell_strays,
     tell_unmatched,
     tell_unsided,
     tell_unsided_contours,
@@ -147,6 +148,7 @@ def _read_archive(
     rows.finish()
     flow.problems[:0] = [
         *tell_unmatched(table.records, flow), *tell_numbered(records.numbered),
+        *tell_strays(listing.strays),
         *tell_unsided(rows.hips), *tell_young(rows.hips),
     ]  # fmt: skip
     write_flow(workspace, flow)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hipray.data.annotations import Outline, check_masks, read_labelme, write_labelme
+from hipray.data.annotations import (
+    Outline,
+    check_masks,
+    read_image_path,
+    read_labelme,
+    write_labelme,
+)
 from hipray.data.png import encode_mask
 from hipray.vocab import REGIONS, Region, Side
 
@@ -74,9 +80,23 @@ def test_shapes_of_one_label_are_united() -> None:
     assert np.array_equal(masks[TH], box(0, 0, 10, 10) | box(5, 5, 20, 20))
 
 
-def test_the_name_of_the_film_is_read_without_its_folders() -> None:
-    annotation = read([polygon(square(0, 0, 9, 9))], imagePath="..\\films\\a b.png")
-    assert annotation.image_name == "a b.png"
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"shapes": [], "imagePath": "..\\films\\a b.png"}, "../films/a b.png"),
+        ({"shapes": [], "imagePath": None}, ""),
+        ({"records": [], "imagePath": "a.png"}, None),
+        ([{"image": "a.png"}], None),
+    ],
+)
+def test_a_labelme_file_is_known_and_names_its_film(content, path) -> None:
+    assert read_image_path(json.dumps(content).encode()) == path
+
+
+def test_a_label_that_is_no_text_is_told_in_letters_that_can_be_written() -> None:
+    annotation = read([polygon(square(0, 0, 9, 9), "\ud800")])
+    assert "unknown label '\\ud800'" in annotation.problems[0]
+    annotation.problems[0].encode()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +264,7 @@ def test_an_outline_reads_back_as_the_mask_it_encloses(corner, size) -> None:
     outline = Outline(TH, np.array(square(x, y, x + w, y + h), float))
     data = write_labelme([outline], image_name="ä.png", width=WIDTH, height=HEIGHT)
     back = read_labelme(data, width=WIDTH, height=HEIGHT, name="a.json")
-    assert back.problems == () and back.image_name == "ä.png"
+    assert back.problems == () and read_image_path(data) == "ä.png"
     assert np.array_equal(back.masks[TH], box(x, y, x + w + 1, y + h + 1))
 
 

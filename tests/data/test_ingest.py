@@ -369,6 +369,38 @@ def test_films_without_any_table_are_accepted_without_labels(tmp_path) -> None:
     assert read_manifest(store)["label_t_score_total_hip"].isna().all()
 
 
+def test_labelme_files_in_a_folder_of_their_own_are_found_by_the_path_they_name(tmp_path) -> None:
+    shape = {"label": "total hip", "points": [[20, 20], [200, 20], [200, 200], [20, 200]]}
+
+    def outline(path):
+        return json.dumps({"shapes": [shape], "imagePath": path}).encode()
+
+    film = encode_dicom()
+    write_files(tmp_path / "a", {
+        "images/a.dcm": film, "images/b.dcm": film, "images/c.dcm": film, "d.dcm": film,
+        "labels/1.json": outline("../images/a.dcm"),
+        "labels/2.json": outline("..\\images\\b.dcm"),
+        "labels/3.json": outline("C:/films/c.dcm"),
+        "labels/4.json": outline(None),
+        "d.JSON": outline("renamed.dcm"),
+        "dxa.json": b'[{"image": "a.dcm", "total_hip_t_score": -3}]',
+    })  # fmt: skip
+    config = IngestRun(images=str(tmp_path / "a"))
+    listing = archive.list_archive(open_store(config.images), config)
+    assert listing.annotations == {
+        "images/a.dcm": "labels/1.json", "images/b.dcm": "labels/2.json", "d.dcm": "d.JSON",
+    }  # fmt: skip
+    assert (listing.strays, listing.tables) == (2, ["dxa.json"])
+
+
+def test_contours_of_two_files_for_one_film_are_none(tmp_path) -> None:
+    note = json.dumps({"shapes": [], "imagePath": "../a.dcm"}).encode()
+    write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "x/1.json": note, "y/1.json": note})
+    flow, _ = ingest(tmp_path, tmp_path / "a")
+    assert flow.annotations == 0
+    assert any("2 labelme files belong to no film" in problem for problem in flow.problems)
+
+
 def test_a_broken_annotation_costs_the_masks_and_not_the_film(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "a.json": b"{"})
     flow, store = ingest(tmp_path, tmp_path / "a")

@@ -30,7 +30,6 @@ class Annotation:
     masks: Mapping[Region, Mask] = field(default_factory=dict)
     side_masks: Mapping[Side, Mapping[Region, Mask]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    image_name: str | None = None  # the film the file names, without folders
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,6 @@ def read_labelme(data: bytes, *, width: int, height: int, name: str) -> Annotati
         shapes = _find_shapes(content)
     except ValueError as error:
         return Annotation(problems=(f"{name}: {error}",))
-    image_name = _image_name(content)
     problems: list[str] = []
     sides = _find_sides(shapes, problems)
     masks: dict[Region, Mask] = {}
@@ -73,7 +71,22 @@ def read_labelme(data: bytes, *, width: int, height: int, name: str) -> Annotati
         if side is not None:
             _unite(side_masks.setdefault(side, {}), region, mask)
     told = tuple(f"{name}: {problem}" for problem in problems)
-    return Annotation(masks, side_masks, told, image_name)
+    return Annotation(masks, side_masks, told)
+
+
+def read_image_path(data: bytes) -> str | None:
+    """Return the path from a labelme file to its film, empty where it names none.
+
+    None where the JSON is no labelme file: it may be a table.
+    """
+    try:
+        content = _parse(data)
+    except ValueError:
+        return None
+    if not isinstance(content.get("shapes"), list):
+        return None
+    path = content.get("imagePath")
+    return path.replace("\\", "/") if isinstance(path, str) else ""
 
 
 def _parse(data: bytes) -> Mapping[str, Any]:
@@ -123,20 +136,14 @@ def _find_frame(content: Mapping[str, Any], *, width: int, height: int) -> _Fram
     )
 
 
-def _image_name(content: Mapping[str, Any]) -> str | None:
-    path = content.get("imagePath")
-    if not isinstance(path, str) or not path.strip():
-        return None
-    return path.replace("\\", "/").rsplit("/", 1)[-1]
-
-
 def _region_of(shape: Mapping[str, Any]) -> Region:
     label = shape.get("label")
     words = [word for word in _words(label) if word not in _SIDES]
     region = parse_region(" ".join(words))
     if region is None:
         known = ", ".join(sorted(REGION_ALIASES))
-        raise ValueError(f"unknown label '{str(label)[:30]}' (known: {known})")
+        shown = str(label)[:30].encode("utf-8", "backslashreplace").decode()
+        raise ValueError(f"unknown label '{shown}' (known: {known})")
     return region
 
 

@@ -151,7 +151,7 @@ def _flatten(item: Mapping[str, object], prefix: str = "") -> list[dict[str, str
     """Return the object as rows: nested objects join their names, a list of objects makes rows."""
     rows: list[dict[str, str]] = [{}]
     for key, value in item.items():
-        label = f"{prefix} {key}".strip()
+        label = _as_text(f"{prefix} {key}".strip())
         if isinstance(value, dict):
             rows = [{**row, **inner} for row in rows for inner in _flatten(value, label)]
         elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
@@ -170,4 +170,9 @@ def _cell_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(int(value))
-    return str(value)
+    return _as_text(str(value))
+
+
+def _as_text(value: str) -> str:
+    """A JSON string as text that can be written down: halves of letters are shown as escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()

@@ -124,6 +124,13 @@ def test_a_hologic_report_with_sides_in_a_column_is_read() -> None:
     assert (right.side, right.values[FN].t) == (Side.RIGHT, -2.4)
 
 
+def test_halves_of_letters_in_json_end_as_text() -> None:
+    rows = [{"image": "\ud800", "total_hip_t_score": -1, "\udfff": 2}]
+    table = read_dxa(json.dumps(rows).encode(), name="t.json")
+    assert table.records[0].image == "\\ud800"
+    "".join(table.problems).encode()
+
+
 def test_json_is_read_flat_nested_and_with_a_list_of_regions() -> None:
     flat = [{"image": "a", "side": "L", "neck_t": -2.5}]
     nested = {"records": [{"image": "a", "side": "L", "values": {"neck": {"t_score": -2.5}}}]}
