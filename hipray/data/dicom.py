@@ -215,7 +215,7 @@ def _drop_offsets(dataset: Dataset) -> None:
 
 def _is_encapsulated(dataset: Dataset) -> bool:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    return syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian
+    return bool(syntax.is_compressed) and syntax != DeflatedExplicitVRLittleEndian
 
 
 def _coded_size(dataset: Dataset) -> tuple[int, int] | None:

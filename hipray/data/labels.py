@@ -133,6 +133,8 @@ def _label_region(
         reason = f"the hip is marked invalid: {record.invalid_reason}"
     elif values is None:
         reason = "the report has no figures of this region"
+    elif values.contradicted:
+        reason = "rows of the table contradict each other"
     if reason is not None or values is None:
         return {kind: RegionLabel(None, LabelSource.NONE, reason) for kind in LabelType}
     return label_values(values, sex=record.sex, age=record.age, rules=rules, system=record.system)

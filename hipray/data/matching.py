@@ -107,15 +107,15 @@ def pick_record(
 ) -> DxaRecord | None:
     """Return the record of one hip, or None where none fits or the choice would be a guess.
 
-    A film's only record, where it states no side, speaks for every hip on the film. Of several
-    examinations of a side the one nearest to the day the film was `taken` counts.
+    A record without a side speaks for a film's only hip, and for neither of two: DXA measures one.
+    Of several examinations of a side the one nearest to the day the film was `taken` counts.
     """
     if side is not Side.UNKNOWN:
         exact = [record for record in records if record.side is side]
         if exact:
             return _pick_examination(exact, taken)
     unstated = [record for record in records if record.side is Side.UNKNOWN]
-    if unstated and (only_hip or len(records) == 1):
+    if unstated and only_hip:
         return _pick_examination(unstated, taken)
     return records[0] if len(records) == 1 and only_hip and side is Side.UNKNOWN else None
 

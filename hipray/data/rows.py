@@ -20,12 +20,13 @@ from hipray.data.manifest import (
 from hipray.data.matching import RecordIndex, pick_record
 from hipray.data.pseudonyms import Pseudonyms
 from hipray.digests import digest_bytes
-from hipray.vocab import REGIONS, DataSource, DxaQuantity, LabelType, Region, Sex
+from hipray.vocab import REGIONS, DataSource, DxaQuantity, LabelType, Region, Sex, Side
 
 HIPS_FOLDER = "hips"
 """Folder of the workspace with the films and masks of all hips."""
 
 NO_RECORD = "no DXA record for this hip"
+UNSIDED = "the DXA record does not say of which of the film's hips it is"
 AMBIGUOUS = "the film's DXA records do not tell which one is of this hip and day"
 
 
@@ -57,6 +58,8 @@ def build_row(
         only_hip=len(result.hips) == 1,
         taken=info.taken,
     )
+    unsided = _lone_unsided(candidates)
+    absence = (UNSIDED if unsided else AMBIGUOUS) if candidates else NO_RECORD
     raw_patient = _raw_patient(film, info, record or next(iter(candidates), None))
     hip_id = "h" + digest_bytes(f"{film.key}\0{film.sha256}\0{index}".encode())[:15]
     return {
@@ -74,9 +77,15 @@ def build_row(
         "flipped": hip.flipped,
         "findings": [finding.value for finding in hip.findings],
         "preprocessing_version": PREPROCESSING_VERSION,
-        **_person(info, record),
-        **_scores(record, rules, absence=AMBIGUOUS if candidates else NO_RECORD),
+        **_person(info, record or unsided),
+        **_scores(record, rules, absence=absence),
     }
+
+
+def _lone_unsided(candidates: list[DxaRecord]) -> DxaRecord | None:
+    """The only record of a film where it states no side: of the person it tells all the same."""
+    lone = candidates[0] if len(candidates) == 1 else None
+    return lone if lone is not None and lone.side is Side.UNKNOWN else None
 
 
 def mask_keys(hip_id: str, masks: Mapping[Region, Mask]) -> dict[str, str]:

@@ -141,6 +141,13 @@ def test_a_region_without_figures_is_missing_with_its_reason() -> None:
     assert "no figures" in labels[GT][T].missing_reason
 
 
+def test_a_region_on_which_rows_contradict_each_other_is_missing_with_that_reason() -> None:
+    record = DxaRecord(values={TH: RegionValues(TH, contradicted=True)})
+    labels = label_record(record, rules=LabelRules())[TH]
+    assert {label.abnormal for label in labels.values()} == {None}
+    assert labels[LabelType.T_SCORE].missing_reason == "rows of the table contradict each other"
+
+
 def test_an_invalid_hip_has_no_label_even_where_one_is_given() -> None:
     values = {TH: RegionValues(TH, t=-3.0, given={T: True})}
     record = DxaRecord(values=values, invalid_reason="implant")

@@ -52,9 +52,9 @@ def test_a_hip_takes_the_record_of_its_own_side() -> None:
     assert pick_record([LEFT], Side.RIGHT, only_hip=True) is None
 
 
-def test_a_films_only_record_without_a_side_serves_every_hip_on_it() -> None:
+def test_a_record_without_a_side_serves_an_only_hip_and_neither_of_two() -> None:
     assert pick_record([UNSTATED], Side.LEFT, only_hip=True) is UNSTATED
-    assert pick_record([UNSTATED], Side.LEFT, only_hip=False) is UNSTATED
+    assert pick_record([UNSTATED], Side.LEFT, only_hip=False) is None
     assert pick_record([UNSTATED, RIGHT], Side.LEFT, only_hip=False) is None
 
 

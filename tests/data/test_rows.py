@@ -8,9 +8,9 @@ from hipray.data.images import read_hips
 from hipray.data.manifest import MANIFEST_SCHEMA
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms
-from hipray.data.rows import AMBIGUOUS, NO_RECORD, FilmFacts, build_row
+from hipray.data.rows import AMBIGUOUS, NO_RECORD, UNSIDED, FilmFacts, build_row
 from hipray.vocab import DataSource, Region, Sex, Side
-from tests.data.film_files import draw_hip, encode_dicom, encode_image
+from tests.data.film_files import draw_hip, draw_pelvis, encode_dicom, encode_image
 
 PSEUDONYMS = Pseudonyms(b"k" * 32)
 T_SCORES = {Region.TOTAL_HIP: RegionValues(Region.TOTAL_HIP, bmd=0.61, t=-2.7, z=-0.4)}
@@ -79,6 +79,13 @@ def test_records_that_leave_a_choice_give_no_label_and_say_why() -> None:
     exams = [DxaRecord(image="a.dcm", side=Side.LEFT, device=name) for name in "AB"]
     row = row_of(encode_dicom(), *exams, side=Side.LEFT)
     assert {v for name, v in row.items() if name.startswith("missing_")} == {AMBIGUOUS}
+
+
+def test_a_score_that_does_not_say_of_which_hip_labels_neither_of_two() -> None:
+    pelvis = encode_dicom(draw_pelvis().astype("uint16") * 12, ImageLaterality="B", PatientAge=None)
+    row = row_of(pelvis, DxaRecord(image="a.dcm", age=71.0, values=T_SCORES))
+    assert {v for name, v in row.items() if name.startswith("missing_")} == {UNSIDED}
+    assert row["age"] == 71.0
 
 
 def test_the_same_file_under_another_name_is_another_hip() -> None:

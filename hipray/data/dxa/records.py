@@ -24,6 +24,8 @@ class RegionValues:
     bmc_g: float | None = None
     given: Mapping[LabelType, bool] = field(default_factory=lambda: NO_LABELS)
     """Labels that the archive states itself; True is abnormal."""
+    contradicted: bool = False
+    """Whether rows of the file state different figures, none of which is kept."""
 
 
 @dataclass(frozen=True, slots=True)

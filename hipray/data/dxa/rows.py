@@ -23,6 +23,8 @@ from hipray.data.dxa.results import LABEL_TYPES, Figures, ResultReader, numeric_
 from hipray.data.dxa.table import TextTable
 from hipray.vocab import Region, Side
 
+LABELLING = frozenset({Field.BMD, Field.T, Field.Z, Field.AM_PERCENT, *LABEL_TYPES})
+"""Figures that a label may rest on."""
 HipKey = tuple[object, ...]
 """Image, patient, side and date: what makes two rows the same examination of the same hip."""
 
@@ -34,6 +36,8 @@ class HipDraft:
     side: Side
     facts: Facts
     figures: dict[Region, Figures] = field(default_factory=dict)
+    contradicted: set[Region | str] = field(default_factory=set)
+    """Regions and facts of which rows say different things: which row is right is not known."""
 
 
 class RowMerger:
@@ -106,16 +110,18 @@ class RowMerger:
         if draft is None:
             draft = self._drafts[key] = HipDraft(side, facts)
         elif draft.facts != facts:
-            self._merge_facts(number, draft.facts, facts)
+            self._merge_facts(number, draft, facts)
         return draft
 
-    def _merge_facts(self, number: int, kept: Facts, new: Facts) -> None:
+    def _merge_facts(self, number: int, draft: HipDraft, new: Facts) -> None:
+        kept = draft.facts
         conflicts = [name for name in new if kept.setdefault(name, new[name]) != new[name]]
         if conflicts:
+            draft.contradicted.update(conflicts)
             self._problems.add(
                 f"conflict {conflicts}",
                 f"row {number}: {', '.join(conflicts)} differ from an earlier row of the same hip; "
-                "the earlier stand",
+                "neither is used",
             )
 
     def _merge_figures(
@@ -124,10 +130,13 @@ class RowMerger:
         kept = draft.figures.setdefault(region, {})
         conflicts = [name for name in figures if kept.get(name, figures[name]) != figures[name]]
         if conflicts:
+            decisive = not LABELLING.isdisjoint(conflicts)
+            if decisive:
+                draft.contradicted.add(region)
             self._problems.add(
                 "conflict",
                 f"row {number}: {', '.join(conflicts)} of {region} differ from an earlier row of "
-                "the same hip; the earlier stand",
+                f"the same hip; {'neither is used' if decisive else 'the earlier stand'}",
             )
         elif any(name in kept for name in figures):
             self._problems.add(
@@ -141,9 +150,15 @@ class RowMerger:
         return self._layout if stated is DxaSystem.UNKNOWN else stated
 
     def _build_record(self, draft: HipDraft) -> DxaRecord:
-        values = {region: _build_values(region, found) for region, found in draft.figures.items()}
-        system = self._system_of(draft.facts)
-        return DxaRecord(side=draft.side, system=system, values=values, **draft.facts)
+        values = {
+            region: RegionValues(region, contradicted=True)
+            if region in draft.contradicted
+            else _build_values(region, found)
+            for region, found in draft.figures.items()
+        }
+        doubted = draft.contradicted - {"invalid_reason"}  # either one voids the hip
+        facts = {name: value for name, value in draft.facts.items() if name not in doubted}
+        return DxaRecord(side=draft.side, system=self._system_of(facts), values=values, **facts)
 
 
 def _system_of_layout(table: TextTable) -> DxaSystem:
