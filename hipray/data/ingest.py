@@ -61,7 +61,15 @@ from hipray.data.patients import MOST_NAMES, Link, join_patients
 from hipray.data.png import encode_mask, encode_png
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.data.refusals import Refusal
-from hipray.data.rows import HIPS_FOLDER, FilmFacts, build_row, mask_keys
+from hipray.data.rows import (
+    HIPS_FOLDER,
+    FilmFacts,
+    build_row,
+    labels_differ,
+    mask_keys,
+    stand_in,
+    take_labels,
+)
 from hipray.digests import digest_bytes, digest_of, source_digest
 from hipray.errors import AccessDeniedError, ConfigError, DataError
 from hipray.progress import track
@@ -185,7 +193,10 @@ class _Outcomes:
         self.hips: list[dict[str, Any]] = []
         self._files: list[dict[str, Any]] = []
         self._tiles: list[Tile] = []
-        self._seen: set[tuple[str, str]] = set()
+        self._seen: dict[str, list[dict[str, Any]]] = {}
+        """Accepted hips by the digest of their pixels."""
+        self._nameless: set[str] = set()
+        """Patients of films that name none."""
         self._links: set[Link] = set()
 
     def add(self, film: FilmFile) -> None:
@@ -194,8 +205,12 @@ class _Outcomes:
             self._refuse(film, film.result.refusal)
             return
         rows = [self._build(film, index) for index in range(len(film.result.hips))]
-        known = [(row["patient_id"], row["pixel_sha256"]) in self._seen for row in rows]
-        if all(known):
+        if rows[0]["patient_id"] == (alone := self._pseudonyms.patient(stand_in(film.key))):
+            self._nameless.add(alone)
+        originals = [found for row in rows if (found := self._find_original(row)) is not None]
+        if len(originals) == len(rows):
+            for original, row in zip(originals, rows, strict=True):
+                self._unite(film, original, row)
             evidence = "the same pixels of the same patient came before"
             self._refuse(film, Refusal(RefusalCode.DUPLICATE, "pixel_hash", evidence))
             return
@@ -203,6 +218,29 @@ class _Outcomes:
             self._accept(film, index, row)
         self._note(film, outcome=FileOutcome.ACCEPTED, hip_ids=[row["hip_id"] for row in rows])
         self._flow.accepted += 1
+
+    def _find_original(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the hip of which `row` is an exact copy, of its patient or of nobody's name."""
+        for original in self._seen.get(row["pixel_sha256"], []):
+            patients = {original["patient_id"], row["patient_id"]}
+            if len(patients) == 1:
+                return original
+            if not self._nameless & patients:
+                continue
+            if not labels_differ(original, row):
+                return original
+            self._flow.problems.append(
+                f"{row['hip_id']}: the same pixels as {original['hip_id']} with another label; "
+                "one of their records must be of another film"
+            )
+        return None
+
+    def _unite(self, film: FilmFile, original: dict[str, Any], copy: dict[str, Any]) -> None:
+        """Keep of a copy that is left out what its original does not know: name and labels."""
+        take_labels(original, copy)
+        if original["patient_id"] in self._nameless:
+            original["patient_id"] = copy["patient_id"]
+            self._link(film, copy["patient_id"])
 
     def _link(self, film: FilmFile, patient: str) -> None:
         info = film.result.film_info
@@ -262,7 +300,7 @@ class _Outcomes:
         for region, mask in masks.items():
             self._workspace.write(row[f"mask_key_{region}"], encode_mask(mask))
         self._flow.annotations += bool(masks)
-        self._seen.add((row["patient_id"], row["pixel_sha256"]))
+        self._seen.setdefault(row["pixel_sha256"], []).append(row)
         self.hips.append(row)
         self._link(film, row["patient_id"])
         if len(self._tiles) < SHEET_TILES:

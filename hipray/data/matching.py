@@ -5,7 +5,7 @@ its labels are missing with that reason.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import PurePosixPath
 
@@ -28,7 +28,11 @@ class RecordIndex:
     def __init__(self, records: Iterable[DxaRecord], films: Iterable[str] = ()) -> None:
         self._by_tail: dict[tuple[str, Folder], list[DxaRecord]] = {}
         self._by_patient: dict[str, list[DxaRecord]] = {}
-        places = {(_stem(key), _folder(key)) for key in films}
+        self._twins: dict[tuple[str, Folder], list[str]] = {}
+        """Films of one folder whose names differ in case or ending alone, by what they share."""
+        for key in films:
+            self._twins.setdefault((_stem(key), _folder(key)), []).append(key)
+        places = set(self._twins)
         self._names = {name for name, _ in places}
         records = list(records)
         numbered = (r for r in records if r.image and r.patient_id and not self._names_film(r))
@@ -49,7 +53,11 @@ class RecordIndex:
         A record that names another film never falls to this one through its patient; one that
         numbers rows or examinations does, and never to a film of another patient.
         """
-        named = [r for r in self._naming(key, patient_key) if not _contradicts(r, patient_key)]
+        named = [
+            record
+            for record in self._naming(key, patient_key)
+            if not _contradicts(record, patient_key) and self._means(record, key, patient_key)
+        ]
         if named:
             return named
         # films without a header are often named after their patient
@@ -95,6 +103,18 @@ class RecordIndex:
             return self._by_tail.get((name, tail), [])
         owner = self._by_patient.get(_patient(patient_key), [])
         return [r for r in owner if r.image and _stem(r.image) == name]
+
+    def _means(self, record: DxaRecord, key: str, patient_key: str) -> bool:
+        """Whether a record of this name is of this film and of none of its twins."""
+        twins = self._twins.get((_stem(key), _folder(key)), [])
+        if len(twins) < 2:
+            return True
+        for spelt in _SPELLINGS:
+            same = [twin for twin in twins if spelt(twin) == spelt(record.image or "")]
+            if len(same) == 1:
+                return same == [key]
+        known = bool(record.patient_id and patient_key)
+        return known and _patient(record.patient_id or "") == _patient(patient_key)
 
     def _is_nearer_elsewhere(self, record: DxaRecord, name: str, shared: int) -> bool:
         """Whether another film shares more folders with the record than this one does."""
@@ -147,6 +167,19 @@ def _contradicts(record: DxaRecord, patient_key: str) -> bool:
 def _stem(name: str) -> str:
     found = PurePosixPath(stem(_plain(name))).name.strip()
     return WHOLE_AS_FRACTION.sub(r"\1", found)
+
+
+def _written(name: str) -> str:
+    """A file's name with the case in which it is written."""
+    return PurePosixPath(normalise_text(name).replace("\\", "/")).name
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    _written,
+    lambda name: stem(_written(name)),
+    lambda name: _written(name).lower(),
+)
+"""Ways to tell films of one name apart, the strictest first."""
 
 
 def _folder(name: str) -> Folder:

@@ -29,6 +29,17 @@ NO_RECORD = "no DXA record for this hip"
 UNSIDED = "the DXA record does not say of which of the film's hips it is"
 AMBIGUOUS = "the film's DXA records do not tell which one is of this hip and day"
 
+_LABEL_COLUMNS = [label_column(kind, region) for kind in LabelType for region in REGIONS]
+_RECORD_COLUMNS = [
+    *_LABEL_COLUMNS,
+    *(missing_column(kind, region) for kind in LabelType for region in REGIONS),
+    *(basis_column(kind, region) for kind in LabelType for region in REGIONS),
+    *(score_column(quantity, region) for quantity in DxaQuantity for region in REGIONS),
+    "device",
+]  # fmt: skip
+"""What a row has of a DXA record alone."""
+_PERSON_COLUMNS = ("sex", "age", "weight_kg", "height_cm")
+
 
 @dataclass(frozen=True)
 class FilmFacts:
@@ -101,7 +112,33 @@ def _raw_patient(film: FilmFacts, info: FilmInfo, record: DxaRecord | None) -> s
     """The id that groups films of a person; a film that names none stands for itself."""
     if record is not None and record.patient_id:
         return record.patient_id
-    return info.patient_key or f"film without a patient id: {film.key}"
+    return info.patient_key or stand_in(film.key)
+
+
+def stand_in(key: str) -> str:
+    """Return the patient id of a film that names none: the film's own, and no other film's.
+
+    Ids of patients are alike in either case, names of files are not.
+    """
+    return f"film without a patient id: {digest_bytes(key.encode())}"
+
+
+def labels_differ(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two rows give one label two values."""
+    pairs = ((first.get(name), second.get(name)) for name in _LABEL_COLUMNS)
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
+def take_labels(row: dict[str, Any], copy: Mapping[str, Any]) -> None:
+    """Give a row without labels those of a copy, what they rest on and whom they are of."""
+    if _is_labelled(row) or not _is_labelled(copy):
+        return
+    person = {name: copy[name] for name in _PERSON_COLUMNS if copy[name] not in (None, Sex.UNKNOWN)}
+    row.update({name: copy.get(name) for name in _RECORD_COLUMNS} | person)
+
+
+def _is_labelled(row: Mapping[str, Any]) -> bool:
+    return any(row.get(name) is not None for name in _LABEL_COLUMNS)
 
 
 def _person(info: FilmInfo, record: DxaRecord | None) -> dict[str, Any]:

@@ -329,6 +329,31 @@ def test_the_same_film_of_the_same_patient_counts_once(tmp_path) -> None:
     assert files_of(store)["b.dcm"]["code"] == RefusalCode.DUPLICATE
 
 
+def test_copies_without_a_name_are_one_hip_unless_their_records_disagree(tmp_path) -> None:
+    first, second = (encode_image(draw_hip(seed=seed)) for seed in (1, 2))
+    named = draw_hip(seed=3)
+    table = b"image,patient,side,t_score\nb.png,,left,-3\ne.png,P1,left,-1\nf.png,P2,left,-3\n"
+    write_files(tmp_path / "a", {
+        "a.png": first, "b.png": first, "c.png": first, "e.png": second, "f.png": second,
+        "g.png": encode_image(named), "h.dcm": encode_dicom(named.astype("uint16") * 16),
+        "t.csv": table,
+    })  # fmt: skip
+    flow, store = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    manifest = read_manifest(store)
+    assert flow.refused == {RefusalCode.DUPLICATE: 3}
+    assert (len(manifest), manifest["patient_id"].nunique()) == (4, 4)
+    assert manifest["label_t_score_total_hip"].tolist()[:3] == [True, False, True]
+
+
+def test_a_copy_without_a_name_but_with_another_label_is_told(tmp_path) -> None:
+    film = encode_image(draw_hip())
+    table = b"image,t_score\na.png,-3\nb.png,-1\n"
+    write_files(tmp_path / "a", {"a.png": film, "b.png": film, "t.csv": table})
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    assert flow.accepted == 2
+    assert any("with another label" in problem for problem in flow.problems)
+
+
 def test_the_same_film_under_another_patient_stays_for_the_leak_guard_to_find(tmp_path) -> None:
     write_files(tmp_path / "a", {"a.dcm": encode_dicom(), "b.dcm": encode_dicom(PatientID="other")})
     flow, store = ingest(tmp_path, tmp_path / "a")

@@ -85,6 +85,31 @@ def test_a_bare_name_that_two_films_bear_needs_the_patient_to_tell_them_apart() 
     assert index.of_film("p2/001.dcm", "a") == [record]
 
 
+@pytest.mark.parametrize(
+    ("image", "owner"),
+    [
+        ("hip.png", "hip.png"),
+        ("Hip.png", "Hip.png"),
+        ("HIP.DCM", "hip.dcm"),
+        ("Hip", "Hip.png"),
+        ("hip", None),
+        ("HIP.PNG", None),
+    ],
+)
+def test_films_that_differ_in_case_or_ending_alone_share_no_record(image, owner) -> None:
+    films = ["hip.png", "Hip.png", "hip.dcm"]
+    record = DxaRecord(image=image, patient_id="P1")
+    index = RecordIndex([record], films)
+    assert [film for film in films if index.of_film(film) == [record]] == [owner] * bool(owner)
+
+
+def test_the_patient_tells_films_of_one_name_apart_where_their_spelling_does_not() -> None:
+    record = DxaRecord(image="hip", patient_id="P1")
+    index = RecordIndex([record], ["hip.png", "hip.dcm"])
+    assert index.of_film("hip.dcm", "p1") == [record]
+    assert index.of_film("hip.png") == []
+
+
 def test_of_several_examinations_the_one_nearest_to_the_film_counts() -> None:
     old, new = (replace(LEFT, exam_date=date(year, 5, 1)) for year in (2015, 2021))
     assert pick_record([old, new], Side.LEFT, only_hip=True, taken=date(2020, 12, 1)) is new

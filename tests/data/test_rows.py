@@ -8,7 +8,7 @@ from hipray.data.images import read_hips
 from hipray.data.manifest import MANIFEST_SCHEMA
 from hipray.data.matching import RecordIndex
 from hipray.data.pseudonyms import Pseudonyms
-from hipray.data.rows import AMBIGUOUS, NO_RECORD, UNSIDED, FilmFacts, build_row
+from hipray.data.rows import AMBIGUOUS, NO_RECORD, UNSIDED, FilmFacts, build_row, take_labels
 from hipray.vocab import DataSource, Region, Sex, Side
 from tests.data.film_files import draw_hip, draw_pelvis, encode_dicom, encode_image
 
@@ -66,7 +66,8 @@ def test_films_of_one_patient_share_a_pseudonym_by_header_or_record() -> None:
 
 def test_films_that_name_no_patient_stand_for_themselves() -> None:
     png = encode_image(draw_hip())
-    assert row_of(png, key="a.png")["patient_id"] != row_of(png, key="b.png")["patient_id"]
+    patients = {row_of(png, key=key)["patient_id"] for key in ("a.png", "A.png", "b.png")}
+    assert len(patients) == 3
 
 
 @pytest.mark.parametrize("side", [Side.LEFT, Side.RIGHT])
@@ -86,6 +87,16 @@ def test_a_score_that_does_not_say_of_which_hip_labels_neither_of_two() -> None:
     row = row_of(pelvis, DxaRecord(image="a.dcm", age=71.0, values=T_SCORES))
     assert {v for name, v in row.items() if name.startswith("missing_")} == {UNSIDED}
     assert row["age"] == 71.0
+
+
+def test_a_row_without_labels_takes_those_of_a_copy_and_loses_nothing() -> None:
+    plain = row_of(encode_dicom())
+    take_labels(plain, row_of(encode_image(draw_hip()), key="b.png"))
+    assert (plain["sex"], plain["missing_t_score_total_hip"]) == ("female", NO_RECORD)
+    copy = row_of(encode_image(draw_hip()), DxaRecord(image="b.png", values=T_SCORES), key="b.png")
+    take_labels(plain, copy)
+    assert (plain["label_t_score_total_hip"], plain["t_total_hip"]) == (True, -2.7)
+    assert (plain["sex"], plain["missing_t_score_total_hip"]) == ("female", None)
 
 
 def test_the_same_file_under_another_name_is_another_hip() -> None:
