@@ -279,6 +279,8 @@ def _build_film(
     raw = _decode(dataset)
     padding = _find_padding(raw, dataset)
     stored = _read_bits(raw, padding, dataset)
+    if padding is None:  # it may be stated as it is without the bits above
+        padding = _find_padding(stored, dataset)
     grey = _apply_luts(stored, dataset, preprocessing)
     level = _measure_range(grey) / max(_measure_range(stored), 1.0) or 1.0
     if _is_inverted(dataset):

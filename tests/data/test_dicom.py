@@ -184,6 +184,15 @@ def test_padding_beyond_the_bits_of_grey_values_is_padding() -> None:
     assert np.array_equal(film.pixels[:, 40:], STORED[:, 40:])
 
 
+def test_padding_below_an_overlay_is_padding() -> None:
+    padded = STORED.copy()
+    padded[:, :40] = 4095
+    dataset = build_dicom(padded | np.uint16(1 << 15), PixelPaddingValue=4095)
+    dataset.add_new(0x60000102, "US", 15)  # overlay bit position
+    film = read(save_dicom(dataset))
+    assert film.padding is not None and np.array_equal(film.padding, padded == 4095)
+
+
 def test_an_overlay_in_the_bits_above_is_ignored_where_it_is_declared_or_small() -> None:
     rows = np.indices(STORED.shape)[0]
     dataset = build_dicom(STORED | (1 << 15) * (rows > 128).astype(np.uint16))
