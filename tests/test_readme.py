@@ -29,10 +29,10 @@ MINI_DEMO = (
     "unseen.phantom.n_patients=5", "unseen.phantom.n_second_hips=1", "unseen.phantom.n_device_a=3",
     "unseen.phantom.image_px=192",
     "grid.experiment.data.working_px=192",
-    "grid.experiment.segmenter.size_px=96", "grid.experiment.segmenter.epochs=16",
+    "grid.experiment.segmenter.size_px=96", "grid.experiment.segmenter.epochs=10",
     "grid.experiment.segmenter.lr=0.003",
     "grid.experiment.classifier.size_px=32", "grid.experiment.classifier.epochs=1",
-    "grid.scaling.local_lanes=true",
+    "grid.scaling.local_lanes=true", "serve.fused=true",
     'grid.backbones=["resnet18", "resnet50"]',
 )  # fmt: skip
 

@@ -106,8 +106,8 @@ def test_a_listing_that_an_outage_ends_goes_on_where_it_was(
     monkeypatch.setattr(open_work, "OUTAGE_WAIT_S", 0.0)
     outages, listed = [3, 17], KeyRange.list
 
-    def break_off(own: KeyRange, store: Store, *, start_after: str = "") -> Iterator[ObjectInfo]:
-        for info in listed(own, store, start_after=start_after):
+    def break_off(own: KeyRange, store: Store, **options: Any) -> Iterator[ObjectInfo]:
+        for info in listed(own, store, **options):
             if outages and int(info.key[:2]) == outages[0]:
                 outages.pop(0)
                 raise StoreUnavailableError("a listing", "silence", "wait")

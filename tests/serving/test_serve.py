@@ -108,8 +108,9 @@ def test_the_proxies_keep_the_bounds_of_the_endpoint(deployed: Deployed, workspa
     assert list_limits() == [IntakeLimits.of(ServeRun(limits=limits))]
     with pytest.raises(ServingError, match="lower it"):
         run_serve(serve_config(workspace, request_timeout_s=90))
+    larger = ImageLimits(max_file_bytes=2 * MAX_FILE_BYTES)
     with pytest.raises(ServingError, match="max_file_bytes"):
-        run_serve(serve_config(workspace, limits=ImageLimits()))
+        run_serve(serve_config(workspace, limits=larger))
 
 
 def list_limits() -> list[IntakeLimits]:
