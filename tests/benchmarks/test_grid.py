@@ -170,6 +170,7 @@ def test_an_unknown_bench_is_one_clear_sentence(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.ray
+@pytest.mark.full
 @pytest.mark.usefixtures("ray_session")
 def test_the_command_prints_one_valid_line_for_each_measure(
     small_workspace: SmallWorkspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -106,6 +106,7 @@ run_tune(TuneRun.model_validate_json(sys.argv[1]))
 
 
 @pytest.mark.cluster
+@pytest.mark.full
 def test_a_killed_driver_is_resumed_without_running_ended_trials_again(store: Store) -> None:
     config = _config(store, trials=5, resources=TrialResources(max_concurrent=1, lease_s=5))
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}

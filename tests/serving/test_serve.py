@@ -51,10 +51,11 @@ MAX_FILE_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class Deployed:
-    """One release served split at / and fused at /fused, and the folder that callers may name."""
+    """One release served split at /, and the folder that callers may name."""
 
     endpoint: ServedEndpoint
     allowed: Store
+    config: ServeRun
 
     def post(self, graph: str, **options: Any) -> httpx.Response:
         path = {"split": "/v1/score", "fused": "/fused/v1/score"}[graph]
@@ -92,14 +93,28 @@ def deployed(ray_session: None, workspace: Store, s3_server: S3Server) -> Iterat
         workspace, allowed_prefixes=[f"{allowed.uri}/in"], storage=s3_server.settings
     )
     endpoint = run_serve(config)
-    fused = config.model_copy(update={"fused": True})
-    setup = describe_setup(fused, read_served(config))
-    serve.run(build_stages(fused, setup), name=name_stages(fused, setup), route_prefix=None)
-    serve.run(build_door(fused, setup), name="fused", route_prefix="/fused")
-    yield Deployed(endpoint, allowed)
-    serve.delete("fused")
+    yield Deployed(endpoint, allowed, config)
     endpoint.shutdown()
     assert ray.is_initialized()  # it was not started for the endpoint
+
+
+@pytest.fixture(scope="module")
+def fused(deployed: Deployed) -> Iterator[None]:
+    """The same release served fused at /fused."""
+    config = deployed.config.model_copy(update={"fused": True})
+    setup = describe_setup(config, read_served(config))
+    serve.run(build_stages(config, setup), name=name_stages(config, setup), route_prefix=None)
+    serve.run(build_door(config, setup), name="fused", route_prefix="/fused")
+    yield
+    serve.delete("fused")
+
+
+@pytest.fixture(params=["split", pytest.param("fused", marks=pytest.mark.full)])
+def graph(request: pytest.FixtureRequest) -> str:
+    """How the stages lie; README's own test serves them fused."""
+    if request.param == "fused":
+        request.getfixturevalue("fused")
+    return str(request.param)
 
 
 @pytest.mark.ray
@@ -119,7 +134,6 @@ def list_limits() -> list[IntakeLimits]:
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("graph", ["split", "fused"])
 def test_uploads_and_stored_films_get_the_answer_of_the_pipeline(
     deployed: Deployed, pipeline: Pipeline, films: list[bytes], graph: str
 ) -> None:
@@ -136,7 +150,6 @@ def test_uploads_and_stored_films_get_the_answer_of_the_pipeline(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("graph", ["split", "fused"])
 def test_callers_at_the_same_time_each_get_their_own_answer(
     deployed: Deployed, pipeline: Pipeline, films: list[bytes], graph: str
 ) -> None:
@@ -174,7 +187,6 @@ REQUESTS: list[tuple[Callable[[], dict[str, Any]], int]] = [
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("graph", ["split", "fused"])
 def test_hostile_requests_end_as_refusals_or_problems_and_films_are_served_on(
     deployed: Deployed, films: list[bytes], graph: str
 ) -> None:
@@ -267,7 +279,9 @@ def test_replicas_of_a_stage_are_kept_on_as_many_nodes_as_asked_for(
 
 
 @pytest.mark.ray
-def test_each_graph_has_its_own_deployments(deployed: Deployed) -> None:
+@pytest.mark.full
+@pytest.mark.usefixtures("fused")
+def test_each_graph_has_its_own_deployments() -> None:
     applications = serve.status().applications
     (fused,) = list_stage_applications(serve.status()) - {stages_application()}
     for door in ("hipray", "fused"):
