@@ -1,10 +1,11 @@
 """A small release within seconds: a briefly trained segmenter and tiny random classifiers."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +30,13 @@ from hipray.releases.release import Member, Release, write_release
 from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import build_network as build_segmenter_network
 from hipray.segmentation.spec import SegmenterSpec
-from hipray.storage import Store
+from hipray.storage import Store, open_store
 from hipray.training.fits import dump_weights
 from hipray.vocab import REGIONS, Cell, DataSource, LabelType, Region, SegmenterArch, Variant, View
+
+Files = dict[str, bytes]
+"""What is written, by its key."""
+ResultT = TypeVar("ResultT")
 
 WORKING_PX = 128
 SEGMENTER_PX = 32
@@ -79,6 +84,10 @@ def publish_small_release(
     store: Store, *, view: View = View.MATTED, segmenters: bool = True, name: str = "small"
 ) -> Release:
     """Publish a release of phantoms with two random members per question and return it."""
+    networks, members = _publish_members()
+    segmenter, digest = _publish_segmenter() if segmenters else ({}, "")
+    for key, data in (networks | segmenter).items():
+        store.write(key, data)
     release = Release(
         name=name,
         run="small",
@@ -86,14 +95,10 @@ def publish_small_release(
         leaks_allowed=False,
         preprocessing_version=PREPROCESSING_VERSION,
         working_px=WORKING_PX,
-        segmenters=(_publish_segmenter(store),) if segmenters else (),
+        segmenters=(digest,) if segmenters else (),
         view=view,
         matting=MattingSettings(),
-        members=tuple(
-            _publish_member(store, region, label, seed=seed)
-            for region, label in QUESTIONS
-            for seed in (1, 2)
-        ),
+        members=members,
         headline_threshold=0.5,
         evaluation=None,
     )
@@ -153,11 +158,33 @@ def _training_set() -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def _publish_segmenter(store: Store) -> str:
+@cache
+def _publish_segmenter() -> tuple[Files, str]:
     spec = SegmenterSpec(
         arch=SegmenterArch.UNET, regions=REGIONS, settings=SEGMENTER, working_px=WORKING_PX
     )
-    return publish_network(store, "unet-all-r0f0", spec, train_small_segmenter())
+    return _collect(
+        lambda store: publish_network(store, "unet-all-r0f0", spec, train_small_segmenter())
+    )
+
+
+@cache
+def _publish_members() -> tuple[Files, tuple[Member, ...]]:
+    return _collect(
+        lambda store: tuple(
+            _publish_member(store, region, label, seed=seed)
+            for region, label in QUESTIONS
+            for seed in (1, 2)
+        )
+    )
+
+
+def _collect(publish: Callable[[Store], ResultT]) -> tuple[Files, ResultT]:
+    """Return the files that `publish` writes, and what it returns: seconds, once per process."""
+    with TemporaryDirectory() as folder:
+        store = open_store(folder)
+        result = publish(store)
+        return {info.key: store.read(info.key) for info in store.list()}, result
 
 
 def _publish_member(store: Store, region: Region, label: LabelType, *, seed: int) -> Member:
