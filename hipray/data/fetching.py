@@ -1,7 +1,7 @@
 """Films out of a store: read a few ahead, and refused where the store will never give them."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ STORE_DETECTOR = "store"
 """What refuses an object that is there and that the store does not give: it may do so later."""
 ACCESS_DENIED = "the store denies access to it"
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
@@ -57,6 +58,14 @@ def fetch_object(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal
         archive.next_key("")  # raises where bucket or credentials are lost, not this object
         return refuse_object(error)
     return data
+
+
+def map_ahead(
+    call: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, threads: int
+) -> Iterator[ResultT]:
+    """Yield what `call` returns of each item in order, by threads that are all kept busy."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from in_order((pool.submit(call, item) for item in items), ahead=threads)
 
 
 def in_order(jobs: Iterable[Future[ResultT]], *, ahead: int) -> Iterator[ResultT]:

@@ -132,7 +132,7 @@ def _count_left(output: Store, parts: PartSet) -> tuple[int, str]:
             "ask again later (a run that was stopped lists on when it is submitted again), "
             "or name the number with --films",
         )
-    listed = totals.files - totals.replaced
+    listed = totals.current
     left = round(totals.files * count_open(output, parts) / totals.shards)
     return min(left, listed), f" left of {listed:,} listed"
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from operator import add
 
-from hipray.data.fetching import in_order
+from hipray.data.fetching import in_order, map_ahead
 from hipray.errors import NotFoundError, RunBusyError, StorageError
 from hipray.scoring.ranges import KeyRange, build_ranges
 from hipray.scoring.shards import Position, Shard, name_listing, parse_listing, parse_shard
@@ -41,6 +41,11 @@ class ListingTotals:
     shards: int = 0
     replaced: int = 0
     """Files that were known with another size or etag: their older entries do not count."""
+
+    @property
+    def current(self) -> int:
+        """Files as they are now."""
+        return self.files - self.replaced
 
     def __add__(self, other: "ListingTotals") -> "ListingTotals":
         sums = map(add, vars(self).values(), vars(other).values())
@@ -123,8 +128,7 @@ class Index:
 
     def read(self, positions: Iterable[Position]) -> Iterator[Shard]:
         """Yield shards, reading ahead; raises StorageError where one was altered or is lost."""
-        with ThreadPoolExecutor(READ_AHEAD) as pool:
-            yield from self.read_by(pool, positions, ahead=READ_AHEAD)
+        return map_ahead(self._read_shard, positions, threads=READ_AHEAD)
 
     def read_by(
         self, pool: ThreadPoolExecutor, positions: Iterable[Position], *, ahead: int

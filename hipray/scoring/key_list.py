@@ -3,9 +3,9 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from hipray.config.storage import StorageSettings
-from hipray.data.fetching import in_order
+from hipray.data.fetching import map_ahead
 from hipray.errors import DataError, StorageError
 from hipray.scoring.shards import Entry
 from hipray.storage import Store, open_file
@@ -147,9 +147,7 @@ def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
     One without an object has size 0 and no etag, as has one that the store would not describe:
     the reading of it says why.
     """
-    with ThreadPoolExecutor(ASKED_AHEAD) as pool:
-        jobs = (pool.submit(_describe, archive, key) for key in keys)
-        yield from in_order(jobs, ahead=ASKED_AHEAD)
+    return map_ahead(partial(_describe, archive), keys, threads=ASKED_AHEAD)
 
 
 def _describe(archive: Store, key: str) -> Entry:

@@ -10,15 +10,15 @@ as one table with the column `scored_by`.
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.fetching import in_order
+from hipray.data.fetching import map_ahead
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.digests import digest_of
 from hipray.errors import DataError
@@ -107,9 +107,8 @@ class PartSet:
 
         Raises DataError where one is no part.
         """
-        with ThreadPoolExecutor(READ_AHEAD) as pool:
-            jobs = (pool.submit(read_part, output, self, name, columns=columns) for name in names)
-            yield from in_order(jobs, ahead=READ_AHEAD)
+        read = partial(read_part, output, self, columns=columns)
+        return map_ahead(read, names, threads=READ_AHEAD)
 
 
 def shard_of(part: str) -> str:

@@ -7,7 +7,6 @@ by its name, and what fails meanwhile is left to the next submission.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from operator import itemgetter
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.fetching import in_order
+from hipray.data.fetching import map_ahead
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, Fault
 from hipray.scoring.films import UNLIKE_LISTED
@@ -46,9 +45,8 @@ class Retries:
 
     def plan(self) -> int:
         """Write down what is unsettled of each published shard; return of how many it is."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            jobs = (pool.submit(self._write, work) for work in self._list_unsettled())
-            return sum(1 for _ in in_order(jobs, ahead=AT_ONCE))
+        written = map_ahead(self._write, self._list_unsettled(), threads=AT_ONCE)
+        return sum(1 for _ in written)
 
     def _write(self, work: Work) -> None:
         self._store.write(self._key(work.part), work.dump().encode())
@@ -74,9 +72,8 @@ class Retries:
 
     def read(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the work of planned parts as `Work.dump` writes it, reading ahead."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            jobs = (pool.submit(self._store.read, self._key(name)) for name in names)
-            yield from (text.decode() for text in in_order(jobs, ahead=AT_ONCE))
+        texts = map_ahead(self._store.read, map(self._key, names), threads=AT_ONCE)
+        return (text.decode() for text in texts)
 
     def forget(self) -> None:
         """Delete the plan when its submission has ended, and those of submissions before."""

@@ -112,8 +112,7 @@ def count_listed(output: Store) -> int:
     listings = Index(output).listings()
     found = sum((t for t in listings.values() if t is not None), ListingTotals())
     complete = bool(listings) and None not in listings.values()
-    listed = found.files - found.replaced
-    return listed if complete else max(listed, UNLISTED_FILES)
+    return found.current if complete else max(found.current, UNLISTED_FILES)
 
 
 def conclude(
@@ -126,7 +125,7 @@ def conclude(
     driver has taken over, and this submission's last error where too many of the archive's films
     failed.
     """
-    listed = _count_current(output)
+    listed = Index(output).totals().current
     if not listed:
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
     tally = settle(config, output, release, parts, check_held)
@@ -163,7 +162,7 @@ def settle(
     tally = Tally(probability_columns(release), reference_edges(release))
     check_held()
     write_letters(output, _list_letters(output, parts, tally))
-    listed = _count_current(output)
+    listed = Index(output).totals().current
     if tally.files == listed:
         summary = build_summary(
             release, parts, tally, images=config.images, listed=listed,
@@ -172,11 +171,6 @@ def settle(
         check_held()
         write_summary(output, summary)
     return tally
-
-
-def _count_current(output: Store) -> int:
-    totals = Index(output).totals()
-    return totals.files - totals.replaced
 
 
 def _list_letters(output: Store, parts: PartSet, tally: Tally) -> Iterator[tuple[str, FailedFilm]]:

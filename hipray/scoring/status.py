@@ -84,7 +84,7 @@ def _list_shards(output: Store, parts: PartSet) -> Iterator[str]:
 def _describe_listing(totals: ListingTotals, shards: int, *, complete: bool) -> str:
     if not complete:
         return f"listing: under way, {shards} shards so far"
-    current = totals.files - totals.replaced
+    current = totals.current
     return f"listing: complete, {current} files, {totals.bytes / 1e9:.1f} GB"
 
 

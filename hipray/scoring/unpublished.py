@@ -8,9 +8,8 @@ nothing to its shard's parts is noted without letters: it is done.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from hipray.data.fetching import in_order
+from hipray.data.fetching import map_ahead
 from hipray.errors import NotFoundError
 from hipray.scoring.faults import FailedFilm, dump_letters, parse_letters
 from hipray.scoring.parts import PartSet, is_retry, shard_of
@@ -53,9 +52,7 @@ class Unpublished:
 
     def read_all(self, shards: Iterable[str]) -> Iterator[tuple[str, list[FailedFilm]]]:
         """Yield shards with their letters, as `read` has them, reading ahead."""
-        with ThreadPoolExecutor(READ_AHEAD) as pool:
-            jobs = (pool.submit(lambda own: (own, self.read(own)), name) for name in shards)
-            yield from in_order(jobs, ahead=READ_AHEAD)
+        return map_ahead(lambda shard: (shard, self.read(shard)), shards, threads=READ_AHEAD)
 
     def tidy(self, check_held: Callable[[], None]) -> None:
         """Delete the notes of retries, and of shards that have a part by now."""
