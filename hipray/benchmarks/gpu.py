@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 
+from hipray.benchmarks.gpu_memory import compare_memory
 from hipray.benchmarks.measure import Measure, Pair, compare_rates, skip
 from hipray.benchmarks.steps import FedTask, build_fed_task, step_from_memory
 from hipray.config.base import load_config
@@ -46,11 +47,12 @@ class Rates:
 
 
 def measure_gpu(store: Store, grid: GridRun, bench: GpuBench) -> Iterator[Measure]:
-    """Yield rates for each network and packing, and the projected time of a grid."""
+    """Yield rates for each network and packing, the projected time of a grid, and memory."""
     if not torch.cuda.is_available():
         yield skip(PREFIX, unit="films/s", reason="this machine has no CUDA device")
         return
     yield from compare_packings(store, grid, bench, gpus=1.0)
+    yield from compare_memory(grid, bench)
 
 
 def compare_packings(

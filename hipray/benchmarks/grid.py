@@ -9,7 +9,7 @@ from hipray.benchmarks.measure import Measure
 from hipray.benchmarks.overhead import measure_overhead
 from hipray.benchmarks.steps import compare_steps
 from hipray.benchmarks.workspace import open_bench_store
-from hipray.config.benchmarks import BenchRun, GridBench
+from hipray.config.benchmarks import BenchRun, GridBench, GridMeasure
 from hipray.distributed.cluster import connect, read_nodes
 from hipray.errors import ConfigError
 from hipray.training.preparation import prepare
@@ -28,10 +28,14 @@ def measure_grid(config: BenchRun) -> Iterator[Measure]:
         _require_one_node()
         with open_bench_store(config) as store:
             grid = build_bench_grid(store, bench)
-            yield from compare_lanes(store, bench)
-            yield from compare_steps(prepare(store, grid).inputs, bench)
-            yield measure_overhead(store, bench)
-            yield from measure_gpu(store, grid, bench.gpu)
+            if GridMeasure.LANES in bench.measures:
+                yield from compare_lanes(store, bench)
+            if GridMeasure.STEPS in bench.measures:
+                yield from compare_steps(prepare(store, grid).inputs, bench)
+            if GridMeasure.OVERHEAD in bench.measures:
+                yield measure_overhead(store, bench)
+            if GridMeasure.GPU in bench.measures:
+                yield from measure_gpu(store, grid, bench.gpu)
 
 
 def _check_cells(bench: GridBench) -> None:

@@ -10,6 +10,15 @@ from hipray.config.phantom import PhantomConfig
 from hipray.vocab import HEADLINE_REGIONS, Precision, Region, Variant
 
 
+class GridMeasure(StrEnum):
+    """A group of measures of the grid bench."""
+
+    LANES = "lanes"  # against a sequential script, and their start-up
+    STEPS = "steps"  # training steps on the real data path and on tensors in memory
+    OVERHEAD = "overhead"  # what a fit costs beside its training
+    GPU = "gpu"  # films per second of packed processes, and memory; skipped without a GPU
+
+
 class ScoreMeasure(StrEnum):
     """A group of measures of the score bench."""
 
@@ -69,6 +78,8 @@ class GridBench(Config):
     they are the five folds of two variants."""
     gpu: GpuBench = GpuBench()
     """What is measured where there is a GPU."""
+    measures: tuple[GridMeasure, ...] = tuple(GridMeasure)
+    """What is measured."""
 
 
 class ScoreBench(Config):
