@@ -32,7 +32,7 @@ from hipray.distributed.segment import without_cells
 from hipray.distributed.survey import Ask, Place, survey
 from hipray.errors import NotFoundError
 from hipray.releases.release import Release
-from hipray.storage import Store, open_store
+from hipray.storage import Scheme, Store, open_store, parse_address
 
 
 def rehearse(config: Config) -> Iterator[str]:
@@ -124,7 +124,8 @@ def _(config: StatusRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: PredictRun) -> Iterator[str]:
-    if "://" not in config.file and not Path(config.file).is_file():
+    address = parse_address(config.file)
+    if address.scheme is Scheme.FILE and not Path(address.path).is_file():
         raise NotFoundError("a film", f"no file '{config.file}'", "check the path")
     yield _describe_release(config)
 

@@ -16,7 +16,7 @@ from hipray.config.storage import StorageSettings
 from hipray.data.fetching import map_ahead
 from hipray.errors import DataError, StorageError
 from hipray.scoring.shards import Entry
-from hipray.storage import Store, open_file
+from hipray.storage import ANY_SCHEME, Scheme, Store, open_file
 
 KEY_COLUMN = "key"
 ASKED_AHEAD = 32
@@ -127,15 +127,16 @@ def _is_key(text: str) -> bool:
 
 def _relative(keys: pa.Array, archive: Store) -> pa.Array:
     root = f"{archive.uri.rstrip('/')}/"
-    is_address = pc.match_substring_regex(keys, "^(s3:/|file:/)?/")
+    is_address = pc.match_substring_regex(keys, f"^({ANY_SCHEME}|/)")
     # behind its root, a key of a bucket may begin with a slash of its own
-    is_own = pc.or_(pc.starts_with(keys, root), pc.starts_with(keys, f"file://{root}"))
+    long_root = f"{Scheme.FILE}{root}"
+    is_own = pc.or_(pc.starts_with(keys, root), pc.starts_with(keys, long_root))
     foreign = keys.filter(pc.and_not(is_address, is_own))
     if len(foreign):
         raise DataError(
             f"keys in {archive.uri}", f"'{foreign[0].as_py()}'", "score each archive for itself"
         )
-    for prefix in (f"file://{root}", root, "./"):
+    for prefix in (long_root, root, "./"):
         short = pc.utf8_slice_codeunits(keys, start=len(prefix))
         keys = pc.if_else(pc.starts_with(keys, prefix), short, keys)
     return keys

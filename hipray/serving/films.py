@@ -6,12 +6,16 @@ from pydantic import Field
 
 from hipray.config.base import Config
 from hipray.data.person import Person
+from hipray.serving.pacs import DICOMWEB_SCHEME
+from hipray.storage import Scheme
 from hipray.vocab import Sex, Side
 
 URI_PATTERN = (
-    r"^(s3://(?!\.{1,2}/)[^/\x00-\x1f\x7f-\x9f]+/(?=[^\x00])(?!\.{1,2}(/|$))[^/\x00]*"
+    rf"^({Scheme.S3}"
+    r"(?!\.{1,2}/)[^/\x00-\x1f\x7f-\x9f]+/(?=[^\x00])(?!\.{1,2}(/|$))[^/\x00]*"
     r"(/(?!\.{1,2}(/|$))[^/\x00]*)*"
-    r"|dicomweb://[a-z0-9-]+(/(?=[0-9.]{1,64}(/|$))(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*){3})$(?!\n)"
+    rf"|{DICOMWEB_SCHEME}"
+    r"[a-z0-9-]+(/(?=[0-9.]{1,64}(/|$))(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*){3})$(?!\n)"
 )
 """What a client may check before it asks; the service finds more."""
 

@@ -10,7 +10,7 @@ from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
 from hipray.serving.pacs import DICOMWEB_SCHEME, PacsSource
 from hipray.serving.problems import reject
-from hipray.storage import S3_SCHEME, Store, check_foreign_key, open_store
+from hipray.storage import Scheme, Store, check_foreign_key, open_store
 
 
 @dataclass(frozen=True)
@@ -109,23 +109,23 @@ class FilmSource:
 
 
 def _split_uri(uri: str) -> tuple[str, ...]:
-    bucket_and_key = uri.removeprefix(S3_SCHEME)
+    bucket_and_key = uri.removeprefix(Scheme.S3)
     parts = tuple(bucket_and_key.split("/"))
     if bucket_and_key == uri or len(parts) < 2 or not parts[0] or parts[1:] == ("",):
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must have the form s3://bucket/key")
     if any(part in (".", "..") for part in parts):
         raise reject(HTTPStatus.BAD_REQUEST, "the uri must not have a part '.' or '..'")
-    return (S3_SCHEME, *parts)
+    return (Scheme.S3, *parts)
 
 
 def _open_prefix(prefix: str, settings: StorageSettings) -> _Allowed:
     trimmed = prefix.removesuffix("/")
     try:
-        if not trimmed.startswith(S3_SCHEME):
+        if not trimmed.startswith(Scheme.S3):
             raise ConfigError("an s3:// address", f"'{prefix}'", "correct it")
         store = open_store(trimmed, settings)
     except HiprayError:
         raise ConfigError(
             "s3://bucket or s3://bucket/folder in allowed_prefixes", f"'{prefix}'", "correct it"
         ) from None
-    return _Allowed((S3_SCHEME, *trimmed.removeprefix(S3_SCHEME).split("/")), store)
+    return _Allowed((Scheme.S3, *trimmed.removeprefix(Scheme.S3).split("/")), store)

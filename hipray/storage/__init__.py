@@ -1,5 +1,6 @@
 """The one door to local folders and S3: open_store, Store and the leases on top of it."""
 
+from hipray.storage.addresses import ANY_SCHEME, Scheme, parse_address
 from hipray.storage.leases import (
     Lease,
     LeaseInfo,
@@ -13,7 +14,6 @@ from hipray.storage.leases import (
     read_claim,
 )
 from hipray.storage.open import check_store, lies_within, open_file, open_store
-from hipray.storage.s3 import S3_SCHEME
 from hipray.storage.store import (
     InvalidKeyError,
     ObjectInfo,
@@ -24,12 +24,13 @@ from hipray.storage.store import (
 )
 
 __all__ = [
-    "S3_SCHEME",
+    "ANY_SCHEME",
     "InvalidKeyError",
     "Lease",
     "LeaseInfo",
     "ObjectInfo",
     "ObjectTooLargeError",
+    "Scheme",
     "Store",
     "acquire",
     "acquire_when_silent",
@@ -44,5 +45,6 @@ __all__ = [
     "list_unreleased",
     "open_file",
     "open_store",
+    "parse_address",
     "read_claim",
 ]

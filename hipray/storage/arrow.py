@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from hipray.config.storage import AddressingStyle, ChecksumMode, StorageSettings
-from hipray.errors import ConfigError
+from hipray.storage.addresses import Scheme, parse_address
 
 CHECKSUM_SWITCH = "AWS_REQUEST_CHECKSUM_CALCULATION"
 """Environment variable of the AWS SDK, which pyarrow offers no option for."""
@@ -106,15 +106,15 @@ class S3Files(fs.FileSystemHandler):  # type: ignore[misc]  # pyarrow ships no t
 def arrow_filesystem(uri: str, settings: StorageSettings) -> tuple[fs.FileSystem, str]:
     """Return a pyarrow filesystem for `uri` and the path of `uri` on it.
 
-    Credentials and, where none is set, the endpoint come by the usual AWS chain.
+    Credentials and, where none is set, the endpoint come by the usual AWS chain. Raises ConfigError
+    as `parse_address`.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file", "s3"):
-        raise ConfigError("a local path, file:///path or s3://bucket/prefix", f"'{uri}'",
-                          "correct the address")  # fmt: skip
-    if parts.scheme != "s3":
-        return fs.LocalFileSystem(), str(Path(parts.path if parts.scheme else uri).resolve())
-    return fs.PyFileSystem(S3Files(settings)), f"{parts.netloc}{parts.path}".rstrip("/")
+    address = parse_address(uri)
+    match address.scheme:
+        case Scheme.FILE:
+            return fs.LocalFileSystem(), str(Path(address.path).resolve())
+        case Scheme.S3:
+            return fs.PyFileSystem(S3Files(settings)), address.path.rstrip("/")
 
 
 def _options(settings: StorageSettings) -> dict[str, object]:

@@ -3,15 +3,13 @@
 import re
 import uuid
 from pathlib import Path
-from urllib.parse import unquote
 
 from hipray.config.storage import DEFAULT_STORAGE, StorageSettings
 from hipray.errors import ConfigError, NotFoundError, StorageError
+from hipray.storage.addresses import Address, Scheme, parse_address
 from hipray.storage.local import LocalStore
-from hipray.storage.s3 import S3_SCHEME, S3Store
+from hipray.storage.s3 import S3Store
 from hipray.storage.store import Store, check_prefix
-
-URI_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):/")
 
 BUCKET_NAME = re.compile(r"^[A-Za-z0-9._-]{3,255}$")
 """Bucket names, the longer ones of older stores included."""
@@ -23,16 +21,7 @@ def open_store(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> Store:
     Nothing is contacted or made yet: `check_store` does that. Raises ConfigError on any other
     address.
     """
-    scheme = URI_SCHEME.match(uri)
-    if scheme is None:
-        return _open_folder(uri, settings)
-    if uri.startswith("file:///"):
-        return _open_folder(unquote(uri.removeprefix("file://")), settings)
-    if uri.startswith(S3_SCHEME):
-        return _open_bucket(uri, settings)
-    raise ConfigError(
-        "a local path, file:///path or s3://bucket/prefix", f"'{uri}'", "correct the address"
-    )
+    return _open(parse_address(uri), settings)
 
 
 def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[Store, str]:
@@ -40,16 +29,24 @@ def open_file(uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> tuple[St
 
     Raises NotFoundError where `uri` names a folder, and ConfigError as `open_store`.
     """
-    path = unquote(uri.removeprefix("file://")) if uri.startswith("file:///") else uri
-    folder, slash, name = path.rpartition("/")
-    if not name or folder == S3_SCHEME.removesuffix("/"):
+    address = parse_address(uri)
+    folder, slash, name = address.path.rpartition("/")
+    if not name or (address.scheme is Scheme.S3 and not folder):
         raise NotFoundError("the path of a file", f"'{uri}'", "name a file, not a folder")
-    return open_store(folder or slash or ".", settings), name
+    return _open(Address(address.scheme, folder or slash or "."), settings), name
 
 
 def lies_within(inner: Store, outer: Store) -> bool:
     """Return whether what is written to one store is listed in the other; links are followed."""
     return f"{inner.place()}/".startswith(f"{outer.place()}/")
+
+
+def _open(address: Address, settings: StorageSettings) -> Store:
+    match address.scheme:
+        case Scheme.FILE:
+            return _open_folder(address.path, settings)
+        case Scheme.S3:
+            return _open_bucket(address, settings)
 
 
 def _open_folder(path: str, settings: StorageSettings) -> LocalStore:
@@ -58,12 +55,13 @@ def _open_folder(path: str, settings: StorageSettings) -> LocalStore:
     return LocalStore(str(Path(path).expanduser().absolute()), settings)
 
 
-def _open_bucket(uri: str, settings: StorageSettings) -> S3Store:
-    bucket, _, prefix = uri.removeprefix(S3_SCHEME).partition("/")
+def _open_bucket(address: Address, settings: StorageSettings) -> S3Store:
+    bucket, _, prefix = address.path.partition("/")
     if not BUCKET_NAME.match(bucket):
-        raise ConfigError("s3://bucket or s3://bucket/prefix", f"'{uri}'", "correct the bucket")
+        raise ConfigError("s3://bucket or s3://bucket/prefix", f"'{address}'", "correct the bucket")
     prefix = check_prefix(prefix)
-    return S3Store(f"{S3_SCHEME}{bucket}/{prefix}" if prefix else f"{S3_SCHEME}{bucket}", settings)
+    path = f"{bucket}/{prefix}" if prefix else bucket
+    return S3Store(str(Address(Scheme.S3, path)), settings)
 
 
 def check_store(store: Store) -> None:

@@ -46,6 +46,7 @@ from hipray.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
+from hipray.storage.addresses import Scheme
 from hipray.storage.atomic import replace_file
 from hipray.storage.local import explained
 from hipray.storage.s3_errors import explain_failure
@@ -58,8 +59,6 @@ from hipray.storage.store import (
     check_prefix,
     check_size,
 )
-
-S3_SCHEME = "s3://"
 
 COPY_BYTES = 1 << 20
 """Bytes taken at a time from an answer that goes to a file."""
@@ -100,7 +99,7 @@ class S3Store(Store):
 
     def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
         super().__init__(uri, settings)
-        self.bucket, _, prefix = uri.removeprefix(S3_SCHEME).partition("/")
+        self.bucket, _, prefix = uri.removeprefix(Scheme.S3).partition("/")
         self._root = f"{check_prefix(prefix)}/" if prefix else ""
         self._bucket_seen = False
 

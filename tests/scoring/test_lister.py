@@ -550,9 +550,10 @@ def test_keys_may_be_full_addresses_and_those_of_another_archive_are_refused(
     path = tmp_path / "keys.csv"
     path.write_text(f"key\nfile://{archive.uri}/films/00.dcm\n{archive.uri}/films/01.dcm\n")
     assert list(read_key_list(str(path), StorageSettings(), archive)) == FILMS[:2]
-    path.write_text("key\n/other/a.dcm\n")
-    with pytest.raises(DataError, match="score each archive for itself"):
-        list(read_key_list(str(path), StorageSettings(), archive))
+    for foreign in ("/other/a.dcm", "s3://other/a.dcm", "gs://bucket/a.dcm", "s3:/typo/a.dcm"):
+        path.write_text(f"key\n{foreign}\n")
+        with pytest.raises(DataError, match="score each archive for itself"):
+            list(read_key_list(str(path), StorageSettings(), archive))
 
 
 def test_a_full_address_names_whatever_key_a_listing_gives(tmp_path: Path) -> None:
