@@ -5,8 +5,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def write_page(summary: dict[str, Any], *, headline: str) -> str:
-    """Return the page of a summary; `headline` is the column that comes first."""
+def write_page(summary: dict[str, Any], *, letters: str) -> str:
+    """Return the page of a summary; `letters` is the key of the table of failed films."""
     environment = Environment(
         loader=PackageLoader("hipray.scoring"),
         autoescape=True,
@@ -15,7 +15,7 @@ def write_page(summary: dict[str, Any], *, headline: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["title"] = _title
-    return environment.get_template("summary.html.j2").render(summary=summary, headline=headline)
+    return environment.get_template("summary.html.j2").render(summary=summary, letters=letters)
 
 
 def _title(column: str) -> str:

@@ -22,7 +22,7 @@ from hipray.scoring.faults import FailedFilm
 from hipray.scoring.page import write_page
 from hipray.scoring.parts import PartSet
 from hipray.scoring.rows import SCHEMA_VERSION
-from hipray.scoring.tally import HEADLINE, Tally
+from hipray.scoring.tally import Tally
 from hipray.storage import Store
 from hipray.storage.local import explained
 
@@ -102,7 +102,7 @@ def _describe(tally: Tally, column: str) -> dict[str, Any]:
 
 def write_summary(output: Store, summary: dict[str, Any]) -> None:
     """Write the summary of the latest submission, as JSON and as a page."""
-    output.write(PAGE_KEY, write_page(summary, headline=HEADLINE).encode())
+    output.write(PAGE_KEY, write_page(summary, letters=LETTERS_KEY).encode())
     output.write(SUMMARY_KEY, json.dumps(summary, indent=1).encode())
 
 

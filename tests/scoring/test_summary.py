@@ -223,6 +223,7 @@ def test_the_page_shows_the_counts_and_loads_nothing(
     assert RESEARCH_NOTICE in page
     assert re.search(r"implant</th><td>3<", page)
     assert re.search(r"table</th><td>1<", page)
+    assert f"failed file is a row of <code>{LETTERS_KEY}<" in page
     assert page.count("<svg") == 1 + len(release.questions)
     assert not re.search(r"https?://|<script|<link", page)
 
