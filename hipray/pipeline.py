@@ -249,6 +249,7 @@ class Pipeline:
         """Return answers, and the masks (N, R, S, S) of all hips in order.
 
         `stated` is what the caller's records say of the person on each film; none says nothing.
+        Batch scoring passes whom the header names: its films come without one (`scoring.packing`).
         """
         release, engine = self.stages.release, self.stages.engine
         people = stated or [NOBODY] * len(results)

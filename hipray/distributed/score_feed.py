@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hipray.config.jobs import ScoreRun
 from hipray.distributed.ray_errors import raise_own
 from hipray.releases.release import Release
-from hipray.scoring.decoder import list_work
+from hipray.scoring.open_work import list_work
 from hipray.scoring.retries import list_retry_work
 
 MOST_RESTARTS = 10

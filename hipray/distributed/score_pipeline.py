@@ -2,6 +2,18 @@
 
     take (one streaming task) -> fetch + decode (CPU actors) -> score + publish (model actors)
 
+The way of a film, with the modules of `hipray.scoring` where no other is named:
+
+    listed     its key is an `Entry` of a shard of the index        selection, lister, index, shards
+    open       the shard has no part: it is `Work`; so are retries  open_work, retries
+    taken      a row of the dataset                                 distributed.score_feed, here
+    fetched    bytes, a refusal for ever, or a dead letter          decoder, films
+    decoded    hips or a refusal, in a process that may die of it   data.isolation, data.images
+    packed     notes and grey values; its header stays behind       packing
+    scored     rows; films of equal pixels once where asked         scorer, duplicates, rows
+    published  the shard's part, or a note why there is none        parts, unpublished
+    settled    when all have an end: once in all parts, counted     session, retraction, summary
+
 A row of the dataset is a whole shard. Ray Data may cut and merge blocks as it sees fit and can
 never split a row, so a shard's films arrive together at the one actor that publishes its part.
 Decoders are an actor pool because Ray Data fuses a task that precedes an actor into it, and then

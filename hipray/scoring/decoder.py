@@ -1,9 +1,9 @@
-"""The first two stages of scoring: work as it is listed, and its films decoded.
+"""The middle stage of scoring: the films of a shard fetched, decoded and packed.
 
 Nothing here needs torch: a decoder's process stays small.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 
 import pyarrow as pa
@@ -17,22 +17,12 @@ from hipray.releases.release import Release
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.faults import FailedFilm, dump_letters
 from hipray.scoring.films import FilmReader, ReadFilms
-from hipray.scoring.open_work import list_open_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films
 from hipray.scoring.parts import PartSet
 from hipray.scoring.stage_tables import DECODED_SCHEMA, build_stage_row
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import open_store
-
-
-def list_work(payload: str, release_text: str, *, relist: bool) -> Iterator[str]:
-    """Yield what has no part yet, as `Work.dump` writes it, while the archive is listed."""
-    config = ScoreRun.model_validate_json(payload)
-    parts = PartSet.of(Release.model_validate_json(release_text), config)
-    archive = open_store(config.images, config.storage)
-    for work in list_open_work(config, archive, open_output(config), parts, relist=relist):
-        yield work.dump()
 
 
 class ShardDecoder:

@@ -72,6 +72,7 @@ class ReadFilm:
     person: Person
     """What the film states of the patient."""
     result: ReadResult
+    """Without its `film_info` behind `packing`: what answers need of a header is `person`."""
     fetch_seconds: float
     """Seconds until the store had given it; FETCHED_AHEAD films are waited for at a time."""
     decode_seconds: float
@@ -168,15 +169,16 @@ class FilmReader:
         else:
             result = self._read_hips(fetched.data, entry)
         info = result.film_info
+        patient = info.patient_key if info else ""
         return ReadFilm(
-            entry,
-            fetched.etag,
-            self._pseudonyms.file(entry.key),
-            self._pseudonyms.patient(info.patient_key) if info and info.patient_key else None,
-            person_on(info),
-            result,
-            fetched.seconds,
-            time.perf_counter() - started,
+            entry=entry,
+            etag=fetched.etag,
+            file_id=self._pseudonyms.file(entry.key),
+            patient_id=self._pseudonyms.patient(patient) if patient else None,
+            person=person_on(info),
+            result=result,
+            fetch_seconds=fetched.seconds,
+            decode_seconds=time.perf_counter() - started,
         )
 
     def _read_hips(self, data: bytes, entry: Entry) -> ReadResult:
@@ -191,7 +193,8 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
     """Return the bytes that were listed, or why there are none for ever.
 
     Raises StorageError for what may pass: throttling, timeouts, denied access, and an archive that
-    is gone as a whole.
+    is gone as a whole. Ingest's `data.fetching.fetch_object` knows no listing to compare with, and
+    refuses a film that is denied: nobody retries it.
     """
     if entry.size > max_file_bytes:
         evidence = f"{entry.size} bytes, at most {max_file_bytes}"

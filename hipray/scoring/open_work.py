@@ -17,14 +17,16 @@ from itertools import islice
 from hipray.config.jobs import ScoreRun
 from hipray.config.scoring import RetryScope
 from hipray.errors import StoreUnavailableError
+from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, Fault
 from hipray.scoring.index import Index
 from hipray.scoring.lister import Lister
+from hipray.scoring.outputs import open_output
 from hipray.scoring.parts import PartSet, is_retry
 from hipray.scoring.shards import Position, Shard
 from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work
-from hipray.storage import Store
+from hipray.storage import Store, open_store
 from hipray.storage.retrying import RetryingStore
 
 PAGE = 10_000
@@ -35,6 +37,15 @@ OUTAGE_WAIT_S = 15.0
 """Seconds before a listing that a store out of reach has ended goes on."""
 
 logger = logging.getLogger(__name__)
+
+
+def list_work(payload: str, release_text: str, *, relist: bool) -> Iterator[str]:
+    """Yield what has no part yet, as `Work.dump` writes it, while the archive is listed."""
+    config = ScoreRun.model_validate_json(payload)
+    parts = PartSet.of(Release.model_validate_json(release_text), config)
+    archive = open_store(config.images, config.storage)
+    for work in list_open_work(config, archive, open_output(config), parts, relist=relist):
+        yield work.dump()
 
 
 def list_open_work(

@@ -67,6 +67,12 @@ def _restore_film(note: dict[str, Any], pixels: Iterator[Pixels]) -> ReadFilm:
     )
     person = Person(**{**note["person"], "sex": Sex(note["person"]["sex"])})
     return ReadFilm(
-        entry, note["etag"], note["file_id"], note["patient_id"], person, result,
-        note["fetch_seconds"], note["decode_seconds"],
-    )  # fmt: skip
+        entry=entry,
+        etag=note["etag"],
+        file_id=note["file_id"],
+        patient_id=note["patient_id"],
+        person=person,
+        result=result,
+        fetch_seconds=note["fetch_seconds"],
+        decode_seconds=note["decode_seconds"],
+    )

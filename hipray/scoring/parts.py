@@ -133,7 +133,10 @@ def _round_of(part: str) -> int:
 def write_part(
     output: Store, key: str, table: pa.Table, letters: Sequence[FailedFilm] = ()
 ) -> bool:
-    """Write one part whole; return False where it was there already, which changes nothing."""
+    """Write one part whole; return False where it was there already, which changes nothing.
+
+    Films that are read again later leave it: `retraction` writes it anew without them.
+    """
     return output.create(key, dump_part(table, letters))
 
 

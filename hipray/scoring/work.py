@@ -15,7 +15,10 @@ class Work:
     entries: tuple[Entry, ...]
 
     def dump(self) -> str:
-        """Return the work as JSON."""
+        """Return the work as JSON.
+
+        What an entry replaces stays in the index: retraction reads it there.
+        """
         films = [[entry.key, entry.size, entry.etag] for entry in self.entries]
         return json.dumps({"part": self.part, "films": films})
 

@@ -26,11 +26,11 @@ from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
 from hipray.scoring.begun import MOST_TRIES, BegunWork
-from hipray.scoring.decoder import ShardDecoder, list_work
+from hipray.scoring.decoder import ShardDecoder
 from hipray.scoring.estimate import measure_rates
 from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, parse_letters
 from hipray.scoring.films import FilmReader
-from hipray.scoring.open_work import list_lost
+from hipray.scoring.open_work import list_lost, list_work
 from hipray.scoring.outputs import open_output
 from hipray.scoring.packing import pack_films, unpack_films
 from hipray.scoring.parts import PartSet, is_retry
