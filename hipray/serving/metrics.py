@@ -1,4 +1,9 @@
-"""The endpoint's own metrics, on Ray's Prometheus page of each node beside Serve's."""
+"""The endpoint's own metrics, on Ray's Prometheus page of each node beside Serve's.
+
+Ray writes `ray_` before each name and `_total` behind that of a counter: `hipray_requests` is
+`ray_hipray_requests_total` in `cluster/grafana.json` and `cluster/alerts.yaml`. What to do when an
+alert fires is in the runbook, `cluster/README.md`.
+"""
 
 from collections.abc import Iterator, Mapping
 from functools import cache

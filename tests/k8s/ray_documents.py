@@ -17,8 +17,6 @@ from tests.k8s.shapes import STAYS
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
 ENDPOINT = {"name": "hipray-endpoint-serve-svc", "port": {"number": 8000}}
-WORK_IN_DRIVER = {"report", "ingest", "release", "phantom", "bench"}
-"""Entries whose driver does the work (cluster/README.md): on the head they would have two CPUs."""
 
 
 def ray_version() -> str:
@@ -26,6 +24,13 @@ def ray_version() -> str:
     pins = (ROOT / "cluster/constraints.txt").read_text("utf-8")
     (version,) = re.findall(r"^ray==(\S+)$", pins, re.M)
     return str(version)
+
+
+def work_in_driver() -> set[str]:
+    """Return the entries whose driver does work: on the head they would have two CPUs."""
+    runbook = (ROOT / "cluster/README.md").read_text("utf-8")
+    (named,) = re.findall(r"Drivers of (.+?) do work themselves", runbook, re.S)
+    return set(re.findall(r"`(\w+)`", named))
 
 
 def cluster_of(document: Document) -> Document:
@@ -90,7 +95,7 @@ def check_job(document: Document) -> Iterator[str]:
     if document["metadata"]["name"] != f"hipray-{stem}":
         yield f"{document['metadata']['name']} is no name of {stem}"
     own = spec.get("entrypointNumCpus", 0)
-    if (own >= 1) != (stem in WORK_IN_DRIVER):
+    if (own >= 1) != (stem in work_in_driver()):
         yield f"{stem} works on the wrong machine"
     most = max(_count_cpus(group) for group in groups)
     if own > most:
