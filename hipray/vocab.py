@@ -1,7 +1,41 @@
 """The words of hipray: every region, label, network, refusal and unit of work, as pure data.
 
 A fifth region, another label or a new refusal code starts here; every other module imports these
-names and none spells them as a string.
+names and none spells them as a string. What else they want (`tests/test_vocabulary_tables.py` names
+the tables that lack one):
+
+Region      at the end of its enum, in `REGION_NAMES` and `REGION_ALIASES` ("lt" is a side already)
+  figures   `BMD_RANGES` and `AREA_RANGES` of `data.dxa.checks`, its spellings in `columns` there,
+            `YOUNG_NORMALS` of `data.reference`
+  masks     `ENCLOSED_BY` of `data.annotations.masks`, `CONTOUR_COLOURS` of `data.contours`, what
+            is no hip in `segmentation.plausibility`
+  phantoms  its outline in `anatomy` and `mineral` of `data.phantom`, its densities in `patient` and
+            `scanner`, and `IOU_TARGETS` of `skill`
+  versions  `MANIFEST_VERSION` of `data.manifest`, `SCHEMA_VERSION` of `scoring.rows`
+LabelType   trained by every grid that does not choose its `label_types`
+  rule      `LabelRules` of `config.labels`; `data.labels` applies it and says it in words; what
+            networks learn of it is in `MEASURED` of `training.views`
+  figures   a quantity behind it: `DxaQuantity`, `data.dxa.records` and `checks`, `data.manifest`
+  words     `data.dxa.columns` and `results`, `parse_label` of `people` there (osteopenia is a word
+            for T-scores only); `evaluation.layout`, `serving.page`, `dicom_objects`
+  versions  as a region's
+RefusalCode
+  raised    for a header in `data.dicom` (words: `dicom_header`), for pixels in `data.images` (film)
+            or `hips` (hip; found in `detectors`), for masks in `segmentation.plausibility`
+  switch    `Preprocessing` of `config.images`, with another `PREPROCESSING_VERSION`
+  phantoms  a `DecoyKind` of `data.phantom.study`, drawn by `decoys`; where a hip is on it a
+            `StudyKind`, drawn by `render` and `films`; `PhantomStudy.refusal` has the code of both
+            (blurred hips have none: they are accepted)
+  words     `REFUSALS` of `serving.page`; `FILE_REFUSALS` of `serving.problems` if it is no film
+Finding     remarked where a refusal is raised; `FINDINGS` of `serving.page`
+Covariate   at the end of its enum
+  value     `data.person`; its columns in `data.manifest`, `rows` and `dxa`; where a header has it
+            `film`, `dicom_header`, `dicom` and `transport` there
+  callers   `Stated` of `serving.films`, `serving/page.html`, `PredictRun`, `predict`
+  checks    the people of `bundles.golden` and `bundles.assembly`; `evaluation.baselines`
+Runtime     and `RuntimeChoice`: its network in `runtime`, what it takes in `runtime.memory`; it is
+            chosen in `bundles.networks`, `bundles.loading` and `releases.engines`; an export of its
+            own is made in `bundle`, `assembly` and `card` of the bundles
 """
 
 from dataclasses import dataclass

@@ -2,6 +2,11 @@
 
 `SCORE_SCHEMA` documents each column in its metadata, and any Parquet reader reads the parts.
 Only what is true for ever is a row: a film that the store would not give has none.
+
+A column of the film's header is read where films are decoded (`FilmInfo` of `data.film`,
+`data.dicom_header`, `data.dicom`, `data.transport`) and comes here through `ReadFilm` of `films`
+and through `packing`; what an answer depends on beside the pixels is in `fingerprint` of
+`duplicates`, too. No names, ids or days: rows are published.
 """
 
 from collections.abc import Sequence
@@ -150,7 +155,11 @@ SCORE_SCHEMA = pa.schema(
 
 
 def build_file_columns(film: ReadFilm, *, model_seconds: float) -> Row:
-    """Return the columns of a row that tell the file."""
+    """Return the columns of a row that tell the file.
+
+    A column in which films of equal pixels differ belongs here: `deduplicate` copies the others
+    from one film to the next.
+    """
     return {
         "key": film.entry.key,
         "etag": film.etag,
@@ -169,7 +178,7 @@ def build_hip_columns(
 ) -> list[Row]:
     """Return the other columns of a file's rows: at least one row, whatever became of it.
 
-    They depend on the film's pixels and header alone, not on its key.
+    They depend on what `duplicates.fingerprint` tells of a film alone, not on its key.
     """
     hips = film.result.hips
     if answer.refusal is not None:

@@ -3,6 +3,13 @@
 A stage refuses messages of another release or past their deadline before they enter a batch, so
 that they cannot hold up or spoil the others. Models run in a thread: the replica goes on
 accepting messages and answering health checks.
+
+A further stage begins in `pipeline` (its place in `Stages`, `load_stages` and `run_stages`), which
+is all that batch scoring and the fused deployment ask; `Release` pins its settings. Deployed by
+itself it has a class here, what it gets and gives in `messages` and `joining`, its turn in
+`SplitGraph` of `graph` with a `Step` of `clock`, a line in `list_stages` of `plan`, whose key is a
+keyword of `Ingress`, bounds in `EndpointScaling` of `config.serving`, replicas in the Serve files
+of `k8s/`, and its name in `STAGES` of `tests/cluster/serve_files.py`.
 """
 
 import asyncio
