@@ -22,12 +22,12 @@ from hipray.answers import HipNumbers, StudyAnswer, build_answer, distribute
 from hipray.bundles.loading import Loading, load_model
 from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
-from hipray.data.framing import Frame, Mask, Pixels, frame_hip, resize_square
+from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY, People, Person, encode_people, person_on
 from hipray.explanation import Explainer, HeatMap, merge_maps
-from hipray.matting.matter import Matter
+from hipray.matting.cutting import cut_views
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
 from hipray.releases.release import Member, Question, Release, ViewSize, check_preprocessing
 from hipray.runtime.devices import torch_device
@@ -35,7 +35,7 @@ from hipray.runtime.engine import Engine
 from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
 from hipray.storage import Store
-from hipray.vocab import REGIONS, Region, View
+from hipray.vocab import REGIONS, Region
 from hipray.voting import combine_votes
 
 
@@ -68,24 +68,24 @@ Explanations = dict[Question, list[HeatMap]]
 
 
 class Cutter:
-    """Cuts the view of each region that a release answers for."""
+    """Cuts the view of each region that a release answers for, as training cut its own."""
 
     def __init__(self, release: Release) -> None:
         self._release = release
-        self._matter = Matter(release.matting)
 
     def __call__(self, hips: FramedHips, masks: Mask | None) -> Views:
         """Return the views of hips; matted views need masks (N, R, S, S)."""
-        views, frames = Views(hips.people), hips.frames
-        for region, size_px in self._release.view_sizes:
-            if self._release.view is View.WHOLE:
-                films, present = resize_square(frames, size_px), np.ones(len(frames), np.bool_)
-            else:
-                assert masks is not None, "a matted release has segmenters"
-                # cut at the size a member was trained on: resizing twice would show it other pixels
-                crops = self._matter(frames, masks[:, REGIONS.index(region)], size_px=size_px)
-                films, present = crops.films, crops.present
-            views.films[region, size_px], views.present[region] = films, present
+        views, release = Views(hips.people), self._release
+        for region, size_px in release.view_sizes:
+            # cut at the size a member was trained on: resizing twice would show it other pixels
+            cut = cut_views(
+                hips.frames,
+                None if masks is None else masks[:, REGIONS.index(region)],
+                view=release.view,
+                settings=release.matting,
+                size_px=size_px,
+            )
+            views.films[region, size_px], views.present[region] = cut.films, cut.present
         return views
 
 

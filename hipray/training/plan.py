@@ -38,7 +38,11 @@ CLASSIFIER_SOURCE = (
     *COMMON_SOURCE, "classification", "config/labels", "data/person", "matting",
     "training/classifier", "training/starts", "training/thresholds", "training/views",
 )  # fmt: skip
-"""Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid."""
+"""Modules a fit's numbers depend on; elsewhere a change leaves finished fits valid.
+
+A new module that shapes what a network sees or learns is named here, or fits of before would count
+as done.
+"""
 
 
 @dataclass(frozen=True)

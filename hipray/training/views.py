@@ -14,11 +14,11 @@ from hipray.config.experiment import ClassifierSettings, MattingSettings, Target
 from hipray.config.labels import DEFAULT_BMD_Z, LabelRules
 from hipray.data.augment import move_film, paper_moves
 from hipray.data.dataset import HipArrays
-from hipray.data.framing import Mask, Pixels, resize_square
+from hipray.data.framing import Mask, Pixels
 from hipray.data.manifest import label_column, score_column
 from hipray.data.person import People, encode_people, read_people
 from hipray.data.splits import Indices
-from hipray.matting.matter import Matter
+from hipray.matting.cutting import cut_views
 from hipray.vocab import REGIONS, Cell, DxaQuantity, LabelType, MaskSource, Variant, View
 
 
@@ -86,17 +86,14 @@ def build_views(
     """
     rows = labelled_rows(manifest, cell)
     column = manifest[label_column(cell.label_type, cell.region)]
-    if cell.variant.view is View.WHOLE:
-        films = resize_square(arrays.films[rows], classifier.size_px)
-    else:
-        source = arrays.masks if matting.mask is MaskSource.TRUE else masks
-        if source is None:
-            raise ValueError(f"{cell.name} needs predicted masks")
-        channel = REGIONS.index(cell.region)
-        crops = Matter(matting)(
-            arrays.films[rows], source[rows, channel], size_px=classifier.size_px
-        )
-        rows, films = rows[crops.present], crops.films[crops.present]
+    cut = cut_views(
+        arrays.films[rows],
+        _masks_of(cell, rows, masks=arrays.masks if matting.mask is MaskSource.TRUE else masks),
+        view=cell.variant.view,
+        settings=matting,
+        size_px=classifier.size_px,
+    )
+    rows, films = rows[cut.present], cut.films[cut.present]
     if classifier.target is Target.SCORE:
         known = manifest[measured_column(cell)].iloc[rows].notna().to_numpy()
         rows, films = rows[known], films[known]
@@ -108,6 +105,16 @@ def build_views(
         people=encode_people(read_people(chosen)),
         scores=chosen[measured_column(cell)].to_numpy(dtype=np.float64),
     )
+
+
+def _masks_of(cell: Cell, rows: Indices, *, masks: Mask | None) -> Mask | None:
+    """The masks (n, S, S) of a cell's region; None where it looks at whole films."""
+    if cell.variant.view is View.WHOLE:
+        return None
+    if masks is None:
+        raise ValueError(f"{cell.name} needs predicted masks")
+    own: Mask = masks[rows, REGIONS.index(cell.region)]
+    return own
 
 
 def measured_column(cell: Cell) -> str:

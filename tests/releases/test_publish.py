@@ -18,6 +18,7 @@ from hipray.releases.publish import run_release
 from hipray.releases.release import read_release
 from hipray.training.fit_files import PREDICTIONS_FILE, load_frame
 from hipray.training.results import read_run
+from hipray.training.views import build_views
 from hipray.vocab import Cell, DataSource, Fit, LabelType, MaskSource, Region, Variant, View
 from tests.small_workspace import BACKBONE, one_thread
 
@@ -64,6 +65,23 @@ def test_the_released_pipeline_repeats_the_out_of_fold_scores(small_grid, releas
     expected = tested.loc[inputs.manifest["hip_id"].iloc[rows]]["calibrated"]
     assert len(served) > 8
     assert np.allclose(served, expected, atol=1e-4)
+
+
+def test_the_released_pipeline_cuts_the_views_that_its_networks_learned_from(
+    small_grid, release
+) -> None:
+    inputs = small_grid.preparation.inputs
+    masks = inputs.arrays.masks
+    learned = build_views(
+        Cell(Region.TOTAL_HIP, LabelType.T_SCORE, BACKBONE, variant_of(release)),
+        inputs.manifest, inputs.arrays, masks=masks,
+        classifier=inputs.experiment.classifier_of(BACKBONE), matting=inputs.experiment.matting,
+    )  # fmt: skip
+    hips = FramedHips(np.array(inputs.arrays.films[learned.rows]), learned.people)
+    seen = Cutter(release)(hips, np.array(masks[learned.rows]))
+    (size,) = {member.size_px for member in release.members}
+    assert len(learned.rows) > 8
+    assert np.array_equal(seen.films[Region.TOTAL_HIP, size], learned.films)
 
 
 def test_a_release_pins_the_calibration_and_threshold_of_its_fit(small_grid, release) -> None:

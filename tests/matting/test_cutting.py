@@ -1,11 +1,12 @@
-"""Matting keeps the pixels inside a mask and crops to it."""
+"""Views are cut whole, or as the pixels inside a mask, cropped to it."""
 
 import numpy as np
 import pytest
 
 from hipray.config.experiment import MattingSettings
-from hipray.matting.matter import Matter
-from hipray.vocab import MaskSource
+from hipray.data.framing import resize_square
+from hipray.matting.cutting import cut_views
+from hipray.vocab import MaskSource, View
 
 FRAME = np.random.default_rng(0).integers(1, 256, (1, 100, 100)).astype(np.uint8)
 
@@ -18,7 +19,15 @@ def draw_mask(top=30, bottom=70, left=40, right=80):
 
 def cut(drawn, *, size=40, **settings):
     settings = {"margin_fraction": 0.0} | settings
-    return Matter(MattingSettings(**settings))(FRAME, drawn, size_px=size)
+    return cut_views(
+        FRAME, drawn, view=View.MATTED, settings=MattingSettings(**settings), size_px=size
+    )
+
+
+def test_a_whole_view_is_the_frame_at_the_asked_size_whatever_its_mask() -> None:
+    whole = cut_views(FRAME, draw_mask(), view=View.WHOLE, settings=MattingSettings(), size_px=40)
+    assert np.array_equal(whole.films, resize_square(FRAME, 40))
+    assert whole.present.tolist() == [True]
 
 
 def test_a_square_mask_is_cut_out_pixel_for_pixel() -> None:
