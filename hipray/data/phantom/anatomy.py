@@ -10,13 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hipray.vocab import Sex
+from hipray.vocab import REGIONS, Region, Sex
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 FIELD_OF_VIEW_MM = 170.0
 """Side of the square that a hip film shows."""
+
+WARDS_CENTRE = 0.74
+"""Where Ward's triangle lies, as a share of the neck axis."""
 
 HEAD_IN_HIP_FILM = (-25.0, -32.0)  # mm from the film's centre
 HEAD_IN_PELVIS_HALF = (2.0, -32.0)  # mm from the half's centre: 174 mm between the two heads
@@ -26,7 +29,6 @@ _EDGE_PX = 4.0  # pixels below the outline where the signed distance is used
 _NECK_CENTRE = 0.60  # of the neck axis: centre of the neck box
 _NECK_HALF = 7.5  # mm: half the height of the neck box
 _NECK_MARGIN = 3.0  # mm by which the neck box reaches beyond the neck
-_WARDS_CENTRE = 0.74  # of the neck axis
 _WARDS_HALF = 8.0  # mm along the neck
 _WARDS_SLOPE = 0.55
 _TOTAL_DISTAL = 48.0  # mm below the crossing of the axes
@@ -74,7 +76,7 @@ class Femur:
     shape: FemurShape
     frame: FemurFrame
     outline: Mask  # (H, W)
-    regions: Mask  # (4, H, W) in the order of REGIONS
+    regions: Mask  # (R, H, W) in the order of REGIONS
     depth: Field  # (H, W) mm to the edge, 0 outside
 
 
@@ -192,13 +194,19 @@ def _ellipse(frame: FemurFrame, centre: tuple[float, float], semi: tuple[float, 
 
 
 def _draw_regions(shape: FemurShape, frame: FemurFrame, outline: Mask) -> Mask:
-    """Return the masks (4, H, W) of neck, trochanter, Ward's triangle and total hip."""
+    """Return the masks (R, H, W) in the order of `REGIONS`."""
     start = _NECK_CENTRE * shape.neck_length - _NECK_HALF
     total = outline & (frame.t > start) & (frame.u < _TOTAL_DISTAL)
     beyond = frame.t > start + 2 * _NECK_HALF
     across = np.abs(frame.w) < _neck_half_width(shape, frame.t) + _NECK_MARGIN
-    along = frame.t - _WARDS_CENTRE * shape.neck_length
+    along = frame.t - WARDS_CENTRE * shape.neck_length
     wards = (np.abs(along) < _WARDS_HALF) & (np.abs(frame.w) < _WARDS_SLOPE * (along + _WARDS_HALF))
     neck = total & ~beyond & across
     trochanter = outline & beyond & (frame.u < 6) & (frame.v > -6)
-    return np.stack([neck, trochanter, total & wards, total])
+    drawn = {
+        Region.FEMORAL_NECK: neck,
+        Region.GREATER_TROCHANTER: trochanter,
+        Region.WARDS_TRIANGLE: total & wards,
+        Region.TOTAL_HIP: total,
+    }
+    return np.stack([drawn[region] for region in REGIONS])

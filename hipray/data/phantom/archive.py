@@ -10,7 +10,7 @@ import numpy as np
 from hipray.config.phantom import FilmFormat, PhantomConfig
 from hipray.data.phantom.patient import (
     NO_SHIFT,
-    Quad,
+    PerRegion,
     match_prevalence,
     sample_patient,
     sample_truth,
@@ -146,7 +146,9 @@ def _deal_device_a(stream: np.random.Generator, hips: Sequence[int], wanted: int
     return chosen
 
 
-def _archive_shift(config: PhantomConfig, hips: Sequence[tuple[str, Side, Densitometer]]) -> Quad:
+def _archive_shift(
+    config: PhantomConfig, hips: Sequence[tuple[str, Side, Densitometer]]
+) -> PerRegion:
     if not config.exact_prevalence:
         return NO_SHIFT
     return match_prevalence(
@@ -155,7 +157,7 @@ def _archive_shift(config: PhantomConfig, hips: Sequence[tuple[str, Side, Densit
     )
 
 
-def _plan_extra(config: PhantomConfig, *, t_shift: Quad) -> list[PhantomStudy]:
+def _plan_extra(config: PhantomConfig, *, t_shift: PerRegion) -> list[PhantomStudy]:
     numbers = count(config.n_patients + 1)
     studies = []
     for kind, wanted in (
@@ -171,7 +173,7 @@ def _plan_extra(config: PhantomConfig, *, t_shift: Quad) -> list[PhantomStudy]:
 
 
 def _extra_study(
-    config: PhantomConfig, patient: str, kind: StudyKind, *, index: int, t_shift: Quad
+    config: PhantomConfig, patient: str, kind: StudyKind, *, index: int, t_shift: PerRegion
 ) -> PhantomStudy:
     stream = open_stream(config.seed, patient, "plan")
     side = _SIDES[int(stream.integers(2))]
@@ -191,7 +193,7 @@ def _study(
     kind: StudyKind,
     *,
     device: Densitometer | None = None,
-    t_shift: Quad,
+    t_shift: PerRegion,
     decoy: DecoyKind | None = None,
 ) -> PhantomStudy:
     letter = sides[0].value[0].upper() if len(sides) == 1 else "B"

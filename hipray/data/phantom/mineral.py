@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from scipy import fft
 
-from hipray.data.phantom.anatomy import Femur, Field, Mask, femur_axes
-from hipray.data.phantom.patient import Quad
+from hipray.data.phantom.anatomy import WARDS_CENTRE, Femur, Field, Mask, femur_axes
+from hipray.data.phantom.patient import PerRegion
 from hipray.vocab import REGIONS, Region
 
 _COMPACT = 0.105  # g/cm² per mm: compact bone of 1.05 g/cm³
@@ -28,7 +28,7 @@ _ASPECT = 5.0  # length of a trabecula over its width
 _MATCH_PASSES = 4
 _MATCH_BLUR_MM = 2.0
 _EDGE_MM = 4.0  # reach of a faded bone edge
-_TOTAL, _NECK, _TROCHANTER, _WARDS = 3, 0, 1, 2
+_TOTAL = REGIONS.index(Region.TOTAL_HIP)
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,21 @@ SINGH_GROUPS = (
     TrabecularGroup(False, -18, -1.8, Region.GREATER_TROCHANTER, (2.1, 0.7), (20, 12)),
 )
 
+MATCHING_ORDER = (
+    Region.TOTAL_HIP,
+    Region.GREATER_TROCHANTER,
+    Region.FEMORAL_NECK,
+    Region.WARDS_TRIANGLE,
+)
+"""In which order densities are matched; pixels of two regions belong to the later one."""
+
 
 def build_mineral(
     stream: np.random.Generator,
     femur: Femur,
     *,
-    t_shown: Quad,
-    bmd_shown: Quad,
+    t_shown: PerRegion,
+    bmd_shown: PerRegion,
     edge_contrast: float,
 ) -> Field:
     """Return areal density (H, W) in g/cm² whose region means are `bmd_shown`."""
@@ -90,13 +98,13 @@ def _project_tube(femur: Femur, cortical_index: float) -> tuple[Field, Field]:
 
 def _loosen(femur: Femur) -> Field:
     """Return the share of spongy bone (H, W): less in Ward's triangle and down the shaft."""
-    along = femur.frame.t - 0.74 * femur.shape.neck_length
+    along = femur.frame.t - WARDS_CENTRE * femur.shape.neck_length
     wards = 1 - 0.55 * np.exp(-((along / 9) ** 2) - (femur.frame.w / 8) ** 2)
     marrow = np.exp(-np.maximum(femur.frame.u - 18, 0) / 22)
     return np.asarray(wards * marrow, dtype=np.float32)
 
 
-def _build_texture(stream: np.random.Generator, femur: Femur, t_shown: Quad) -> Field:
+def _build_texture(stream: np.random.Generator, femur: Femur, t_shown: PerRegion) -> Field:
     """Return the relative texture (H, W) of the trabeculae; coarser and poorer as T falls."""
     frame = femur.frame
     size, own_spacing = frame.x.shape[0], stream.uniform(0.88, 1.12)
@@ -163,35 +171,32 @@ def _filter_noise(stream: np.random.Generator, size: int, spectrum: Field) -> Fi
     return np.asarray(field / field.std(), dtype=np.float32)
 
 
-def _match_regions(femur: Femur, density: Field, bmd: Quad) -> Field:
+def _match_regions(femur: Femur, density: Field, bmd: PerRegion) -> Field:
     """Rescale `density` smoothly until each region's mean is its BMD."""
     parts = _separate(femur.regions)
     gains = [_smooth_gain(part, _MATCH_BLUR_MM / femur.frame.pixel_mm) for part in parts]
+    places = [REGIONS.index(region) for region in MATCHING_ORDER]
     total = femur.regions[_TOTAL]
     matched = density * np.float32(bmd[_TOTAL] / density[total].mean())
     for _ in range(_MATCH_PASSES):
-        for part, gain, region in zip(parts, gains, _PART_REGIONS, strict=True):
+        for place, part, gain in zip(places, parts, gains, strict=True):
             if part.any():
-                target = _target(matched, femur.regions, part, region=region, bmd=bmd)
+                target = _target(matched, femur.regions[place], part, bmd=bmd[place])
                 matched *= np.exp(gain * np.log(target / matched[part].mean()))
     return np.asarray(matched, dtype=np.float32)
 
 
-_PART_REGIONS = (_TOTAL, _TROCHANTER, _NECK, _WARDS)
+def _separate(regions: Mask) -> list[Mask]:
+    """Return the pixels that each region's mean is corrected on, in the order of matching."""
+    wholes = regions[[REGIONS.index(region) for region in MATCHING_ORDER]]
+    return [whole & ~wholes[turn + 1 :].any(axis=0) for turn, whole in enumerate(wholes)]
 
 
-def _separate(regions: Mask) -> tuple[Mask, ...]:
-    """Return the pixels that each region's mean is corrected on, without Ward's triangle."""
-    neck, trochanter, wards, total = regions
-    return total & ~(neck | trochanter | wards), trochanter & ~wards, neck & ~wards, wards
-
-
-def _target(density: Field, regions: Mask, part: Mask, *, region: int, bmd: Quad) -> float:
-    """Return the mean that `part` needs for its whole region to have its BMD."""
-    whole = regions[region]
+def _target(density: Field, whole: Mask, part: Mask, *, bmd: float) -> float:
+    """Return the mean that `part` needs for its `whole` region to have its BMD."""
     others = float(density[whole & ~part].sum())
-    wanted = (bmd[region] * int(whole.sum()) - others) / int(part.sum())
-    return max(wanted, 0.2 * bmd[region])
+    wanted = (bmd * int(whole.sum()) - others) / int(part.sum())
+    return max(wanted, 0.2 * bmd)
 
 
 def _smooth_gain(part: Mask, blur_px: float) -> Field:

@@ -4,9 +4,10 @@ The T-scores follow a Gaussian model fitted to the prevalences that the tables o
 imply; the hospital's age and sex mix is that of Hsieh et al. 2021 (a referral population).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +21,41 @@ from hipray.data.phantom.scanner import (
     report_z,
 )
 from hipray.data.phantom.streams import open_stream
-from hipray.vocab import REGIONS, Sex, Side
+from hipray.vocab import REGIONS, Region, Sex, Side
 
-Quad = tuple[float, float, float, float]
+PerRegion = tuple[float, ...]
 """One number per region, in the order of `REGIONS`."""
 
-NO_SHIFT: Quad = (0.0, 0.0, 0.0, 0.0)
+NO_SHIFT: PerRegion = (0.0,) * len(REGIONS)
 
-PREVALENCE: Quad = (0.445, 0.397, 0.663, 0.466)
-"""Share of hips with T <= -2.5 per region, solved from Tables 6 and 7 of Feng et al. 2023."""
+
+@dataclass(frozen=True)
+class TScores:
+    """How the T-scores of one region lie in the hospital's hips."""
+
+    prevalence: float
+    """Share with T <= -2.5, solved from Tables 6 and 7 of Feng et al. 2023."""
+    mean: float
+    """At the mean age."""
+    sd: float
+    """Over all ages."""
+
+
+T_SCORES = {
+    Region.FEMORAL_NECK: TScores(0.445, -2.36, 1.10),
+    Region.GREATER_TROCHANTER: TScores(0.397, -2.20, 1.20),
+    Region.WARDS_TRIANGLE: TScores(0.663, -3.04, 1.30),
+    Region.TOTAL_HIP: TScores(0.466, -2.39, 1.20),
+}
+CORRELATIONS = {
+    (Region.FEMORAL_NECK, Region.GREATER_TROCHANTER): 0.80,
+    (Region.FEMORAL_NECK, Region.WARDS_TRIANGLE): 0.90,
+    (Region.FEMORAL_NECK, Region.TOTAL_HIP): 0.88,
+    (Region.GREATER_TROCHANTER, Region.WARDS_TRIANGLE): 0.75,
+    (Region.GREATER_TROCHANTER, Region.TOTAL_HIP): 0.93,
+    (Region.WARDS_TRIANGLE, Region.TOTAL_HIP): 0.82,
+}
+"""Of the T-scores of two regions of one hip, in the order of `REGIONS`."""
 
 _FEMALE_SHARE = 0.77
 _MEAN_AGE, _SD_AGE = 73.0, 9.5  # years
@@ -37,17 +64,7 @@ _MEAN_WEIGHT = {Sex.FEMALE: 58.0, Sex.MALE: 66.0}  # kg
 _MEAN_HEIGHT = {Sex.FEMALE: 153.0, Sex.MALE: 165.0}  # cm
 _SD_WEIGHT, _SD_HEIGHT = 9.0, 6.0  # kg, cm
 _HIP_TO_HIP = 0.92  # correlation of a patient's two hips
-_T_MEAN = np.array([-2.36, -2.20, -3.04, -2.39])  # at the mean age
-_T_SD = np.array([1.10, 1.20, 1.30, 1.20])  # over all ages
 _T_PER_YEAR = -0.041
-_CORRELATION = np.array(  # of the four regions of one hip
-    [
-        [1.00, 0.80, 0.90, 0.88],
-        [0.80, 1.00, 0.75, 0.93],
-        [0.90, 0.75, 1.00, 0.82],
-        [0.88, 0.93, 0.82, 1.00],
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -65,11 +82,11 @@ class Patient:
 class HipTruth:
     """The density of one hip: what DXA reports, and what the film shows."""
 
-    bmd: Quad  # g/cm², rounded to 0.001
-    t_score: Quad  # rounded to 0.1
-    z_score: Quad  # rounded to 0.1
-    bmd_shown: Quad  # g/cm², the density the film is drawn from
-    t_shown: Quad  # the T-score the film is drawn from
+    bmd: PerRegion  # g/cm², rounded to 0.001
+    t_score: PerRegion  # rounded to 0.1
+    z_score: PerRegion  # rounded to 0.1
+    bmd_shown: PerRegion  # g/cm², the density the film is drawn from
+    t_shown: PerRegion  # the T-score the film is drawn from
 
 
 def sample_patient(seed: int, patient_id: str) -> Patient:
@@ -83,25 +100,25 @@ def sample_patient(seed: int, patient_id: str) -> Patient:
 
 
 def sample_truth(
-    config: PhantomConfig, patient: Patient, *, side: Side, t_shift: Quad = NO_SHIFT
+    config: PhantomConfig, patient: Patient, *, side: Side, t_shift: PerRegion = NO_SHIFT
 ) -> HipTruth:
     """Sample a hip's report and the density its film shows; they agree only as far as kappa."""
     measured, shown = _latent_t(config, patient, side)
     shift = np.array(t_shift)
-    bmd = _quad(round(value, 3) for value in _densities(patient.sex, measured + shift))
+    bmd = tuple(round(value, 3) for value in _densities(patient.sex, measured + shift))
     pairs = tuple(zip(REGIONS, bmd, strict=True))
     return HipTruth(
         bmd=bmd,
-        t_score=_quad(report_t(region, patient.sex, value) for region, value in pairs),
-        z_score=_quad(report_z(region, patient.sex, value, patient.age) for region, value in pairs),
+        t_score=tuple(report_t(region, patient.sex, value) for region, value in pairs),
+        z_score=tuple(report_z(region, patient.sex, value, patient.age) for region, value in pairs),
         bmd_shown=_densities(patient.sex, shown + shift),
-        t_shown=_quad(float(value) for value in shown + shift),
+        t_shown=tuple(float(value) for value in shown + shift),
     )
 
 
 def match_prevalence(
     config: PhantomConfig, hips: Sequence[tuple[Patient, Side, Densitometer]]
-) -> Quad:
+) -> PerRegion:
     """Return the T shift per region that gives exactly round(prevalence * n) positives."""
     latent = [_latent_t(config, patient, side)[0] for patient, side, _ in hips]
     shifts = []
@@ -111,8 +128,8 @@ def match_prevalence(
             for t, (patient, _, device) in zip(latent, hips, strict=True)
             if region in device.regions
         ]
-        shifts.append(_shift_for(np.array(room), PREVALENCE[index]))
-    return _quad(shifts)
+        shifts.append(_shift_for(np.array(room), T_SCORES[region].prevalence))
+    return tuple(shifts)
 
 
 def _shift_for(room: NDArray[np.float64], prevalence: float) -> float:
@@ -129,28 +146,30 @@ def _shift_for(room: NDArray[np.float64], prevalence: float) -> float:
 def _latent_t(
     config: PhantomConfig, patient: Patient, side: Side
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the unrounded T-scores (4,) measured by DXA and shown by the film."""
-    both = open_stream(config.seed, patient.patient_id, "density").standard_normal(4)
+    """Return the unrounded T-scores (R,) measured by DXA and shown by the film."""
+    regions = len(REGIONS)
+    both = open_stream(config.seed, patient.patient_id, "density").standard_normal(regions)
     stream = open_stream(config.seed, patient.patient_id, side, "density")
-    own, unseen = stream.standard_normal((2, 4))
+    own, unseen = stream.standard_normal((2, regions))
     z = _cholesky() @ (np.sqrt(_HIP_TO_HIP) * both + np.sqrt(1 - _HIP_TO_HIP) * own)
     z_shown = config.kappa * z + np.sqrt(1 - config.kappa**2) * (_cholesky() @ unseen)
-    centre = _T_MEAN + _T_PER_YEAR * (patient.age - _MEAN_AGE)
-    spread = np.sqrt(_T_SD**2 - (_T_PER_YEAR * _SD_AGE) ** 2)
+    mean = np.array([T_SCORES[region].mean for region in REGIONS])
+    sd = np.array([T_SCORES[region].sd for region in REGIONS])
+    centre = mean + _T_PER_YEAR * (patient.age - _MEAN_AGE)
+    spread = np.sqrt(sd**2 - (_T_PER_YEAR * _SD_AGE) ** 2)
     return centre + spread * z, centre + spread * z_shown
 
 
 @cache
 def _cholesky() -> NDArray[np.float64]:
-    return np.linalg.cholesky(_CORRELATION)
+    matrix = np.eye(len(REGIONS))
+    for first, second in combinations(REGIONS, 2):
+        row, column = REGIONS.index(first), REGIONS.index(second)
+        matrix[row, column] = matrix[column, row] = CORRELATIONS[first, second]
+    return np.asarray(np.linalg.cholesky(matrix), np.float64)
 
 
-def _densities(sex: Sex, t_scores: NDArray[np.float64]) -> Quad:
-    return _quad(
+def _densities(sex: Sex, t_scores: NDArray[np.float64]) -> PerRegion:
+    return tuple(
         density_of(region, sex, float(t)) for region, t in zip(REGIONS, t_scores, strict=True)
     )
-
-
-def _quad(values: Iterable[float]) -> Quad:
-    neck, trochanter, wards, total = values
-    return (neck, trochanter, wards, total)

@@ -7,6 +7,7 @@ import math
 from enum import StrEnum
 
 from hipray.config.labels import OSTEOPOROSIS_T, DxaSystem
+from hipray.data.dxa.checks import BMD_RANGES
 from hipray.data.reference import (
     MAX_REFERENCE_AGE,
     YOUNG_NORMALS,
@@ -27,14 +28,6 @@ class Densitometer(StrEnum):
         """The regions this device reports."""
         return REGIONS if self is Densitometer.A else HEADLINE_REGIONS
 
-
-FLOOR = {
-    Region.FEMORAL_NECK: 0.14,
-    Region.GREATER_TROCHANTER: 0.21,
-    Region.WARDS_TRIANGLE: 0.08,
-    Region.TOTAL_HIP: 0.33,
-}
-"""g/cm²: the lowest values in NHANES 2007-2020, age 8 and over."""
 
 _KNEE = 0.14  # g/cm² above the floor: from here down the density levels off
 _WARDS_LOSS = (
@@ -68,10 +61,10 @@ def expected_t(region: Region, sex: Sex, age: float) -> float:
 
 
 def density_of(region: Region, sex: Sex, t_score: float) -> float:
-    """Return BMD = YN + SD * T in g/cm², bent smoothly above its floor where T is extreme."""
-    young = young_normal(region, sex)
-    bmd, knee = young.mean + young.sd * t_score, FLOOR[region] + _KNEE
-    return bmd if bmd >= knee else FLOOR[region] + _KNEE * math.exp((bmd - knee) / _KNEE)
+    """Return BMD = YN + SD * T in g/cm², bent smoothly where T is extreme: people end there."""
+    young, floor = young_normal(region, sex), BMD_RANGES[region][0]
+    bmd, knee = young.mean + young.sd * t_score, floor + _KNEE
+    return bmd if bmd >= knee else floor + _KNEE * math.exp((bmd - knee) / _KNEE)
 
 
 def report_t(region: Region, sex: Sex, bmd: float) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hipray.data.phantom.patient import NO_SHIFT, Quad
+from hipray.data.phantom.patient import NO_SHIFT, PerRegion
 from hipray.data.phantom.scanner import Densitometer
 from hipray.vocab import RefusalCode, Side
 
@@ -72,7 +72,7 @@ class PhantomStudy:
     kind: StudyKind
     seed: int
     device: Densitometer | None = None  # None: no DXA report
-    t_shift: Quad = NO_SHIFT
+    t_shift: PerRegion = NO_SHIFT
     decoy: DecoyKind | None = None
 
     @property

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hipray.config.phantom import PhantomConfig
+from hipray.data.dxa.checks import BMD_RANGES
 from hipray.data.phantom import DXA_COLUMNS, dxa_csv, plan_archive, sample_patient, sample_truth
-from hipray.data.phantom.patient import PREVALENCE
-from hipray.data.phantom.scanner import FLOOR, density_of
+from hipray.data.phantom.patient import T_SCORES
+from hipray.data.phantom.scanner import density_of
 from hipray.data.reference import YOUNG_NORMALS, DxaSystem
 from hipray.vocab import HEADLINE_REGIONS, REGIONS, Region, Sex, Side
 
@@ -39,8 +40,8 @@ def test_device_b_reports_neck_and_total_hip_only(reports) -> None:
 def test_the_papers_prevalences_are_met_exactly(reports) -> None:
     positives = Counter(row["region"] for row in reports if float(row["t_score"]) <= -2.5)
     wanted = {
-        region: round(share * sum(row["region"] == region for row in reports))
-        for region, share in zip(REGIONS, PREVALENCE, strict=True)
+        region: round(spread.prevalence * sum(row["region"] == region for row in reports))
+        for region, spread in T_SCORES.items()
     }
     assert positives == wanted
     assert wanted[Region.FEMORAL_NECK] == 62
@@ -51,9 +52,9 @@ def test_the_papers_prevalences_are_met_exactly(reports) -> None:
 def test_prevalences_are_exact_for_any_seed_and_size(seed) -> None:
     config = PhantomConfig(seed=seed, n_patients=61, n_second_hips=7, n_device_a=68)
     rows = read_reports(config)
-    for region, share in zip(REGIONS, PREVALENCE, strict=True):
+    for region, spread in T_SCORES.items():
         scores = [float(row["t_score"]) for row in rows if row["region"] == region]
-        assert sum(score <= -2.5 for score in scores) == round(share * 68)
+        assert sum(score <= -2.5 for score in scores) == round(spread.prevalence * 68)
 
 
 def test_prevalences_come_near_the_papers_without_the_shift() -> None:
@@ -64,7 +65,8 @@ def test_prevalences_come_near_the_papers_without_the_shift() -> None:
     scores = np.array(
         [sample_truth(config, sample_patient(5, f"P{i}"), side=Side.LEFT).t_score for i in range(n)]
     )
-    assert np.abs((scores <= -2.5).mean(axis=0) - PREVALENCE).max() < 0.04
+    wanted = [T_SCORES[region].prevalence for region in REGIONS]
+    assert np.abs((scores <= -2.5).mean(axis=0) - wanted).max() < 0.04
 
 
 def test_every_t_score_follows_from_the_printed_density(reports) -> None:
@@ -95,13 +97,13 @@ def test_both_hips_of_a_patient_share_the_person_and_differ_in_density(reports) 
 
 
 def test_hips_of_one_patient_correlate_by_0_92() -> None:
-    config = PhantomConfig(seed=3)
+    config, total = PhantomConfig(seed=3), REGIONS.index(Region.TOTAL_HIP)
     pairs = []
     for number in range(1500):
         patient = sample_patient(3, f"P{number}")
         truths = [sample_truth(config, patient, side=side) for side in (Side.LEFT, Side.RIGHT)]
         age_effect = -0.041 * (patient.age - 73)
-        pairs.append([truth.t_score[3] - age_effect for truth in truths])
+        pairs.append([truth.t_score[total] - age_effect for truth in truths])
     assert abs(np.corrcoef(np.array(pairs).T)[0, 1] - 0.92) < 0.03
 
 
@@ -111,4 +113,4 @@ def test_hips_of_one_patient_correlate_by_0_92() -> None:
 @settings(max_examples=200, deadline=None)
 def test_density_rises_with_t_and_stays_in_the_range_of_people(t_score, step, region, sex) -> None:
     low, high = (density_of(region, sex, t) for t in (t_score, t_score + step))
-    assert FLOOR[region] <= low <= high
+    assert BMD_RANGES[region][0] <= low <= high
