@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hipray.config.images import Preprocessing
 from hipray.data import detectors
-from hipray.data.exposure import Box, ScalarT, find_exposed_box, find_midline
+from hipray.data.exposed_area import Box, ScalarT, find_exposed_box, find_midline
 from hipray.data.film import Film, FilmInfo
 from hipray.data.refusals import Refusal
 from hipray.vocab import Finding, RefusalCode, Side

@@ -15,7 +15,7 @@ import numpy as np
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data import detectors
 from hipray.data.dicom import is_dicom, read_dicom
-from hipray.data.exposure import find_exposed_box
+from hipray.data.exposed_area import find_exposed_box
 from hipray.data.film import Film, FilmInfo
 from hipray.data.hips import Hip, extract_hips, is_pelvis
 from hipray.data.raster import is_raster, read_raster

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import date
 from typing import Any
 
-from hipray.data.exposure import Box
+from hipray.data.exposed_area import Box
 from hipray.data.film import FilmInfo
 from hipray.data.framing import Pixels
 from hipray.data.hips import Hip, HipGeometry

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hipray.config.images import Preprocessing
-from hipray.data.exposure import Box, find_exposed_box, find_midline
+from hipray.data.exposed_area import Box, find_exposed_box, find_midline
 from hipray.data.film import Film, FilmInfo
 from hipray.data.hips import Hip, HipGeometry, extract_hips
 from hipray.data.refusals import Refusal

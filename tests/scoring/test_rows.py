@@ -8,7 +8,7 @@ import pytest
 
 from hipray import RESEARCH_NOTICE
 from hipray.answers import Headline, HipAnswer, RegionAnswer, StudyAnswer
-from hipray.data.exposure import Box
+from hipray.data.exposed_area import Box
 from hipray.data.hips import Hip, HipGeometry
 from hipray.data.images import ReadResult
 from hipray.data.person import NOBODY
