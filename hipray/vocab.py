@@ -131,7 +131,12 @@ class LabelType(StrEnum):
 
 
 class Backbone(StrEnum):
-    """The paper's three classifiers, by their timm names; any other timm name is accepted too."""
+    """The paper's three classifiers, by their timm names: what its tables are compared with.
+
+    Any other network is named by its timm name alone and needs no member here. A member is one more
+    network of every grid, search and bench by default, of the audit of the paper's tables and of
+    `hipray skill`.
+    """
 
     VGG16 = "vgg16"
     RESNET50 = "resnet50"

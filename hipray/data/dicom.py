@@ -3,6 +3,10 @@
 Order of the grey-value steps after DICOM PS3.3 C.11 and PS3.4 N.2: modality LUT or rescale, VOI
 where it is wanted, presentation. MONOCHROME1 is turned round last, so that a file with an
 inverting Modality LUT Sequence comes out right.
+
+Compressed pixels are decoded by pydicom's plugins: pyproject.toml names those that are installed
+(pylibjpeg and its decoders), and pydicom finds them. A plugin for another code stream also wants
+that stream's header read in `read_coded_size`, since decoders allocate by it.
 """
 
 import struct
