@@ -33,6 +33,8 @@ install: $(VENV)/.installed
 # uv installs in seconds where it can be had; pip does the same in minutes. Both compile: each of
 # Ray's processes imports torch, and starts in half the time where that is compiled.
 # UV_TORCH_BACKEND=cpu in the environment chooses the smaller CPU build of torch.
+# cluster/constraints.txt begins with the command that pins what is new in pyproject.toml; with
+# --upgrade it renews all pins.
 $(VENV)/.installed: pyproject.toml cluster/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("hipray needs Python 3.11 or newer, found " + sys.version.split()[0] + "; run make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || uv venv --seed --python $(PYTHON) $(VENV)
