@@ -85,14 +85,15 @@ def segment(config: SegmentRun) -> None:
 def tune(config: TuneRun) -> None:
     """Choose settings."""
     from hipray.distributed.tune import run_tune
+    from hipray.training.run_keys import RunKeys
     from hipray.training.tuned import describe_choices
 
     result = run_tune(config)
     tell(describe_choices(config, result.choices))
-    folder = f"{config.workspace}/runs/{result.run}"
+    keys = RunKeys(result.run)
     counts = f"{result.trials} trials, {result.failed} failed, {result.seconds:.0f} s"
-    tell(f"{counts}: {folder}/trials.parquet")
-    settings = f"{folder}/tuned.toml"
+    tell(f"{counts}: {config.workspace}/{keys.trials}")
+    settings = f"{config.workspace}/{keys.tuned}"
     tell(
         f"settings: {settings}; next: hipray grid --config {settings} "
         f"--workspace {config.workspace} --test-folds '[{config.fold}]'"

@@ -1,4 +1,4 @@
-"""What each lane says of itself in `runs/<run>/lanes/<lane>.json`.
+"""What each lane says of itself.
 
 `hipray status` and the driver read it. A note is a remark, not a claim: who works on a fit is
 told by its lease alone.
@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from hipray.errors import StorageError
 from hipray.storage import Store
 from hipray.storage.processes import current_process
+from hipray.training.run_keys import RunKeys
 
 NOTE_INTERVAL_S = 5.0
 """Least seconds between two notes on the progress of one fit."""
@@ -42,7 +43,7 @@ class LaneNotes:
     def __init__(self, store: Store, run: str, lane: str) -> None:
         process = current_process()
         self._store = store
-        self._key = f"runs/{run}/lanes/{lane}.json"
+        self._key = RunKeys(run).lane(lane)
         self._note = LaneNote(lane, process.host, process.pid, since_s=time.time())
 
     def wait(self) -> None:
@@ -80,12 +81,12 @@ class LaneNotes:
 
 def read_notes(store: Store, run: str) -> dict[str, LaneNote]:
     """Return the last note of every lane of a run, by lane."""
-    keys = [info.key for info in store.list(f"runs/{run}/lanes")]
+    keys = [info.key for info in store.list(RunKeys(run).lanes)]
     notes = [LaneNote(**json.loads(store.read(key))) for key in keys]
     return {note.lane: note for note in notes}
 
 
 def clear_notes(store: Store, run: str) -> None:
     """Delete the notes of an earlier submission."""
-    for info in list(store.list(f"runs/{run}/lanes")):
+    for info in list(store.list(RunKeys(run).lanes)):
         store.delete(info.key)

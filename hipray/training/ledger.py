@@ -5,7 +5,7 @@
     fits/done/<digest>.json          the commit: one conditional PUT, the first one wins
     fits/failed/<digest>/<submission>-<time>-<id>.json   a failed attempt with its traceback
 
-Fits are content-addressed and shared by all runs of a workspace.
+Fits are content-addressed and shared by all runs of a workspace, see `hipray.training.run_keys`.
 """
 
 import json

@@ -9,6 +9,7 @@ from hipray.data.leakage import LeakKind
 from hipray.errors import DataError
 from hipray.storage import Store
 from hipray.training.plan import PlannedFit
+from hipray.training.run_keys import RunKeys, list_runs
 
 
 class RunPlan(Config):
@@ -32,7 +33,7 @@ class RunPlan(Config):
 
 def write_run_plan(store: Store, plan: RunPlan) -> None:
     """Write the plan of a run over an older one."""
-    store.write(_key(plan.config.run), plan.model_dump_json(indent=1).encode())
+    store.write(RunKeys(plan.config.run).plan, plan.model_dump_json(indent=1).encode())
 
 
 def read_run_plan(store: Store, run: str) -> RunPlan:
@@ -40,12 +41,10 @@ def read_run_plan(store: Store, run: str) -> RunPlan:
 
     Raises DataError naming the runs there are, or where another version of hipray wrote it.
     """
-    key = _key(run)
+    key = RunKeys(run).plan
     if not store.exists(key):
-        known = [folder.strip("/").split("/")[-1] for folder in store.list_folders("runs/")]
-        raise DataError(
-            f"run '{run}' in {store.uri}", f"runs {', '.join(known) or 'none'}", "name one of them"
-        )
+        known = ", ".join(list_runs(store)) or "none"
+        raise DataError(f"run '{run}' in {store.uri}", f"runs {known}", "name one of them")
     try:
         return RunPlan.model_validate_json(store.read(key))
     except ValidationError as error:
@@ -55,7 +54,3 @@ def read_run_plan(store: Store, run: str) -> RunPlan:
             f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
             "submit the grid again: fits that would be the same are kept",
         ) from error
-
-
-def _key(run: str) -> str:
-    return f"runs/{run}/plan.json"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from hipray.training.lane_notes import LaneNote, read_notes
 from hipray.training.ledger import Ledger
 from hipray.training.plan import PlannedFit
 from hipray.training.results import open_reader
+from hipray.training.run_keys import RunKeys
 from hipray.training.run_plan import read_run_plan
 from hipray.training.tally import Tally, describe_counts, tally_fits
 from hipray.vocab import Fit, FitState
@@ -29,7 +31,7 @@ def describe_status(store: Store, run: str) -> str:
 
     Raises DataError naming the runs there are.
     """
-    if store.exists(f"runs/{run}/tune.json"):
+    if store.exists(RunKeys(run).search):
         return _describe_search(store, run)
     run_plan = read_run_plan(store, run)
     plan = run_plan.fits
@@ -60,9 +62,8 @@ def _describe_leaks(counts: Mapping[LeakKind, int]) -> list[str]:
 
 
 def _describe_search(store: Store, run: str) -> str:
-    networks = [
-        folder.strip("/").split("/")[-1] for folder in store.list_folders(f"runs/{run}/tune")
-    ]
+    begun = store.list_folders(RunKeys(run).ray_tune)
+    networks = [PurePosixPath(folder).name for folder in begun]
     return "\n".join(
         [
             f"search {run}: {len(networks)} networks begun",
@@ -73,9 +74,10 @@ def _describe_search(store: Store, run: str) -> str:
 
 
 def _describe_trials(store: Store, run: str, network: str) -> str:
-    if store.exists(f"runs/{run}/studies/{network}.parquet"):
+    keys = RunKeys(run)
+    if store.exists(keys.study(network)):
         return "finished"
-    begun = sum(1 for _ in store.list_folders(f"runs/{run}/tune/{network}"))
+    begun = sum(1 for _ in store.list_folders(f"{keys.ray_tune}/{network}"))
     return f"{begun} trials begun"
 
 

@@ -17,6 +17,7 @@ from hipray.config.tracking import Tracking
 from hipray.errors import ConfigError
 from hipray.storage import Store
 from hipray.training.fit_files import HISTORY_FILE, MODEL_FILE, FitFiles
+from hipray.training.run_keys import RunKeys
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def track_fit(store: Store, run: str, name: str, result: FitFiles, tracking: Tra
     """Show one finished fit in the trackers that are asked for."""
     if tracking.tensorboard:
         with _never_fatal("TensorBoard", name):
-            _write_events(store.child(f"runs/{run}/tensorboard/{name}"), result)
+            _write_events(store.child(RunKeys(run).tensorboard(name)), result)
     if tracking.mlflow_uri is not None:
         with _never_fatal("MLflow", name):
             _log_to_mlflow(run, name, result, tracking)

@@ -18,6 +18,7 @@ from hipray.errors import FitsFailedError
 from hipray.storage import Store
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.lockstep import Figures
+from hipray.training.run_keys import RunKeys
 
 
 class TrialStatus(StrEnum):
@@ -38,7 +39,7 @@ class TrialFolder:
         self, store: Store, config: TuneRun, backbone: str, chosen: Mapping[str, Value]
     ) -> None:
         name = digest_of(dict(chosen))[:16]
-        self._store = store.child(f"runs/{config.run}/trials/{folder_of(backbone)}/{name}")
+        self._store = store.child(RunKeys(config.run).trial(folder_of(backbone), name))
 
     def checkpoints(self) -> CheckpointStore:
         """Return the place of the trial's checkpoints."""
@@ -114,7 +115,7 @@ def read_study(store: Store, config: TuneRun, backbone: str) -> pd.DataFrame | N
 
 
 def _study_key(config: TuneRun, backbone: str) -> str:
-    return f"runs/{config.run}/studies/{folder_of(backbone)}.parquet"
+    return RunKeys(config.run).study(folder_of(backbone))
 
 
 def folder_of(backbone: str) -> str:

@@ -1,12 +1,4 @@
-"""What a search leaves: its trials, the chosen settings as a grid's configuration, its plan.
-
-runs/<run>/tune.json             what is searched; another search is refused under this name
-runs/<run>/tune/<network>/       state of Ray Tune
-runs/<run>/trials/<network>/<trial>/   a trial's checkpoints, and its outcome
-runs/<run>/studies/<network>.parquet   a finished search's trials
-runs/<run>/trials.parquet        all trials
-runs/<run>/tuned.toml            what `hipray grid --config` takes as it is
-"""
+"""What a search leaves: its trials, the chosen settings as a grid's configuration, its plan."""
 
 import json
 import re
@@ -26,6 +18,7 @@ from hipray.digests import source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.plan import CLASSIFIER_SOURCE
+from hipray.training.run_keys import RunKeys
 from hipray.training.trials import read_study
 
 
@@ -52,7 +45,7 @@ def hold_to_search(store: Store, config: TuneRun, data: DataIdentity) -> None:
     ConfigError naming the keys that differ, and DataError where the data or the source is not the
     same any more.
     """
-    key = f"runs/{config.run}/tune.json"
+    key = RunKeys(config.run).search
     searched = config.model_dump(mode="json", exclude=_ELSEWHERE)
     about = {"data": asdict(data), "source": search_source(), "config": searched}
     if store.create(key, json.dumps(about, indent=1).encode()):
@@ -99,8 +92,9 @@ def conclude(
     choices = tuple(choose(config, name, study) for name, study in finished.items())
     table = pd.concat(list(finished.values()), ignore_index=True)
     rows = pa.Table.from_pandas(table, preserve_index=False)
-    write_table(store, f"runs/{config.run}/trials.parquet", rows)
-    store.write(f"runs/{config.run}/tuned.toml", dump_tuned(config, data, choices).encode())
+    keys = RunKeys(config.run)
+    write_table(store, keys.trials, rows)
+    store.write(keys.tuned, dump_tuned(config, data, choices).encode())
     return choices, table
 
 
