@@ -9,8 +9,8 @@ Region      at the end of its enum, in `REGION_NAMES` and `REGION_ALIASES` ("lt"
             `YOUNG_NORMALS` of `data.reference`
   masks     `ENCLOSED_BY` of `data.annotations.masks`, `CONTOUR_COLOURS` of `data.contours`, what
             is no hip in `segmentation.plausibility`
-  phantoms  its outline in `anatomy` and `mineral` of `data.phantom`, its densities in `patient` and
-            `scanner`, and `IOU_TARGETS` of `skill`
+  phantoms  its outline in `anatomy` of `data.phantom`, its T-scores in `patient`, its place in
+            `MATCHING_ORDER` of `mineral`; `IOU_TARGETS` of `skill`
   versions  `MANIFEST_VERSION` of `data.manifest`, `SCHEMA_VERSION` of `scoring.rows`
 LabelType   trained by every grid that does not choose its `label_types`
   rule      `LabelRules` of `config.labels`; `data.labels` applies it and says it in words; what

@@ -59,8 +59,9 @@ def compare_packings(
     store: Store, grid: GridRun, bench: GpuBench, *, gpus: float
 ) -> Iterator[Measure]:
     """Yield the measures on `gpus` GPUs in all; 0 runs the same on CPUs."""
-    rates = {name: _measure_network(grid, name, bench, gpus) for name in grid.backbones}
-    for name, rate in rates.items():
+    rates: dict[str, Rates] = {}
+    for name in grid.backbones:
+        rates[name] = rate = _measure_network(grid, name, bench, gpus)
         for processes, packed in rate.packed.items():
             yield compare_rates(
                 f"{PREFIX}_{name}_x{processes}",
@@ -81,7 +82,8 @@ def _measure_network(grid: GridRun, backbone: str, bench: GpuBench, gpus: float)
     for processes in bench.processes:
         actor = ray.remote(GpuTrainer).options(num_cpus=0, num_gpus=gpus / processes)
         payload = grid.model_dump(mode="json")
-        trainers = [actor.remote(payload, backbone, bench.size_px, bench.batch)
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        trainers = [actor.remote(payload, backbone, bench.size_px, bench.batch, threads=threads)
                     for _ in range(processes)]  # fmt: skip
         ray.get([trainer.warm_up.remote() for trainer in trainers])
         if not plain:
@@ -95,8 +97,11 @@ def _measure_network(grid: GridRun, backbone: str, bench: GpuBench, gpus: float)
 class GpuTrainer:
     """One training process on a part of a GPU."""
 
-    def __init__(self, payload: dict[str, Any], backbone: str, size_px: int, batch: int) -> None:
+    def __init__(
+        self, payload: dict[str, Any], backbone: str, size_px: int, batch: int, *, threads: int
+    ) -> None:
         _use_all_cores()
+        torch.set_num_threads(threads)
         config = GridRun.model_validate(payload)
         inputs = read_inputs(open_store(config.workspace, config.storage), config)
         settings = config.experiment.classifier.model_copy(

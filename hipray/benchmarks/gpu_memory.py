@@ -137,8 +137,11 @@ def _halve(arrays: HipArrays) -> HipArrays:
 
 
 def _shorten(grid: GridRun) -> GridRun:
-    """The preset with few epochs and random start weights: neither changes the memory."""
-    short: dict[str, Any] = {"epochs": EPOCHS, "patience": EPOCHS, "weights": "none"}
+    """The preset with few epochs and random start weights: neither changes the memory.
+
+    The paper's learning rate is refused without start weights.
+    """
+    short: dict[str, Any] = {"epochs": EPOCHS, "patience": EPOCHS, "weights": "none", "lr": 1e-4}
     experiment = grid.experiment
     return grid.model_copy(
         update={

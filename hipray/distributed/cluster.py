@@ -11,6 +11,7 @@ import ray
 
 from hipray.distributed.loopback import WORKER_HOOK, choose_loopback, is_on_loopback
 from hipray.errors import ClusterUnavailableError, ConfigError
+from hipray.runtime.engine import count_cpus
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report leaves a hospital's network
@@ -45,7 +46,7 @@ def connect(*, min_cpus: int = 0) -> None:
         return
     address = _cluster_address()
     if address is None:
-        start_here(cpus=max(os.cpu_count() or 1, min_cpus) if min_cpus else None)
+        start_here(cpus=max(count_cpus(), min_cpus) if min_cpus else None)
     else:
         _reach(address)
         try:
@@ -76,10 +77,16 @@ def _reach(address: str) -> None:
 def start_here(*, cpus: int | None = None) -> None:
     """Start a private Ray, which listens on loopback only and has no dashboard.
 
-    `cpus` is what it offers; None: what this machine has.
+    `cpus` is what it offers; None: what this process may use of the machine.
     """
     choose_loopback()
-    _init(address="local", include_dashboard=False, num_cpus=cpus)
+    _init(address="local", include_dashboard=False, num_cpus=cpus or _pinned_cpus())
+
+
+def _pinned_cpus() -> int | None:
+    """The CPUs that this process is kept on; None where it may use all: Ray counts those itself."""
+    allowed = count_cpus()
+    return allowed if allowed < (os.cpu_count() or 1) else None
 
 
 def _init(**options: Any) -> None:

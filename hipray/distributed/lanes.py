@@ -34,9 +34,10 @@ from hipray.training.inputs import FitInputs
 from hipray.training.lane import HANG_EXIT_CODE, LaneReport, LaneSettings, drain, follow
 from hipray.training.lane_notes import LaneNotes
 from hipray.training.ledger import Ledger
-from hipray.training.memory import check_gpu_memory
+from hipray.training.memory import check_gpu_memory, limit_pool
 from hipray.training.plan import PlannedFit, require_own_source, shaping_digest
 from hipray.training.preparation import read_inputs, require_same_data
+from hipray.training.run_keys import RunKeys
 from hipray.training.run_plan import read_run_plan
 from hipray.training.tracking import track_fit
 
@@ -89,7 +90,7 @@ def host_lane(payload: dict[str, Any], submission: str, lane: str) -> dict[str, 
         ),
         run_config=RunConfig(
             name=f"lane-{lane}",
-            storage_path=f"{path}/runs/{config.run}/train",
+            storage_path=f"{path}/{RunKeys(config.run).ray_train}",
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=scaling.max_lane_restarts),
         ),
@@ -200,8 +201,7 @@ def _lane_context(config: GridRun, plan: Sequence[PlannedFit]) -> FitContext:
     if context.device.type == "cuda":
         total = int(torch.cuda.get_device_properties(context.device).total_memory)
         check_gpu_memory(plan, config.experiment, gpu_bytes=total, gpus_per_lane=share)
-        if share < 1:
-            torch.cuda.set_per_process_memory_fraction(share)
+        limit_pool(share)
     return context
 
 

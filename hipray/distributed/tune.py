@@ -34,7 +34,9 @@ from hipray.storage.retrying import RetryingStore, open_retrying_store
 from hipray.training.context import FitContext, local_context
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
+from hipray.training.memory import limit_pool
 from hipray.training.plan import require_own_source
+from hipray.training.run_keys import RunKeys
 from hipray.training.starts import try_classifiers
 from hipray.training.trials import (
     TrialFolder,
@@ -118,7 +120,7 @@ def _search_network(store: Store, config: TuneRun, backbone: str) -> list[dict[s
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     filesystem, root = arrow_filesystem(config.workspace, config.storage)
-    key = f"runs/{config.run}/tune/{folder_of(backbone)}"
+    key = f"{RunKeys(config.run).ray_tune}/{folder_of(backbone)}"
     trainable = build_trainable(config, backbone)
     if _can_resume(store, key):
         tuner = tune.Tuner.restore(
@@ -131,7 +133,7 @@ def _search_network(store: Store, config: TuneRun, backbone: str) -> list[dict[s
             tune_config=_build_tune_config(config, backbone),
             run_config=tune.RunConfig(
                 name=folder_of(backbone),
-                storage_path=f"{root}/runs/{config.run}/tune",
+                storage_path=f"{root}/{RunKeys(config.run).ray_tune}",
                 storage_filesystem=filesystem,
                 failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
                 callbacks=[StudyJournal(config, backbone)],
@@ -250,8 +252,7 @@ def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
     )
     if gpus <= 0:
         return context
-    if gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(gpus)
+    limit_pool(gpus)
     return replace(context, device=local_context().device)
 
 

@@ -25,7 +25,7 @@ from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
 from hipray.runtime.network import TorchNetwork, arrange
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
-from hipray.training.loop import History, run_epochs
+from hipray.training.loop import History, mean_loss, run_epochs
 from hipray.training.schedules import set_learning_rate
 from hipray.training.seeds import seed_fit
 from hipray.training.thresholds import choose_threshold
@@ -99,7 +99,7 @@ class ClassifierTask:
         for rows in self._draw(epoch):
             self._context.check_deadline()
             own = crew.share(rows)
-            films = self._films[own][:, None].float() / 255
+            films = self._show(self._films[own])
             films = scale_batch(films, amount=self._scale, generator=generator)
             self.optimizer.zero_grad(set_to_none=True)
             loss = crew.weigh(
@@ -108,8 +108,8 @@ class ClassifierTask:
             )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            losses.append(loss.item())
-        return crew.mean(float(np.mean(losses)))
+            losses.append(loss.detach())
+        return crew.mean(mean_loss(losses))
 
     def validate(self) -> float:
         """Return the mean loss on inner validation."""
@@ -117,12 +117,20 @@ class ClassifierTask:
         total = weights = 0.0
         for start in range(0, len(wanted), VALIDATION_BATCH):
             rows = slice(start, start + VALIDATION_BATCH)
-            films = torch.from_numpy(self._inner.films[rows].copy())[:, None].float() / 255
+            films = self._show(torch.from_numpy(self._inner.films[rows].copy()))
             people = torch.from_numpy(self._inner.people[rows])
             weight = self._weigh(wanted[rows])
             total += self._loss(self.module, films, people, wanted[rows]).item() * weight
             weights += weight
         return total / weights
+
+    def _show(self, films: torch.Tensor) -> torch.Tensor:
+        """Return uint8 films (B, P, P) as grey values (B, 1, P, P) in 0..1 on the device.
+
+        They travel as bytes, and what moves them is the device's work: a GPU waits for a core that
+        resamples films.
+        """
+        return films.to(self._context.device)[:, None].float() / 255
 
     def _targets(self, views: LabelledViews) -> torch.Tensor:
         """Labels (n,), or standardised scores (n,)."""
@@ -148,7 +156,7 @@ class ClassifierTask:
     ) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            answers = network(films.to(device), people.to(device))
+            answers = network(films, people.to(device))
         if self.odds.score is not None:
             return score_loss(answers.float(), wanted.to(device))
         return classification_loss(answers.float(), wanted.to(device), self.odds.class_weights)

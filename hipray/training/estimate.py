@@ -119,7 +119,7 @@ def _describe_memory(plan: Sequence[PlannedFit], config: GridRun) -> str:
     where = "of a GPU" if gpu else "besides the lane's own processes"
     return (
         f"about {largest.total_bytes / GIB:.1f} GiB {where} for the largest fit "
-        f"({largest.network}, batch {largest.batch}), computed and not measured"
+        f"({largest.network}, batch {largest.batch})"
     )
 
 

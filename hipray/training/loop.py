@@ -6,6 +6,7 @@ the same weights as one that was never interrupted.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -103,6 +104,11 @@ def _run_epoch(task: Task, epoch: int, seed: int) -> tuple[float, float]:
         task.module.eval()
         with torch.inference_mode():
             return train_loss, task.validate()
+
+
+def mean_loss(losses: Sequence[torch.Tensor]) -> float:
+    """Return the mean of an epoch's losses; only here does the host wait for a GPU's steps."""
+    return float(torch.stack(list(losses)).double().mean())
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -24,7 +24,7 @@ from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import Tensors, build_network
 from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
-from hipray.training.loop import History, run_epochs
+from hipray.training.loop import History, mean_loss, run_epochs
 from hipray.training.schedules import set_learning_rate
 from hipray.training.seeds import seed_fit
 from hipray.vocab import REGIONS, SegmenterFit
@@ -83,9 +83,7 @@ class _SegmenterTask:
         crew = self._context.crew
         for rows in _batches(len(films), self._settings.batch, generator, least=2 * crew.size):
             self._context.check_deadline()
-            batch, truth = jitter_batch(
-                films[rows][:, None].float() / 255, masks[rows].float(), generator=generator
-            )
+            batch, truth = jitter_batch(*self._show(films[rows], masks[rows]), generator=generator)
             own, known = crew.share(np.arange(len(rows))), annotated[rows]
             self.optimizer.zero_grad(set_to_none=True)
             loss = crew.weigh(
@@ -94,22 +92,26 @@ class _SegmenterTask:
             )  # fmt: skip
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            losses.append(loss.item())
-        return crew.mean(float(np.mean(losses)))
+            losses.append(loss.detach())
+        return crew.mean(mean_loss(losses))
 
     def validate(self) -> float:
         films, masks, annotated = self._inner
         losses = []
         for start in range(0, len(films), self._settings.batch):
             rows = slice(start, start + self._settings.batch)
-            loss = self._loss(
-                self.module,
-                films[rows][:, None].float() / 255,
-                masks[rows].float(),
-                annotated[rows],
-            )
+            shown, truth = self._show(films[rows], masks[rows])
+            loss = self._loss(self.module, shown, truth, annotated[rows])
             losses.append(loss.item() * len(films[rows]))
         return float(np.sum(losses) / len(films))
+
+    def _show(self, films: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return films (B, S, S) as grey values (B, 1, S, S) and masks (B, R, S, S), as float.
+
+        Both travel to the device as bytes; what moves them then is the device's work.
+        """
+        device = self._context.device
+        return films.to(device)[:, None].float() / 255, masks.to(device).float()
 
     def _loss(
         self,
@@ -120,9 +122,9 @@ class _SegmenterTask:
     ) -> torch.Tensor:
         device = self._context.device
         with self._context.autocast():
-            logits = network(centre(films.to(device)))
+            logits = network(centre(films))
         return segmentation_loss(
-            logits.float(), masks.to(device), annotated.to(device), kind=self._settings.loss
+            logits.float(), masks, annotated.to(device), kind=self._settings.loss
         )
 
 

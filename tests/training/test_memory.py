@@ -9,11 +9,13 @@ from hipray.classification.model import build_network
 from hipray.config.experiment import ClassifierSettings, Experiment, SegmenterSettings
 from hipray.errors import ConfigError
 from hipray.training.memory import (
+    CONTEXT_BYTES,
     GIB,
     check_gpu_memory,
     describe_fit_memory,
     find_largest,
     measure_classifier,
+    pool_share,
 )
 from hipray.training.plan import PlannedFit
 from hipray.vocab import (
@@ -140,3 +142,14 @@ def test_films_that_are_too_small_for_a_network_are_refused_by_name() -> None:
     settings = ClassifierSettings(size_px=64)
     with pytest.raises(ConfigError, match=r"films that inception_v3 can take, found size_px = 64"):
         measure_classifier("inception_v3", settings)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 7])
+def test_full_pools_and_contexts_of_all_lanes_fit_on_their_gpu(lanes: int) -> None:
+    size = 16 * GIB
+    pools = lanes * pool_share(gpu_bytes=size, gpus=1 / lanes) * size
+    assert pools + lanes * CONTEXT_BYTES == pytest.approx(size)
+
+
+def test_a_share_below_what_a_process_holds_beside_its_pool_leaves_no_pool() -> None:
+    assert pool_share(gpu_bytes=4 * GIB, gpus=0.01) == 0
