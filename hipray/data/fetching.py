@@ -55,7 +55,8 @@ def fetch_object(archive: Store, key: str, *, max_bytes: int) -> bytes | Refusal
     except StoreUnavailableError:
         raise
     except StorageError as error:
-        archive.next_key("")  # raises where bucket or credentials are lost, not this object
+        archive.check_root()  # raises where bucket or disk is lost, not this object
+        archive.next_key("")  # and here where credentials are
         return refuse_object(error)
     return data
 

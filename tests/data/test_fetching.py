@@ -25,6 +25,7 @@ def fetch(folder, monkeypatch, error, *, at_listing=None):
         if with_error is not None:
             raise with_error(*WORDS)
 
+    (folder / "b.dcm").touch()
     monkeypatch.setattr(LocalStore, "read_object", lambda *_, **__: fail(error))
     monkeypatch.setattr(LocalStore, "next_key", lambda *_: fail(at_listing))
     return fetch_object(LocalStore(str(folder)), "a.dcm", max_bytes=9)
@@ -56,3 +57,8 @@ def test_a_store_out_of_reach_refuses_no_object(tmp_path, monkeypatch) -> None:
 def test_a_store_that_no_longer_lists_refuses_no_object(tmp_path, monkeypatch, lost) -> None:
     with pytest.raises(lost):
         fetch(tmp_path, monkeypatch, lost, at_listing=lost)
+
+
+def test_a_folder_whose_disk_is_gone_refuses_no_object(tmp_path) -> None:
+    with pytest.raises(BucketMissingError, match="check that its disk is mounted"):
+        fetch_object(LocalStore(str(tmp_path)), "a.dcm", max_bytes=9)
