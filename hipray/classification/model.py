@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hipray.config.experiment import IMAGENET_WEIGHTS, ClassifierSettings, Freeze, Target, VggHead
-from hipray.data.intensity import centre, remove_background
+from hipray.data.intensity import centre, full_precision, remove_background
 from hipray.data.person import columns_of
 from hipray.errors import ConfigError
 
@@ -48,12 +48,17 @@ class ClassifierNetwork(nn.Module):
         """Return (B, 2) logits or (B, 1) scores of films (B, 1, P, P) with values in 0..1.
 
         `people` (B, C) is what `data.person.encode_people` tells; None without covariates.
+        Whatever is autocast, the dense layer computes in float32: two films whose answers differ
+        by less than bfloat16 can tell would tie.
         """
-        seen = self.dropout(self.features(self._show(films)))
+        seen = self.dropout(self.features(self._show(films))).float()
         if self._columns:
             assert people is not None, "a network with covariates is told of the people"
-            seen = torch.cat([seen, people[:, self._columns].to(seen)], 1)
-        answers: torch.Tensor = self.dense(seen)
+            # column by column: a list of them is an index that is copied to a GPU, which waits
+            told = torch.stack([people[:, column] for column in self._columns], 1)
+            seen = torch.cat([seen, told.to(seen)], 1)
+        with full_precision(films.device):
+            answers: torch.Tensor = self.dense(seen)
         return answers
 
     def _show(self, films: torch.Tensor) -> torch.Tensor:

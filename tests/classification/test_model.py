@@ -45,6 +45,14 @@ def test_dropout_lies_before_the_dense_layer_and_is_still_when_answering() -> No
     assert torch.equal(network(films), network(films))
 
 
+def test_answers_are_finer_than_what_their_features_are_autocast_to() -> None:
+    network = build_network("resnet10t", SETTINGS).eval()
+    films = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        answers = network(films)
+    assert not torch.equal(answers, answers.bfloat16().float())
+
+
 def test_an_unknown_network_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(ConfigError, match=r"backbone 'resnet5'; did you mean .*resnet"):
         check_backbone("resnet5")

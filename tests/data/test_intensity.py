@@ -29,3 +29,10 @@ def test_an_even_film_stays_even_and_finite() -> None:
     film = torch.full((1, 1, 32, 32), 0.5)
     assert remove_background(film, 0.1).abs().max() < 1e-3
     assert torch.isfinite(centre(film)).all()
+
+
+def test_what_is_autocast_changes_no_local_mean() -> None:
+    films = draw_texture()
+    with torch.autocast("cpu", torch.bfloat16):
+        lowered = remove_background(films, 0.1)
+    assert torch.equal(lowered, remove_background(films, 0.1))
