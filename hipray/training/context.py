@@ -67,5 +67,11 @@ class FitContext:
 
 
 def local_context() -> FitContext:
-    """Return a context on this machine's GPU if it has one, without resume."""
-    return FitContext(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    """Return a context on this machine's GPU if it has one, without resume.
+
+    There float32 stays full float32 in this process, as where networks answer.
+    """
+    if not torch.cuda.is_available():
+        return FitContext()
+    torch.backends.cudnn.allow_tf32 = False
+    return FitContext(device=torch.device("cuda"))

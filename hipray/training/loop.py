@@ -1,7 +1,8 @@
 """The one training loop: epochs, early stopping, checkpoints between them, exact resume.
 
 Every epoch seeds its own randomness from (seed, epoch), so a fit resumed after epoch k ends with
-the same weights as one that was never interrupted.
+the same weights as one that was never interrupted. On a GPU they differ as those of two
+uninterrupted fits do: its faster kernels add in no fixed order.
 """
 
 import math
