@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -32,6 +32,7 @@ from hipray.storage import Store, check_still_held, check_store, open_store
 from hipray.storage.arrow import arrow_filesystem
 from hipray.storage.retrying import RetryingStore, open_retrying_store
 from hipray.training.context import FitContext, local_context
+from hipray.training.device_errors import FitMemoryError, run_sparing_memory
 from hipray.training.driver import hold_run
 from hipray.training.lockstep import Figures
 from hipray.training.memory import limit_pool
@@ -224,8 +225,25 @@ def run_one(
         torch.set_num_threads(count_threads(config.resources.cpus_per_trial))
         search = _open_search(json.dumps(payload), backbone)
         context = _trial_context(config, folder)
-        figures = run_trial(search, chosen, context=context, report=_report)
+        figures = _run_sparing_memory(search, chosen, context)
     return asdict(figures)
+
+
+def _run_sparing_memory(search: Search, chosen: dict[str, Value], context: FitContext) -> Figures:
+    """Run a trial, once more where the GPU's memory ran out; raises FitMemoryError after that."""
+    gpus = search.config.resources.gpus_per_trial
+    run = partial(run_trial, search, chosen, context=context, report=_report)
+    try:
+        return run_sparing_memory(
+            run, experiment=search.config.experiment, fit=search.fit, gpus=gpus
+        )
+    except FitMemoryError as error:
+        raise FitMemoryError(
+            f"{len(search.folds)} networks of {search.fit.cell.backbone}, one for each inner fold, "
+            f"to fit into a trial's part of a GPU (resources.gpus_per_trial = {gpus:g})",
+            error.found,
+            "raise resources.gpus_per_trial, or search smaller films in a run of another name",
+        ) from error
 
 
 def _report(figures: Figures) -> None:
@@ -259,15 +277,15 @@ def _trial_context(config: TuneRun, folder: TrialFolder) -> FitContext:
 def _read_row(result: Any, config: TuneRun, backbone: str) -> dict[str, Any]:
     """One ended trial as a row; raises FitsFailedError where it was cut off by no fault of its own.
 
-    A study is written once and for good: settings that a store's outage kept from being tried
-    would never be tried again.
+    A study is written once and for good: settings that a store's outage or a too small part of a
+    GPU kept from being tried would never be tried again.
     """
     figures, cause = None, find_own(result.error) if result.error else None
-    if isinstance(cause, StorageError):
+    if isinstance(cause, StorageError | FitMemoryError):
         raise FitsFailedError(
             f"all trials of {backbone} to end by themselves",
-            f"one that the store ended: {cause}",
-            "submit the same job again when the store answers; ended trials are kept",
+            f"one that was cut off: {cause}",
+            "mend that and submit the same job again; ended trials are kept",
         )
     if result.error is None:
         if LOG_LOSS not in (result.metrics or {}):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import torch
 from ray import cloudpickle
 
 from hipray.config.tuning import Axis, Halving, Searcher, SearchSpace, TrialResources, TuneRun
@@ -27,13 +28,16 @@ from hipray.distributed.tune import (
     _can_resume,
     _read_row,
     _require_room,
+    _run_sparing_memory,
     build_trainable,
     run_tune,
 )
 from hipray.errors import ConfigError, FitsFailedError, RunBusyError, StoreUnavailableError
 from hipray.storage import Store, acquire
+from hipray.training.context import FitContext
+from hipray.training.device_errors import FitMemoryError
 from hipray.training.preparation import read_inputs
-from hipray.training.tuning import describe_as_grid
+from hipray.training.tuning import describe_as_grid, read_search
 from tests.conftest import S3Server
 from tests.processes import find_descendants
 from tests.small_workspace import BACKBONE, EXPERIMENT, SmallArchive, ingest
@@ -220,10 +224,11 @@ def _fail(error: Exception) -> None:
     ("error", "is_kept"),
     [
         (StoreUnavailableError("a store", "silence", "wait"), False),
+        (FitMemoryError("room", "too little", "raise its share"), False),
         (ValueError("loss is nan"), True),
     ],
 )
-def test_a_trial_that_the_store_ended_is_no_failed_trial(
+def test_a_trial_that_store_or_memory_cut_off_is_no_failed_trial(
     store: Store, error: Exception, is_kept: bool
 ) -> None:
     with pytest.raises(type(error)) as seen:
@@ -232,8 +237,24 @@ def test_a_trial_that_the_store_ended_is_no_failed_trial(
     if is_kept:
         assert _read_row(ended, _config(store), BACKBONE)["error"].endswith("loss is nan")
     else:
-        with pytest.raises(FitsFailedError, match="one that the store ended"):
+        with pytest.raises(FitsFailedError, match="one that was cut off"):
             _read_row(ended, _config(store), BACKBONE)
+
+
+def test_a_trial_twice_out_of_memory_says_what_to_raise(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[object] = []
+
+    def run_out(search: object, *_: object, **__: object) -> None:
+        tries.append(search)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("hipray.distributed.tune.run_trial", run_out)
+    search = read_search(store, _config(store), BACKBONE)
+    with pytest.raises(FitMemoryError, match=r"2 networks .*raise resources\.gpus_per_trial"):
+        _run_sparing_memory(search, {}, FitContext())
+    assert len(tries) == 2
 
 
 def test_a_driver_killed_in_its_first_moments_leaves_nothing_to_resume(store: Store) -> None:
