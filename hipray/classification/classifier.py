@@ -3,6 +3,8 @@
 Legend of shapes: N hips, P side of the view in pixels, C numbers that tell a person.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -33,19 +35,23 @@ class Classifier:
 
     def __call__(self, views: Pixels, people: People) -> npt.NDArray[np.float64]:
         """Return log odds (N,) of square views (N, P, P) uint8 of any side, of people (N, C)."""
-        odds = [self.odds.log_odds(answer) for answer in self._ask(views, people)]
+        return self.log_odds(self.ask(views, people))
+
+    def log_odds(self, answers: Sequence[Answers]) -> npt.NDArray[np.float64]:
+        """Return the log odds (N,) that the network's answers to each move amount to."""
+        odds = [self.odds.log_odds(answer) for answer in answers]
         return np.asarray(np.mean(odds, axis=0), np.float64)
 
-    def scores(self, views: Pixels, people: People) -> npt.NDArray[np.float64]:
-        """Return T- or Z-scores (N,); NaN from a network that learned labels."""
+    def scores(self, answers: Sequence[Answers]) -> npt.NDArray[np.float64]:
+        """Return T- or Z-scores (N,) of the same; NaN from a network that learned labels."""
         scale = self.odds.score
         if scale is None:
-            return np.full(len(views), np.nan)
-        answers = [answer[:, 0].astype(np.float64) for answer in self._ask(views, people)]
-        return scale.scores(np.mean(answers, axis=0))
+            return np.full(len(answers[0]), np.nan)
+        scored = [answer[:, 0].astype(np.float64) for answer in answers]
+        return scale.scores(np.mean(scored, axis=0))
 
-    def _ask(self, views: Pixels, people: People) -> list[Answers]:
-        """The network's answers, once for each move of the films."""
+    def ask(self, views: Pixels, people: People) -> list[Answers]:
+        """Return the network's answers (N, ...), once for each move of the films."""
         parts: list[list[Answers]] = [[] for _ in self._moves]
         for start in range(0, len(views), self._batch):
             rows = slice(start, start + self._batch)

@@ -4,6 +4,7 @@ Legend of shapes: n training hips, M moved copies, P side of the view in pixels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from hipray.data.manifest import label_column
 from hipray.data.splits import FoldIndices, Indices, hold_back
 from hipray.errors import DataError
 from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
-from hipray.runtime.network import TorchNetwork, arrange
+from hipray.runtime.network import Answers, TorchNetwork, arrange
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, mean_loss, run_epochs
@@ -202,9 +203,17 @@ def train_classifier(
         seed=seed_fit(settings.seed, fit),
         context=context,
     )
-    classifier = build_answering(task, settings, inner)
+    classifier, told = build_answering(task, settings, inner)
+    answers = {Part.INNER: told} | {
+        part: classifier.ask(own.films, own.people)
+        for part, own in parts.items()
+        if part is not Part.INNER
+    }
     predictions = pd.concat(
-        [_predictions(manifest, own, classifier, part=part) for part, own in parts.items()],
+        [
+            _predictions(manifest, own, classifier, answers[part], part=part)
+            for part, own in parts.items()
+        ],
         ignore_index=True,
     )
     held = predictions[predictions["part"] == Part.INNER]
@@ -304,20 +313,29 @@ def scale_odds(fit: Fit, train: LabelledViews, settings: ClassifierSettings) -> 
 
 def build_answering(
     task: ClassifierTask, settings: ClassifierSettings, inner: LabelledViews
-) -> Classifier:
-    """Return the trained network as it answers; inner views tell how far its scores err."""
+) -> tuple[Classifier, list[Answers]]:
+    """Return the trained network as it answers, and what it answers to the inner views.
+
+    Those tell how far its scores err.
+    """
     odds = task.odds
     network = TorchNetwork(task.module, device=next(task.module.parameters()).device)
     first = Classifier(network, settings=settings, odds=odds)
+    answers = first.ask(inner.films, inner.people)
     if odds.score is None:
-        return first
-    errors = first.scores(inner.films, inner.people) - inner.scores
+        return first, answers
+    errors = first.scores(answers) - inner.scores
     score = replace(odds.score, error=float(np.sqrt(np.mean(np.square(errors)))))
-    return Classifier(network, settings=settings, odds=OddsScale(score=score))
+    return Classifier(network, settings=settings, odds=OddsScale(score=score)), answers
 
 
 def _predictions(
-    manifest: pd.DataFrame, views: LabelledViews, classifier: Classifier, *, part: Part
+    manifest: pd.DataFrame,
+    views: LabelledViews,
+    classifier: Classifier,
+    answers: Sequence[Answers],
+    *,
+    part: Part,
 ) -> pd.DataFrame:
     chosen = manifest.iloc[views.rows]
     return pd.DataFrame(
@@ -326,8 +344,8 @@ def _predictions(
             "patient_id": chosen["patient_id"].to_numpy(),
             "part": part.value,
             "label": views.labels,
-            "score": sigmoid(classifier(views.films, views.people)),
+            "score": sigmoid(classifier.log_odds(answers)),
             "measured": views.scores,
-            "predicted": classifier.scores(views.films, views.people),
+            "predicted": classifier.scores(answers),
         }
     )

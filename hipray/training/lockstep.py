@@ -107,8 +107,8 @@ class LockstepTask:
 
     def _judge(self, part: InnerFold) -> tuple[float, float]:
         labels = part.inner.labels
-        network = build_answering(part.task, self._settings, part.inner)
-        scores = sigmoid(network(part.inner.films, part.inner.people))
+        network, answers = build_answering(part.task, self._settings, part.inner)
+        scores = sigmoid(network.log_odds(answers))
         if not np.isfinite(scores).all():
             return WORST_LOG_LOSS, 0.5
         sure = np.where(labels == 1, scores, 1 - scores)

@@ -94,11 +94,13 @@ def test_a_network_that_learned_scores_answers_with_scores_and_their_odds() -> N
     classifier = Classifier(
         TorchNetwork(Network(outputs=1)), settings=settings, odds=OddsScale(score=scale)
     )
-    scores, odds = classifier.scores(FILMS, PEOPLE), classifier(FILMS, PEOPLE)
+    answers = classifier.ask(FILMS, PEOPLE)
+    scores, odds = classifier.scores(answers), classifier.log_odds(answers)
+    assert np.array_equal(odds, classifier(FILMS, PEOPLE))
     assert scores.shape == odds.shape == (7,)
     assert ((scores < -2.5) == (odds > 0)).all()
 
 
 def test_a_network_that_learned_labels_has_no_scores(module) -> None:
     classifier = Classifier(TorchNetwork(module), settings=ClassifierSettings(size_px=64))
-    assert np.isnan(classifier.scores(FILMS, PEOPLE)).all()
+    assert np.isnan(classifier.scores(classifier.ask(FILMS, PEOPLE))).all()
