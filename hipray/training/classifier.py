@@ -27,7 +27,7 @@ from hipray.runtime.network import Answers, TorchNetwork, arrange
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
 from hipray.training.loop import History, mean_loss, run_epochs
-from hipray.training.schedules import set_learning_rate
+from hipray.training.schedules import build_optimizer, set_learning_rate
 from hipray.training.seeds import seed_fit
 from hipray.training.thresholds import choose_threshold
 from hipray.training.views import MEASURED, LabelledViews, augment_views, labelled_rows
@@ -83,10 +83,8 @@ class ClassifierTask:
             network = build_network(fit.cell.backbone, settings, start=start)
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            (p for p in self.module.parameters() if p.requires_grad),
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
+        self.optimizer = build_optimizer(
+            self.module, lr=settings.lr, weight_decay=settings.weight_decay
         )
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:

@@ -19,6 +19,7 @@ from torch import nn
 from hipray.config.experiment import ClassifierSettings
 from hipray.metrics import PROBABILITY_MARGIN, auroc, sigmoid
 from hipray.training.classifier import ClassifierTask, build_answering
+from hipray.training.schedules import build_optimizer
 from hipray.training.views import LabelledViews
 
 WORST_LOG_LOSS = -math.log(PROBABILITY_MARGIN)
@@ -68,10 +69,8 @@ class LockstepTask:
         self.module: nn.Module = nn.ModuleList([part.task.module for part in parts])
         # kept in the module, the curves are part of every checkpoint
         self.module.register_buffer("curves", torch.full((3, epochs), math.nan).double())
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            (p for p in self.module.parameters() if p.requires_grad),
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
+        self.optimizer = build_optimizer(
+            self.module, lr=settings.lr, weight_decay=settings.weight_decay
         )
         for part in parts:
             part.task.optimizer = self.optimizer

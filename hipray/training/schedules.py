@@ -1,14 +1,22 @@
-"""How the learning rate changes over the epochs of a fit."""
+"""The optimiser of a fit, and how its learning rate changes over the epochs."""
 
 import math
 from typing import assert_never
 
 import torch
+from torch import nn
 
 from hipray.config.experiment import Schedule
 
 FINAL_LR_SHARE = 0.01
 """Share of the learning rate that cosine decay ends at."""
+
+
+def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return AdamW over the weights of `module` that learn; on a GPU one kernel takes a step."""
+    weights = [p for p in module.parameters() if p.requires_grad]
+    on_gpu = all(p.is_cuda for p in weights)
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=on_gpu)
 
 
 def set_learning_rate(

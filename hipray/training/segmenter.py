@@ -25,7 +25,7 @@ from hipray.segmentation.model import Tensors, build_network
 from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
 from hipray.training.loop import History, mean_loss, run_epochs
-from hipray.training.schedules import set_learning_rate
+from hipray.training.schedules import build_optimizer, set_learning_rate
 from hipray.training.seeds import seed_fit
 from hipray.vocab import REGIONS, SegmenterFit
 
@@ -69,8 +69,8 @@ class _SegmenterTask:
             )  # fmt: skip
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        self.optimizer = build_optimizer(
+            self.module, lr=settings.lr, weight_decay=settings.weight_decay
         )
 
     def train_epoch(self, epoch: int, generator: torch.Generator) -> float:
