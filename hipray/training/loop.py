@@ -138,8 +138,9 @@ def _save(task: Task, history: History, best: Tensors, context: FitContext) -> N
     tensors |= {f"best/{k}": v for k, v in best.items()}
     for index, state in task.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
-    # shared storage is copied: safetensors refuses tensors that overlap
-    tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    # shared storage is copied, for safetensors refuses tensors that overlap; off a GPU, whose
+    # memory need not hold it all twice
+    tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
     context.checkpoints.save(Checkpoint(history.epochs, tensors, history.as_dict()))
 
 

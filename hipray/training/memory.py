@@ -27,9 +27,9 @@ GIB = 2**30
 STEP_BYTES_PER_WEIGHT = 22
 """While a step runs: weight, gradient and two Adam moments in fp32 (16), the best epoch's copy
 (4) and the bfloat16 copy that autocasting keeps (2)."""
-SAVE_BYTES_PER_WEIGHT = 36
-"""While a checkpoint is written: the first 20 of the above, and copies of weight, best weight and
-both moments (16)."""
+KEEP_BYTES_PER_WEIGHT = 24
+"""While the best epoch is copied: the first 20 of the above, and the copy (4) that takes the last
+one's place. Checkpoints are copied off the GPU."""
 SCORED_FILMS = 32
 """Most films in one forward pass without gradients."""
 LIVE_MAPS = 3
@@ -64,7 +64,7 @@ class FitMemory:
     """What a training step needs besides its films."""
     bytes_per_film: int
     floor_bytes: int
-    """What the writing of a checkpoint or scoring needs, whatever the batch."""
+    """What the copy of an epoch or scoring needs, whatever the batch."""
 
     @property
     def total_bytes(self) -> int:
@@ -150,10 +150,10 @@ def _fit_memory(network: str, batch: int, size: NetworkSize, *, gpu: bool) -> Fi
     context = GPU_ALLOWANCE if gpu else 0
     live = LIVE_MAPS * size.largest_map_bytes_per_film
     step = int(size.weights * STEP_BYTES_PER_WEIGHT * spare)
-    save = int(size.weights * SAVE_BYTES_PER_WEIGHT * spare)
+    keep = int(size.weights * KEEP_BYTES_PER_WEIGHT * spare)
     score = step + int(SCORED_FILMS * live * spare)  # scores are computed in fp32
     per_film = int((size.saved_bytes_per_film + live) * precision * spare)
-    return FitMemory(network, batch, context + step, per_film, context + max(save, score))
+    return FitMemory(network, batch, context + step, per_film, context + max(keep, score))
 
 
 @lru_cache(maxsize=64)
