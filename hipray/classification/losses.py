@@ -20,7 +20,9 @@ def classification_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, float]
 ) -> torch.Tensor:
     """Return the weighted mean cross entropy of logits (B, 2) and labels (B,) in 0, 1."""
-    return F.cross_entropy(logits, labels, weight=logits.new_tensor(weights))
+    # filled on the device: a tensor made of numbers is copied there, and the host waits
+    each = torch.stack([logits.new_full((), weight) for weight in weights])
+    return F.cross_entropy(logits, labels, weight=each)
 
 
 def score_loss(answers: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:

@@ -79,7 +79,7 @@ def scale_batch(films: torch.Tensor, *, amount: float, generator: torch.Generato
     if amount == 0:
         return films
     factor = 1 + amount * (2 * torch.rand((), generator=generator).item() - 1)
-    theta = torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]], dtype=films.dtype)
+    theta = torch.eye(2, 3, dtype=films.dtype, device=films.device) * (1 / factor)
     return _warp(films, theta.expand(len(films), 2, 3), mode="bilinear")
 
 
@@ -112,9 +112,14 @@ def jitter_batch(
 
 
 def _per_film(values: torch.Tensor, films: torch.Tensor) -> torch.Tensor:
-    return values.to(films)[:, None, None, None]
+    return _send(values, films)[:, None, None, None]
 
 
 def _warp(films: torch.Tensor, theta: torch.Tensor, *, mode: str) -> torch.Tensor:
-    grid = F.affine_grid(theta.to(films), list(films.shape), align_corners=False)
+    grid = F.affine_grid(_send(theta, films), list(films.shape), align_corners=False)
     return F.grid_sample(films, grid, mode=mode, align_corners=False)
+
+
+def _send(values: torch.Tensor, films: torch.Tensor) -> torch.Tensor:
+    """Return a few numbers where and as the films are; the host does not wait for a GPU."""
+    return values.to(films, non_blocking=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -26,6 +25,7 @@ from hipray.metrics import PlattScaling, apply_platt, fit_platt, sigmoid
 from hipray.runtime.network import Answers, TorchNetwork, arrange
 from hipray.training.checkpoints import Tensors
 from hipray.training.context import FitContext
+from hipray.training.homes import find_home
 from hipray.training.loop import History, mean_loss, run_epochs
 from hipray.training.schedules import build_optimizer, set_learning_rate
 from hipray.training.seeds import seed_fit
@@ -72,11 +72,19 @@ class ClassifierTask:
         self._scale = 0.0 if fit.cell.variant is Variant.ORIGINAL else settings.batch_scale
         copies = augment_views(train.films, fit.cell.variant, settings)
         count = copies.shape[1]
-        self._films = torch.from_numpy(copies.reshape(-1, *copies.shape[2:]).copy())
-        self._people = torch.from_numpy(np.repeat(train.people, count, axis=0))
-        self._wanted = self._targets(train).repeat_interleave(count)
-        self._inner = inner
-        shown = len(train.films) if settings.budget is Budget.EQUAL_STEPS else len(self._films)
+        self._home = find_home(copies.nbytes + inner.films.nbytes, context.device)
+        self._train = _Examples(
+            torch.from_numpy(copies.reshape(-1, *copies.shape[2:]).copy()),
+            torch.from_numpy(np.repeat(train.people, count, axis=0)),
+            self._targets(train).repeat_interleave(count),
+        ).to(self._home)
+        self._inner = _Examples(
+            torch.from_numpy(inner.films.copy()),
+            torch.from_numpy(inner.people.copy()),
+            self._targets(inner),
+        ).to(self._home)
+        films = self._train.films
+        shown = len(train.films) if settings.budget is Budget.EQUAL_STEPS else len(films)
         self._steps = math.ceil(shown / settings.batch)
         with torch.random.fork_rng():
             torch.manual_seed(self._seed)
@@ -95,16 +103,15 @@ class ClassifierTask:
         )
         losses = []
         crew = self._context.crew
-        for rows in self._draw(epoch):
+        for rows in self._draw(epoch).to(self._home):
             self._context.check_deadline()
-            own = crew.share(rows)
-            films = self._show(self._films[own])
-            films = scale_batch(films, amount=self._scale, generator=generator)
+            own = self._train.take(crew.share(rows))
+            films = scale_batch(self._show(own.films), amount=self._scale, generator=generator)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = crew.weigh(
-                self._loss(self._shared, films, self._people[own], self._wanted[own]),
-                own=self._weigh(self._wanted[own]), total=self._weigh(self._wanted[rows]),
-            )  # fmt: skip
+            loss = self._loss(self._shared, films, own)
+            if crew.size > 1:
+                total = self._weigh(self._train.wanted[rows])
+                loss = crew.weigh(loss, own=self._weigh(own.wanted), total=total)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             losses.append(loss.detach())
@@ -112,22 +119,19 @@ class ClassifierTask:
 
     def validate(self) -> float:
         """Return the mean loss on inner validation."""
-        wanted = self._targets(self._inner)
-        total = weights = 0.0
-        for start in range(0, len(wanted), VALIDATION_BATCH):
-            rows = slice(start, start + VALIDATION_BATCH)
-            films = self._show(torch.from_numpy(self._inner.films[rows].copy()))
-            people = torch.from_numpy(self._inner.people[rows])
-            weight = self._weigh(wanted[rows])
-            total += self._loss(self.module, films, people, wanted[rows]).item() * weight
-            weights += weight
-        return total / weights
+        total = weights = torch.zeros((), dtype=torch.float64, device=self._context.device)
+        for start in range(0, len(self._inner.wanted), VALIDATION_BATCH):
+            own = self._inner.take(slice(start, start + VALIDATION_BATCH))
+            weight = self._weigh(own.wanted).to(total.device)
+            total = total + self._loss(self.module, self._show(own.films), own).double() * weight
+            weights = weights + weight
+        return float(total / weights)
 
     def _show(self, films: torch.Tensor) -> torch.Tensor:
         """Return uint8 films (B, P, P) as grey values (B, 1, P, P) in 0..1 on the device.
 
-        They travel as bytes, and what moves them is the device's work: a GPU waits for a core that
-        resamples films.
+        Those that are not there travel as bytes, and what moves them is the device's work: a GPU
+        waits for a core that resamples films.
         """
         return films.to(self._context.device)[:, None].float() / 255
 
@@ -138,38 +142,55 @@ class ClassifierTask:
             return torch.from_numpy(views.labels.copy())
         return torch.from_numpy((views.scores - scale.centre) / scale.spread).float()
 
-    def _weigh(self, wanted: torch.Tensor) -> float:
-        """The sum of the weights in the loss of films with these targets (n,)."""
+    def _weigh(self, wanted: torch.Tensor) -> torch.Tensor:
+        """The sum, in float64, of the weights in the loss of films with these targets (n,)."""
         if self.odds.score is not None:
-            return float(len(wanted))
+            return torch.ones_like(wanted, dtype=torch.float64).sum()
         normal, abnormal = self.odds.class_weights
-        positive = float(wanted.sum())
+        positive = wanted.double().sum()
         return normal * (len(wanted) - positive) + abnormal * positive
 
-    def _loss(
-        self,
-        network: nn.Module,
-        films: torch.Tensor,
-        people: torch.Tensor,
-        wanted: torch.Tensor,
-    ) -> torch.Tensor:
+    def _loss(self, network: nn.Module, films: torch.Tensor, own: "_Examples") -> torch.Tensor:
+        """The mean loss of the examples, whose films are shown as `films`."""
         device = self._context.device
         with self._context.autocast():
-            answers = network(films, people.to(device))
+            answers = network(films, own.people.to(device))
+        wanted = own.wanted.to(device)
         if self.odds.score is not None:
-            return score_loss(answers.float(), wanted.to(device))
-        return classification_loss(answers.float(), wanted.to(device), self.odds.class_weights)
+            return score_loss(answers.float(), wanted)
+        return classification_loss(answers.float(), wanted, self.odds.class_weights)
 
-    def _draw(self, epoch: int) -> list[npt.NDArray[np.int64]]:
-        """Rows of each step. One pass over all copies spans several epochs of equal steps."""
-        batch, count = min(self._settings.batch, len(self._films)), len(self._films)
+    def _draw(self, epoch: int) -> torch.Tensor:
+        """Rows (steps, B). One pass over all copies spans several epochs of equal steps."""
+        count = len(self._train.films)
+        batch = min(self._settings.batch, count)
         wanted = np.arange(epoch * self._steps * batch, (epoch + 1) * self._steps * batch)
         passes = {
             p: np.random.default_rng((self._seed, int(p))).permutation(count)
             for p in np.unique(wanted // count)
         }
         rows = np.array([passes[w // count][w % count] for w in wanted])
-        return list(rows.reshape(self._steps, batch))
+        return torch.from_numpy(rows.reshape(self._steps, batch))
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """What a network learns from, or is judged by."""
+
+    films: torch.Tensor
+    """(n, P, P) uint8."""
+    people: torch.Tensor
+    """(n, C)."""
+    wanted: torch.Tensor
+    """Labels (n,), or standardised scores (n,)."""
+
+    def to(self, device: torch.device) -> "_Examples":
+        """Return the same on `device`."""
+        return _Examples(*(t.to(device) for t in (self.films, self.people, self.wanted)))
+
+    def take(self, rows: torch.Tensor | slice) -> "_Examples":
+        """Return some of them."""
+        return _Examples(self.films[rows], self.people[rows], self.wanted[rows])
 
 
 def train_classifier(

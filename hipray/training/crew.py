@@ -8,8 +8,6 @@ normalises by its own share.
 
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import nn
@@ -41,8 +39,8 @@ class Crew:
             module = join_batch_norms(module)
         return DistributedDataParallel(module)
 
-    def share(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return this process's rows of a global batch; raises ConfigError where it has none."""
+    def share(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return this process's part of a global batch (B, ...); raises ConfigError for none."""
         if len(rows) < self.size:
             raise ConfigError(
                 f"a batch of at least one film for each of {self.size} workers",
@@ -51,12 +49,12 @@ class Crew:
             )
         return rows[self.rank :: self.size]
 
-    def weigh(self, loss: torch.Tensor, *, own: float, total: float) -> torch.Tensor:
+    def weigh(self, loss: torch.Tensor, *, own: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of this share so that the crew's mean is that of the whole batch.
 
         `own` and `total` are the sums of the films' weights in the share and in the batch.
         """
-        return loss * (self.size * own / total)
+        return loss * (self.size * own / total).to(loss)
 
     def mean(self, value: float) -> float:
         """Return the mean of a figure over the crew, the same in every process."""

@@ -108,7 +108,10 @@ def _run_epoch(task: Task, epoch: int, seed: int) -> tuple[float, float]:
 
 
 def mean_loss(losses: Sequence[torch.Tensor]) -> float:
-    """Return the mean of an epoch's losses; only here does the host wait for a GPU's steps."""
+    """Return the mean of an epoch's losses.
+
+    A process that trains alone and whose GPU holds the films waits for its steps only here.
+    """
     return float(torch.stack(list(losses)).double().mean())
 
 

@@ -2,10 +2,11 @@
 
 The estimate is computed: the network is built without storage on torch's `meta` device, one
 training step's saved activations are counted, and the states of weights, gradients and optimiser
-are added. What a GPU adds to that (context, workspaces, fragmentation) is an allowance. Held
-against 15 fits on an H200 (`hipray bench grid`; the paper's networks at 224 px in two batches and
-at 448 px) it is 1.2 to 2.0 times what they had in use, and 0.91 to 1.31 times what they took where
-nothing kept torch's pool from growing; a lane's pool gives cached blocks back before it fails.
+are added. What a GPU adds to that (context, workspaces, held films, fragmentation) is an allowance.
+Held against 15 fits on an H200 (`hipray bench grid`; the paper's networks at 224 px in two batches
+and at 448 px), which held no films yet and copied their checkpoints on the GPU, it was 1.2 to 2.0
+times what they had in use, and 0.91 to 1.31 times what they took where nothing kept torch's pool
+from growing; a lane's pool gives cached blocks back before it fails.
 """
 
 import math
@@ -20,6 +21,7 @@ from hipray.classification.model import build_network as build_classifier
 from hipray.config.experiment import ClassifierSettings, Experiment, SegmenterSettings
 from hipray.errors import ConfigError
 from hipray.segmentation.model import build_network as build_segmenter
+from hipray.training.homes import HELD_BYTES
 from hipray.training.plan import PlannedFit
 from hipray.vocab import Covariate, Fit, SegmenterArch, SegmenterFit
 
@@ -36,8 +38,8 @@ LIVE_MAPS = 3
 """Largest feature maps alive at once: a layer's input, its output and one more gradient."""
 CONTEXT_BYTES = 8 * GIB // 10
 """CUDA's context and its libraries, beside torch's pool: 0.75 to 0.76 GiB on an H200, CUDA 13."""
-GPU_ALLOWANCE = GIB
-"""The above and the convolution workspaces."""
+GPU_ALLOWANCE = GIB + HELD_BYTES
+"""The above, the convolution workspaces, and the most films that a fit holds on its GPU."""
 FRAGMENTATION = 1.2
 """What the caching allocator reserves above what is in use; an allowance."""
 PROBE_FILMS = 2

@@ -31,7 +31,8 @@ NO_STARTS: Mapping[str, str] = MappingProxyType({})
 COMMON_SOURCE = (
     "data/augment", "data/dataset", "data/framing", "data/intensity", "data/splits",
     "runtime/network", "training/context", "training/crew", "training/fit_files", "training/fits",
-    "training/inputs", "training/loop", "training/schedules", "training/seeds", "metrics",
+    "training/homes", "training/inputs", "training/loop", "training/schedules", "training/seeds",
+    "metrics",
 )  # fmt: skip
 SEGMENTER_SOURCE = (*COMMON_SOURCE, "segmentation", "training/segmenter")
 CLASSIFIER_SOURCE = (

@@ -6,7 +6,6 @@ Legend of shapes: N hips, S side of the frame in pixels, R regions of this netwo
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from hipray.segmentation.losses import segmentation_loss
 from hipray.segmentation.model import Tensors, build_network
 from hipray.segmentation.segmenter import MaskNetwork, Segmentation, Segmenter, SegmenterNetwork
 from hipray.training.context import FitContext
+from hipray.training.homes import find_home
 from hipray.training.loop import History, mean_loss, run_epochs
 from hipray.training.schedules import build_optimizer, set_learning_rate
 from hipray.training.seeds import seed_fit
@@ -59,13 +59,17 @@ class _SegmenterTask:
         self._settings = settings
         self._context = context
         channels = [REGIONS.index(region) for region in fit.regions]
-        self._train = _gather(arrays, rows[0], channels, settings.size_px)
-        self._inner = _gather(arrays, rows[1], channels, settings.size_px)
+        train = _gather(arrays, rows[0], channels, settings.size_px)
+        inner = _gather(arrays, rows[1], channels, settings.size_px)
+        self._home = find_home(sum(t.nbytes for t in (*train, *inner)), context.device)
+        self._train, self._inner = (
+            tuple(t.to(self._home) for t in part) for part in (train, inner)
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed_fit(settings.seed, fit))
             network = build_network(
                 fit.arch, settings, outputs=len(channels), start=start,
-                shares=_mean_shares(*self._train[1:]),
+                shares=_mean_shares(*train[1:]),
             )  # fmt: skip
         self.module: nn.Module = arrange(network.to(context.device))
         self._shared = context.crew.wrap(self.module, context.device)
@@ -81,15 +85,16 @@ class _SegmenterTask:
         films, masks, annotated = self._train
         losses = []
         crew = self._context.crew
-        for rows in _batches(len(films), self._settings.batch, generator, least=2 * crew.size):
+        order = torch.randperm(len(films), generator=generator).to(self._home)
+        for rows in _batches(order, self._settings.batch, least=2 * crew.size):
             self._context.check_deadline()
             batch, truth = jitter_batch(*self._show(films[rows], masks[rows]), generator=generator)
-            own, known = crew.share(np.arange(len(rows))), annotated[rows]
+            known = annotated[rows]
+            own = crew.share(known)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = crew.weigh(
-                self._loss(self._shared, batch[own], truth[own], known[own]),
-                own=max(1.0, float(known[own].sum())), total=max(1.0, float(known.sum())),
-            )  # fmt: skip
+            loss = self._loss(self._shared, crew.share(batch), crew.share(truth), own)
+            if crew.size > 1:
+                loss = crew.weigh(loss, own=_count(own), total=_count(known))
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             losses.append(loss.detach())
@@ -102,13 +107,13 @@ class _SegmenterTask:
             rows = slice(start, start + self._settings.batch)
             shown, truth = self._show(films[rows], masks[rows])
             loss = self._loss(self.module, shown, truth, annotated[rows])
-            losses.append(loss.item() * len(films[rows]))
-        return float(np.sum(losses) / len(films))
+            losses.append(loss.double() * len(shown))
+        return float(np.sum(torch.stack(losses).cpu().numpy()) / len(films))
 
     def _show(self, films: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return films (B, S, S) as grey values (B, 1, S, S) and masks (B, R, S, S), as float.
 
-        Both travel to the device as bytes; what moves them then is the device's work.
+        Those that are not on the device travel as bytes; what moves them then is its work.
         """
         device = self._context.device
         return films.to(device)[:, None].float() / 255, masks.to(device).float()
@@ -228,12 +233,14 @@ def _mean_shares(masks: torch.Tensor, annotated: torch.Tensor) -> list[float]:
     return (shares.sum(0) / annotated.sum(0).clamp(min=1)).tolist()
 
 
-def _batches(
-    count: int, size: int, generator: torch.Generator, *, least: int
-) -> list[npt.NDArray[np.int64]]:
-    """Shuffled batches of at least `least` films: batch norm cannot learn from one in a process."""
-    order = torch.randperm(count, generator=generator).numpy()
-    parts = [order[start : start + size] for start in range(0, count, size)]
+def _count(annotated: torch.Tensor) -> torch.Tensor:
+    """Return the annotated channels (B, R) that the loss is the mean over, in float64."""
+    return annotated.sum().clamp(min=1).double()
+
+
+def _batches(order: torch.Tensor, size: int, *, least: int) -> list[torch.Tensor]:
+    """Batches of at least `least` films: batch norm cannot learn from one in a process."""
+    parts = list(torch.split(order, size))
     if len(parts) > 1 and len(parts[-1]) < least:
-        parts[-2:] = [np.concatenate(parts[-2:])]
+        parts[-2:] = [torch.cat(parts[-2:])]
     return parts

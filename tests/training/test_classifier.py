@@ -149,6 +149,17 @@ def count_steps(views, variant, **changes):
     return int(task.optimizer.state_dict()["state"][0]["step"])
 
 
+def test_an_epoch_waits_for_its_device_once(views, watch_host) -> None:
+    settings = ClassifierSettings(size_px=32, batch=4, covariates=(Covariate.AGE,))
+    known = dataclasses.replace(views.take(np.arange(10)), labels=np.arange(10) % 2)
+    fit = Fit(dataclasses.replace(FIT.cell, variant=Variant.ORIGINAL), 0, 0)
+    task = ClassifierTask(
+        fit, known, known,
+        settings=settings, odds=OddsScale((0.5, 2.0)), start=None, context=FitContext(),
+    )  # fmt: skip
+    assert watch_host(task) == ["lift_fresh", "_local_scalar_dense"], "rows there, the loss back"
+
+
 def test_original_and_augmented_take_the_same_steps_by_default(views) -> None:
     assert count_steps(views, Variant.ORIGINAL) == count_steps(views, Variant.AUGMENTED) == 3
 

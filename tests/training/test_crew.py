@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,25 +62,25 @@ def test_two_workers_have_the_loss_curve_of_one_with_the_same_global_batch() -> 
 
 
 def test_shares_are_disjoint_and_cover_the_batch() -> None:
-    rows = np.arange(7)
+    rows = torch.arange(7)
     shares = [Crew(rank, 3).share(rows) for rank in range(3)]
-    assert sorted(np.concatenate(shares)) == list(rows)
+    assert sorted(torch.cat(shares)) == list(rows)
 
 
 def test_a_batch_smaller_than_the_crew_is_refused() -> None:
     with pytest.raises(ConfigError, match="one film for each of 3 workers"):
-        Crew(0, 3).share(np.arange(2))
+        Crew(0, 3).share(torch.arange(2))
 
 
 def test_unequal_shares_weigh_as_in_the_whole_batch() -> None:
-    losses, weights = torch.tensor([1.0, 2.0, 6.0]), np.array([1.0, 1.0, 2.0])
-    whole = float((losses * torch.from_numpy(weights)).sum() / weights.sum())
+    losses, weights = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 1.0, 2.0]).double()
+    whole = float((losses * weights).sum() / weights.sum())
     means = [
         Crew(rank, 2).weigh(
-            (losses[own] * torch.from_numpy(weights[own])).sum() / weights[own].sum(),
+            (losses[own] * weights[own]).sum() / weights[own].sum(),
             own=weights[own].sum(), total=weights.sum(),
         )
-        for rank, own in enumerate((np.array([0, 2]), np.array([1])))
+        for rank, own in enumerate(([0, 2], [1]))
     ]  # fmt: skip
     assert sum(map(float, means)) / 2 == pytest.approx(whole)
 

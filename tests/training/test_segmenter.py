@@ -8,7 +8,7 @@ import torch
 
 from hipray.errors import DataError
 from hipray.training.context import FitContext
-from hipray.training.segmenter import _mean_shares, train_segmenter
+from hipray.training.segmenter import _mean_shares, _SegmenterTask, train_segmenter
 from hipray.vocab import REGIONS, Region, SegmenterArch, SegmenterFit
 from tests.small_workspace import EXPERIMENT
 
@@ -60,6 +60,15 @@ def test_too_few_annotated_patients_are_refused_naming_the_region(inputs) -> Non
         DataError, match=r"masks of Femoral neck for 3 patients or more, found [12]"
     ):
         train(inputs, dataclasses.replace(inputs.arrays, has_mask=has_mask))
+
+
+def test_an_epoch_waits_for_its_device_once(inputs, watch_host) -> None:
+    train = inputs.fold(NECK).train
+    task = _SegmenterTask(
+        NECK, inputs.arrays, rows=(train[:6], train[6:8]),
+        settings=BRIEF, context=FitContext(), start=None,
+    )  # fmt: skip
+    assert watch_host(task) == ["_local_scalar_dense"]
 
 
 def test_a_region_starts_at_its_share_of_the_films_that_show_it() -> None:
