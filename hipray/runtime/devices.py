@@ -1,10 +1,13 @@
-"""What an engine computes on: found, and claimed by the process whose networks it runs."""
+"""What an engine computes on: found, claimed by the process whose networks it runs, and lost."""
 
 import cv2
 import torch
 
 from hipray.runtime.engine import Engine, count_cpus, count_threads
 from hipray.vocab import Device, RuntimeChoice
+
+DEVICE_MESSAGES = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side")
+"""How torch's older RuntimeErrors name a failing device."""
 
 
 def torch_device(engine: Engine) -> torch.device:
@@ -27,3 +30,12 @@ def find_device(runtime: RuntimeChoice) -> Device:
     """Return the GPU where torch finds one and may use it, else the CPUs."""
     on_gpu = runtime is not RuntimeChoice.ONNX and torch.cuda.is_available()
     return Device.CUDA if on_gpu else Device.CPU
+
+
+def is_device_error(error: Exception) -> bool:
+    """Whether `error` leaves the process without a usable GPU; out of memory does not."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error) for w in DEVICE_MESSAGES)

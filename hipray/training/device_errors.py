@@ -11,9 +11,6 @@ from hipray.config.experiment import Experiment
 from hipray.errors import HiprayError
 from hipray.vocab import Fit, SegmenterFit
 
-DEVICE_MESSAGES = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side")
-"""How torch's older RuntimeErrors name a failing device."""
-
 ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger(__name__)
@@ -47,15 +44,6 @@ class CrewLostError(DeviceLostError):
 
 class FitMemoryError(HiprayError):
     """A fit does not fit into its lane's part of a GPU."""
-
-
-def is_device_error(error: Exception) -> bool:
-    """Whether `error` leaves the process without a usable GPU; out of memory does not."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return False
-    if isinstance(error, torch.AcceleratorError):
-        return True
-    return isinstance(error, RuntimeError) and any(w in str(error) for w in DEVICE_MESSAGES)
 
 
 def run_sparing_memory(

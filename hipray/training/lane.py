@@ -19,6 +19,7 @@ from hipray.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from hipray.runtime.devices import is_device_error
 from hipray.storage import Lease
 from hipray.training.context import EpochReport, FitContext
 from hipray.training.crew import END, WAIT
@@ -26,7 +27,6 @@ from hipray.training.device_errors import (
     CrewLostError,
     DeviceLostError,
     FitMemoryError,
-    is_device_error,
     run_sparing_memory,
 )
 from hipray.training.fit_files import MASKS_FILE, FitFiles

@@ -5,7 +5,7 @@ import torch
 
 from hipray.training import lane
 from hipray.training.context import FitContext
-from hipray.training.device_errors import DeviceLostError, is_device_error
+from hipray.training.device_errors import DeviceLostError
 from hipray.training.fit_files import FitFiles
 from hipray.training.lane import LaneSettings, drain
 from hipray.training.ledger import Ledger
@@ -81,18 +81,3 @@ def test_a_fit_that_loses_every_gpu_fails_after_its_attempts(monkeypatch, ledger
     assert ledger.snapshot().failed == {"d0"}
     report, ran = drain_with(monkeypatch, ledger, inputs, [])
     assert (report.done, ran) == (1, ["d1"])
-
-
-@pytest.mark.parametrize(
-    ("error", "lost"),
-    [
-        (OUT_OF_MEMORY, False),
-        (ILLEGAL, True),
-        (torch.AcceleratorError("CUDA error: device-side assert triggered"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
-        (RuntimeError("shape mismatch"), False),
-        (ValueError("CUDA error"), False),
-    ],
-)
-def test_only_errors_of_the_device_lose_it(error, lost) -> None:
-    assert is_device_error(error) is lost
