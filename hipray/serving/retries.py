@@ -9,10 +9,17 @@ from typing import TypeVar
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
+from hipray.serving.stage_errors import GpuLostError
+
 Result = TypeVar("Result")
 
-REPLICA_LOST = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
-"""What a call ends with when the replica that worked on it dies, or none is there."""
+REPLICA_LOST = (
+    RayActorError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    GpuLostError,
+)
+"""What a call ends with when its replica dies or loses its GPU, or none is there."""
 
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 2.0

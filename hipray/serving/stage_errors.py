@@ -13,3 +13,7 @@ class DeadlinePassedError(HiprayError):
 
 class MalformedMessageError(HiprayError):
     """A message does not have the shape that its stage takes."""
+
+
+class GpuLostError(HiprayError):
+    """The GPU of a replica failed: nothing in its process can use it any more."""

@@ -41,7 +41,7 @@ from hipray.pipeline import (
     run_stages,
 )
 from hipray.releases.release import Release, check_preprocessing, parse_release
-from hipray.runtime.devices import claim_cpus
+from hipray.runtime.devices import claim_cpus, is_device_error
 from hipray.runtime.engine import Engine
 from hipray.runtime.memory import EXPLANATION, MemoryGauge
 from hipray.segmentation.segmenter import Segmentation
@@ -64,6 +64,7 @@ from hipray.serving.messages import (
     check_message,
 )
 from hipray.serving.metrics import batch_metrics
+from hipray.serving.stage_errors import GpuLostError
 from hipray.serving.together import StageMemory, measure_replica
 from hipray.storage import Store, open_store
 from hipray.vocab import Device
@@ -115,19 +116,52 @@ class StageSetup:
         return Loading(self.engine, explaining=True, gauge=gauge)
 
 
-@contextmanager
-def attend(message: Message[Any], release_digest: str, stage: str) -> Iterator[None]:
-    """Check a message that a stage gets, and log by its request's id why it has no answer."""
-    told = {"request_id": message.request_id, "stage": stage}
-    try:
-        check_message(message, release_digest)
-        yield
-    except HiprayError as error:
-        logger.warning("message refused", extra={TOLD: {**told, "kind": type(error).__name__}})
-        raise
-    except Exception as error:
-        logger.error("stage failed", exc_info=error, extra={TOLD: told})
-        raise
+class Attendant:
+    """Attends to the messages that a stage gets, and knows whether its GPU still works.
+
+    After an error of CUDA nothing in the process can use its GPU any more, and the replica would
+    fail fast and be asked the more. So it refuses, its callers ask another one, and it fails
+    Serve's health checks: after three in a row, every ten seconds, Serve puts a new one in its
+    place and tries until one starts.
+    """
+
+    def __init__(self, release_digest: str, stage: str) -> None:
+        self._digest = release_digest
+        self._stage = stage
+        self._fault: str | None = None
+
+    @contextmanager
+    def __call__(self, message: Message[Any]) -> Iterator[None]:
+        """Check a message, and log by its request's id why it has no answer.
+
+        Raises GpuLostError where the block loses the GPU, or another message did.
+        """
+        told = {"request_id": message.request_id, "stage": self._stage}
+        try:
+            self.check_health()
+            check_message(message, self._digest)
+            yield
+        except HiprayError as error:
+            logger.warning("message refused", extra={TOLD: {**told, "kind": type(error).__name__}})
+            raise
+        except Exception as error:
+            logger.error("stage failed", exc_info=error, extra={TOLD: told})
+            if not is_device_error(error):
+                raise
+            self._fault = str(error).partition("\n")[0]
+            raise self._explain(self._fault) from error
+
+    def check_health(self) -> None:
+        """Raise GpuLostError where the GPU failed."""
+        if self._fault is not None:
+            raise self._explain(self._fault)
+
+    def _explain(self, fault: str) -> GpuLostError:
+        return GpuLostError(
+            f"a {self._stage} whose GPU works",
+            fault,
+            "another replica takes its place; if it comes again, see the node's driver log",
+        )
 
 
 class SegmenterStage:
@@ -139,7 +173,7 @@ class SegmenterStage:
         segmenter = load_segmenter(setup.open_store(), release, loading)
         assert segmenter is not None, "this stage is deployed for releases with segmenters"
         self._segmenter = segmenter
-        self._digest = release.digest
+        self._attend = Attendant(release.digest, "segmenter")
         self._side = release.working_px
         frames = blank_hips(release, setup.batch).frames
         self._gauge = loading.gauge
@@ -148,9 +182,13 @@ class SegmenterStage:
 
     async def __call__(self, message: Message[FramedHips]) -> Message[PackedSegmentation]:
         """Return the masks of one film's hips."""
-        with attend(message, self._digest, "segmenter"):
+        with self._attend(message):
             check_hips(message.body, self._side)
             return message.with_body(await self._batched(message.body))
+
+    def check_health(self) -> None:
+        """Raise GpuLostError where Serve should put another replica in this one's place."""
+        self._attend.check_health()
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""
@@ -170,12 +208,12 @@ class MattingStage:
         open_logs()
         release = setup.read_release()
         self._cutter = Cutter(release)
-        self._digest = release.digest
+        self._attend = Attendant(release.digest, "matting")
         self._side = release.working_px
 
     async def __call__(self, message: Message[SegmentedFrames]) -> Message[Views]:
         """Return the views of one film."""
-        with attend(message, self._digest, "matting"):
+        with self._attend(message):
             check_hips(message.body.hips, self._side)
             return message.with_body(await asyncio.to_thread(self._run, message.body))
 
@@ -216,7 +254,7 @@ class EnsembleStage:
         open_logs()
         release, loading = setup.read_release(), setup.claim()
         self._ensemble = load_ensemble(setup.open_store(), release, loading)
-        self._digest = release.digest
+        self._attend = Attendant(release.digest, "ensemble")
         self._explaining = ExplainingThread(self._ensemble)
         views = blank_views(release, setup.batch)
         self._gauge = loading.gauge
@@ -226,13 +264,17 @@ class EnsembleStage:
 
     async def __call__(self, message: Message[Views]) -> Message[Probabilities]:
         """Return the probabilities of one film's views."""
-        with attend(message, self._digest, "ensemble"):
+        with self._attend(message):
             return message.with_body(await self._batched(message.body))
 
     async def explain(self, message: Message[Views]) -> Message[Explanations]:
         """Return the heat maps of one film's views."""
-        with attend(message, self._digest, "ensemble"):
+        with self._attend(message):
             return await self._explaining(message)
+
+    def check_health(self) -> None:
+        """Raise GpuLostError where Serve should put another replica in this one's place."""
+        self._attend.check_health()
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""
@@ -251,7 +293,7 @@ class FusedStage:
         open_logs()
         release, loading = setup.read_release(), setup.claim()
         self._stages: Stages = start_stages(setup.open_store(), release, loading, batch=setup.batch)
-        self._digest = release.digest
+        self._attend = Attendant(release.digest, "pipeline")
         self._side = release.working_px
         self._gauge = loading.gauge
         try_explanation(self._stages.ensemble, release, self._gauge)
@@ -260,14 +302,18 @@ class FusedStage:
 
     async def __call__(self, message: Message[AskedFilm]) -> Message[ScoredFilm]:
         """Return the numbers of one film's hips, and what else is asked for."""
-        with attend(message, self._digest, "pipeline"):
+        with self._attend(message):
             check_hips(message.body.hips, self._side)
             return message.with_body(await self._batched(message.body))
 
     async def explain(self, message: Message[Views]) -> Message[Explanations]:
         """Return the heat maps of one film's views."""
-        with attend(message, self._digest, "pipeline"):
+        with self._attend(message):
             return await self._explaining(message)
+
+    def check_health(self) -> None:
+        """Raise GpuLostError where Serve should put another replica in this one's place."""
+        self._attend.check_health()
 
     def tell_memory(self) -> StageMemory:
         """Say what this replica takes."""

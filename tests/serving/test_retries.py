@@ -6,6 +6,7 @@ from ray.exceptions import RayActorError
 
 from hipray.serving import retries
 from hipray.serving.retries import ask_until
+from hipray.serving.stage_errors import GpuLostError
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +27,9 @@ class LosingStage:
         return "answer"
 
 
-def test_a_lost_answer_is_asked_for_again() -> None:
-    stage = LosingStage(3, RayActorError())
+@pytest.mark.parametrize("error", [RayActorError(), GpuLostError("a", "b", "c")], ids=type)
+def test_a_lost_answer_is_asked_for_again(error: Exception) -> None:
+    stage = LosingStage(3, error)
     assert asyncio.run(ask_until(stage, time.time() + 60)) == "answer"
     assert stage.asked == 4
 

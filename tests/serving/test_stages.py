@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hipray.answers import HipNumbers
 from hipray.data.framing import Pixels
@@ -27,23 +28,32 @@ from hipray.pipeline import (
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
 from hipray.runtime.memory import EXPLANATION
+from hipray.segmentation.segmenter import Segmenter
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
 from hipray.serving.ingress import by_value
 from hipray.serving.joining import join_films, split_segmentation
 from hipray.serving.logs import CURRENT_REQUEST, JsonFormatter
-from hipray.serving.messages import Extras, Message, PackedSegmentation, ScoredFilm, SegmentedFrames
+from hipray.serving.messages import (
+    AskedFilm,
+    Extras,
+    Message,
+    PackedSegmentation,
+    ScoredFilm,
+    SegmentedFrames,
+)
 from hipray.serving.stage_errors import (
     DeadlinePassedError,
     ForeignReleaseError,
+    GpuLostError,
     MalformedMessageError,
 )
 from hipray.serving.stages import (
+    Attendant,
     EnsembleStage,
     ExplainingThread,
     FusedStage,
     SegmenterStage,
-    attend,
 )
 from hipray.storage import Store
 from hipray.vocab import Device
@@ -263,9 +273,9 @@ def test_a_stage_logs_by_the_requests_id_why_a_message_has_no_answer(
     frames: list[FramedHips], caplog: pytest.LogCaptureFixture
 ) -> None:
     message = Message("digest", NEVER, frames[0], "id")
-    with pytest.raises(ForeignReleaseError), attend(message, "another", "segmenter"):
+    with pytest.raises(ForeignReleaseError), Attendant("another", "segmenter")(message):
         raise AssertionError("not reached")
-    with pytest.raises(ValueError, match="Doe"), attend(message, "digest", "segmenter"):
+    with pytest.raises(ValueError, match="Doe"), Attendant("digest", "segmenter")(message):
         raise ValueError("Doe^Jane")
     refused, failed = (json.loads(JsonFormatter().format(record)) for record in caplog.records)
     told = {"request_id": "id", "stage": "segmenter"}
@@ -273,6 +283,51 @@ def test_a_stage_logs_by_the_requests_id_why_a_message_has_no_answer(
     assert failed.items() >= {**told, "level": "error", "event": "stage failed"}.items()
     assert failed["error"][0]["kind"] == "ValueError"
     assert "Doe" not in json.dumps(failed)
+
+
+LOST = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel")
+
+
+def test_a_gpu_that_failed_is_told_to_this_caller_to_all_later_ones_and_to_serve(
+    frames: list[FramedHips],
+) -> None:
+    attend, message = Attendant("digest", "segmenter"), Message("digest", NEVER, frames[0])
+    with pytest.raises(torch.OutOfMemoryError), attend(message):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    attend.check_health()
+    with pytest.raises(GpuLostError, match="found CUDA error: an illegal"), attend(message):
+        raise LOST
+    with pytest.raises(GpuLostError), attend(message):
+        raise AssertionError("not reached")
+    with pytest.raises(GpuLostError, match=r"a segmenter whose GPU works.* encountered; another"):
+        attend.check_health()
+
+
+@pytest.mark.parametrize("kind", [SegmenterStage, EnsembleStage, FusedStage])
+def test_a_stage_whose_networks_lose_the_gpu_is_not_healthy(
+    workspace: Store,
+    matted: Release,
+    frames: list[FramedHips],
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+) -> None:
+    def fail(*_: object) -> None:
+        raise LOST
+
+    stage, film = kind(stage_setup(workspace, matted)), frames[0]
+    stage.check_health()
+    body = {
+        SegmenterStage: film,
+        EnsembleStage: blank_views(matted),
+        FusedStage: AskedFilm(film, Extras()),
+    }[kind]
+    for model in (Segmenter, Ensemble):
+        monkeypatch.setattr(model, "__call__", fail)
+    with pytest.raises(GpuLostError):
+        run(stage(Message(matted.digest, NEVER, body)))
+    with pytest.raises(GpuLostError):
+        stage.check_health()
 
 
 def test_each_message_has_the_id_of_the_request_that_it_is_asked_for(
