@@ -287,5 +287,6 @@ def _explain_deaths() -> Iterator[None]:
             "decoders and model actors that live",
             f"one that Ray gave up after {ACTOR_RESTARTS} starts or {TASK_RETRIES} tries of a "
             f"shard: {str(error).splitlines()[0]}",
-            "see Ray's log of it; give it more memory, then submit again",
+            "see Ray's log of it; give it more memory, or take away the machine whose GPU fails, "
+            "then submit again",
         ) from error

@@ -1,5 +1,7 @@
 """The last stage of scoring: a decoded shard through the endpoint's pipeline, and published."""
 
+import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,7 +15,7 @@ from hipray.inference import start_pipeline
 from hipray.pipeline import Pipeline
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, parse_release
-from hipray.runtime.devices import torch_device
+from hipray.runtime.devices import is_device_error, torch_device
 from hipray.runtime.engine import Engine, count_threads
 from hipray.scoring.begun import BegunWork
 from hipray.scoring.duplicates import KnownAnswers, fingerprint
@@ -39,6 +41,10 @@ from hipray.vocab import Device
 
 BATCH_FILMS = 16
 """Films in one forward pass: it bounds the memory of a shard, and numbers do not depend on it."""
+GPU_LOST_EXIT_CODE = 75
+"""EX_TEMPFAIL: the GPU is at fault, not the work."""
+
+logger = logging.getLogger(__name__)
 
 
 class ShardScorer:
@@ -89,9 +95,18 @@ class ShardScorer:
     def _score(
         self, work: Work, films: Sequence[ReadFilm], letters: list[FailedFilm]
     ) -> list[FailedFilm]:
-        """Score and publish what was decoded; return the dead letters of the whole work."""
-        with self._begun.noted(work, restarted=self._restarted) as given_up:
-            return given_up or letters + self._publish(work, films, letters)
+        """Score and publish what was decoded; return the dead letters of the whole work.
+
+        Ends the process where its GPU fails, for Ray to start another one with the same work.
+        """
+        try:
+            with self._begun.noted(work, restarted=self._restarted) as given_up:
+                return given_up or letters + self._publish(work, films, letters)
+        except Exception as error:
+            # behind the note, which is gone by now: the GPU is to blame and no film
+            if is_device_error(error):
+                _leave(error)
+            raise
 
     def _publish(
         self, work: Work, films: Sequence[ReadFilm], letters: Sequence[FailedFilm]
@@ -126,6 +141,12 @@ class ShardScorer:
     def _pipeline_ready(self) -> Pipeline:
         assert isinstance(self._pipeline, Pipeline), "its error was raised before"
         return self._pipeline
+
+
+def _leave(error: Exception) -> None:
+    """End the process, whose GPU nothing in it can use any more."""
+    logger.error("the GPU failed and the process ends: %s", str(error).partition("\n")[0])
+    os._exit(GPU_LOST_EXIT_CODE)
 
 
 def is_unlike_listed(film: ReadFilm) -> bool:

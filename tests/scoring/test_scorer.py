@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from hipray.bundles.loading import Loading
 from hipray.config.jobs import ScoreRun
@@ -37,7 +38,12 @@ from hipray.scoring.parts import PartSet, is_retry
 from hipray.scoring.retraction import Retraction
 from hipray.scoring.retries import Retries, list_retry_work
 from hipray.scoring.rows import Row, build_table, probability_column
-from hipray.scoring.scorer import BATCH_FILMS, ShardScorer, check_complete
+from hipray.scoring.scorer import (
+    BATCH_FILMS,
+    GPU_LOST_EXIT_CODE,
+    ShardScorer,
+    check_complete,
+)
 from hipray.scoring.session import ScoreResult, conclude, hold_output
 from hipray.scoring.shards import Entry
 from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
@@ -391,6 +397,26 @@ def test_rates_are_not_measured_on_parts_of_an_earlier_version(
     output.write(parts.key(name), old.getvalue())
     with pytest.raises(DataError, match="parts of an earlier version"):
         measure_rates(output, parts)
+
+
+def test_a_failing_gpu_ends_the_process_and_never_gives_up_its_shard(
+    config: ScoreRun, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access\nCUDA kernel errors")
+
+    decode, score = stages(config, release, restarted=True)
+    decoded = decode(next(list_open(config, release)))
+    ended: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("os._exit", ended.append)
+        patch.setattr(Pipeline, "answer", fail)
+        for _ in range(MOST_TRIES + 1):
+            with pytest.raises(torch.AcceleratorError):
+                score(decoded)
+    assert ended == [GPU_LOST_EXIT_CODE] * (MOST_TRIES + 1)
+    (outcome,) = score(decoded).to_pylist()
+    assert (outcome["letters"], outcome["published"]) == ("[]", True)
 
 
 def test_a_full_output_ends_the_run_and_leaves_nothing_corrupt(
