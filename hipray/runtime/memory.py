@@ -57,12 +57,14 @@ class MemoryGauge:
         self._check(coming={name: file_bytes})
         before = self._read_held()
         built = build()
+        self._give_cache_back()
         self.parts[name] = self.parts.get(name, 0) + max(0, self._read_held() - before)
         self._check(coming={})
         return built
 
     def try_batch(self, answer: Callable[[], object], *, name: str = BATCH) -> None:
         """Answer one real batch, or what else has a peak, and count it; raises MemoryLimitError."""
+        self._give_cache_back()
         before = self._read_held()
         self._forget_peak()
         answer()
@@ -76,15 +78,29 @@ class MemoryGauge:
 
     def _find_room(self) -> tuple[int, str]:
         """Bytes that all networks may take together, and who says so."""
-        held = sum(size for name, size in self.parts.items() if name not in PEAKS)
+        held = self._count_held()
         left = read_gpu_left() if self.on_gpu else read_memory_left()
         rooms = [] if left is None else [(held + left, "what is left here")]
         if self.limit_gib is not None:
             rooms.append((int(self.limit_gib * GIB), "set by memory_gib"))
         return min(rooms, default=(2**62, "without a limit"))
 
+    def _count_held(self) -> int:
+        """Bytes that the networks hold now, beside what is left.
+
+        A GPU's free bytes leave out what torch caches, so that counts as held there.
+        """
+        if self.on_gpu:
+            return self._read_held() - self._before
+        return sum(size for name, size in self.parts.items() if name not in PEAKS)
+
     def _read_held(self) -> int:
         return torch.cuda.memory_reserved() if self.on_gpu else read_resident()
+
+    def _give_cache_back(self) -> None:
+        """Free what torch caches on the GPU: a peak above it would be too small."""
+        if self.on_gpu:
+            torch.cuda.empty_cache()
 
     def _forget_peak(self) -> None:
         if self.on_gpu:

@@ -8,6 +8,7 @@ import pytest
 
 from hipray.runtime.memory import (
     BATCH,
+    EXPLANATION,
     GIB,
     MemoryGauge,
     MemoryLimitError,
@@ -63,6 +64,62 @@ def test_a_member_whose_files_do_not_fit_is_not_even_loaded() -> None:
 def test_a_batch_that_does_not_fit_is_refused() -> None:
     with pytest.raises(MemoryLimitError, match=f"{BATCH} 0."):
         MemoryGauge(limit_gib=0.05).try_batch(lambda: take(100).sum())
+
+
+class FakeGpu:
+    """Counts as torch does: what is given back stays reserved until the cache is emptied."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, mebibytes: int) -> None:
+        self._total = mebibytes * MIB
+        self._used = self._reserved = self._peak = 0
+        for name, fake in {
+            "memory_reserved": lambda: self._reserved,
+            "max_memory_reserved": lambda: self._peak,
+            "reset_peak_memory_stats": self._forget_peak,
+            "mem_get_info": lambda: (self._total - self._reserved, self._total),
+            "empty_cache": self._empty_cache,
+        }.items():
+            monkeypatch.setattr(f"torch.cuda.{name}", fake)
+
+    def use(self, *, kept: int = 0, for_a_moment: int = 0) -> None:
+        """Take mebibytes and give the momentary ones back."""
+        self._used += kept * MIB
+        self._reserved = max(self._reserved, self._used + for_a_moment * MIB)
+        self._peak = max(self._peak, self._reserved)
+
+    def _forget_peak(self) -> None:
+        self._peak = self._reserved
+
+    def _empty_cache(self) -> None:
+        self._reserved = self._used
+
+
+def test_on_a_gpu_what_torch_caches_is_no_part_of_a_member(monkeypatch) -> None:
+    gpu = FakeGpu(monkeypatch, 100)
+    gauge = MemoryGauge(on_gpu=True)
+    gauge.load("vgg16", 20 * MIB, lambda: gpu.use(kept=20, for_a_moment=30))
+    assert gauge.parts == {"vgg16": 20 * MIB}
+
+
+def test_on_a_gpu_a_batch_needs_its_room_once_though_it_stays_in_the_cache(monkeypatch) -> None:
+    gpu = FakeGpu(monkeypatch, 100)
+    gauge = MemoryGauge(on_gpu=True)
+    gauge.load("vgg16", 20 * MIB, lambda: gpu.use(kept=20))
+    gauge.try_batch(lambda: gpu.use(for_a_moment=60))
+    assert gauge.parts == {"vgg16": 20 * MIB, BATCH: 60 * MIB}
+    assert gauge.coming_bytes == 0
+
+
+def test_on_a_gpu_an_explanation_is_counted_beside_the_batch_that_is_cached(monkeypatch) -> None:
+    gpu = FakeGpu(monkeypatch, 100)
+    gauge = MemoryGauge(on_gpu=True)
+    gauge.load("vgg16", 20 * MIB, lambda: gpu.use(kept=20))
+    gauge.try_batch(lambda: gpu.use(for_a_moment=50))
+    gauge.try_batch(lambda: gpu.use(for_a_moment=30), name=EXPLANATION)
+    assert gauge.parts[EXPLANATION] == 30 * MIB
+    assert gauge.coming_bytes == 50 * MIB
+    with pytest.raises(MemoryLimitError, match=f"{EXPLANATION} 0.03"):
+        gauge.try_batch(lambda: gpu.use(for_a_moment=31), name=EXPLANATION)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
