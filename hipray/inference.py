@@ -12,6 +12,9 @@ from hipray.runtime.memory import MemoryGauge
 from hipray.storage import Store
 from hipray.vocab import Device
 
+HIPS_OF_A_FILM = 2
+"""At most."""
+
 
 def start_pipeline(
     store: Store,
@@ -22,7 +25,7 @@ def start_pipeline(
     memory_gib: float | None = None,
     batch: int = 1,
 ) -> Pipeline:
-    """Return the pipeline of a release after it has answered a batch of black frames.
+    """Return the pipeline of a release after it has answered `batch` black films of two hips.
 
     `cpus` None takes all that this process may use. Raises BundleError, and MemoryLimitError
     where the networks and one batch do not fit.
@@ -33,9 +36,9 @@ def start_pipeline(
 
 
 def start_stages(store: Store, release: Release, loading: Loading, *, batch: int) -> Stages:
-    """Return all model stages after a batch of black frames went through them."""
+    """Return all model stages after `batch` black films of two hips went through them."""
     stages = load_stages(store, release, loading)
-    hips = blank_hips(release, batch)
+    hips = blank_hips(release, HIPS_OF_A_FILM * batch)
     loading.gauge.try_batch(lambda: run_stages(stages, hips))
     return stages
 

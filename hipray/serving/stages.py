@@ -27,7 +27,7 @@ from hipray.answers import HipNumbers
 from hipray.bundles.loading import Loading
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
-from hipray.inference import blank_hips, blank_views, open_gauge, start_stages
+from hipray.inference import HIPS_OF_A_FILM, blank_hips, blank_views, open_gauge, start_stages
 from hipray.pipeline import (
     Cutter,
     Ensemble,
@@ -68,9 +68,6 @@ from hipray.serving.stage_errors import GpuLostError
 from hipray.serving.together import StageMemory, measure_replica
 from hipray.storage import Store, open_store
 from hipray.vocab import Device
-
-HIPS_OF_A_FILM = 2
-"""At most."""
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +172,7 @@ class SegmenterStage:
         self._segmenter = segmenter
         self._attend = Attendant(release.digest, "segmenter")
         self._side = release.working_px
-        frames = blank_hips(release, setup.batch).frames
+        frames = blank_hips(release, HIPS_OF_A_FILM * setup.batch).frames
         self._gauge = loading.gauge
         self._gauge.try_batch(lambda: segmenter(frames))
         self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
@@ -256,7 +253,7 @@ class EnsembleStage:
         self._ensemble = load_ensemble(setup.open_store(), release, loading)
         self._attend = Attendant(release.digest, "ensemble")
         self._explaining = ExplainingThread(self._ensemble)
-        views = blank_views(release, setup.batch)
+        views = blank_views(release, HIPS_OF_A_FILM * setup.batch)
         self._gauge = loading.gauge
         self._gauge.try_batch(lambda: self._ensemble(views))
         try_explanation(self._ensemble, release, self._gauge)

@@ -269,6 +269,31 @@ def test_the_memory_of_a_heat_map_is_counted_before_one_is_asked_for(
     assert EXPLANATION in stage._gauge.parts
 
 
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        (SegmenterStage, Segmenter),
+        (EnsembleStage, Ensemble),
+        (FusedStage, Segmenter),
+        (FusedStage, Ensemble),
+    ],
+)
+def test_the_batch_whose_memory_is_counted_has_two_hips_of_each_film(
+    workspace: Store, matted: Release, monkeypatch: pytest.MonkeyPatch, kind: type, model: type
+) -> None:
+    tried: list[int] = []
+    ask = model.__call__
+
+    def count(self: Any, asked: Pixels | Views) -> Any:
+        tried.append(len(asked.people if isinstance(asked, Views) else asked))
+        return ask(self, asked)
+
+    monkeypatch.setattr(model, "__call__", count)
+    setup = stage_setup(workspace, matted)
+    kind(setup)
+    assert tried[-1] == 2 * setup.batch
+
+
 def test_a_stage_logs_by_the_requests_id_why_a_message_has_no_answer(
     frames: list[FramedHips], caplog: pytest.LogCaptureFixture
 ) -> None:
