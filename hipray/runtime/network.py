@@ -3,6 +3,7 @@
 Legend of shapes: B films, P side in pixels, C numbers that tell a person.
 """
 
+import logging
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,8 @@ from hipray.data.person import People
 from hipray.vocab import Precision
 
 Answers = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 class Network(Protocol):
@@ -53,9 +56,29 @@ class TorchNetwork:
         self._autocast = precision is Precision.BFLOAT16
         self._network = PixelNetwork(module).eval().to(self._device)
 
-    @torch.inference_mode()
     def __call__(self, films: Pixels, people: People | None = None) -> Answers:
-        """Return what the module answers, as float32 on the CPU."""
+        """Return what the module answers, as float32 on the CPU.
+
+        Films that do not fit into the GPU's memory together are answered in halves.
+        """
+        try:
+            return self._answer(films, people)
+        except torch.OutOfMemoryError:
+            if len(films) < 2:
+                raise
+        logger.warning("%d films exceed the GPU's memory and are answered in halves", len(films))
+        # out of the except block: the traceback held the first try's tensors
+        torch.cuda.empty_cache()
+        half = len(films) // 2
+        return np.concatenate(
+            [
+                self(films[rows], None if people is None else people[rows])
+                for rows in (slice(half), slice(half, None))
+            ]
+        )
+
+    @torch.inference_mode()
+    def _answer(self, films: Pixels, people: People | None) -> Answers:
         given = [_tensor(films, self._device)]
         if people is not None:
             given.append(_tensor(people, self._device))
