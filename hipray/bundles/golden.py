@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hipray.bundles.bundle import ONNX_FILE, WEIGHTS_FILE, Bundle, load_bundle
 from hipray.bundles.networks import Model, build_model
 from hipray.classification.classifier import Classifier
+from hipray.classification.spec import ClassifierSpec
 from hipray.config.phantom import PhantomConfig
 from hipray.data.framing import Pixels, frame_hip
 from hipray.data.images import read_hips
@@ -130,7 +131,15 @@ def _tolerance(bundle: Bundle, precision: Precision) -> float:
     known = bundle.description.bfloat16_difference
     if precision is Precision.FLOAT32 or known is None:
         return TOLERANCE
-    return max(TOLERANCE, BFLOAT16_SLACK * known)
+    return max(TOLERANCE, BFLOAT16_SLACK * known * _slope(bundle))
+
+
+def _slope(bundle: Bundle) -> float:
+    """How much the golden answer moves with the network's: log odds of a score move faster."""
+    model = bundle.description.model
+    if not isinstance(model, ClassifierSpec) or model.odds.score is None:
+        return 1.0
+    return float(np.ptp(model.odds.score.log_odds(np.array([0.0, 1.0]))))
 
 
 def largest_difference(found: npt.NDArray[np.generic], wanted: npt.NDArray[np.generic]) -> float:

@@ -1,6 +1,7 @@
 """Golden answers: what a bundle must say of one phantom film, wherever it is loaded."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,13 +13,17 @@ from hipray.bundles.golden import (
     GOLDEN_FILM,
     GREY_LEVELS,
     TOLERANCE,
+    answer_golden,
     check_decoding,
     check_golden,
     draw_golden_film,
     dump_answers,
     read_golden_hip,
 )
+from hipray.classification.classifier import Classifier
+from hipray.classification.odds import OddsScale, ScoreScale
 from hipray.errors import BundleError
+from hipray.vocab import Precision
 from tests.data.film_files import encode_image
 
 
@@ -66,6 +71,37 @@ def test_where_no_networks_are_loaded_the_decoding_alone_is_checked(
     monkeypatch.setattr("hipray.bundles.golden.read_golden_hip", read_darker)
     with pytest.raises(BundleError, match=r"golden pixels .* within 1"):
         check_decoding(published.store, published.digest)
+
+
+class Constant:
+    """A score network that always gives the same answer, changed a little by bfloat16."""
+
+    def __init__(self, change: float) -> None:
+        self.change = change
+
+    def __call__(self, films: np.ndarray, people: np.ndarray | None = None) -> np.ndarray:
+        return np.full((len(films), 1), self.change, np.float32)
+
+
+@pytest.mark.parametrize(("times", "passes"), [(3, True), (5, False)])
+def test_bfloat16_may_change_the_log_odds_of_a_score_as_much_as_its_measured_answers(
+    bundle, times: int, passes: bool
+) -> None:
+    scale = ScoreScale(centre=-1.0, spread=1.2, threshold=-2.5, error=0.4)
+    spec = bundle.description.model.model_copy(update={"odds": OddsScale(score=scale)})
+    noted = {"model": spec, "bfloat16_difference": 0.01}
+    description = bundle.description.model_copy(update=noted)
+    scored = dataclasses.replace(bundle, description=description)
+
+    def answering(change: float) -> Classifier:
+        return Classifier(Constant(change), settings=spec.settings, odds=spec.odds)
+
+    golden = answer_golden(scored, scored.files[GOLDEN_FILM], answering(0.0))
+    files = scored.files | {GOLDEN_ANSWERS: dump_answers(golden)}
+    scored = dataclasses.replace(scored, files=files)
+    changed = answering(times * description.bfloat16_difference)
+    with nullcontext() if passes else pytest.raises(BundleError, match="golden log_odds"):
+        check_golden(scored, changed, precision=Precision.BFLOAT16)
 
 
 def test_other_weights_do_not_pass(bundle) -> None:
