@@ -18,6 +18,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [ -x "$ROOT/.venv/bin/ray" ]; then PATH=$ROOT/.venv/bin:$PATH; fi
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$STATE/auth_token
 export RAY_USAGE_STATS_ENABLED=0 NO_ALBUMENTATIONS_UPDATE=1
+# as hipray/distributed/cluster.py says for a Ray of its own: who reserved no GPU sees none
+export RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1
 # Ray's switch for laptops that must not open ports: without it a node given 127.0.0.1 takes the
 # machine's outer address instead and listens there.
 export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0

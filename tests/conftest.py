@@ -141,13 +141,13 @@ def ray_session(aws_environment: None) -> Iterator[None]:
     """One private Ray for all tests marked `ray`; workers inherit the environment set here."""
     import ray
 
-    from hipray.distributed.cluster import QUIET, start_here
+    from hipray.distributed.cluster import RAY_ENVIRONMENT, start_here
     from hipray.distributed.loopback import SWITCH
     from hipray.serving.running import ENVIRONMENT
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        for name, value in {**QUIET, **ENVIRONMENT, SWITCH: "0"}.items():
+        for name, value in {**RAY_ENVIRONMENT, **ENVIRONMENT, SWITCH: "0"}.items():
             patch.setenv(name, value)
         start_here(cpus=4)
         yield

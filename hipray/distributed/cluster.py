@@ -13,12 +13,15 @@ from hipray.distributed.loopback import WORKER_HOOK, choose_loopback, is_on_loop
 from hipray.errors import ClusterUnavailableError, ConfigError
 from hipray.runtime.engine import count_cpus
 
-QUIET = {
+RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report leaves a hospital's network
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    # a process that reserved no GPU sees none: torch would open a context on each that it sees
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
+"""What a Ray that is started here runs with; `cluster/` says it to other nodes."""
 REACH_S = 10.0
 """Seconds that the head may take to accept a connection."""
 TYPE_PREFIX = "accelerator_type:"
@@ -90,7 +93,7 @@ def _pinned_cpus() -> int | None:
 
 
 def _init(**options: Any) -> None:
-    for name, value in QUIET.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if is_on_loopback():
         options["runtime_env"] = {"worker_process_setup_hook": WORKER_HOOK}

@@ -142,6 +142,7 @@ def test_no_script_stops_ray_by_name() -> None:
 SAID = (
     "ENV PATH=/opt/venv/bin:$PATH \\\n", " HOME=/home/hipray \\\n",
     " NO_ALBUMENTATIONS_UPDATE=1 \\\n",
+    " RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1 \\\n",
     "COPY --from=build-cpu /opt/venv /opt/venv\n", "COPY --from=build-gpu /opt/venv /opt/venv\n",
     "FROM build AS build-cpu\n", "FROM build AS build-gpu\n",
     "FROM runtime AS cpu\n", "FROM runtime AS gpu\n",
