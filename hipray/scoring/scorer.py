@@ -39,8 +39,9 @@ from hipray.scoring.work import Work, parse_work
 from hipray.storage import open_store
 from hipray.vocab import Device
 
-BATCH_FILMS = 16
-"""Films in one forward pass: it bounds the memory of a shard, and numbers do not depend on it."""
+BATCH_FILMS = {Device.CPU: 16, Device.CUDA: 32}
+"""Films that are answered together: it bounds the memory of a shard, and numbers do not depend on
+it. Most films have one hip, so on a GPU these fill one forward pass (`FILMS_AT_ONCE`)."""
 GPU_LOST_EXIT_CODE = 75
 """EX_TEMPFAIL: the GPU is at fault, not the work."""
 
@@ -172,7 +173,7 @@ def _load_pipeline(config: ScoreRun, release: Release) -> Pipeline | HiprayError
     try:
         return start_pipeline(
             workspace, release, choose_engine(workspace, release, config, device=device),
-            cpus=config.cpus_per_actor, memory_gib=config.memory_gib, batch=BATCH_FILMS,
+            cpus=config.cpus_per_actor, memory_gib=config.memory_gib, batch=BATCH_FILMS[device],
         )  # fmt: skip
     except HiprayError as error:
         return error
@@ -192,8 +193,9 @@ def score_films(
     """Return the rows of `films` in their order; with `known` answers, equal films are one."""
     rows: list[Row] = []
     about = origin.as_row()
-    for start in range(0, len(films), BATCH_FILMS):
-        batch = films[start : start + BATCH_FILMS]
+    size = BATCH_FILMS[pipeline.stages.engine.device]
+    for start in range(0, len(films), size):
+        batch = films[start : start + size]
         started = time.perf_counter()
         answered = _answer_batch(pipeline, batch, known)
         seconds = (time.perf_counter() - started) * origin.units / len(batch)

@@ -49,7 +49,7 @@ from hipray.scoring.shards import Entry
 from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, open_store
-from hipray.vocab import Runtime, View
+from hipray.vocab import Device, Runtime, View
 from tests.data.film_files import encode_dicom
 from tests.distributed.throttling import ThrottlingS3
 from tests.scoring.test_begun import die_with
@@ -73,7 +73,7 @@ def release(workspace: Store) -> Release:
 
 @pytest.fixture(scope="module")
 def films() -> dict[str, bytes]:
-    return draw_phantoms(BATCH_FILMS + 2)
+    return draw_phantoms(BATCH_FILMS[Device.CPU] + 2)
 
 
 @pytest.fixture
