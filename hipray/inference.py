@@ -3,6 +3,7 @@
 import numpy as np
 
 from hipray.bundles.loading import Loading
+from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.data.person import NOBODY, encode_people
 from hipray.pipeline import FramedHips, Pipeline, Stages, Views, load_stages, run_stages
 from hipray.releases.release import Release
@@ -38,9 +39,14 @@ def start_pipeline(
 def start_stages(store: Store, release: Release, loading: Loading, *, batch: int) -> Stages:
     """Return all model stages after `batch` black films of two hips went through them."""
     stages = load_stages(store, release, loading)
-    hips = blank_hips(release, HIPS_OF_A_FILM * batch)
+    hips = blank_hips(release, count_tried_hips(loading.engine, batch))
     loading.gauge.try_batch(lambda: run_stages(stages, hips))
     return stages
+
+
+def count_tried_hips(engine: Engine, films: int) -> int:
+    """Return how many hips of `films` films go through a network at once: what a start tries."""
+    return min(HIPS_OF_A_FILM * films, FILMS_AT_ONCE[engine.device])
 
 
 def open_gauge(engine: Engine, memory_gib: float | None) -> MemoryGauge:

@@ -27,7 +27,14 @@ from hipray.answers import HipNumbers
 from hipray.bundles.loading import Loading
 from hipray.config.storage import StorageSettings
 from hipray.errors import ConfigError, HiprayError
-from hipray.inference import HIPS_OF_A_FILM, blank_hips, blank_views, open_gauge, start_stages
+from hipray.inference import (
+    HIPS_OF_A_FILM,
+    blank_hips,
+    blank_views,
+    count_tried_hips,
+    open_gauge,
+    start_stages,
+)
 from hipray.pipeline import (
     Cutter,
     Ensemble,
@@ -172,7 +179,7 @@ class SegmenterStage:
         self._segmenter = segmenter
         self._attend = Attendant(release.digest, "segmenter")
         self._side = release.working_px
-        frames = blank_hips(release, HIPS_OF_A_FILM * setup.batch).frames
+        frames = blank_hips(release, count_tried_hips(setup.engine, setup.batch)).frames
         self._gauge = loading.gauge
         self._gauge.try_batch(lambda: segmenter(frames))
         self._batched = BatchedModel(self._run, size=setup.batch, wait_s=setup.batch_wait_s)
@@ -253,7 +260,7 @@ class EnsembleStage:
         self._ensemble = load_ensemble(setup.open_store(), release, loading)
         self._attend = Attendant(release.digest, "ensemble")
         self._explaining = ExplainingThread(self._ensemble)
-        views = blank_views(release, HIPS_OF_A_FILM * setup.batch)
+        views = blank_views(release, count_tried_hips(setup.engine, setup.batch))
         self._gauge = loading.gauge
         self._gauge.try_batch(lambda: self._ensemble(views))
         try_explanation(self._ensemble, release, self._gauge)
