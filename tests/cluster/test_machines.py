@@ -1,6 +1,8 @@
 """Jobs on several nodes, each a process of this machine: a head without CPUs, workers with GPUs."""
 
 import json
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +62,7 @@ def test_grid_score_and_serve_run_on_several_nodes(
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert "6 of 6 fits done, 6 trained now" in trained.stdout
     again = machines.submit(*words)
-    assert again.stderr.split()[-1].endswith("-2"), "an ended submission has another attempt"
+    assert _submission_of(again).endswith("-2"), "an ended submission has another attempt"
     assert "0 trained now" in again.stdout
     wrong = machines.submit("grid", "--set", "scaling.lane=1")
     assert wrong.returncode == 2, "a scheduler sees the job's own exit code"
@@ -69,6 +71,13 @@ def test_grid_score_and_serve_run_on_several_nodes(
     _score_on(machines, store.uri, tmp_path)
     _serve_on(machines, store.uri)
     assert listening_addresses(descendants(machines.process.pid)) <= LOOPBACK
+
+
+def _submission_of(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the submission id that submit.py told."""
+    told = re.search(r"^submission (\S+)$", ended.stderr, re.M)
+    assert told, ended.stderr
+    return told[1]
 
 
 def _grid(store: Store, *, run: str, gpus: float) -> list[str]:
@@ -104,7 +113,7 @@ def test_nodes_come_for_a_grid_and_go_after_it(
         ended = machines.submit(*words, timeout_s=900)  # the same submission: it is followed
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert "6 of 6 fits done" in ended.stdout
-        assert ended.stderr.split()[-1] == started.stderr.split()[-1]
+        assert _submission_of(ended) == _submission_of(started)
         _wait_until(lambda: machines.count_nodes() == 1)
         assert listening_addresses(descendants(machines.process.pid)) <= LOOPBACK
 
