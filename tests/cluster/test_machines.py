@@ -136,7 +136,7 @@ def _serve_on(machines: Machines, workspace: str) -> None:
              "--allow-phantom-release", "true", "--set", "cpus_per_stage=0.4"]  # fmt: skip
     started = machines.submit("--no-wait", *words)
     assert started.returncode == 0, started.stdout + started.stderr
-    submission = started.stderr.split()[-1]
+    submission = _submission_of(started)
     _wait_until(lambda: _ready(url))
     ((name, film),) = draw_phantoms(1, seed=9).items()
     answer = httpx.post(f"{url}/v1/score", files={"file": (name, film)}, timeout=60)
