@@ -26,7 +26,7 @@ def start_pipeline(
     memory_gib: float | None = None,
     batch: int = 1,
 ) -> Pipeline:
-    """Return the pipeline of a release after it has answered `batch` black films of two hips.
+    """Return the pipeline of a release after it has answered as many black hips as are tried.
 
     `cpus` None takes all that this process may use. Raises BundleError, and MemoryLimitError
     where the networks and one batch do not fit.
@@ -37,7 +37,7 @@ def start_pipeline(
 
 
 def start_stages(store: Store, release: Release, loading: Loading, *, batch: int) -> Stages:
-    """Return all model stages after `batch` black films of two hips went through them."""
+    """Return all model stages after the hips that are tried for `batch` films went through."""
     stages = load_stages(store, release, loading)
     hips = blank_hips(release, count_tried_hips(loading.engine, batch))
     loading.gauge.try_batch(lambda: run_stages(stages, hips))
@@ -45,7 +45,10 @@ def start_stages(store: Store, release: Release, loading: Loading, *, batch: int
 
 
 def count_tried_hips(engine: Engine, films: int) -> int:
-    """Return how many hips of `films` films go through a network at once: what a start tries."""
+    """Return how many hips of `films` films go through a network at once: what a start tries.
+
+    More of them add their pixels only, which are small beside what a forward pass takes.
+    """
     return min(HIPS_OF_A_FILM * films, FILMS_AT_ONCE[engine.device])
 
 

@@ -29,7 +29,6 @@ from hipray.evaluation.checklist import CHECKLIST, Topic
 from hipray.evaluation.comparison_tables import STAGE_TITLES
 from hipray.evaluation.extra_tables import REGRESSION_TITLES
 from hipray.evaluation.layout import LABEL_TITLES, VARIANT_TITLES
-from hipray.evaluation.paper import TEST_HIPS
 from hipray.evaluation.regression import RegressionMetric
 from hipray.evaluation.statistics import LIMITS, METRIC_TITLES, STATISTICS, Metric
 from hipray.scoring.faults import FAULT_OF, Fault
@@ -69,7 +68,6 @@ TABLES = {
     "evaluation.layout.VARIANT_TITLES": (VARIANT_TITLES, Variant),
     "evaluation.baselines.BASELINE_TITLES": (BASELINE_TITLES, Baseline),
     "evaluation.baselines.COVARIATE_TITLES": (COVARIATE_TITLES, Covariate),
-    "evaluation.paper.TEST_HIPS": (TEST_HIPS, Region),
     "evaluation.statistics.LIMITS": (LIMITS, Metric),
     "evaluation.statistics.METRIC_TITLES": (METRIC_TITLES, Metric),
     "evaluation.statistics.STATISTICS": (STATISTICS, Metric),

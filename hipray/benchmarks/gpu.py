@@ -20,9 +20,11 @@ from hipray.benchmarks.steps import FedTask, build_fed_task, step_from_memory
 from hipray.config.base import load_config
 from hipray.config.benchmarks import GpuBench
 from hipray.config.jobs import GridRun
+from hipray.distributed.cluster import read_nodes
 from hipray.storage import Store, open_store
 from hipray.training.context import local_context
 from hipray.training.costs import PAPER_FILMS, count_showings
+from hipray.training.memory import limit_pool
 from hipray.training.plan import build_cells
 from hipray.training.preparation import chosen_folds, read_inputs
 from hipray.vocab import Cell
@@ -48,8 +50,8 @@ class Rates:
 
 def measure_gpu(store: Store, grid: GridRun, bench: GpuBench) -> Iterator[Measure]:
     """Yield rates for each network and packing, the projected time of a grid, and memory."""
-    if not torch.cuda.is_available():
-        yield skip(PREFIX, unit="films/s", reason="this machine has no CUDA device")
+    if not any(node.gpus for node in read_nodes()):  # this process may not see one
+        yield skip(PREFIX, unit="films/s", reason="Ray knows no GPU here")
         return
     yield from compare_packings(store, grid, bench, gpus=1.0)
     yield from compare_memory(grid, bench)
@@ -83,7 +85,8 @@ def _measure_network(grid: GridRun, backbone: str, bench: GpuBench, gpus: float)
         actor = ray.remote(GpuTrainer).options(num_cpus=0, num_gpus=gpus / processes)
         payload = grid.model_dump(mode="json")
         threads = max(1, (os.cpu_count() or 1) // processes)
-        trainers = [actor.remote(payload, backbone, bench.size_px, bench.batch, threads=threads)
+        share = gpus / processes
+        trainers = [actor.remote(payload, backbone, bench.size_px, bench.batch, threads, share)
                     for _ in range(processes)]  # fmt: skip
         ray.get([trainer.warm_up.remote() for trainer in trainers])
         if not plain:
@@ -98,10 +101,18 @@ class GpuTrainer:
     """One training process on a part of a GPU."""
 
     def __init__(
-        self, payload: dict[str, Any], backbone: str, size_px: int, batch: int, *, threads: int
+        self,
+        payload: dict[str, Any],
+        backbone: str,
+        size_px: int,
+        batch: int,
+        threads: int,
+        gpus: float,
     ) -> None:
         _use_all_cores()
         torch.set_num_threads(threads)
+        if gpus:
+            limit_pool(gpus)
         config = GridRun.model_validate(payload)
         inputs = read_inputs(open_store(config.workspace, config.storage), config)
         settings = config.experiment.classifier.model_copy(

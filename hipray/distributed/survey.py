@@ -18,7 +18,9 @@ from hipray.digests import source_digest
 from hipray.distributed.capacity import count_lanes
 from hipray.distributed.cluster import NodeSize, connect, may_grow, read_nodes
 from hipray.errors import ConfigError, HiprayError, NotFoundError, StorageError
+from hipray.runtime.engine import count_cpus
 from hipray.storage import Store, check_store
+from hipray.storage.addresses import Scheme, parse_address
 
 ANSWER_S = 120.0
 """Longest wait for a worker's answer; the first task on a node starts a process."""
@@ -92,14 +94,14 @@ def read_this_machine() -> NodeSize:
     """Return what a private Ray on this machine would offer."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = float(torch.cuda.device_count())
-    return NodeSize("", float(os.cpu_count() or 1), gpus, float(memory), "GPU" if gpus else "")
+    return NodeSize("", float(count_cpus()), gpus, float(memory), "GPU" if gpus else "")
 
 
 def _first_key(store: Store) -> str | None:
     try:
         return next((info.key for info in store.list()), None)
     except NotFoundError:
-        if "://" in store.uri:
+        if parse_address(store.uri).scheme is not Scheme.FILE:
             raise  # a bucket is not made by a job
         return None
 

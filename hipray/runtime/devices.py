@@ -8,6 +8,8 @@ from hipray.vocab import Device, RuntimeChoice
 
 DEVICE_MESSAGES = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "device-side")
 """How torch's older RuntimeErrors name a failing device."""
+NO_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""How CUDA and its libraries say that they got no memory, beside torch's own error."""
 
 
 def torch_device(engine: Engine) -> torch.device:
@@ -34,7 +36,7 @@ def find_device(runtime: RuntimeChoice) -> Device:
 
 def is_device_error(error: Exception) -> bool:
     """Whether `error` leaves the process without a usable GPU; out of memory does not."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in NO_MEMORY):
         return False
     if isinstance(error, torch.AcceleratorError):
         return True

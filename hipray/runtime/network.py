@@ -4,6 +4,8 @@ Legend of shapes: B films, P side in pixels, C numbers that tell a person.
 """
 
 import logging
+import math
+import sys
 from typing import Protocol
 
 import numpy as np
@@ -54,27 +56,27 @@ class TorchNetwork:
     ) -> None:
         self._device = device or torch.device("cpu")
         self._autocast = precision is Precision.BFLOAT16
+        self._at_once = sys.maxsize
         self._network = PixelNetwork(module).eval().to(self._device)
 
     def __call__(self, films: Pixels, people: People | None = None) -> Answers:
         """Return what the module answers, as float32 on the CPU.
 
-        Films that do not fit into the GPU's memory together are answered in halves.
+        Films that do not fit into the GPU's memory together are answered in halves from then on.
         """
-        try:
-            return self._answer(films, people)
-        except torch.OutOfMemoryError:
-            if len(films) < 2:
-                raise
-        logger.warning("%d films exceed the GPU's memory and are answered in halves", len(films))
-        # out of the except block: the traceback held the first try's tensors
-        torch.cuda.empty_cache()
-        half = len(films) // 2
+        if len(films) <= self._at_once:
+            try:
+                return self._answer(films, people)
+            except torch.OutOfMemoryError:
+                if len(films) < 2:
+                    raise
+            logger.warning("%d films exceed the GPU's memory: halved from now on", len(films))
+            # out of the except block: the traceback held the first try's tensors
+            torch.cuda.empty_cache()
+            self._at_once = math.ceil(len(films) / 2)
+        parts = [slice(at, at + self._at_once) for at in range(0, len(films), self._at_once)]
         return np.concatenate(
-            [
-                self(films[rows], None if people is None else people[rows])
-                for rows in (slice(half), slice(half, None))
-            ]
+            [self(films[part], None if people is None else people[part]) for part in parts]
         )
 
     @torch.inference_mode()

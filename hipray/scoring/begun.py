@@ -4,8 +4,8 @@
 
 Ray restarts a process that died and hands it the same work again. Whether a machine was lost or
 the work itself is to blame, say too large for the memory, nobody can tell the first time. So only a
-restarted process notes what it begins and takes the note away when it is done, or when its GPU
-failed and the process ends for that: what was begun often and never ended is not begun again.
+restarted process notes what it begins and takes the note away when it is done: what was begun often
+and never ended is not begun again. A GPU that fails ends the process, too.
 """
 
 from collections.abc import Iterator
@@ -65,5 +65,6 @@ class BegunWork:
         return ProcessLostError(
             f"a {self._stage} that outlives the {len(work.entries)} films of part {work.part}",
             f"{MOST_TRIES + 1} whose process ended with them",
-            "give it more memory or lower shard_files, then submit again",
+            "give it more memory, lower shard_files or take a machine with a broken GPU away, then "
+            "submit again",
         )

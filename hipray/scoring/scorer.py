@@ -40,8 +40,8 @@ from hipray.storage import open_store
 from hipray.vocab import Device
 
 BATCH_FILMS = {Device.CPU: 16, Device.CUDA: 32}
-"""Films that are answered together: it bounds the memory of a shard, and numbers do not depend on
-it. Most films have one hip, so on a GPU these fill one forward pass (`FILMS_AT_ONCE`)."""
+"""Films that are answered together: it bounds the memory of a shard, and on CPUs numbers do not
+depend on it. Most films have one hip, so on a GPU these fill one forward pass (`FILMS_AT_ONCE`)."""
 GPU_LOST_EXIT_CODE = 75
 """EX_TEMPFAIL: the GPU is at fault, not the work."""
 
@@ -100,14 +100,14 @@ class ShardScorer:
 
         Ends the process where its GPU fails, for Ray to start another one with the same work.
         """
-        try:
-            with self._begun.noted(work, restarted=self._restarted) as given_up:
+        with self._begun.noted(work, restarted=self._restarted) as given_up:
+            try:
                 return given_up or letters + self._publish(work, films, letters)
-        except Exception as error:
-            # behind the note, which is gone by now: the GPU is to blame and no film
-            if is_device_error(error):
-                _leave(error)
-            raise
+            except Exception as error:
+                # under the note: it may be these films that break the GPU each time
+                if is_device_error(error):
+                    _leave(error)
+                raise
 
     def _publish(
         self, work: Work, films: Sequence[ReadFilm], letters: Sequence[FailedFilm]

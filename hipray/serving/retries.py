@@ -9,7 +9,7 @@ from typing import TypeVar
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
-from hipray.serving.stage_errors import GpuLostError
+from hipray.serving.stage_errors import GpuFaultError, GpuLostError
 
 Result = TypeVar("Result")
 
@@ -28,15 +28,17 @@ LONGEST_WAIT_S = 2.0
 async def ask_until(ask: Callable[[], Awaitable[Result]], deadline_s: float) -> Result:
     """Return an answer, asking again where a replica was lost, until a Unix time.
 
-    The waits double, with jitter. Raises what the last call raised.
+    The waits double, with jitter. Raises what the last call raised. A message under which a GPU
+    failed is asked of one more replica only: it may break each GPU that it comes to.
     """
-    longest = FIRST_WAIT_S
+    longest, faults = FIRST_WAIT_S, 0
     while True:
         try:
             return await ask()
-        except REPLICA_LOST:
+        except REPLICA_LOST as error:
+            faults += isinstance(error, GpuFaultError)
             wait_s = random.uniform(0, longest)
-            if time.time() + wait_s >= deadline_s:
+            if faults > 1 or time.time() + wait_s >= deadline_s:
                 raise
             await asyncio.sleep(wait_s)
             longest = min(2 * longest, LONGEST_WAIT_S)

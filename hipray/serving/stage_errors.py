@@ -17,3 +17,7 @@ class MalformedMessageError(HiprayError):
 
 class GpuLostError(HiprayError):
     """The GPU of a replica failed: nothing in its process can use it any more."""
+
+
+class GpuFaultError(GpuLostError):
+    """It failed while a batch with this message was computed, which may be the cause."""

@@ -8,8 +8,9 @@ A further stage begins in `pipeline` (its place in `Stages`, `load_stages` and `
 is all that batch scoring and the fused deployment ask; `Release` pins its settings. Deployed by
 itself it has a class here, what it gets and gives in `messages` and `joining`, its turn in
 `SplitGraph` of `graph` with a `Step` of `clock`, a line in `list_stages` of `plan`, whose key is a
-keyword of `Ingress`, bounds in `EndpointScaling` of `config.serving`, replicas in the Serve files
-of `k8s/`, and its name in `STAGES` of `tests/cluster/serve_files.py`.
+keyword of `Ingress`, bounds in `EndpointScaling` of `config.serving`, replicas in
+`cluster/serve.yaml` and the Serve files of `k8s/`, and its name in `STAGES` of
+`tests/cluster/serve_files.py`.
 """
 
 import asyncio
@@ -71,7 +72,7 @@ from hipray.serving.messages import (
     check_message,
 )
 from hipray.serving.metrics import batch_metrics
-from hipray.serving.stage_errors import GpuLostError
+from hipray.serving.stage_errors import GpuFaultError, GpuLostError
 from hipray.serving.together import StageMemory, measure_replica
 from hipray.storage import Store, open_store
 from hipray.vocab import Device
@@ -138,7 +139,7 @@ class Attendant:
     def __call__(self, message: Message[Any]) -> Iterator[None]:
         """Check a message, and log by its request's id why it has no answer.
 
-        Raises GpuLostError where the block loses the GPU, or another message did.
+        Raises GpuFaultError where the block loses the GPU, GpuLostError where another one did.
         """
         told = {"request_id": message.request_id, "stage": self._stage}
         try:
@@ -153,15 +154,15 @@ class Attendant:
             if not is_device_error(error):
                 raise
             self._fault = str(error).partition("\n")[0]
-            raise self._explain(self._fault) from error
+            raise GpuFaultError(*self._explain(self._fault)) from error
 
     def check_health(self) -> None:
         """Raise GpuLostError where the GPU failed."""
         if self._fault is not None:
-            raise self._explain(self._fault)
+            raise GpuLostError(*self._explain(self._fault))
 
-    def _explain(self, fault: str) -> GpuLostError:
-        return GpuLostError(
+    def _explain(self, fault: str) -> tuple[str, str, str]:
+        return (
             f"a {self._stage} whose GPU works",
             fault,
             "another replica takes its place; if it comes again, see the node's driver log",

@@ -1,6 +1,5 @@
 """What a grid would cost before it runs: cells, fits, hips, resources, memory and time."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity
 from hipray.data.manifest import mask_column, read_manifest
 from hipray.progress import describe_duration
+from hipray.runtime.engine import count_cpus
 from hipray.storage import Store
 from hipray.training.costs import (
     PAPER_FILMS,
@@ -95,14 +95,14 @@ def _describe_split(config: GridRun) -> str:
 
 def _count_lanes(config: GridRun, fits: int) -> int:
     """Lanes of the configuration; without a number, those that this machine's CPUs hold."""
-    here = int((os.cpu_count() or 1) // config.scaling.cpus_per_lane)
+    here = int(count_cpus() // config.scaling.cpus_per_lane)
     return max(1, min(config.scaling.lanes or here, fits))
 
 
 def _describe_resources(config: GridRun, fits: int) -> str:
     scaling, lanes = config.scaling, _count_lanes(config, fits)
     each = f"{scaling.cpus_per_lane:g} CPU, {scaling.gpus_per_lane:g} GPU"
-    here = f"this machine has {os.cpu_count()} CPU"
+    here = f"this machine has {count_cpus()} CPU"
     if scaling.lanes is None:
         return f"as many lanes as the cluster holds, each {each}; {here}: {lanes} lanes"
     return (

@@ -8,7 +8,8 @@ import torch
 
 HELD_BYTES = 2**28
 """Most bytes of films and masks that a fit holds on its GPU, 5 000 films of 224 px. Small against
-any GPU, and counted in every fit's need of memory."""
+any GPU, and counted in every fit's need of memory; a trial, which is not checked, holds as much for
+each inner fold."""
 
 
 def find_home(size_bytes: int, device: torch.device) -> torch.device:

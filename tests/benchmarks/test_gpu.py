@@ -21,7 +21,7 @@ def test_one_process_tells_how_fast_it_trains_and_how_fast_the_plain_step_is(
     cores = os.sched_getaffinity(0)
     with open_bench_store(run) as store, one_thread():
         grid = build_bench_grid(store, GridBench(backbones=(BACKBONE,), working_px=192))
-        trainer = GpuTrainer(grid.model_dump(mode="json"), BACKBONE, 32, 8, threads=1)
+        trainer = GpuTrainer(grid.model_dump(mode="json"), BACKBONE, 32, 8, threads=1, gpus=0)
         trainer.warm_up()
         assert trainer.rate_task(0.05) > 0
         assert trainer.rate_plain(0.05) > 0

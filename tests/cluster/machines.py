@@ -73,6 +73,7 @@ def private_environment(folder: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return {
         **kept, SWITCH: "0", "RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(ROOT),
         "NO_ALBUMENTATIONS_UPDATE": "1", "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
     }  # fmt: skip

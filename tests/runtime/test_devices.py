@@ -13,6 +13,8 @@ from hipray.runtime.devices import is_device_error
         (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (torch.AcceleratorError("CUDA error: out of memory"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), False),
         (RuntimeError("shape mismatch"), False),
         (ValueError("CUDA error"), False),
     ],

@@ -6,7 +6,7 @@ from ray.exceptions import RayActorError
 
 from hipray.serving import retries
 from hipray.serving.retries import ask_until
-from hipray.serving.stage_errors import GpuLostError
+from hipray.serving.stage_errors import GpuFaultError, GpuLostError
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +32,13 @@ def test_a_lost_answer_is_asked_for_again(error: Exception) -> None:
     stage = LosingStage(3, error)
     assert asyncio.run(ask_until(stage, time.time() + 60)) == "answer"
     assert stage.asked == 4
+
+
+def test_a_message_under_which_gpus_fail_is_asked_of_one_more_replica_only() -> None:
+    stage = LosingStage(3, GpuFaultError("a", "b", "c"))
+    with pytest.raises(GpuFaultError):
+        asyncio.run(ask_until(stage, time.time() + 60))
+    assert stage.asked == 2
 
 
 def test_after_the_deadline_nobody_asks_again() -> None:
