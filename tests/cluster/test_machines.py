@@ -133,7 +133,8 @@ def _serve_on(machines: Machines, workspace: str) -> None:
     """Serve as a job, ask it, stop the job: the endpoint goes and the scheduler reads 143."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     words = ["serve", "--workspace", workspace, "--release", "small", "--port", str(port),
-             "--allow-phantom-release", "true", "--set", "cpus_per_stage=0.4"]  # fmt: skip
+             "--allow-phantom-release", "true",
+             "--set", "cpus_per_stage=0.4", "--set", "gpus_per_stage=0"]  # fmt: skip
     started = machines.submit("--no-wait", *words)
     assert started.returncode == 0, started.stdout + started.stderr
     submission = _submission_of(started)
