@@ -27,6 +27,8 @@ MACHINE = {"num_cpus": 2, "num_gpus": 1}
 
 HEAD_ID = "f" * 56
 """The node that Ray's test autoscaler takes for the head."""
+HEAD_TYPE = "ray.head.default"
+"""The type that Ray's fake provider gives the head, whatever the configuration says."""
 START_S = 240.0
 
 
@@ -142,13 +144,13 @@ def _autoscaler_config(port: int, most_workers: int) -> dict[str, Any]:
             "gcs_address": f"127.0.0.1:{port}",
         },
         "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
             "gpu": {
                 "resources": {"CPU": 2, "GPU": 1}, "node_config": {}, "min_workers": 0,
                 "max_workers": most_workers,
             },
         },
-        "head_node_type": "head", "head_start_ray_commands": [], "worker_start_ray_commands": [],
+        "head_node_type": HEAD_TYPE, "head_start_ray_commands": [], "worker_start_ray_commands": [],
         "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
         "worker_setup_commands": [], "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
