@@ -21,7 +21,12 @@ PROMETHEUS = exact(
                     authorization=exact(type=const("Bearer"), credentials_file=words("^/")),
                 )
             ),
-            file_sd_configs=array(exact(files=array(words(r"^/\S+/ray/prom_[a-z_]+\.json$")))),
+            file_sd_configs=array(
+                exact(
+                    files=array(words(r"^/\S+/ray/prom_[a-z_]+\.json$")),
+                    refresh_interval=OFTEN,
+                )
+            ),
         )
     ),
 )
