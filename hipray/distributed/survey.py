@@ -19,8 +19,7 @@ from hipray.distributed.capacity import count_lanes
 from hipray.distributed.cluster import NodeSize, connect, may_grow, read_nodes
 from hipray.errors import ConfigError, HiprayError, NotFoundError, StorageError
 from hipray.runtime.engine import count_cpus
-from hipray.storage import Store, check_store
-from hipray.storage.addresses import Scheme, parse_address
+from hipray.storage import Scheme, Store, check_store, parse_address
 
 ANSWER_S = 120.0
 """Longest wait for a worker's answer; the first task on a node starts a process."""
