@@ -68,6 +68,8 @@ SPREAD = exact(
     maxSkew=const(1),
     topologyKey=one_of("kubernetes.io/hostname", "topology.kubernetes.io/zone"),
     whenUnsatisfiable=one_of("DoNotSchedule", "ScheduleAnyway"),
+    nodeTaintsPolicy=const("Honor"),
+    matchLabelKeys=const(["ray.io/cluster"]),
     labelSelector=const({"matchLabels": {"app.kubernetes.io/component": "serve"}}),
 )
 POD = exact(

@@ -198,6 +198,7 @@ ANY_NAMESPACE = {"namespaceSelector": {"matchExpressions": IN_ANY}}
 SUBMIT = "exec python cluster/submit.py --installed"
 HTTPS = [{"protocol": "TCP", "port": 443}]
 FINAL_CODES = "spec/jobTemplate/spec/podFailurePolicy/rules/0/onExitCodes/values"
+SPREAD = f"spec/rayClusterConfig/{POD}/topologySpreadConstraints"
 CRON_POD = "spec/jobTemplate/spec/template/spec"
 INCREMENTAL = {"gatewayClassName": "istio", "stepSizePercent": 5, "intervalSeconds": 1}
 RULE = {"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED"}}
@@ -258,6 +259,11 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("Job", "spec/template/spec/containers/0/args", ["import boto3\nif True:\n"]),
     ("Job", "spec/template/spec/containers/0/envFrom/1/secretRef/name", "hipray-redis"),
     ("RayService", "spec/suspend", True),
+    ("RayService", f"{SPREAD}/0/matchLabelKeys", None),
+    ("RayService", f"{SPREAD}/0/matchLabelKeys", ["app.kubernetes.io/component"]),
+    ("RayService", f"{SPREAD}/0/nodeTaintsPolicy", None),
+    ("RayService", f"{SPREAD}/0/nodeTaintsPolicy", "Ignore"),
+    ("RayService", f"{SPREAD}/0/maxSkew", 2),
     ("CronJob", f"{CRON_POD}/serviceAccountName", "hipray-worker"),
     ("CronJob", f"{CRON_POD}/securityContext/runAsGroup", 0),
     ("CronJob", "spec/timeZone", "Europe/Belin"),
