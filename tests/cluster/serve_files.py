@@ -21,7 +21,6 @@ NEEDED_OF_ARGUMENTS = {
     "max_replicas", "cpus_per_stage",
 }  # fmt: skip
 HOOK = {"worker_process_setup_hook": WORKER_HOOK}
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 STAGES = ("segmenter", "matting", "ensemble")
 MOST_REPLICAS = 16
 """No deployment of this project may grow beyond it; a larger number is a slip."""
@@ -108,7 +107,7 @@ def _check_application(application: dict[str, Any], http: dict[str, Any]) -> Ite
         return
     if run.host != host:
         yield f"listens on {host} and tells hipray {run.host}"
-    if host not in LOOPBACK and not run.token_sha256 and not getattr(run, "token_file", None):
+    if not run.guarded:  # on loopback too: not all who have a shell on the head are callers
         yield "answers everyone"
     if http.get("request_timeout_s", 0) <= run.request_timeout_s:
         yield "the proxy gives up before hipray has said why"

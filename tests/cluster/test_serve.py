@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hipray.config.jobs import ServeRun
-from tests.cluster.serve_files import BOUNDS, LOOPBACK, find_serve_problems
+from tests.cluster.serve_files import BOUNDS, find_serve_problems
 from tests.k8s.mutation import spoil, spoil_everywhere
 
 PATH = Path(__file__).resolve().parent.parent.parent / "cluster/serve.yaml"
@@ -23,7 +23,7 @@ def test_the_serve_file_has_known_keys_and_arguments() -> None:
 
 
 def test_the_endpoint_is_on_loopback_as_written() -> None:
-    assert _read()["http_options"]["host"] in LOOPBACK
+    assert _read()["http_options"]["host"] == "127.0.0.1"
 
 
 APPLICATION = "applications/0"
@@ -54,6 +54,8 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{ARGUMENTS}/storage", {"anonymous": True}),
     (f"{ARGUMENTS}/storage", {"endpoint_url": "http://store.example.org"}),
     (f"{ARGUMENTS}/token_sha256", ["not a digest"]),
+    (f"{ARGUMENTS}/token_sha256", None),
+    (f"{ARGUMENTS}/token_sha256", []),
     (f"{APPLICATION}/import_path", "hipray.serving.ap:build_app"),
     (f"{APPLICATION}/import_path", "hipray.serving.app:build_ap"),
     (f"{STAGE}/max_replica", 1),
@@ -90,14 +92,16 @@ def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:
         "applications/0/deployments left out",
         "applications/0/args/cpus_per_ingress left out",
         "applications/0/args/rollout_timeout_s left out",
-        "applications/0/args/token_sha256 left out",  # on loopback it may have none
     }
 
 
-def test_an_open_endpoint_without_tokens_is_found() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_endpoint_without_tokens_is_found(host: str) -> None:
     config = _read()
     for path in ("http_options/host", f"{ARGUMENTS}/host"):
-        spoil(config, path, "0.0.0.0")
+        spoil(config, path, host)
     assert list(find_serve_problems(config)) == []
     spoil(config, f"{ARGUMENTS}/token_sha256", [])
     assert list(find_serve_problems(config)) == ["answers everyone"]
+    spoil(config, f"{ARGUMENTS}/token_file", "/etc/hipray/tokens")
+    assert list(find_serve_problems(config)) == []
