@@ -173,6 +173,11 @@ def count_upgrade_cpus(run: Any, replicas: int = 1) -> float:
     return float(2 * replicas * (len(STAGES) * run.cpus_per_stage + run.cpus_per_ingress))
 
 
+def count_upgrade_gpus(run: Any, replicas: int = 1) -> float:
+    """Return the GPUs that it needs: cutting out regions (matting) takes none."""
+    return float(2 * replicas * (len(STAGES) - 1) * (run.gpus_per_stage or 0))
+
+
 def _check_scale(deployment: dict[str, Any], run: Any) -> Iterator[str]:
     scale = deployment.get("autoscaling_config")
     if scale is None:

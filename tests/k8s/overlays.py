@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from tests.cluster.serve_files import OF_PHANTOMS
 from tests.k8s.entrypoints import read_config
 from tests.k8s.images import OwnImage, read_image
 from tests.k8s.kustomize import Document
@@ -25,6 +26,9 @@ def find_overlay_problems(standing: list[Document], jobs: list[Document]) -> Ite
         yield f"takes its image from {sorted(set(images))}"
     settings, run = read_settings(standing), read_endpoint(standing)
     workspace = settings["HIPRAY_WORKSPACE"]
+    store = settings.get("AWS_ENDPOINT_URL", "https://")
+    if not store.startswith("https://") and not workspace.startswith(OF_PHANTOMS):
+        yield f"sends films to {store} in the clear"
     if run["workspace"] != workspace:
         yield f"answers from {run['workspace']} and works in {workspace}"
     if run["release"] != settings["HIPRAY_RELEASE"]:

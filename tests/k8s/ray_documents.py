@@ -7,7 +7,12 @@ import yaml
 from pydantic import ValidationError
 
 from hipray.config.jobs import ServeRun
-from tests.cluster.serve_files import STAGES, count_upgrade_cpus, find_serve_problems
+from tests.cluster.serve_files import (
+    STAGES,
+    count_upgrade_cpus,
+    count_upgrade_gpus,
+    find_serve_problems,
+)
 from tests.k8s.entrypoints import ROOT, check_demand, check_entrypoint, check_head_memory
 from tests.k8s.images import Target, read_image
 from tests.k8s.kustomize import Document
@@ -114,7 +119,11 @@ def check_submitter(template: Document, container: str) -> Iterator[str]:
 
 
 def _count_cpus(group: Document) -> float:
-    return count_cpus(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    return count_cpus(_limits(group)["cpu"])
+
+
+def _limits(group: Document) -> Document:
+    return dict(group["template"]["spec"]["containers"][0]["resources"]["limits"])
 
 
 def check_service(spec: Document) -> Iterator[str]:
@@ -140,5 +149,8 @@ def check_service(spec: Document) -> Iterator[str]:
     )
     if count_upgrade_cpus(run, least) > cpus * nodes:
         yield f"{nodes} nodes of {cpus:g} CPUs do not hold a new version beside the old one"
+    gpus = nodes * float(_limits(group).get("nvidia.com/gpu", 0))
+    if count_upgrade_gpus(run, least) > gpus:
+        yield f"{nodes} nodes with {gpus:g} GPUs do not hold the networks of two versions"
     if any(each["target_ongoing_requests"] != run.batch for each in scales):
         yield "scales by something else than a full batch"

@@ -357,6 +357,8 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     (f"{STAGE}/autoscaling_config/max_replicas", 1000),
     (f"{STAGE}/name", "segmenter"),
     ("applications/0/args/cpus_per_stage", 6),
+    ("applications/0/args/gpus_per_stage", 1),
+    ("applications/0/args/gpus_per_stage", 0.1),
     ("applications/0/args/scaling/matting/min_replicas", 5),
     ("applications/0/args/scaling/matting/max_replicas", 1000),
     ("applications/0/args/scaling/matting/max_replicas_per_nodes", 1),
@@ -376,13 +378,18 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
 ]
 
 
-def test_a_release_that_scoring_does_not_take_is_found() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HIPRAY_RELEASE", "older", "answers with default and scores with older"),
+        ("AWS_ENDPOINT_URL", "http://store:9000", "sends films to http://store:9000 in the clear"),
+    ],
+)
+def test_a_slip_in_the_settings_of_production_is_found(name: str, value: str, said: str) -> None:
     standing, jobs = (build(ROOT / "k8s/overlays" / each) for each in ("prod", "prod/jobs"))
     (settings,) = [each for each in standing if each["kind"] == "ConfigMap"]
-    settings["data"]["HIPRAY_RELEASE"] = "older"
-    assert list(find_overlay_problems(standing, jobs)) == [
-        "answers with default and scores with older"
-    ]
+    settings["data"][name] = value
+    assert list(find_overlay_problems(standing, jobs)) == [said]
 
 
 GRID = "python /opt/hipray/jobs/grid.py --preset grid"
