@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hipray import __version__
+from hipray.cli import COMMANDS
 from hipray.config.jobs import ServeRun
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
@@ -288,15 +289,19 @@ def test_a_runbook_names_files_that_exist_and_says_what_this_is_not(path: Path) 
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+CALL = re.compile(r"(?:(?:^    |`)hipray |python jobs/)(\w+)(?:\.py)? ([^\n`]+)", re.M)
 SUBMISSION = re.compile(r"python cluster/submit\.py ((?:--installed |--cpus \d+ )*)(\w+) ([^\n`]*)")
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)
-def test_each_submission_of_a_runbook_is_one_that_hipray_takes(path: Path) -> None:
-    found = SUBMISSION.findall(path.read_text("utf-8"))
-    assert found
-    for _, job, arguments in found:
+def test_each_command_of_a_runbook_is_one_that_hipray_takes_and_says_where(path: Path) -> None:
+    text = path.read_text("utf-8")
+    calls = CALL.findall(text) + [found[1:] for found in SUBMISSION.findall(text)]
+    assert calls
+    for job, arguments in calls:
         assert list(check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")) == []
+        if "workspace" in COMMANDS[job].config.model_fields and job != "phantom":
+            assert "--workspace " in arguments, f"{job} {arguments} works in a folder of its own"
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)
