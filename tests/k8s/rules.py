@@ -11,6 +11,7 @@ from tests.k8s.standing import (
     check_budget,
     check_ingress,
     check_monitor,
+    check_one_off,
     check_policy,
     check_redis,
     check_workload,
@@ -29,6 +30,7 @@ def find_problems(document: Document) -> list[str]:
     checks = {
         "RayService": check_service,
         "CronJob": check_cron_job,
+        "Job": check_one_off,
         "StatefulSet": check_redis,
         "PodMonitor": check_monitor,
     }

@@ -87,6 +87,11 @@ def check_redis(spec: Document) -> Iterator[str]:
         yield "forgets what the heads must remember"
 
 
+def check_one_off(spec: Document) -> Iterator[str]:
+    if not 60 <= spec.get("ttlSecondsAfterFinished", 0) <= 3600:
+        yield "stands in the way of the next image, or goes before anyone has seen it"
+
+
 def check_workload(spec: Document) -> Iterator[str]:
     """Yield where labels or the names of ports inside one workload differ."""
     labels, (container,) = (

@@ -256,6 +256,8 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("Deployment", "spec/template/spec/containers/0/volumeMounts/0/readOnly", True),
     ("Deployment", "spec/template/spec/containers/0/args", ["server", "/tmp"]),
     ("Deployment", "spec/template/spec/containers/0/env/1/valueFrom/secretKeyRef/name", "other"),
+    ("Job", "spec/ttlSecondsAfterFinished", None),
+    ("Job", "spec/ttlSecondsAfterFinished", 10**6),
     ("Job", "spec/template/spec/containers/0/args", ["import boto3\nif True:\n"]),
     ("Job", "spec/template/spec/containers/0/envFrom/1/secretRef/name", "hipray-redis"),
     ("RayService", "spec/suspend", True),
