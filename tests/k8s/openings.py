@@ -15,6 +15,9 @@ BUCKET = "pods app.kubernetes.io/component=minio-bucket"
 OF_MINIO = "pods app.kubernetes.io/component in head, cpu, gpu, serve, minio-bucket"
 PRIVATE = "10.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16"
 
+FEW = "/(?:2[4-9]|3[0-2])"
+"""A network of 256 addresses at most."""
+
 OPENINGS: dict[str, set[str]] = {
     "deny-all": {"every pod: neither in nor out"},
     "names": {"every pod out to pods k8s-app=kube-dns of kube-system: TCP 53, UDP 53"},
@@ -44,9 +47,14 @@ NARROWER: dict[str, set[str]] = {
     "head-to-kubernetes": {f"{HEADS} out to <hosts> but nothing: TCP 443, TCP 6443"},
 }
 """What a place may write instead, as the policies say: the address of its store or API server."""
+ADDED: dict[str, set[str]] = {
+    "ray-to-store": {f"{NODES} out to <private> but nothing: TCP 443"},
+}
+"""What a place may write beside: its private endpoints of AWS's services."""
 PLACES = {
     "<namespace>": "[a-z0-9](?:[-a-z0-9]*[a-z0-9])?", "<port>": r"\d+",
-    "<hosts>": r"(?:\d{1,3}\.){3}\d{1,3}/(?:2[4-9]|3[0-2])",
+    "<hosts>": rf"(?:\d{{1,3}}\.){{3}}\d{{1,3}}{FEW}",
+    "<private>": rf"(?:10\.\d{{1,3}}|172\.(?:1[6-9]|2\d|3[01])|192\.168)(?:\.\d{{1,3}}){{2}}{FEW}",
 }  # fmt: skip
 
 
@@ -55,12 +63,13 @@ def find_opening_problems(name: str, told: set[str]) -> list[str]:
     if name not in OPENINGS:
         return ["is a policy that tests/k8s/openings.py does not know"]
     ways = [OPENINGS[name], *([NARROWER[name]] if name in NARROWER else [])]
-    return min((_compare(told, known) for known in ways), key=len)
+    beside = {text for text in told for known in ADDED.get(name, ()) if _fits(text, known)}
+    return min((_compare(told, known, beside) for known in ways), key=len)
 
 
-def _compare(told: set[str], known: set[str]) -> list[str]:
+def _compare(told: set[str], known: set[str], beside: set[str]) -> list[str]:
     found = {each: [text for text in told if _fits(text, each)] for each in known}
-    covered = {text for texts in found.values() for text in texts}
+    covered = beside.union(*found.values())
     lost = [f"no longer opens: {each}" for each, texts in sorted(found.items()) if not texts]
     return lost + [f"also opens: {each}" for each in sorted(told - covered)]
 

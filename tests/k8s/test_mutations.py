@@ -394,6 +394,26 @@ def test_a_slip_in_the_settings_of_production_is_found(name: str, value: str, sa
     assert list(find_overlay_problems(standing, jobs)) == [said]
 
 
+@pytest.mark.parametrize(
+    ("network", "taken"),
+    [
+        ("10.0.7.0/24", True),
+        ("172.31.8.9/32", True),
+        ("192.168.1.128/25", True),
+        ("10.0.0.0/16", False),
+        ("172.32.8.9/32", False),
+        ("169.254.169.254/32", False),
+        ("0.0.0.0/0", False),
+    ],
+)
+def test_only_private_endpoints_stand_beside_the_public_addresses_of_a_store(
+    network: str, taken: bool
+) -> None:
+    (policy,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == "ray-to-store"]
+    policy["spec"]["egress"][0]["to"].append({"ipBlock": {"cidr": network}})
+    assert (_complaints(policy) == []) is taken
+
+
 GRID = "python /opt/hipray/jobs/grid.py --preset grid"
 
 
