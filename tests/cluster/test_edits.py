@@ -13,8 +13,9 @@ import yaml
 from tests.cluster.launcher_files import find_launcher_problems
 from tests.cluster.policies import find_policy_problems, read_place
 from tests.cluster.serve_files import find_serve_problems
+from tests.cluster.trust import find_instance_trust_problems, find_pod_trust_problems
 from tests.k8s.kustomize import build, read_documents
-from tests.k8s.overlays import find_overlay_problems, read_settings
+from tests.k8s.overlays import find_overlay_problems, list_roles, read_settings
 from tests.k8s.rules import find_problems
 from tests.k8s.schemas import find_kustomization_errors, find_schema_errors
 
@@ -24,6 +25,7 @@ Edit = tuple[str, str, str]
 
 AWS, ONPREM, SERVE = "cluster/aws.yaml", "cluster/onprem.yaml", "cluster/serve.yaml"
 IAM, HEAD_ROLE = "cluster/iam/*.json", "cluster/iam/head.json"
+TRUST = "cluster/iam/service-accounts.trust.json"
 PROD, PROD_JOBS = (
     "k8s/overlays/prod/kustomization.yaml",
     "k8s/overlays/prod/jobs/kustomization.yaml",
@@ -75,6 +77,7 @@ EDITS: dict[str, list[Edit]] = {
     "another account": [(HEAD_ROLE, "111122223333", "444455556666")],
     "another role of kubernetes": [
         (PROD, "111122223333:role/hipray-worker", "444455556666:role/films"),
+        (TRUST, "111122223333", "444455556666"),
     ],
     "a store without roles": [
         (PROD, r"- op: replace\n *path: /metadata/annotations/.*\n *value: .*",
@@ -137,6 +140,7 @@ def _find_all(root: Path) -> Iterator[str]:
     for role in ("head", "worker"):
         policy = json.loads((cluster / f"iam/{role}.json").read_text("utf-8"))
         yield from find_policy_problems(role, policy, place)
+    yield from find_instance_trust_problems(_read(cluster / "iam/ec2.trust.json"))
     serve = _read(cluster / "serve.yaml")
     yield from find_serve_problems(serve)
     workspace = serve["applications"][0]["args"]["workspace"]
@@ -150,6 +154,9 @@ def _find_all(root: Path) -> Iterator[str]:
             yield from find_schema_errors(document) + find_problems(document)
     for name in ("dev", "prod"):
         yield from find_overlay_problems(built[name], built[f"{name}/jobs"])
+    trust, accounts = _read(cluster / "iam/service-accounts.trust.json"), list_roles(built["prod"])
+    for role in set(accounts.values()):
+        yield from find_pod_trust_problems(trust, role, set(accounts))
     told = read_settings(built["prod"])["HIPRAY_WORKSPACE"]
     yield from (
         f"the role does not reach {uri}" for uri in (workspace, told) if not place.covers(uri)

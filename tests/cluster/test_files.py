@@ -7,8 +7,10 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import botocore.session
 import pytest
 import yaml
+from botocore import xform_name
 
 from hipray import __version__
 from hipray.cli import COMMANDS
@@ -302,6 +304,26 @@ def test_each_command_of_a_runbook_is_one_that_hipray_takes_and_says_where(path:
         assert list(check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")) == []
         if "workspace" in COMMANDS[job].config.model_fields and job != "phantom":
             assert "--workspace " in arguments, f"{job} {arguments} works in a folder of its own"
+
+
+AWS = re.compile(r"aws (\w+) ([a-z-]+) ([^\n`]*)")
+OF_THE_TOOL = {"query", "output"}
+
+
+@pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)
+def test_each_command_for_aws_has_what_its_api_needs_and_knows(path: Path) -> None:
+    found = AWS.findall(path.read_text("utf-8"))
+    assert found
+    session = botocore.session.get_session()
+    for service, command, arguments in found:
+        model = session.get_service_model({"s3api": "s3"}.get(service, service))
+        (operation,) = [n for n in model.operation_names if xform_name(n, "-") == command]
+        shape = model.operation_model(operation).input_shape
+        said = set(re.findall(r"--([a-z-]+)", arguments)) - OF_THE_TOOL
+        assert said <= {xform_name(name, "-") for name in shape.members}
+        assert {xform_name(name, "-") for name in shape.required_members} <= said
+        for name in re.findall(r"file://(\S+?)(?:\s|$)", arguments):
+            assert list(ROOT.glob(name.replace("$role", "*"))), name
 
 
 @pytest.mark.parametrize("path", RUNBOOKS, ids=lambda path: path.parent.name)

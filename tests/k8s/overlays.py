@@ -93,6 +93,16 @@ def read_role(standing: list[Document], account: str) -> str | None:
     return found
 
 
+def list_roles(standing: list[Document]) -> dict[str, str]:
+    """Return the cloud's roles of all service accounts that have one, by `namespace:name`."""
+    accounts = [each["metadata"] for each in standing if each["kind"] == "ServiceAccount"]
+    return {
+        f"{each['namespace']}:{each['name']}": each["annotations"][ROLE]
+        for each in accounts
+        if ROLE in each.get("annotations", {})
+    }
+
+
 def find_unnamed_ports(documents: list[Document]) -> Iterator[str]:
     """Yield each port that a PodMonitor asks by a name that pods it selects do not have."""
     for monitor in documents:
