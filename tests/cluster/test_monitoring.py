@@ -1,12 +1,10 @@
 """Prometheus, alerts and the dashboard name metrics that exist: Ray's own and the package's."""
 
-import ast
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from jsonschema import Draft202012Validator
 from hipray.serving.audit_line import Outcome
 from hipray.serving.problems import ProblemCode
 from hipray.vocab import FitState, RefusalCode
+from tests.cluster.known_metrics import STEM, is_known, list_labels, own_metrics
 from tests.cluster.queries import PER_SECOND, find_query_problems, read_unit
 from tests.cluster.ray_metrics import RAY_METRICS, SCRAPED
 from tests.cluster.shapes import START_HEAD
@@ -26,31 +25,6 @@ from tests.k8s.mutation import spoil_everywhere
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
 GROUPING = "by|without|on|ignoring|group_left|group_right"
-KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
-"""What Prometheus sees of each kind of ray.util.metrics."""
-
-
-STEM = re.compile(r"_(bucket|count|sum|total)$")
-
-
-@cache
-def _own_metrics() -> frozenset[str]:
-    """Return the names under which the package's own metrics arrive, from its source."""
-    return frozenset(name for path in (ROOT / "hipray").rglob("*.py") for name in _metrics_in(path))
-
-
-def _metrics_in(path: Path) -> Iterator[str]:
-    tree = ast.parse(path.read_text("utf-8"))
-    imported = {
-        alias.asname or alias.name: alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "ray.util.metrics"
-        for alias in node.names
-    }
-    for node in ast.walk(tree):
-        kind = imported.get(getattr(getattr(node, "func", None), "id", ""))
-        if kind in KINDS and isinstance(node, ast.Call) and node.args:
-            yield from (f"ray_{ast.literal_eval(node.args[0])}{end}" for end in KINDS[kind])
 
 
 def _expressions(node: Any) -> Iterator[str]:
@@ -68,8 +42,7 @@ def _expressions(node: Any) -> Iterator[str]:
 def _unknown(document: Any) -> set[str]:
     named = {name for text in _expressions(document) for name in _name_metrics(text)}
     assert named
-    known = {name for name in named if STEM.sub("", name) in RAY_METRICS or name in RAY_METRICS}
-    return named - known - _own_metrics()
+    return {name for name in named if not is_known(name)}
 
 
 def _name_metrics(text: str) -> list[str]:
@@ -82,21 +55,6 @@ def _name_metrics(text: str) -> list[str]:
     return [name for name in names if name not in {"and", "or", "unless", "bool", "offset"}]
 
 
-@cache
-def _own_labels() -> dict[str, set[str]]:
-    """Return the labels of each of the package's metrics, from its source."""
-    labels = {}
-    for path in (ROOT / "hipray").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in KINDS:
-                continue
-            told = [each for each in node.args if isinstance(each, ast.Tuple)]
-            if node.args and isinstance(node.args[0], ast.Constant):
-                words = ast.literal_eval(told[-1]) if told else ()
-                labels[f"ray_{node.args[0].value}"] = set(words)
-    return labels
-
-
 VALUES: dict[str, set[str]] = {
     "state": {*FitState}, "outcome": {*Outcome}, "code": {*ProblemCode, *RefusalCode},
     "Name": {"CPU", "GPU", "memory", "object_store_memory"}, "error_code": {"500"},
@@ -106,9 +64,7 @@ VALUES: dict[str, set[str]] = {
 
 def _labels_of(name: str) -> set[str]:
     """Return the labels of a metric, Ray's own or the package's, as Prometheus has it."""
-    stem = STEM.sub("", name)
-    ours = RAY_METRICS.get(name) or RAY_METRICS.get(stem)
-    return {*(ours.labels if ours else _own_labels().get(stem, ())), *SCRAPED, "le"}
+    return {*list_labels(name), *SCRAPED, "le"}
 
 
 def _label_problems(text: str) -> Iterator[str]:
@@ -238,7 +194,7 @@ def test_a_slip_in_a_label_is_found(text: str) -> None:
 
 
 def test_the_package_has_metrics_of_its_own() -> None:
-    assert "ray_hipray_grid_fits" in _own_metrics()
+    assert "ray_hipray_grid_fits" in own_metrics()
 
 
 def test_the_dashboard_shows_metrics_that_exist() -> None:
@@ -259,7 +215,7 @@ def test_a_misspelt_metric_is_found() -> None:
 
 def test_every_metric_of_the_package_is_on_the_dashboard() -> None:
     shown = (CLUSTER / "grafana.json").read_text("utf-8")
-    stems = {STEM.sub("", name) for name in _own_metrics()}
+    stems = {STEM.sub("", name) for name in own_metrics()}
     assert [stem for stem in sorted(stems) if stem not in shown] == []
 
 

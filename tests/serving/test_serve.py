@@ -43,11 +43,15 @@ from hipray.serving.rollout import hold_rollout
 from hipray.serving.serve import ServedEndpoint, run_serve
 from hipray.serving.stage_errors import ForeignReleaseError
 from hipray.storage import Store
+from tests.cluster.known_metrics import list_labels
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
 from tests.serving.answers import assert_same, flatten, without_request
 
 MAX_FILE_BYTES = 2_000_000
+CLUSTER = Path(__file__).resolve().parent.parent.parent / "cluster"
+MONITORING = (CLUSTER / "grafana.json", CLUSTER / "alerts.yaml")
+OF_ENDPOINT = re.compile(r"\bray_(?:serve|hipray_(?!grid))\w+")
 
 
 @dataclass(frozen=True)
@@ -338,20 +342,22 @@ def test_a_release_of_another_preprocessing_version_is_not_served(
 
 
 @pytest.mark.ray
-def test_ray_shows_what_hipray_counts(deployed: Deployed, films: list[bytes]) -> None:
+def test_ray_shows_what_dashboard_and_alerts_ask_of_an_endpoint(
+    deployed: Deployed, films: list[bytes]
+) -> None:
     deployed.post("split", files={"file": ("x", films[0])})
     deployed.post("split", files={"file": ("x", b"no film")})
     deployed.post("split", files={"file": ("x", b"x" * (20 * MAX_FILE_BYTES))})
-    names = (
-        "requests_total", "refusals_total", "step_seconds_bucket", "probability_bucket",
-        "batch_films_bucket", "running_requests",
-    )  # fmt: skip
-    refused = 'refusals_total.*code="unreadable"'
-    by_proxy = 'problems_total(?=.*code="too_large")(?=.*release="")'
-    missing = {*(f"{name}{{" for name in names), refused, by_proxy}
+    asked = {name for path in MONITORING for name in OF_ENDPOINT.findall(path.read_text("utf-8"))}
+    refused = 'ray_hipray_refusals_total.*code="unreadable"'
+    by_proxy = 'ray_hipray_problems_total(?=.*code="too_large")(?=.*release="")'
+    missing = {*(f"{name}{{" for name in asked), refused, by_proxy}
     until = time.monotonic() + 60  # processes report every few seconds, each at its own time
     while missing:
         assert time.monotonic() < until, missing
         shown = httpx.get(f"{deployed.endpoint.url}/metrics", timeout=30).text
-        missing -= {name for name in missing if re.search(f"^ray_hipray_{name}", shown, re.M)}
+        missing -= {name for name in missing if re.search(f"^{name}", shown, re.M)}
         time.sleep(0.5)
+    for name in asked:
+        labels = set(re.findall(r'[{,](\w+)="', "".join(re.findall(rf"^{name}{{.*", shown, re.M))))
+        assert list_labels(name) <= labels, name

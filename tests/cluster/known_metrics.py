@@ -1,0 +1,60 @@
+"""Every metric that dashboard and alerts may ask for, with its labels: Ray's own by their list, the
+package's from its source."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from tests.cluster.ray_metrics import RAY_METRICS
+
+SOURCES = Path(__file__).resolve().parent.parent.parent / "hipray"
+KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
+"""What Prometheus sees of each kind of ray.util.metrics."""
+STEM = re.compile(r"_(bucket|count|sum|total)$")
+
+
+def is_known(name: str) -> bool:
+    """Whether Prometheus has a metric of this name, Ray's or the package's."""
+    return not {name, STEM.sub("", name)}.isdisjoint(RAY_METRICS) or name in own_metrics()
+
+
+def list_labels(name: str) -> frozenset[str]:
+    """Return the labels that a metric is made with; none for one that nobody makes."""
+    stem = STEM.sub("", name)
+    of_ray = RAY_METRICS.get(name) or RAY_METRICS.get(stem)
+    return of_ray.labels if of_ray else _own_labels().get(stem, frozenset())
+
+
+@cache
+def own_metrics() -> frozenset[str]:
+    """Return the names under which the package's own metrics arrive."""
+    return frozenset(f"ray_{name}{end}" for kind, name, _ in _list_own() for end in KINDS[kind])
+
+
+@cache
+def _own_labels() -> dict[str, frozenset[str]]:
+    return {f"ray_{name}": labels for _, name, labels in _list_own()}
+
+
+@cache
+def _list_own() -> tuple[tuple[str, str, frozenset[str]], ...]:
+    return tuple(each for path in SOURCES.rglob("*.py") for each in _read_metrics(path))
+
+
+def _read_metrics(path: Path) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield kind, name and labels of each metric that a module makes."""
+    tree = ast.parse(path.read_text("utf-8"))
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "ray.util.metrics"
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        kind = imported.get(getattr(getattr(node, "func", None), "id", ""))
+        if kind in KINDS and isinstance(node, ast.Call) and node.args:
+            told = [each for each in node.args if isinstance(each, ast.Tuple)]
+            labels = ast.literal_eval(told[-1]) if told else ()
+            yield kind, ast.literal_eval(node.args[0]), frozenset(labels)
