@@ -28,7 +28,7 @@ class Told:
 
 @dataclass
 class SteadyLoad:
-    """Sends requests until its block ends; an error of the transport is a loss."""
+    """Sends requests until its block ends; what is no JSON of this interface is a loss."""
 
     url: str
     requests: Sequence[dict[str, Any]]
@@ -71,8 +71,13 @@ class SteadyLoad:
             self.lost.append(repr(error))
             return
         seconds = time.monotonic() - started
+        try:
+            body = answer.json()
+        except ValueError:
+            self.lost.append(f"status {answer.status_code} with {answer.text[:80]!r}")
+            return
         retry_after = answer.headers.get("retry-after")
-        self.told.append(Told(number, answer.status_code, answer.json(), retry_after, seconds))
+        self.told.append(Told(number, answer.status_code, body, retry_after, seconds))
 
     def wait_for(self, holds: Callable[[Told], bool], *, count: int = 1, timeout_s: float) -> None:
         """Wait until so many answers from now on are as wanted."""
@@ -92,6 +97,7 @@ def is_answered(told: Told) -> bool:
 
 def assert_nobody_was_lost(load: SteadyLoad) -> None:
     """Each caller got an answer, or was told when to come again by a problem."""
+    assert load.told
     assert load.lost == []
     for told in load.told:
         assert told.status in (200, 503), told
