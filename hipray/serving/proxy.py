@@ -134,8 +134,10 @@ class _Exchange:
         self.taken = 0
         """Bytes of the body so far."""
         self.left = False
-        """Whether the caller hung up before the answer: then Serve ends the request without one,
-        and its replica has a line of its own."""
+        """Whether the caller hung up before the answer: then Serve ends the request without one.
+        The replica at work on it writes a line. One that no replica has yet, while the ingress is
+        being restarted, leaves none: which of both it is Serve does not tell here, and counts
+        either as 499 in `ray_serve_num_http_requests_total`."""
         self.refused: Problem | None = None
         self._started = False
 

@@ -328,7 +328,7 @@ def test_a_caller_who_hangs_up_is_no_lost_replica(counted: list[AuditLine]) -> N
 
     scope = {"type": "http", "path": "/v1/score", "headers": []}
     in_loop(ProxyGuard(Queue(), limits=LIMITS)(scope, receive, send))
-    assert counted == []  # the line is the ingress's
+    assert counted == []  # the line is the replica's, if one has the request
 
 
 def test_what_the_ingress_answers_is_left_to_its_own_line(counted: list[AuditLine]) -> None:
