@@ -55,7 +55,9 @@ def deploy_stages(config: ServeRun, setup: StageSetup) -> None:
 
 def _check_memory(config: ServeRun, release: Release, home: str) -> None:
     told = [
-        ReplicasMemory(stage.name, stage.bounds.min_replicas, _ask_memory(stage.name, home))
+        ReplicasMemory(
+            stage.name, stage.bounds.min_replicas, _ask_memory(stage.name, home), stage.gpus
+        )
         for stage in list_stages(config, release).values()
         if stage.has_networks
     ]

@@ -1,5 +1,6 @@
 """The memory of all stages of a release together: each alone may fit where all do not."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class ReplicasMemory:
     stage: str
     replicas: int
     each: StageMemory
+    gpus: float = 0
+    """GPUs, or the part of one, that each of them reserves."""
 
 
 def measure_replica(gauge: MemoryGauge) -> StageMemory:
@@ -49,19 +52,33 @@ def require_memory_together(told: Sequence[ReplicasMemory], *, nodes: int) -> No
     """Raise MemoryLimitError, naming the sum, where a place cannot hold all that share it.
 
     Of several nodes nobody knows which has a stage's other replicas: then the one that answered
-    counts.
+    counts. Those of one node share its memory, and a GPU as many as have room on it: Ray fills one
+    before it begins another.
     """
     sharing = defaultdict(list)
     for stage in told:
         sharing[stage.each.place].append(stage)
     for stages in sharing.values():
-        counts = {s.stage: s.replicas if nodes == 1 and not _on_gpu(s) else 1 for s in stages}
+        counts = _count_replicas(stages) if nodes == 1 else {s.stage: 1 for s in stages}
         rooms = [stage.each.left for stage in stages if stage.each.left is not None]
         if not rooms:
             continue
         held = sum(counts[s.stage] * (s.each.total - s.each.coming) for s in stages)
         parts = {f"{counts[s.stage]} x {s.stage}": counts[s.stage] * s.each.total for s in stages}
         require_memory(parts, held + min(rooms), "what all stages have together where they run")
+
+
+def _count_replicas(stages: Sequence[ReplicasMemory]) -> dict[str, int]:
+    """The replicas of each stage that share a place of the only node, at most."""
+    if not any(map(_on_gpu, stages)):
+        return {stage.stage: stage.replicas for stage in stages}
+    counts = {stage.stage: 1 for stage in stages}
+    room = 1 - sum(stage.gpus for stage in stages)
+    for stage in sorted(stages, key=lambda stage: stage.each.coming, reverse=True):
+        more = min(stage.replicas - 1, max(0, math.floor(round(room / stage.gpus, 6))))
+        counts[stage.stage] += more
+        room -= more * stage.gpus
+    return counts
 
 
 def _on_gpu(stage: ReplicasMemory) -> bool:
