@@ -11,7 +11,6 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -54,6 +53,11 @@ MEANINGS = {
 
 HEADER_BYTES = 256 * 1024
 """Longest header that is read again here, where no process of its own bounds the time it takes."""
+
+MOST_PIXELS = 25_000_000
+"""Largest film that objects are made of (the largest detectors have about 20 Mpx). A segmentation
+of a pelvis takes 20 bytes of memory for each of its pixels (500 MB for this film): eight planes,
+their sum in 64 bits, by which highdicom finds out whether regions overlap, and what it writes."""
 
 TEXTS = ("PatientName", "PatientID", "StudyID", "AccessionNumber", "ReferringPhysicianName")
 """Attributes that every object of a study has, known or not (type 2), free in form."""
@@ -210,12 +214,10 @@ def write_segmentation(
     """
     import highdicom as hd
 
-    spacing = _read_spacing(header)
-    if spacing is None:
+    spacing, film = _read_spacing(header), result.hips[0].geometry
+    if spacing is None or (film.film_height, film.film_width) != (header.Rows, header.Columns):
         return None
-    planes = np.stack([*_lift_planes(result, masks, working_px)], axis=-1)
-    if planes.shape[:2] != (header.Rows, header.Columns):
-        return None
+    planes = _lift_planes(result, masks, working_px)
     segments = [
         _describe_segment(number, region, hip.side)
         for number, (hip, region) in enumerate(
@@ -224,7 +226,7 @@ def write_segmentation(
     ]
     segmentation = hd.seg.Segmentation(
         source_images=[header],
-        pixel_array=planes[None],
+        pixel_array=np.moveaxis(planes, 0, -1)[None],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
         pixel_measures=hd.PixelMeasuresSequence(
@@ -255,13 +257,20 @@ def _read_spacing(header: Dataset) -> list[float] | None:
     return None
 
 
-def _lift_planes(
-    result: ReadResult, masks: Mask, working_px: int
-) -> Iterator[npt.NDArray[np.uint8]]:
+def _lift_planes(result: ReadResult, masks: Mask, working_px: int) -> npt.NDArray[np.uint8]:
+    """The masks on the film's own pixels, (N * R, H, W) of 0 and 1: all there is of them at once.
+
+    One plane after the other in memory, as highdicom reads them.
+    """
+    film = result.hips[0].geometry
+    shape = len(result.hips) * len(REGIONS), film.film_height, film.film_width
+    planes = np.empty(shape, np.uint8)
+    unfilled = iter(planes)
     for index, hip in enumerate(result.hips):
         lifted = lift_masks(hip, masks[index], working_px)
         for region in REGIONS:
-            yield hip.geometry.unwarp_mask(lifted[region]).astype(np.uint8)
+            next(unfilled)[:] = hip.geometry.unwarp_mask(lifted[region])
+    return planes
 
 
 def _describe_segment(number: int, region: Region, side: Side) -> Any:

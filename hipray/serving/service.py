@@ -4,7 +4,7 @@ Knows no requests and responses; what stops a film is an error, which the interf
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from hipray.answers import StudyAnswer, answer_as_dict, build_answer
 from hipray.bundles.golden import GREY_LEVELS, draw_golden_film, largest_difference
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY
+from hipray.dicom_objects import MOST_PIXELS
 from hipray.errors import DataError
 from hipray.pipeline import FramedHips
 from hipray.releases.release import Release
@@ -39,11 +40,19 @@ EXPLAINED = 2
 numbers alone."""
 
 DRAWERS = 2
-"""Answers that get pictures or DICOM objects at a time: they take a core and much memory."""
+"""Answers that get pictures at a time: they take a core."""
+
+WRITERS = 1
+"""Answers that get DICOM objects at a time: they take a core and memory for the whole film."""
 
 NO_OBJECTS = (
     "DICOM objects name the patient, and this service makes them of films that are sent to it, not "
     "of those at a uri; ask without dicom=true or send the film"
+)
+
+TOO_LARGE_FOR_OBJECTS = (
+    f"DICOM objects are made of films of up to {MOST_PIXELS / 1e6:.0f} million pixels, and this "
+    "one has more; ask without dicom=true"
 )
 
 WARM_UP_S = 600.0
@@ -95,6 +104,12 @@ class _ReadFilm:
     data: bytes
     """Its bytes where they are asked for again."""
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of the film itself; 0 where it has no hips."""
+        info = self.result.film_info if self.hips is not None else None
+        return 0 if info is None else info.height * info.width
+
 
 class ScoringService:
     """Answers films with one release."""
@@ -119,6 +134,7 @@ class ScoringService:
         self._archive_fetchers = FetcherPool(ARCHIVE_FETCHES, name="hipray-pacs")
         self._explaining = asyncio.Semaphore(EXPLAINED)
         self._drawers = ThreadPoolExecutor(DRAWERS, thread_name_prefix="hipray-draw")
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="hipray-dicom")
         self._warm = False
 
     async def warm_up(self) -> None:
@@ -165,6 +181,8 @@ class ScoringService:
         if extras.dicom and isinstance(film, ScoreRequest) and not self.limits.dicom_of_named_films:
             raise reject(HTTPStatus.FORBIDDEN, NO_OBJECTS)
         read = await self._obtain(film, request_id, clock, budget, keep=extras.dicom)
+        if extras.dicom and read.pixels > MOST_PIXELS:
+            raise reject(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE_FOR_OBJECTS)
         scored = None if read.hips is None else await self._ask_stages(read.hips, clock, extras)
         rows = scored.rows if scored else []
         study = build_answer(self.release, self.engine, read.result, rows)
@@ -227,16 +245,16 @@ class ScoringService:
         shared: dict[str, Any] = {
             "result": read.result, "scored": scored, "working_px": self.release.working_px
         }  # fmt: skip
-        drawn = await self._draw(partial(draw_pictures, study, extras, **shared))
+        loop = asyncio.get_running_loop()
+        draw = partial(draw_pictures, study, extras, **shared)
+        drawn = await loop.run_in_executor(self._drawers, draw)
         if extras.dicom:
-            drawn |= await self._draw(partial(write_objects, study, film=read.data, **shared))
+            write = partial(write_objects, study, film=read.data, **shared)
+            drawn |= await loop.run_in_executor(self._writers, write)
         return drawn
 
     def _time_left(self, clock: StepClock) -> float:
         return self.limits.timeout_s - clock.elapsed_s()
-
-    async def _draw(self, draw: Callable[[], Drawn]) -> Drawn:
-        return await asyncio.get_running_loop().run_in_executor(self._drawers, draw)
 
     def _fetch(
         self, uri: str, budget: ByteBudget | None, clock: StepClock
@@ -257,4 +275,5 @@ class ScoringService:
         """End the decoder processes and the fetching threads."""
         for pool in (self._readers, self._fetchers, self._archive_fetchers):
             pool.close()
-        self._drawers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._drawers, self._writers):
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -1,5 +1,8 @@
 """Contours and heat maps in an answer: asked for, drawn from what the answer was computed from."""
 
+import asyncio
+import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from io import BytesIO
@@ -17,9 +20,10 @@ from hipray.explanation import HeatMap
 from hipray.overlay import draw_overlay
 from hipray.pipeline import Pipeline
 from hipray.runtime.engine import Engine
+from hipray.serving import service
 from hipray.serving.graph import FusedGraph, SplitGraph
 from hipray.serving.messages import Extras, ScoredFilm
-from hipray.serving.pictures import draw_pictures
+from hipray.serving.pictures import Drawn, draw_pictures
 from hipray.serving.problems import PROBLEM_TYPE
 from tests.conftest import S3Server
 from tests.serving.answers import without_request
@@ -148,6 +152,47 @@ def test_dicom_objects_name_the_patient_and_go_to_who_sent_the_film_unless_more_
     assert "send the film" in refused.json()["detail"]
     allowed = make_api(**settings, dicom_of_named_films=True).post(**asked)
     assert allowed.json()["code"] == "missing_object"  # it was looked for
+
+
+def test_a_film_too_large_for_dicom_objects_is_told_so_before_it_is_scored(
+    make_api: MakeApi, films: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    film = pydicom.dcmread(BytesIO(films[0]))
+    monkeypatch.setattr(service, "MOST_PIXELS", film.Rows * film.Columns - 1)
+    api = make_api()
+    answer = api.upload(films[0], params={"dicom": "true"})
+    assert (answer.status_code, answer.headers["content-type"]) == (413, PROBLEM_TYPE)
+    assert "without dicom=true" in answer.json()["detail"]
+    assert api.upload(films[0], params={"overlay": "true"}).status_code == 200
+    monkeypatch.setattr(service, "MOST_PIXELS", film.Rows * film.Columns)
+    assert api.upload(films[0], params={"dicom": "true"}).json()["dicom_seg"]
+
+
+def test_dicom_objects_are_made_for_one_answer_at_a_time(
+    make_api: MakeApi, films: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    alone, met = threading.Lock(), threading.Event()
+
+    def write(*_: object, **__: object) -> Drawn:
+        if not alone.acquire(blocking=False):
+            met.set()
+            return Drawn()
+        time.sleep(0.05)
+        alone.release()
+        return Drawn()
+
+    monkeypatch.setattr(service, "write_objects", write)
+    api, asked = make_api(running=16), {"params": {"dicom": "true"}}
+
+    async def ask_together() -> list[int]:
+        films_sent = [{"files": {"file": ("film", film)}, **asked} for film in films]
+        answers = [api.send("POST", "/v1/score", **sent) for sent in films_sent]
+        return [answer.status_code for answer in await asyncio.gather(*answers)]
+
+    assert set(api.run(ask_together())) == {200}
+    assert not met.is_set()
 
 
 @pytest.mark.parametrize("values", [{"PixelSpacing": ["0,2", "0,2"]}, {"PixelSpacing": "abc"}])
