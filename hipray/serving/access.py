@@ -1,4 +1,7 @@
-"""Who may ask: bearer tokens (RFC 6750), known to the service by their sha256 only."""
+"""Who may ask: bearer tokens (RFC 6750), known to the service by their sha256 only.
+
+Without tokens, whoever is on this machine and calls it by its own name.
+"""
 
 import hmac
 import ipaddress
@@ -28,6 +31,14 @@ UNAUTHORIZED = Problem(
     {"WWW-Authenticate": "Bearer"},
 )
 
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""What programs on this machine call it."""
+
+MISDIRECTED = Problem(
+    HTTPStatus.MISDIRECTED_REQUEST,
+    "without tokens this service answers only who calls it localhost, 127.0.0.1, [::1] or by its "
+    "configured host; call it so, or set token_sha256",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +63,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+class HostCheck:
+    """Accepts requests to this machine's own names, where no token tells callers apart.
+
+    A web page whose name is made to point at loopback (DNS rebinding) reaches a service through a
+    browser here and may read its answers; its requests carry the page's name.
+    """
+
+    def __init__(self, host: str) -> None:
+        """`host` is where the service listens."""
+        bare = host.strip("[]").lower()
+        self._names = LOCAL_NAMES | {f"[{bare}]" if ":" in bare else bare}
+
+    def __call__(self, host: str | None) -> None:
+        """Raise ProblemError (421) for a Host header with another name, on whatever port."""
+        if re.sub(r":\d*$", "", (host or "").lower()) not in self._names:
+            raise ProblemError(MISDIRECTED)
 
 
 class TokenCheck:

@@ -27,7 +27,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 
 from hipray import RESEARCH_NOTICE, __version__
 from hipray.data.pseudonyms import Pseudonyms
-from hipray.serving.access import TokenCheck
+from hipray.serving.access import HostCheck, TokenCheck
 from hipray.serving.admission import Admission, Lane
 from hipray.serving.audit_line import AuditLine
 from hipray.serving.body import (
@@ -211,9 +211,10 @@ def build_api(
     *,
     max_file_bytes: int,
     check_token: TokenCheck,
+    check_host: HostCheck,
     pseudonyms: Pseudonyms | None = None,
 ) -> FastAPI:
-    """Return the ASGI application around a service."""
+    """Return the ASGI application around a service; hosts are checked where no tokens are set."""
     api = FastAPI(
         title="hipray",
         version=__version__,
@@ -226,7 +227,7 @@ def build_api(
     endpoint = Endpoint(
         service, admission, build_page(), max_file_bytes=max_file_bytes, pseudonyms=pseudonyms
     )
-    _add_routes(api, endpoint, check_token)
+    _add_routes(api, endpoint, check_token, check_host)
     api.add_exception_handler(HTTPException, _answer_unrouted)
     api.add_middleware(AnswerGuard, release_digest=service.release.digest)
     describe_api(api, guarded=check_token.is_set)
@@ -240,11 +241,17 @@ async def _warm_and_close(service: ScoringService, _: FastAPI) -> AsyncIterator[
     service.close()
 
 
-def _add_routes(api: FastAPI, endpoint: Endpoint, check_token: TokenCheck) -> None:
+def _add_routes(
+    api: FastAPI, endpoint: Endpoint, check_token: TokenCheck, check_host: HostCheck
+) -> None:
     async def require_token(request: Request) -> None:
         line: AuditLine = request.state.audit
         line.caller = check_token(request.headers.get("authorization"))
 
+    async def require_own_name(request: Request) -> None:
+        check_host(request.headers.get("host"))
+
+    guard = Depends(require_token if check_token.is_set else require_own_name)
     for path, answer in endpoint.operations.items():
         described = OPERATIONS[path]
         api.add_api_route(
@@ -254,7 +261,7 @@ def _add_routes(api: FastAPI, endpoint: Endpoint, check_token: TokenCheck) -> No
             operation_id=described.name,
             openapi_extra=described.document(guarded=check_token.is_set),
             response_class=PlainTextResponse if described.answer is None else JSONResponse,
-            dependencies=[Depends(require_token)] if described.guarded else [],
+            dependencies=[guard] if described.guarded else [],
         )
     api.add_api_route("/", endpoint.page, methods=["GET"], include_in_schema=False)
     api.add_api_route("/docs", endpoint.reference, methods=["GET"], include_in_schema=False)

@@ -14,7 +14,7 @@ from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.errors import StorageError
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
-from hipray.serving.access import TokenCheck
+from hipray.serving.access import HostCheck, TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
@@ -92,6 +92,7 @@ class Ingress:
             Admission(running=count_running(config), waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
             check_token=self._check_token,
+            check_host=HostCheck(config.host),
             pseudonyms=self._pseudonyms,
         )
 

@@ -208,7 +208,8 @@ class Operation:
         """Return the operation object; `guarded` tells whether the service has tokens."""
         kind = "text/plain" if self.answer is None else JSON_TYPE
         body = {"schema": self.answer or {"type": "string"}}
-        statuses = [*self.problems, *([401] if guarded and self.guarded else [])]
+        strangers = [401 if guarded else 421] if self.guarded else []
+        statuses = [*self.problems, *strangers]
         told = {
             **self.request,
             "responses": {

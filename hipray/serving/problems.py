@@ -39,6 +39,7 @@ class ProblemCode(StrEnum):
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
+    MISDIRECTED = "misdirected"
     FORBIDDEN_URI = "forbidden_uri"
     NO_SUCH_PATH = "no_such_path"
     NO_SUCH_METHOD = "no_such_method"
@@ -67,6 +68,7 @@ CODE_OF_STATUS = {
     HTTPStatus.METHOD_NOT_ALLOWED: ProblemCode.NO_SUCH_METHOD,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ProblemCode.TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ProblemCode.UNSUPPORTED_TYPE,
+    HTTPStatus.MISDIRECTED_REQUEST: ProblemCode.MISDIRECTED,
     HTTPStatus.SERVICE_UNAVAILABLE: ProblemCode.OVERLOADED,
     HTTPStatus.INTERNAL_SERVER_ERROR: ProblemCode.DEFECT,
 }

@@ -19,7 +19,7 @@ from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
 from hipray.serving import applications, deploying, logs
-from hipray.serving.access import TokenCheck
+from hipray.serving.access import HostCheck, TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph
@@ -148,7 +148,7 @@ class LocalApi:
 
     async def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.request(method, path, **options)
         assert_documented(answer)
         return answer
@@ -182,6 +182,7 @@ def make_api(split_graph: SplitGraph, run: Run) -> Iterator[Callable[..., LocalA
             Admission(running=running, waiting=config.queue),
             max_file_bytes=config.limits.max_file_bytes,
             check_token=TokenCheck(config.token_sha256, config.token_file),
+            check_host=HostCheck(config.host),
             pseudonyms=pseudonyms,
         )
         return LocalApi(app, run, service)

@@ -7,7 +7,7 @@ import pytest
 from hipray.config.base import build_config
 from hipray.config.jobs import ServeRun
 from hipray.errors import ConfigError
-from hipray.serving.access import TokenCheck, check_exposure, check_token
+from hipray.serving.access import HostCheck, TokenCheck, check_exposure, check_token
 from hipray.serving.problems import ProblemError
 
 TOKENS = tuple(sha256(token).hexdigest() for token in (b"first", b"second"))
@@ -49,6 +49,40 @@ def test_the_digest_itself_is_no_token() -> None:
 def test_a_token_in_clear_is_no_digest(value: str) -> None:
     with pytest.raises(ConfigError, match="token_sha256"):
         build_config(ServeRun, {"token_sha256": [value]})
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "127.0.0.1:8000",
+        "127.0.0.1",
+        "[::1]:80",
+        "[::1]",
+        "127.8.0.1",
+    ],
+)
+def test_a_service_without_tokens_answers_to_its_own_names_on_any_port(named: str) -> None:
+    HostCheck("127.8.0.1")(named)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        None, "", "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io",
+        "evil.example#localhost", "localhost:8000:8000", "::1", "[::1", "127.0.0.2",
+    ],
+)  # fmt: skip
+def test_a_page_that_was_made_to_point_here_is_refused(named: str | None) -> None:
+    with pytest.raises(ProblemError, match=r"\[::1\].* or set token_sha256") as caught:
+        HostCheck("127.0.0.1")(named)
+    assert (caught.value.problem.status, caught.value.problem.code) == (421, "misdirected")
+
+
+@pytest.mark.parametrize("host", ["fd00::1", "[fd00::1]"])
+def test_a_host_of_version_6_is_called_in_brackets(host: str) -> None:
+    HostCheck(host)("[fd00::1]:8000")
 
 
 @pytest.fixture

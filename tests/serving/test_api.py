@@ -330,6 +330,20 @@ def test_scoring_needs_a_token_where_tokens_are_set_and_health_does_not(
     assert api.get("/readyz").json()["status"] == "ready"
 
 
+def test_without_tokens_a_page_that_points_here_reads_nothing_and_probes_answer(
+    make_api: MakeApi, films: list[bytes]
+) -> None:
+    api, rebound = make_api(), {"host": "films.example:8000"}
+    answers = [api.get(path, headers=rebound) for path in ("/v1/models", "/metrics")]
+    for answer in (api.upload(films[0], headers=rebound), *answers):
+        assert_problem(answer, 421, "localhost")
+    for path in ("/healthz", "/readyz", "/"):
+        assert api.get(path, headers=rebound).status_code == 200
+    token = {"authorization": f"Bearer {TOKEN}"}
+    guarded = make_api(token_sha256=(DIGEST,))
+    assert guarded.get("/v1/models", headers=rebound | token).status_code == 200
+
+
 def test_models_says_what_is_served(make_api: MakeApi, split_graph: SplitGraph) -> None:
     release, served = split_graph.release, make_api().get("/v1/models").json()
     assert (served["name"], served["digest"]) == (release.name, release.digest)

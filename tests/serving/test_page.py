@@ -16,7 +16,7 @@ import uvicorn
 from hipray import RESEARCH_NOTICE
 from hipray.config.jobs import ServeRun
 from hipray.releases.release import Release
-from hipray.serving.access import TokenCheck
+from hipray.serving.access import HostCheck, TokenCheck
 from hipray.serving.admission import Admission
 from hipray.serving.api import build_api
 from hipray.serving.graph import FusedGraph
@@ -59,6 +59,7 @@ def served(
         Admission(running=4, waiting=4),
         max_file_bytes=config.limits.max_file_bytes,
         check_token=TokenCheck(config.token_sha256),
+        check_host=HostCheck(config.host),
     )
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)

@@ -113,7 +113,7 @@ def test_a_request_past_its_time_ends_the_decoder(make_api: MakeApi, slow_film: 
 
 
 def form_of(film: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    request = httpx.Request("POST", "http://test/v1/score", files={"file": ("f", film)})
+    request = httpx.Request("POST", "http://localhost/v1/score", files={"file": ("f", film)})
     return list(request.headers.raw), request.read()
 
 
