@@ -147,6 +147,8 @@ def test_an_uploaded_film_shows_its_contours_regions_and_origin(
     assert "PHANTOM RELEASE" in answer
     assert matted.digest in answer
     assert "Headline" in answer
+    (mirrored,) = page.locator(".mirrored").all_inner_texts()  # the other one is a left hip
+    assert mirrored == "Mirrored: the right hip is shown as a left one, here and on its heat maps."
     assert "milliseconds" in answer.lower()
     assert page.locator(".notice").inner_text() == RESEARCH_NOTICE
     assert not visit.has_overflow()
@@ -280,6 +282,11 @@ def test_the_page_needs_no_token_and_holds_nothing_of_the_release(
     assert "unsafe" not in policy[0]
     assert answer.headers["x-frame-options"] == "DENY"
     assert httpx.get(f"{served.url}/v1/models").status_code == 401
+
+
+def test_the_page_says_in_words_which_hip_is_mirrored() -> None:
+    assert "found.hips.filter((hip) => hip.flipped)" in build_page().html
+    assert "hip is shown as a left one" in build_page().html
 
 
 def test_the_page_names_every_region_and_no_other_host() -> None:
