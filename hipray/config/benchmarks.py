@@ -143,8 +143,9 @@ class ServeBench(Config):
     """How often all sides are measured, in turn."""
     single_requests: int = Field(8, ge=1)
     """Films of one caller in each round, on every side."""
-    requests_per_caller: int = Field(2, ge=1)
-    """Films of each of several callers in each round."""
+    requests_per_caller: int = Field(4, ge=1)
+    """Films of each of several callers in each round: 32 of eight callers. Lines with a p99 say of
+    how many answers it is."""
     overload_factor: float = Field(3.0, gt=1)
     """Requests sent under overload, as a multiple of the highest rate that was answered."""
     overload_s: float = Field(60, gt=0)

@@ -78,6 +78,8 @@ def test_rates_and_latencies_are_compared_with_pipeline_and_peer() -> None:
     assert lines["serve_added_latency_p50"]["ours"] == pytest.approx(20, abs=0.1)
     assert lines["serve_vs_handwritten_c8"]["ratio"] == pytest.approx(1.9)
     assert lines["serve_p99_vs_handwritten_c8"]["ratio"] == pytest.approx(2.0)
+    assert lines["serve_p99_vs_handwritten_c8"]["p99_of"] == 10
+    assert lines["serve_throughput_c8"]["p99_of"] == 10
     assert lines["serve_vs_handwritten_c32"]["ratio"] == pytest.approx(4.0)
     judged = {name for name, line in lines.items() if name.count("handwritten") and line["target"]}
     assert judged == {"serve_vs_handwritten_c8", "serve_p99_vs_handwritten_c8"}
@@ -116,6 +118,14 @@ def test_an_overload_may_lose_no_request() -> None:
     measures = judge_overload(crowd, peak=1.0, memory=FLAT, bench=SMALL)
     (lost,) = [each for each in measures if each.name == "serve_overload_lost"]
     assert (lost.ours, lost.target, lost.met) == (0, 0, True)
+
+
+def test_where_nothing_was_refused_the_speed_of_refusals_is_not_measured() -> None:
+    calm = Load(replies(0.1, 3), 4.0)
+    measures = judge_overload(calm, peak=1.0, memory=FLAT, bench=SMALL)
+    lines = {measure.name: measure.as_line() for measure in measures}
+    refusal = lines["serve_overload_slowest_refusal"]
+    assert (refusal["met"], refusal["skipped"]) == (None, "not measured: nothing was refused")
 
 
 @pytest.fixture
