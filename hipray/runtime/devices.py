@@ -18,7 +18,7 @@ def torch_device(engine: Engine) -> torch.device:
 
 
 def claim_cpus(engine: Engine, cpus: float | None = None) -> None:
-    """Give this process' networks `cpus` threads, by default as many as it may use.
+    """Give networks `cpus` threads, by default as many as this process may use, and films one.
 
     On a GPU, full float32 is kept for float32.
     """

@@ -13,6 +13,7 @@ from hipray.config.storage import StorageSettings
 from hipray.data.pseudonyms import Pseudonyms, load_pseudonyms
 from hipray.errors import StorageError
 from hipray.releases.release import Release
+from hipray.runtime.devices import claim_cpus
 from hipray.runtime.engine import Engine
 from hipray.serving.access import HostCheck, TokenCheck
 from hipray.serving.admission import Admission
@@ -63,6 +64,7 @@ class Ingress:
         fused: DeploymentHandle | None = None,
     ) -> None:
         release = setup.read_release()
+        claim_cpus(setup.engine, config.cpus_per_ingress)
         graph: Graph
         if fused is not None:
             graph = FusedGraph(release.digest, by_value(fused), by_value(fused, "explain"))

@@ -212,6 +212,7 @@ class MattingStage:
     def __init__(self, setup: StageSetup) -> None:
         open_logs()
         release = setup.read_release()
+        claim_cpus(setup.engine, setup.cpus)  # it gets no GPU, whatever the engine has
         self._cutter = Cutter(release)
         self._attend = Attendant(release.digest, "matting")
         self._side = release.working_px

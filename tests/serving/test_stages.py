@@ -1,15 +1,18 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from hipray.answers import HipNumbers
+from hipray.config.jobs import ServeRun
 from hipray.data.framing import Pixels
 from hipray.data.images import read_hips
 from hipray.data.person import NOBODY, encode_people
@@ -31,7 +34,7 @@ from hipray.runtime.memory import EXPLANATION
 from hipray.segmentation.segmenter import Segmenter
 from hipray.serving.clock import StepClock
 from hipray.serving.graph import FusedGraph, Graph, SplitGraph, StageCall
-from hipray.serving.ingress import by_value
+from hipray.serving.ingress import Ingress, by_value
 from hipray.serving.joining import join_films, split_segmentation
 from hipray.serving.logs import CURRENT_REQUEST, JsonFormatter
 from hipray.serving.messages import (
@@ -53,6 +56,7 @@ from hipray.serving.stages import (
     EnsembleStage,
     ExplainingThread,
     FusedStage,
+    MattingStage,
     SegmenterStage,
 )
 from hipray.storage import Store
@@ -250,6 +254,27 @@ def test_a_stage_that_was_promised_a_gpu_does_not_run_without(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="gpus_per_stage"):
         EnsembleStage(replace(stage_setup(workspace, matted), engine=Engine(device=Device.CUDA)))
+
+
+@pytest.fixture
+def two_threads_for_films() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    yield
+    cv2.setNumThreads(before)
+
+
+def test_replicas_without_networks_use_one_thread_for_a_film(
+    workspace: Store, matted: Release, two_threads_for_films: None
+) -> None:
+    setup = stage_setup(workspace, matted)
+    MattingStage(setup)
+    assert cv2.getNumThreads() == 1
+    cv2.setNumThreads(2)
+    nobody: Any = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=None))
+    ingress = Ingress(ServeRun(workspace=workspace.uri, readers=1), setup, classify=nobody)
+    assert cv2.getNumThreads() == 1
+    ingress._service.close()
 
 
 @pytest.mark.parametrize("kind", [EnsembleStage, FusedStage])
