@@ -1,4 +1,8 @@
-"""Hostile files end as refusals with a reason; the process and the next film do not notice."""
+"""Hostile files end as refusals with a reason; the process and the next film do not notice.
+
+A mutation may leave a film: that one gets the answer of any film. No decoder process ends but for a
+film of which the answer says so.
+"""
 
 import re
 from collections import Counter
@@ -20,6 +24,10 @@ MakeApi = Callable[..., LocalApi]
 LIMITS = ImageLimits(decode_seconds=10, decode_memory_mb=1024, max_file_bytes=20_000_000)
 MOST_GROWTH_KIB = 400_000
 """Memory that the process around the decoders may gain; a bomb inflates to gigabytes."""
+READERS = 1
+"""Of the service of `make_api`."""
+TRIES = 2
+"""Decoders that are given a file which ends the first."""
 MOST_DECODER_KIB = LIMITS.decode_memory_mb * 1024
 
 
@@ -45,6 +53,8 @@ def check_all(api: LocalApi, files: list[bytes], film: bytes) -> Counter[str]:
     assert api.upload(film).json()["refusal"] is None
     assert peak_kib("self") - before < MOST_GROWTH_KIB
     assert max(seen[-1] - seen[0] for seen in peaks.values()) < MOST_DECODER_KIB
+    deaths = len(peaks) - READERS
+    assert deaths <= TRIES * codes[RefusalCode.DECODER_CRASH]
     return codes
 
 
