@@ -1,5 +1,6 @@
 """The endpoint as it is deployed: Ray Serve, its proxy and real HTTP."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +35,10 @@ from hipray.serving.bindings import (
     name_stages,
     read_served,
 )
+from hipray.serving.clock import Step, StepClock
 from hipray.serving.deploying import ServingError
+from hipray.serving.graph import call_stage
+from hipray.serving.ingress import by_value
 from hipray.serving.intake import IntakeLimits
 from hipray.serving.messages import Message
 from hipray.serving.problems import PROBLEM_TYPE, explain
@@ -47,6 +51,7 @@ from tests.cluster.known_metrics import list_labels
 from tests.conftest import S3Server
 from tests.data.film_files import build_dicom, save_dicom
 from tests.serving.answers import assert_same, flatten, without_request
+from tests.serving.hostile_files import hostile_files
 
 MAX_FILE_BYTES = 2_000_000
 CLUSTER = Path(__file__).resolve().parent.parent.parent / "cluster"
@@ -206,6 +211,66 @@ def test_hostile_requests_end_as_refusals_or_problems_and_films_are_served_on(
         else:
             assert answer.headers["content-type"] == PROBLEM_TYPE
     assert deployed.post(graph, files={"file": ("x", films[0])}).json()["refusal"] is None
+
+
+def list_replicas() -> set[str]:
+    """Return the names of all replicas that live; one that starts anew has another."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in named if "REPLICA" in actor["name"]}
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_hostile_files_end_no_replica_of_the_endpoint(
+    deployed: Deployed, films: list[bytes]
+) -> None:
+    before = list_replicas()
+    for data in hostile_files(60, seed=2):
+        answer = deployed.post("split", files={"file": ("film", data)})
+        assert answer.status_code in (200, 413, 422), answer.text
+        if answer.status_code != 200:
+            assert answer.headers["content-type"] == PROBLEM_TYPE
+            assert answer.json()["code"] != "defect"
+    assert deployed.post("split", files={"file": ("x", films[0])}).json()["refusal"] is None
+    assert list_replicas() == before
+
+
+class HangingStage:
+    """Never answers, and notes what becomes of its requests."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def __call__(self, message: Message[str]) -> Message[str]:
+        self.seen.append("begun")
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            raise
+        return message
+
+    def tell(self) -> list[str]:
+        return self.seen
+
+
+@pytest.mark.ray
+@pytest.mark.full
+def test_a_deployed_stage_sees_that_the_time_of_its_caller_is_over(deployed: Deployed) -> None:
+    handle = serve.run(serve.deployment(HangingStage).bind(), name="hanging", route_prefix=None)
+
+    async def ask() -> None:
+        message = Message("digest", time.time() + 60, "film")
+        async with asyncio.timeout(1):
+            await call_stage(by_value(handle), message, StepClock(), Step.MODEL)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask())
+    until = time.monotonic() + 30
+    while (seen := handle.tell.remote().result()) != ["begun", "cancelled"]:
+        assert time.monotonic() < until, seen
+        time.sleep(0.1)
+    serve.delete("hanging")
 
 
 @pytest.mark.ray
