@@ -185,6 +185,18 @@ def test_a_bundle_store_out_of_reach_stops_no_release_that_is_loaded(served: Ser
     assert served.served_digest() == before
 
 
+@pytest.mark.ray
+@pytest.mark.full
+def test_each_stage_of_the_split_graph_may_die_and_costs_no_request(served: Served) -> None:
+    run_serve(served.config("first", fused=False))
+    with served.load() as load:
+        for stage in ("segmenter", "matting", "ensemble"):
+            load.wait_for(is_answered, count=2, timeout_s=60)
+            kill_replica(f"#{stage}#")
+            load.wait_for(is_answered, count=4, timeout_s=RECOVER_S)
+    assert_nobody_was_lost(load)
+
+
 def count_replicas() -> int:
     applications = serve.status().applications
     (home,) = [name for name in applications if name.startswith(STAGES_PREFIX)]
