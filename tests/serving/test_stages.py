@@ -63,6 +63,7 @@ from hipray.storage import Store
 from hipray.vocab import Device
 from tests.serving.answers import TOLERANCE
 from tests.serving.conftest import LocalApi, Run, stage_setup, start_stage
+from tests.serving.two_releases import publish_astray, with_member
 
 NEVER = 1e12
 
@@ -246,6 +247,15 @@ def test_a_stage_whose_bundle_was_altered_does_not_start(workspace: Store, matte
     altered = matted.model_copy(update={"segmenters": ("0" * 64,)})
     with pytest.raises(BundleError, match="bundle 0000"):
         SegmenterStage(stage_setup(workspace, altered))
+
+
+def test_a_stage_whose_network_does_not_give_its_golden_answers_does_not_start(
+    workspace: Store, matted: Release
+) -> None:
+    bundle, other = (member.bundle for member in matted.members[:2])
+    astray = with_member(matted, "astray", bundle=publish_astray(workspace, bundle, other))
+    with pytest.raises(BundleError, match="the golden log_odds of astray within"):
+        EnsembleStage(stage_setup(workspace, astray))
 
 
 def test_a_stage_that_was_promised_a_gpu_does_not_run_without(

@@ -1,11 +1,11 @@
-"""A release, another of the same networks with other numbers, and one that does not load."""
+"""A release, another of the same networks with other numbers, and some that do not start."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from hipray.bundles.bundle import ONNX_FILE, load_bundle, publish_bundle
+from hipray.bundles.bundle import ONNX_FILE, WEIGHTS_FILE, load_bundle, publish_bundle
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release, write_release
 from hipray.storage import Store
@@ -15,16 +15,18 @@ from tests.small_release import publish_small_release
 
 
 def publish_releases(store: Store) -> None:
-    """Publish `first`, `second`, and `broken`, one of whose bundles is altered."""
+    """Publish `first`, `second`, `broken` of an altered bundle, and `astray` of another network."""
     first = publish_small_release(store, name="first")
-    shifted = first.members[0].model_copy(update={"platt_intercept": 1.0})
-    second = first.model_copy(update={"name": "second", "members": (shifted, *first.members[1:])})
-    altered = first.members[0].model_copy(
-        update={"bundle": publish_altered(store, first.members[0].bundle)}
-    )
-    broken = first.model_copy(update={"name": "broken", "members": (altered, *first.members[1:])})
-    for release in (second, broken):
-        write_release(store, release)
+    bundle, other = (member.bundle for member in first.members[:2])
+    write_release(store, with_member(first, "second", platt_intercept=1.0))
+    write_release(store, with_member(first, "broken", bundle=publish_altered(store, bundle)))
+    write_release(store, with_member(first, "astray", bundle=publish_astray(store, bundle, other)))
+
+
+def with_member(release: Release, name: str, **changes: Any) -> Release:
+    """Return a release whose first member is another one."""
+    changed = release.members[0].model_copy(update=changes)
+    return release.model_copy(update={"name": name, "members": (changed, *release.members[1:])})
 
 
 def publish_altered(store: Store, digest: str) -> str:
@@ -34,6 +36,14 @@ def publish_altered(store: Store, digest: str) -> str:
     copy = publish_bundle(store, description, bundle.files)
     store.write(f"bundles/{copy}/{ONNX_FILE}", bundle.files[ONNX_FILE] + b"more")
     return copy
+
+
+def publish_astray(store: Store, digest: str, other: str) -> str:
+    """Publish a bundle that loads and answers by another network than its golden answers are of."""
+    bundle = load_bundle(store, digest)
+    network = {name: load_bundle(store, other).files[name] for name in (ONNX_FILE, WEIGHTS_FILE)}
+    description = bundle.description.model_copy(update={"name": "astray"})
+    return publish_bundle(store, description, bundle.files | network)
 
 
 def assert_answers_of_one_release_each(
