@@ -348,7 +348,9 @@ class ScoreRun(InferenceJob):
     max_failed_fraction: float = Field(0.1, ge=0, le=1)
     """Share of the listed files that may fail for the store's sake, or be gone or changed since
     they were listed, before the run stops. Until the first listing has ended, the archive counts as
-    100,000 files at least. Archived objects, which must be restored first, do not count here."""
+    100,000 files at least. Archived objects, which must be restored first, do not count here, nor
+    do as many changed ones as a listing found and reads anew. Below 1, the run also stops where
+    2,000 files fail one after the other and the store does not give a file that it gave before."""
     store_wait_s: float = Field(600, ge=0)
     """Seconds that driver, listing and model actors wait for a store out of reach before they give
     up; films that are read have rounds of their own."""

@@ -48,6 +48,7 @@ from hipray.scoring.session import (
     count_listed,
     hold_output,
     settle,
+    still_gives,
 )
 from hipray.scoring.status import ProgressNote
 from hipray.storage import Lease, Store, check_still_held, check_store, open_store
@@ -104,7 +105,11 @@ class _Submission:
         self._parts = PartSet.of(release, config)
         self._output = open_patient_output(config)
         self._retries = Retries(self._output, self._parts, lease.attempt)
-        self._watch = FailureWatch(config.max_failed_fraction, partial(count_listed, self._output))
+        self._watch = FailureWatch(
+            config.max_failed_fraction,
+            count_listed=partial(count_listed, self._output),
+            still_gives=partial(still_gives, config, self._output, self._parts),
+        )
         now = time.time()
         self._note = ProgressNote(
             config.images, release.name, self._parts.folder, now, now,

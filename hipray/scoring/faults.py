@@ -23,10 +23,14 @@ from hipray.errors import (
     StoreUnavailableError,
     all_errors,
 )
+from hipray.scoring.index import ListingTotals
 from hipray.scoring.shards import Entry
 
 MIN_FILES_SEEN = 256
 """Films of a submission before the share of failed ones says anything."""
+MOST_IN_A_ROW = 2000
+"""Films that fail one after the other before a store is asked whether it gives anything at all:
+the share of a large archive would take a million."""
 
 
 class Fault(StrEnum):
@@ -127,15 +131,19 @@ class FailureWatch:
 
     max_fraction: float
     """Share of the archive's films that may fail."""
-    count_listed: Callable[[], int] = lambda: 0
-    """Asked for the films of the archive where too many of those seen so far have failed."""
+    count_listed: Callable[[], ListingTotals] = ListingTotals
+    """Asked what the archive holds where too many of the films seen so far have failed."""
+    still_gives: Callable[[], bool] = lambda: True
+    """Asked after MOST_IN_A_ROW whether the store gives a film that it gave before."""
     seen: int = 0
     faults: Counter[Fault] = field(default_factory=Counter)
     unlike_listed: int = 0
-    """Films that were gone or changed when they were read: rows, but many speak as faults do."""
+    """Films that were gone or changed when they were read: rows, but many speak as faults do. As
+    many as listings found changed were to be expected, and are read anew."""
     last: HiprayError | None = None
     """The last alarming error."""
-    _listed: int = 0
+    _listed: ListingTotals = field(default_factory=ListingTotals)
+    _in_a_row: int = 0
 
     @property
     def failed(self) -> int:
@@ -146,18 +154,31 @@ class FailureWatch:
         """Take one part's outcome; raises its error where too many films have failed.
 
         Too many of all that are listed: what a submission sees may be the few that failed before.
+        So may those that fail in a row, or lie in one folder: the store is asked then.
         """
         self.seen += files
         self.faults.update(letter.fault for letter in letters)
         self.unlike_listed += unlike_listed
         alarming = [letter for letter in letters if letter.fault.is_alarming]
         self.last = alarming[-1].error if alarming else self.last
-        if self.seen < MIN_FILES_SEEN:
-            return
-        if self._is_too_much(self.faults, self.unlike_listed, max(self.seen, self._listed)):
+        self._in_a_row = 0 if len(letters) < files else self._in_a_row + len(alarming)
+        self._check_row()
+        if self.seen >= MIN_FILES_SEEN and self._is_too_much(self.faults, *self._expected()):
             self._listed = self.count_listed()
-            files = max(self.seen, self._listed)
-            self.check_all(self.faults, unlike_listed=self.unlike_listed, files=files)
+            unlike_listed, files = self._expected()
+            self.check_all(self.faults, unlike_listed=unlike_listed, files=files)
+
+    def _check_row(self) -> None:
+        if self._in_a_row < MOST_IN_A_ROW or self.max_fraction == 1:
+            return
+        if self.last is not None and not self.still_gives():
+            raise self.last
+        self._in_a_row = 0
+
+    def _expected(self) -> tuple[int, int]:
+        """Films that no listing found changed, though they were not as listed; and all films."""
+        unforeseen = max(0, self.unlike_listed - self._listed.replaced)
+        return unforeseen, max(self.seen, self._listed.current)
 
     def check_all(self, faults: Mapping[Fault, int], *, unlike_listed: int, files: int) -> None:
         """Raise an error of this submission where too many of `files` failed.
@@ -172,7 +193,8 @@ class FailureWatch:
                 f"at most {self.max_fraction:.0%} of {files} films gone or changed since they were "
                 "listed",
                 f"{unlike_listed}",
-                "see what deletes or rewrites them, then submit again",
+                "see what deletes or rewrites them, then submit again; if it has to be so, raise "
+                "max_failed_fraction",
             )
 
     def _is_too_much(self, faults: Mapping[Fault, int], unlike_listed: int, files: int) -> bool:

@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pyarrow.compute as pc
 
 from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import KEY_FILE, has_pseudonyms, load_pseudonyms
-from hipray.errors import ConfigError, DataError, RunBusyError
+from hipray.errors import ConfigError, DataError, RunBusyError, StorageError
 from hipray.releases.release import Release
 from hipray.scoring.drift import reference_edges
-from hipray.scoring.faults import FailedFilm, FailureWatch
-from hipray.scoring.films import UNLIKE_LISTED
+from hipray.scoring.faults import FailedFilm, FailureWatch, classify_fault
+from hipray.scoring.films import UNLIKE_LISTED, fetch_film
 from hipray.scoring.index import Index, ListingTotals
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retraction import Retraction
+from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
 from hipray.scoring.unpublished import Unpublished
 from hipray.storage import Lease, Store, hold, lies_within, open_store
+from hipray.storage.retrying import RetryingStore
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
@@ -107,12 +111,33 @@ def _describe_claim(claim: Mapping[str, object]) -> str:
     return f"{claim['archive']}" + (f" with select {narrowed}" if narrowed else "")
 
 
-def count_listed(output: Store) -> int:
-    """Return the films that listings found, UNLISTED_FILES at least while one is under way."""
+def count_listed(output: Store) -> ListingTotals:
+    """Return what listings found, UNLISTED_FILES at least while one is under way."""
     listings = Index(output).listings()
     found = sum((t for t in listings.values() if t is not None), ListingTotals())
     complete = bool(listings) and None not in listings.values()
-    return found.current if complete else max(found.current, UNLISTED_FILES)
+    least = 0 if complete else UNLISTED_FILES + found.replaced
+    return replace(found, files=max(found.files, least))
+
+
+def still_gives(config: ScoreRun, output: Store, parts: PartSet) -> bool:
+    """Tell whether the archive gives a film that it gave before, once its outage is over.
+
+    One that is gone or archived since is no sign against it. False where it gave none yet.
+    """
+    patient = RetryingStore(
+        open_store(config.images, config.storage), patience_s=config.store_wait_s
+    )
+    read = parts.read(output, parts.list_all(output), columns=["key", "etag"])
+    given = (part.table["key"].filter(pc.is_valid(part.table["etag"])) for part in read)
+    key = next((keys[0].as_py() for keys in given if len(keys)), None)
+    if key is None:
+        return False
+    try:
+        fetch_film(patient, Entry(key, 0, ""), max_file_bytes=config.limits.max_file_bytes)
+    except StorageError as error:
+        return not classify_fault(error).is_alarming
+    return True
 
 
 def conclude(

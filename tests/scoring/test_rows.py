@@ -15,8 +15,9 @@ from hipray.data.person import NOBODY
 from hipray.data.refusals import Refusal
 from hipray.digests import digest_of
 from hipray.errors import ArchivedError, DataError, StorageError, StoreThrottledError
-from hipray.scoring.faults import MIN_FILES_SEEN, FailedFilm, FailureWatch, Fault
+from hipray.scoring.faults import MIN_FILES_SEEN, MOST_IN_A_ROW, FailedFilm, FailureWatch, Fault
 from hipray.scoring.films import ReadFilm
+from hipray.scoring.index import ListingTotals
 from hipray.scoring.parts import PartSet, name_retry, read_part, write_part
 from hipray.scoring.rows import (
     SCHEMA_VERSION,
@@ -193,7 +194,7 @@ def test_the_thousandth_retry_is_the_latest(tmp_path: Path) -> None:
 
 
 def watch_with(*, listed: int = 0, **seen: Any) -> FailureWatch:
-    watch = FailureWatch(max_fraction=0.1, count_listed=lambda: listed)
+    watch = FailureWatch(max_fraction=0.1, count_listed=lambda: ListingTotals(listed))
     watch.add(letters=[], **seen)
     return watch
 
@@ -225,7 +226,9 @@ def test_few_films_of_a_large_archive_may_be_all_that_a_submission_sees() -> Non
 
 def test_an_archive_that_is_not_yet_listed_is_asked_for_only_where_too_many_failed() -> None:
     asked: list[int] = []
-    watch = FailureWatch(0.1, count_listed=lambda: asked.append(watch.seen) or 20_000)
+    watch = FailureWatch(
+        0.1, count_listed=lambda: asked.append(watch.seen) or ListingTotals(20_000)
+    )
     for _ in range(10):
         watch.add(files=100, letters=letters(9))
     assert asked == []
@@ -240,6 +243,39 @@ def test_films_that_were_gone_or_changed_stop_a_run_as_others_do() -> None:
         watch.add(files=1000, letters=[], unlike_listed=201)
     quiet = FailureWatch(max_fraction=0.1)
     quiet.check_all({}, unlike_listed=201, files=1000)  # of an earlier submission
+
+
+def test_films_that_a_listing_found_changed_and_reads_anew_stop_no_run() -> None:
+    watch = FailureWatch(0.1, count_listed=lambda: ListingTotals(files=1900, replaced=900))
+    watch.add(files=900, letters=[], unlike_listed=900)
+    watch.add(files=100, letters=[], unlike_listed=100)
+    with pytest.raises(StorageError, match="raise max_failed_fraction"):
+        watch.add(files=1, letters=[], unlike_listed=1)
+
+
+@pytest.mark.parametrize("still_gives", [True, False])
+def test_many_films_that_fail_in_a_row_stop_the_run_where_the_store_gives_nothing_any_more(
+    still_gives: bool,
+) -> None:
+    asked: list[int] = []
+    watch = FailureWatch(
+        0.1, lambda: ListingTotals(10**7), lambda: asked.append(watch.seen) or still_gives
+    )
+    watch.add(files=MOST_IN_A_ROW, letters=letters(MOST_IN_A_ROW - 1))
+    watch.add(files=MOST_IN_A_ROW - 1, letters=letters(MOST_IN_A_ROW - 1))
+    assert not asked, "it gave one between"
+    if still_gives:  # a folder that is denied
+        watch.add(files=1, letters=letters(1))
+        watch.add(files=MOST_IN_A_ROW - 1, letters=letters(MOST_IN_A_ROW - 1))
+    else:
+        with pytest.raises(StoreThrottledError):
+            watch.add(files=1, letters=letters(1))
+    assert asked == [2 * MOST_IN_A_ROW]
+
+
+def test_a_run_that_may_fail_as_a_whole_is_not_stopped() -> None:
+    watch = FailureWatch(1.0, still_gives=lambda: False)
+    watch.add(files=2 * MOST_IN_A_ROW, letters=letters(2 * MOST_IN_A_ROW))
 
 
 def test_archived_films_are_counted_and_stop_no_run() -> None:

@@ -1,6 +1,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +45,7 @@ from hipray.scoring.scorer import (
     ShardScorer,
     check_complete,
 )
-from hipray.scoring.session import ScoreResult, conclude, hold_output
+from hipray.scoring.session import ScoreResult, conclude, count_listed, hold_output
 from hipray.scoring.shards import Entry
 from hipray.scoring.stage_tables import DECODED_SCHEMA, WORK_SCHEMA, build_stage_row
 from hipray.scoring.work import Work, parse_work
@@ -218,7 +219,8 @@ def submit(
 ) -> ScoreResult:
     """One submission without Ray: what is open is scored in this process."""
     decode, score = stages(config, release)
-    watch, output = FailureWatch(config.max_failed_fraction), open_output(config)
+    output = open_output(config)
+    watch = FailureWatch(config.max_failed_fraction, count_listed=partial(count_listed, output))
     parts = PartSet.of(release, config)
     with hold_output(output) as lease:
         number = lease.attempt

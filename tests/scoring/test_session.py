@@ -6,7 +6,16 @@ from hipray.config.jobs import ScoreRun
 from hipray.data.pseudonyms import KEY_FILE
 from hipray.errors import ConfigError
 from hipray.scoring.index import Index, ListingTotals
-from hipray.scoring.session import RUN_KEY, UNLISTED_FILES, claim_output, count_listed
+from hipray.scoring.parts import PartSet, write_part
+from hipray.scoring.rows import build_table
+from hipray.scoring.session import (
+    RUN_KEY,
+    UNLISTED_FILES,
+    claim_output,
+    count_listed,
+    still_gives,
+)
+from hipray.scoring.shards import Entry, Position, Shard
 from hipray.storage import Store, open_store
 
 
@@ -36,8 +45,30 @@ def test_an_output_keeps_to_the_key_of_its_pseudonyms(tmp_path: Path, output: St
 
 
 def test_an_archive_counts_for_many_films_until_it_is_listed(output: Store) -> None:
-    assert count_listed(output) == UNLISTED_FILES
+    assert count_listed(output).current == UNLISTED_FILES
     Index(output).complete(0, ListingTotals(files=9, shards=1))
-    assert count_listed(output) == 9
+    assert count_listed(output).current == 9
     Index(output).complete(1, ListingTotals(files=3, shards=1, replaced=2))
-    assert count_listed(output) == 10
+    assert (count_listed(output).current, count_listed(output).replaced) == (10, 2)
+    Index(output).freeze(Shard(Position(2, 0, 0), (Entry("a", 1, "e"),)))
+    assert count_listed(output).current == UNLISTED_FILES, "the third is under way"
+
+
+def test_a_store_still_gives_where_it_gives_a_film_that_was_read_before(
+    tmp_path: Path, output: Store
+) -> None:
+    run = build_run(tmp_path, "work").model_copy(update={"store_wait_s": 0})
+    archive, parts = open_store(run.images), PartSet("parts/scored_by=x")
+    archive.write("read.dcm", b"film")
+    assert not still_gives(run, output, parts), "it gave nothing yet"
+    rows = [{"key": "gone.dcm"}, {"key": "read.dcm", "etag": "e"}]
+    write_part(output, parts.key("0"), build_table([]))
+    write_part(output, parts.key("1"), build_table(rows))
+    assert still_gives(run, output, parts)
+    archive.write("read.dcm", b"another film")
+    assert still_gives(run, output, parts)
+    archive.write("another.dcm", b"film")
+    archive.delete("read.dcm")
+    assert still_gives(run, output, parts), "that it is gone is an answer"
+    archive.delete("another.dcm")
+    assert not still_gives(run, output, parts), "the archive as a whole is gone"
