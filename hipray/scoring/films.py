@@ -5,9 +5,10 @@ started for, is a dead letter.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from hipray.data.fetching import LISTED_AND_GONE, LISTING_DETECTOR, in_order, refuse_object
 from hipray.data.images import ReadResult
@@ -25,7 +26,13 @@ from hipray.errors import (
 )
 from hipray.scoring.faults import FailedFilm, classify_fault
 from hipray.scoring.shards import Entry
-from hipray.storage import InvalidKeyError, ObjectInfo, ObjectTooLargeError, Store
+from hipray.storage import (
+    InvalidKeyError,
+    ObjectChangedError,
+    ObjectInfo,
+    ObjectTooLargeError,
+    Store,
+)
 from hipray.vocab import RefusalCode
 
 FETCHED_AHEAD = 4
@@ -200,12 +207,16 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         evidence = f"{entry.size} bytes, at most {max_file_bytes}"
         return FetchedFilm(Refusal(RefusalCode.TOO_LARGE, "file_size", evidence), None)
     most_bytes = entry.size if entry.etag else max_file_bytes  # else nobody could say its size
+    read = partial(
+        archive.read_object,
+        entry.key,
+        max_bytes=max_file_bytes,
+        timeout_s=FETCH_S + most_bytes / SLOWEST_BYTES_PER_S,
+    )
     try:
-        data, found = archive.read_object(
-            entry.key,
-            max_bytes=max_file_bytes,
-            timeout_s=FETCH_S + most_bytes / SLOWEST_BYTES_PER_S,
-        )
+        data, found = _read_listed(archive, entry, read)
+    except ObjectChangedError:
+        return FetchedFilm(_changed("its etag is another"), None)
     except ObjectTooLargeError as error:
         if not entry.etag:  # nobody could say its size before
             return FetchedFilm(refuse_object(error), None)
@@ -214,11 +225,27 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         return FetchedFilm(refuse_object(error), None)
     except NotFoundError:
         return FetchedFilm(_explain_absence(archive, entry), None)
-    same = found.etag == entry.etag or not entry.etag or _is_listed_so(archive, entry, found)
+    same = found.etag == entry.etag or not entry.etag or _is_listed_so(archive, entry, found.size)
     return FetchedFilm(data if same else _changed("its etag is another"), found.etag)
 
 
-def _is_listed_so(archive: Store, entry: Entry, found: ObjectInfo) -> bool:
+def _read_listed(
+    archive: Store, entry: Entry, read: Callable[..., tuple[bytes, ObjectInfo]]
+) -> tuple[bytes, ObjectInfo]:
+    """Read a film; raise ObjectChangedError where it changed and the store can tell beforehand.
+
+    Else each film of an archive that was rewritten would be transferred twice: as its older
+    listing has it, for nothing, and as its later one has it.
+    """
+    try:
+        return read(etag=entry.etag or None)
+    except ObjectChangedError:
+        if not _is_listed_so(archive, entry, entry.size):
+            raise
+        return read()
+
+
+def _is_listed_so(archive: Store, entry: Entry, size: int) -> bool:
     """Tell whether a listing still says of a film what it said, though its reading does not.
 
     Some stores give an object one etag in listings and another with its bytes, such as that of
@@ -228,7 +255,7 @@ def _is_listed_so(archive: Store, entry: Entry, found: ObjectInfo) -> bool:
         listed = archive.info_as_listed(entry.key)
     except AccessDeniedError:  # who may read and not list took its keys from elsewhere
         return False
-    return listed is not None and (listed.size, listed.etag) == (found.size, entry.etag)
+    return listed is not None and (listed.size, listed.etag) == (size, entry.etag)
 
 
 def _explain_absence(archive: Store, entry: Entry) -> Refusal:

@@ -16,6 +16,7 @@ from hipray.storage.leases import (
 from hipray.storage.open import check_store, lies_within, open_file, open_store
 from hipray.storage.store import (
     InvalidKeyError,
+    ObjectChangedError,
     ObjectInfo,
     ObjectTooLargeError,
     Store,
@@ -28,6 +29,7 @@ __all__ = [
     "InvalidKeyError",
     "Lease",
     "LeaseInfo",
+    "ObjectChangedError",
     "ObjectInfo",
     "ObjectTooLargeError",
     "Scheme",

@@ -27,6 +27,7 @@ from hipray.storage.store import (
     check_key,
     check_prefix,
     check_size,
+    object_changed,
 )
 
 COPY_BYTES = 1 << 20
@@ -78,12 +79,19 @@ class LocalStore(Store):
         return self._root / _name_of(check_foreign_key(key, empty_parts=False))
 
     def read_object(
-        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         """Read a file, which takes no `timeout_s`; see `Store.read_object`."""
         path = self._foreign_path(key)
         with explained(path), _open_regular(path) as file:
             found = _describe(key, os.fstat(file.fileno()))
+            if etag not in (None, found.etag):
+                raise object_changed(str(path))
             check_size(str(path), found.size, max_bytes)
             return file.read(), found
 

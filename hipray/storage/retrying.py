@@ -58,11 +58,18 @@ class RetryingStore(Store):
         return type(self)(self._inner.child(prefix), patience_s=self._patience_s)
 
     def read_object(
-        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         """Read an object; see `Store.read_object`."""
         return self._persist(
-            lambda: self._inner.read_object(key, max_bytes=max_bytes, timeout_s=timeout_s)
+            lambda: self._inner.read_object(
+                key, etag=etag, max_bytes=max_bytes, timeout_s=timeout_s
+            )
         )
 
     def write(self, key: str, data: bytes) -> ObjectInfo:

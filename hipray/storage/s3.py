@@ -125,7 +125,12 @@ class S3Store(Store):
         check_key(key)
 
     def read_object(
-        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         """Read an object by one GET; see `Store.read_object`."""
 
@@ -134,7 +139,8 @@ class S3Store(Store):
             check_size(self.uri_of(key), found.size, max_bytes)
             return answer["Body"].read(), found
 
-        return self._download(key, receive, timeout_s=timeout_s)
+        condition = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        return self._download(key, receive, condition, timeout_s=timeout_s)
 
     def read_file(self, key: str, target: Path) -> None:
         """Stream an object to a local file; see `Store.read_file`."""
@@ -147,12 +153,13 @@ class S3Store(Store):
             replace_file(target, fill)
 
         with explained(target):
-            self._download(key, receive)
+            self._download(key, receive, {})
 
     def _download(
         self,
         key: str,
         receive: Callable[[dict[str, Any]], Result],
+        condition: dict[str, str],
         *,
         timeout_s: float | None = None,
     ) -> Result:
@@ -161,7 +168,7 @@ class S3Store(Store):
         until = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for attempt in range(self.settings.max_attempts):
             with self._explained(key):
-                answer = self._client.get_object(**self._foreign_address(key))
+                answer = self._client.get_object(**self._foreign_address(key), **condition)
             try:
                 with closing(answer["Body"]), _cut_off(answer["Body"], until):
                     return receive(answer)

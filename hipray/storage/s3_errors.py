@@ -13,7 +13,7 @@ from hipray.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from hipray.storage.store import InvalidKeyError
+from hipray.storage.store import InvalidKeyError, object_changed
 
 THROTTLE_CODES = frozenset(
     {
@@ -82,6 +82,8 @@ def explain_failure(code: str, status: int, *, message: str, uri: str, bucket: s
     if code == ARCHIVED_CODE:
         return ArchivedError(f"an object that can be read at {uri}", "an archived one",
                              "restore it first")  # fmt: skip
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return object_changed(uri)
     if code == "NotImplemented":
         return StorageError(f"a store that can do this ({uri})", f"501 {message}", "use another")
     passing = _passing_kind(code, status)

@@ -23,6 +23,10 @@ class ObjectTooLargeError(StorageError):
     """The object is larger than the caller accepts; its body was not downloaded."""
 
 
+class ObjectChangedError(StorageError):
+    """The object is not the one that the caller asks for; its body was not downloaded."""
+
+
 class InvalidKeyError(StorageError):
     """The key is not a plain relative path."""
 
@@ -114,6 +118,11 @@ def check_size(uri: str, size: int, max_bytes: int | None) -> None:
         )
 
 
+def object_changed(uri: str) -> ObjectChangedError:
+    """Return the error of an object whose etag is another than the one that was asked for."""
+    return ObjectChangedError("the object as it was", f"another at {uri}", "list it again")
+
+
 class Store(ABC):
     """A folder of objects, local or on S3; safe to share between threads.
 
@@ -162,12 +171,19 @@ class Store(ABC):
 
     @abstractmethod
     def read_object(
-        self, key: str, *, max_bytes: int | None = None, timeout_s: float | None = None
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        max_bytes: int | None = None,
+        timeout_s: float | None = None,
     ) -> tuple[bytes, ObjectInfo]:
         """Read an object and what describes these very bytes, in one request.
 
         Raises NotFoundError, ObjectTooLargeError before the body is downloaded, and
-        StoreTimeoutError where bytes still arrive after `timeout_s`, however steadily.
+        StoreTimeoutError where bytes still arrive after `timeout_s`, however steadily. With an
+        `etag`, a store that can compare raises ObjectChangedError for an object of another; some
+        cannot, and give it.
         """
 
     @abstractmethod
