@@ -9,7 +9,7 @@ from hipray.errors import ConfigError, NotFoundError, StorageError
 from hipray.storage.addresses import Address, Scheme, parse_address
 from hipray.storage.local import LocalStore
 from hipray.storage.s3 import S3Store
-from hipray.storage.store import Store, check_prefix
+from hipray.storage.store import Store, check_root_prefix
 
 BUCKET_NAME = re.compile(r"^[A-Za-z0-9._-]{3,255}$")
 """Bucket names, the longer ones of older stores included."""
@@ -59,7 +59,7 @@ def _open_bucket(address: Address, settings: StorageSettings) -> S3Store:
     bucket, _, prefix = address.path.partition("/")
     if not BUCKET_NAME.match(bucket):
         raise ConfigError("s3://bucket or s3://bucket/prefix", f"'{address}'", "correct the bucket")
-    prefix = check_prefix(prefix)
+    prefix = check_root_prefix(prefix) if prefix else ""
     path = f"{bucket}/{prefix}" if prefix else bucket
     return S3Store(str(Address(Scheme.S3, path)), settings)
 

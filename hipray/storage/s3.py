@@ -57,6 +57,7 @@ from hipray.storage.store import (
     check_foreign_key,
     check_key,
     check_prefix,
+    check_root_prefix,
     check_size,
 )
 
@@ -100,7 +101,7 @@ class S3Store(Store):
     def __init__(self, uri: str, settings: StorageSettings = DEFAULT_STORAGE) -> None:
         super().__init__(uri, settings)
         self.bucket, _, prefix = uri.removeprefix(Scheme.S3).partition("/")
-        self._root = f"{check_prefix(prefix)}/" if prefix else ""
+        self._root = f"{check_root_prefix(prefix)}/" if prefix else ""
         self._bucket_seen = False
 
     @property
@@ -108,7 +109,7 @@ class S3Store(Store):
         return _process_client(self.settings, os.getpid())
 
     def _address(self, key: str) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": self._root + check_key(key)}
+        return {"Bucket": self.bucket, "Key": check_key(self._root + key)}
 
     def _foreign_address(self, key: str) -> dict[str, str]:
         return {

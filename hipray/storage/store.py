@@ -78,6 +78,18 @@ def check_prefix(prefix: str) -> str:
     return check_key(prefix.removesuffix("/")) if prefix else ""
 
 
+def check_root_prefix(prefix: str) -> str:
+    """Return the prefix of a bucket's folder without its closing slash.
+
+    Others may have made it, so its parts may be what S3 allows, empty ones between them included:
+    below such a root nothing can be written. Raises InvalidKeyError.
+    """
+    folder = prefix.removesuffix("/")
+    if folder.endswith("/"):  # its address could not be told from that of the folder above
+        return check_key(folder)
+    return check_foreign_key(folder, empty_parts=True)
+
+
 def _key_problem(key: str) -> str | None:
     parts = key.split("/")
     if not key:

@@ -240,6 +240,22 @@ def test_whatever_key_others_gave_an_object_can_be_read(s3_server: S3Server, key
     assert found.size == 4
 
 
+@pytest.mark.parametrize("root", ["a//b", "/a", "a\\b"])
+def test_a_root_that_others_named_is_read_and_nothing_is_written_below_it(
+    s3_server: S3Server, root: str
+) -> None:
+    bucket = s3_server.new_bucket()
+    s3_server.put(bucket, [f"{root}/film.dcm", "a/b/other.dcm"], b"film")
+    store = open_store(f"s3://{bucket}/{root}/", s3_server.settings)
+    (info,) = store.list()
+    assert info.key == "film.dcm"
+    assert (store.read("film.dcm"), store.info("film.dcm")) == (b"film", info)
+    with pytest.raises(InvalidKeyError):
+        store.write("film.dcm", b"another")
+    with pytest.raises(StorageError):
+        open_store(f"s3://{bucket}/{root}//", s3_server.settings)
+
+
 ODD_KEYS = [
     "a b+c%20d%2Be.dcm", " a ", "100%", "a?b=c#d&e;f", "a'b\"<c>*:~", "a/b/", "a//",
     "Röntgen/大腿骨😀.dcm", "e\u0301", "\u00e9", "a\tb",
