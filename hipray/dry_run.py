@@ -140,7 +140,7 @@ def _(config: ServeRun) -> Iterator[str]:
 @find_inputs.register
 def _(config: ScoreRun) -> Iterator[str]:
     from hipray.scoring.key_list import check_key_list
-    from hipray.scoring.selection import find_first_film
+    from hipray.scoring.selection import FIRST_KEYS, find_first_film
 
     yield _describe_release(config)
     if config.select.keys is not None:
@@ -148,7 +148,9 @@ def _(config: ScoreRun) -> Iterator[str]:
         yield f"keys in {config.select.keys}"
         return
     archive = open_store(config.images, config.storage)
-    yield f"films in {archive.uri}, the first of them {find_first_film(archive, config.select)}"
+    first = find_first_film(archive, config.select)
+    known = f"the first of them {first}" if first else f"none among the first {FIRST_KEYS:,} keys"
+    yield f"films in {archive.uri}, {known}"
 
 
 @find_inputs.register

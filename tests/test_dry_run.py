@@ -11,6 +11,7 @@ from hipray.distributed import survey as place
 from hipray.distributed.cluster import NodeSize
 from hipray.distributed.survey import Ask, Place, survey
 from hipray.errors import ConfigError, DataError, NotFoundError
+from hipray.scoring import selection
 from hipray.scoring.selection import find_first_film
 from hipray.scoring.status import ProgressNote
 from hipray.storage import open_store
@@ -121,7 +122,9 @@ def test_the_status_of_a_scoring_is_found_as_the_job_finds_it(
     assert "archive by first" in capsys.readouterr().out
 
 
-def test_an_archive_is_looked_through_for_what_the_job_would_take(tmp_path: Path) -> None:
+def test_an_archive_is_looked_through_for_what_the_job_would_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = open_store(str(tmp_path))
     archive.write("a/table.csv", b"no film")
     archive.write("a/1.dcm", b"film")
@@ -130,3 +133,5 @@ def test_an_archive_is_looked_through_for_what_the_job_would_take(tmp_path: Path
     assert find_first_film(archive, Selection(suffixes=(".png",))) == "b/2.png"
     with pytest.raises(DataError, match="found none; check the path and `select`"):
         find_first_film(archive, Selection(exclude=("*",)))
+    monkeypatch.setattr(selection, "FIRST_KEYS", 2)
+    assert find_first_film(archive, Selection(suffixes=(".png",))) is None, "nobody knows yet"

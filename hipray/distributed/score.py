@@ -271,7 +271,10 @@ def _read_release(config: ScoreRun) -> Release:
 
 
 def _check_archive(config: ScoreRun, archive: Store, output: Store) -> None:
-    """Raise where a first listing is due and there is no film, before anything is started."""
+    """Raise where a first listing is due and there is no film, before anything is started.
+
+    A large archive is looked into only a little: its listing tells, see `session.conclude`.
+    """
     if config.select.keys is not None or Index(output).listings():
         return
     find_first_film(archive, config.select)

@@ -4,11 +4,15 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from fnmatch import translate
+from itertools import islice
 
 from hipray.config.scoring import Selection
 from hipray.data.listing import is_aside, is_film
 from hipray.errors import DataError
 from hipray.storage import Store
+
+FIRST_KEYS = 20_000
+"""Keys that are looked through for a film before work begins: 20 pages of S3, some seconds."""
 
 
 class LeftOut(StrEnum):
@@ -54,12 +58,18 @@ def build_folder_sieve(select: Selection) -> Callable[[str], LeftOut | None]:
     return sift
 
 
-def find_first_film(archive: Store, select: Selection) -> str:
-    """Return the first key that is taken; raise DataError where there is none."""
+def find_first_film(archive: Store, select: Selection) -> str | None:
+    """Return the first key that is taken, or None where it is none of FIRST_KEYS.
+
+    Raises DataError where the archive has none.
+    """
     sift, sift_folder = build_sieve(select), build_folder_sieve(select)
-    for info in archive.list(passes_by=lambda folder: sift_folder(folder) is not None):
+    listed = archive.list(passes_by=lambda folder: sift_folder(folder) is not None)
+    for info in islice(listed, FIRST_KEYS):
         if sift(info.key) is None:
             return info.key
+    if next(listed, None) is not None:
+        return None
     raise DataError(f"films in {archive.uri}", "none", "check the path and `select`")
 
 

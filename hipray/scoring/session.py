@@ -13,7 +13,7 @@ from hipray.releases.release import Release
 from hipray.scoring.drift import reference_edges
 from hipray.scoring.faults import FailedFilm, FailureWatch, classify_fault
 from hipray.scoring.films import UNLIKE_LISTED, fetch_film
-from hipray.scoring.index import Index, ListingTotals
+from hipray.scoring.index import RANGES_KEY, Index, ListingTotals
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retraction import Retraction
 from hipray.scoring.shards import Entry
@@ -152,6 +152,9 @@ def conclude(
     """
     listed = Index(output).totals().current
     if not listed:
+        check_held()
+        for key in (RUN_KEY, RANGES_KEY):  # a mistyped archive or selection claims no output
+            output.delete(key)
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
     tally = settle(config, output, release, parts, check_held)
     check_counts(tally, listed=listed)

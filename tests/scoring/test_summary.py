@@ -34,7 +34,7 @@ from hipray.scoring.index import Index
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table, probability_column
-from hipray.scoring.session import ScoreResult, check_current, conclude, settle
+from hipray.scoring.session import RUN_KEY, ScoreResult, check_current, conclude, settle
 from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
 from hipray.scoring.summary import LETTERS_AT_ONCE, LETTERS_KEY, write_letters
@@ -132,6 +132,17 @@ def test_the_summary_adds_up_and_dead_letters_carry_reason_and_exception(
     assert (letter["key"], letter["fault"]) == ("005.dcm", Fault.DENIED)
     assert letter["exception"] == "AccessDeniedError"
     assert "403 AccessDenied" in letter["message"]
+
+
+def test_a_run_that_finds_no_film_says_so_and_leaves_its_output_unclaimed(
+    config: ScoreRun, release: Release, tmp_path: Path
+) -> None:
+    output = open_store(str(tmp_path / "unused"))
+    output.create(RUN_KEY, b"{}")
+    Index(output).choose_ranges(("m",))
+    with pytest.raises(DataError, match="found none; check the path and `select`"):
+        conclude_held(config, output, release)
+    assert not list(output.list())
 
 
 def test_a_stopped_run_leaves_its_dead_letters(
