@@ -30,6 +30,10 @@ BEATS_PER_TTL = 4
 SILENCE_POLL_S = 1.0
 """Seconds between two looks at a silent holder."""
 
+CLOCK_DIFFERENCE_S = 900.0
+"""Most seconds between the clocks of two machines: S3 refuses requests of one that is further off
+(Amazon S3 API reference, RequestTimeTooSkewed)."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -152,19 +156,24 @@ def acquire_when_silent(
     """Acquire as `acquire` does, but wait for a silent holder's time to live to run out.
 
     Returns None at the first sign of life: a heartbeat, or a running process on this machine. So
-    a job that died on another machine may be submitted again at once.
+    a job that died on another machine may be submitted again at once. A holder on another machine
+    is watched for two heartbeats, as its clock may be behind by more than its time to live.
     """
     first: tuple[int, float] | None = None
+    began = time.monotonic()
     while True:
-        lease = acquire(store, key, ttl_s=ttl_s, owner_note=owner_note)
-        if lease is not None:
-            return lease
         attempt, info = _read_latest(store, key)
-        if info is not None:
-            sign = (attempt, _read_beat(store, key, info))
-            if is_visible(info.process) or sign != (first or sign):
-                return None
-            first = sign
+        if info is None or is_visible(info.process):
+            return acquire(store, key, ttl_s=ttl_s, owner_note=owner_note)
+        sign = (attempt, _read_beat(store, key, info))
+        if sign != (first or sign):
+            return None
+        first = sign
+        watched = time.monotonic() - began > 2 * info.ttl_s / BEATS_PER_TTL
+        if watched or time.time() - sign[1] > info.ttl_s + CLOCK_DIFFERENCE_S:
+            lease = acquire(store, key, ttl_s=ttl_s, owner_note=owner_note)
+            if lease is not None:
+                return lease
         time.sleep(SILENCE_POLL_S)
 
 

@@ -219,3 +219,20 @@ def test_a_holder_of_another_machine_is_waited_for_until_its_lease_runs_out(
     assert second.attempt == first.attempt + 1
     with second:  # which beats
         assert acquire_when_silent(store, "run", ttl_s=8) is None
+
+
+def test_a_holder_whose_clock_is_behind_is_not_evicted_while_it_beats(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = acquire(store, "runs/a", ttl_s=60)
+    assert first is not None
+    elsewhere = {"host": "elsewhere", "pid": 1}
+    rewrite_claim(store, lambda claim: claim["process"].update(elsewhere))
+    rewrite_claim(store, lambda claim: claim.update(claimed_s=time.time() - 100))
+
+    def beat_behind(_: float) -> None:
+        store.write("runs/a/1.beat", json.dumps({"time_s": time.time() - 90}).encode())
+
+    monkeypatch.setattr(leases.time, "sleep", beat_behind)
+    assert holder(store, "runs/a") is None, "by the clock it is silent"
+    assert acquire_when_silent(store, "runs/a", ttl_s=60) is None
