@@ -15,6 +15,7 @@ from hipray.distributed.ray_errors import raise_own
 from hipray.releases.release import Release
 from hipray.scoring.open_work import list_work
 from hipray.scoring.retries import list_retry_work
+from hipray.scoring.work import parse_work
 
 MOST_RESTARTS = 10
 """Starts of the feed beside the first: it lies on the driver's machine, which ends with it."""
@@ -40,16 +41,21 @@ class WorkFeed:
         )  # fmt: skip
 
     def take(self, most: int) -> Iterator[str]:
-        """Yield work as `Work.dump` writes it, until none is left or `most` were taken.
+        """Yield work as `Work.dump` writes it, each once, until none is left or `most` were taken.
 
-        Raises what kept the archive from being listed.
+        An actor that was restarted hands out again what is under way. Raises what kept the archive
+        from being listed.
         """
+        taken: set[str] = set()
         with raise_own():
-            for _ in range(most):
+            while len(taken) < most:
                 work: str | None = ray.get(self._actor.take.remote())
                 if work is None:
                     return
-                yield work
+                part = parse_work(work).part
+                if part not in taken:
+                    taken.add(part)
+                    yield work
 
     def has_more(self) -> bool:
         """Tell whether any work is left, waiting for the listing to say so; raises as `take`."""

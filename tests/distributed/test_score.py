@@ -43,7 +43,7 @@ from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
 from hipray.scoring.session import LEASE_S, RUN_KEY, ScoreResult
 from hipray.scoring.status import DRIVER_KEY
-from hipray.scoring.work import Work
+from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
 from tests.conftest import S3Server
@@ -67,6 +67,7 @@ DECOYS = 12
 CHANGED, VANISHED = "films/changed.dcm", "films/vanished.dcm"
 ROW_KEY = ["key", "hip_index"]
 WORKER_TITLE = "ray::MapWorker(MapBatches(Shard"
+FEED_TITLE = "ray::_Feed"
 VARIES = ["fetch_seconds", "decode_seconds", "model_seconds"]
 """Columns in which two runs over one archive differ."""
 
@@ -396,6 +397,23 @@ def test_a_long_run_is_several_datasets_that_take_on_from_each_other(
     assert (result.scored, result.parts) == (7, 7)
     assert len(built) == 3
     assert len(set(map(id, built))) == 1, "one feed: the archive is listed once"
+
+
+@pytest.mark.cluster
+@pytest.mark.full
+def test_a_feed_that_was_killed_hands_nothing_out_twice(
+    open_case: Callable[..., Case], films: dict[str, bytes]
+) -> None:
+    case = open_case(films)
+    config = case.config.model_copy(update={"shard_files": 1})
+    feed = WorkFeed(config, case.release, relist=True, submission=1)
+    work = feed.take(HIPS + 1)
+    keys = [parse_work(next(work)).entries[0].key for _ in range(HIPS // 2)]
+    (process_id,) = find_descendants(FEED_TITLE, of=os.getpid())
+    os.kill(process_id, signal.SIGKILL)
+    keys += [parse_work(text).entries[0].key for text in work]
+    feed.close()
+    assert keys == sorted(films), "though nothing has a part yet"
 
 
 def test_work_that_is_lost_in_every_round_is_told_as_what_may_go_well_another_time(
