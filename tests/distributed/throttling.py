@@ -28,9 +28,13 @@ class ThrottlingS3:
         """Ends of paths that are not answered within SILENCE_S."""
         self.full = ""
         """Part of paths that cannot be written for want of room."""
+        self.read_only = ""
+        """Part of paths that nobody may write."""
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.fail_every = 0
         """One of so many reads of films is throttled, and one not answered in time."""
+        self.bytes_read = 0
+        """Bytes of films that were given away."""
         self._reads: Counter[str] = Counter()
         self._read_count = 0
         self._lock = threading.Lock()
@@ -49,10 +53,10 @@ class ThrottlingS3:
         self._server.shutdown()
         self._thread.join()
 
-    def count_reads(self, suffix: str) -> int:
-        """Return how many reads of objects there were whose keys end in `suffix`."""
+    def count_reads(self) -> Counter[str]:
+        """Return how often each film was asked for, by path."""
         with self._lock:
-            return sum(n for path, n in self._reads.items() if path.endswith(suffix))
+            return Counter(self._reads)
 
     def _count_read(self, environ: dict[str, Any]) -> int:
         """Return the number of this read among those of films, or 1 for another request."""
@@ -77,10 +81,15 @@ class ThrottlingS3:
             return _refuse(start_response, "503 Slow Down", "SlowDown")
         if path.endswith(self.silent):
             self._closed.wait(SILENCE_S)
-        if self.full and environ["REQUEST_METHOD"] == "PUT" and self.full in path:
+        if environ["REQUEST_METHOD"] == "PUT" and self.full and self.full in path:
             return _refuse(start_response, "507 Insufficient Storage", "InsufficientStorage")
+        if environ["REQUEST_METHOD"] == "PUT" and self.read_only and self.read_only in path:
+            return _refuse(start_response, "403 Forbidden", "AccessDenied")
         with self._lock:
-            return list(self._moto(environ, start_response))
+            answer = list(self._moto(environ, start_response))
+            if environ["REQUEST_METHOD"] == "GET" and path.endswith(".dcm"):
+                self.bytes_read += sum(map(len, answer))
+            return answer
 
 
 def _refuse(start_response: Callable[..., Any], status: str, code: str) -> Iterable[bytes]:

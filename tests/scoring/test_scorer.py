@@ -18,6 +18,7 @@ from hipray.data.images import read_hips
 from hipray.data.isolation import IsolatedReader
 from hipray.data.pseudonyms import KEY_BYTES, Pseudonyms
 from hipray.errors import (
+    AccessDeniedError,
     BundleError,
     DataError,
     StoreFullError,
@@ -424,17 +425,39 @@ def test_a_gpu_that_fails_ends_its_process_while_the_shard_is_noted(
     assert (outcome["letters"], outcome["published"]) == ("[]", True)
 
 
-def test_a_full_output_ends_the_run_and_leaves_nothing_corrupt(
+def test_an_output_that_is_full_or_read_only_on_the_way_ends_the_run_and_leaves_nothing_corrupt(
     remote: ScoreRun, release: Release, throttling: ThrottlingS3
 ) -> None:
     bucket = throttling.s3.new_store()
     config = remote.model_copy(update={"output": bucket.uri_of("scores")})
-    throttling.full = "/parts/"
+    throttling.full = "-00000001-"  # the second part
     with pytest.raises(StoreFullError, match="room for"):
         submit(config, release)
-    assert not list(bucket.list("scores/parts"))
-    throttling.full = ""
+    written = {info.key: info.etag for info in bucket.list("scores/parts")}
+    assert (len(written), len(keys_with_rows(config, release))) == (1, 4)
+    throttling.full, throttling.read_only = "", "/parts/"
+    with pytest.raises(AccessDeniedError, match="check the AWS credentials and policy"):
+        submit(config, release)
+    assert {info.key: info.etag for info in bucket.list("scores/parts")} == written
+    throttling.read_only = ""
     assert counts(submit(config, release)) == (6, 6, 0, 0)
+    assert written.items() <= {i.key: i.etag for i in bucket.list("scores/parts")}.items()
+
+
+def test_an_archive_that_was_rewritten_is_scored_by_another_release_and_read_once(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("hipray.scoring.faults.MIN_FILES_SEEN", 1)
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+    archive, read = open_store(remote.images, remote.storage), throttling.bytes_read
+    for key, other in zip(list(films)[:6], list(films)[6:12], strict=True):
+        archive.write(key, films[other])
+    once = sum(len(films[key]) for key in list(films)[6:12])
+    strict = remote.model_copy(update={"max_failed_fraction": 0.1})
+    other = release.model_copy(update={"headline_threshold": 0.25})
+    assert counts(submit(strict, other)) == (6, 6, 0, 0)
+    assert throttling.bytes_read - read < 1.1 * once
 
 
 def test_a_release_that_does_not_load_is_a_bundle_error(config: ScoreRun, release: Release) -> None:
