@@ -1,7 +1,9 @@
 import io
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -182,6 +184,34 @@ def test_all_parts_are_one_hive_table_even_with_one_that_was_emptied(tmp_path: P
     table = pyarrow.dataset.dataset(f"{tmp_path}/parts", partitioning="hive").to_table()
     assert table["scored_by"].to_pylist() == ["x", "y"]
     assert table.drop_columns("scored_by").to_pylist() == scored.to_pylist() * 2
+
+
+@pytest.fixture
+def two_parts(tmp_path: Path) -> Path:
+    """An output of a scored film and a refused one, and of an emptied part."""
+    store, parts = open_store(str(tmp_path)), PartSet("parts/scored_by=x")
+    write_part(store, parts.key("0"), build_table([]))
+    write_part(store, parts.key("1"), build_table(rows_of("a", study(scored_hip()))))
+    write_part(store, parts.key("2"), build_table(rows_of("b", study(refusal=REFUSAL))))
+    return tmp_path
+
+
+def test_pandas_reads_all_parts_as_one_table(two_parts: Path) -> None:
+    rows = pd.read_parquet(two_parts / "parts")
+    assert rows["key"].to_list() == ["a", "b"]
+    assert rows["scored_by"].astype(str).to_list() == ["x", "x"]
+    assert rows[P_HIP].isna().to_list() == [False, True]
+
+
+def test_duckdb_answers_the_question_of_the_readme(two_parts: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (question,) = re.findall(r"select refusal_code.*? group by 1", readme, flags=re.DOTALL)
+    here = question.replace("out/scores", str(two_parts)).replace("RELEASE-CONFIG-RUNTIME", "x")
+    assert here.count(str(two_parts)) == here.count("scored_by=x") == 1
+    assert set(duckdb.sql(here).fetchall()) == {(None, 1), ("implant", 1)}
+    (of,) = duckdb.sql(f"select distinct scored_by from '{two_parts}/parts/*/*.parquet'").fetchall()
+    assert of == ("x",)
 
 
 def test_the_thousandth_retry_is_the_latest(tmp_path: Path) -> None:
