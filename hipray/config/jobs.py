@@ -318,7 +318,9 @@ class ScoreRun(InferenceJob):
     select: Selection = Selection()
     """Which objects are scored."""
     listers: int = Field(8, ge=1, le=64)
-    """Ranges of keys that are listed at the same time; small archives are listed as one."""
+    """Ranges of keys that are listed at the same time; small archives are listed as one. An output
+    keeps the ranges of its first listing: begin another for an archive that has grown from a few
+    thousand keys to many millions, or one thread lists it."""
     shard_files: int = Field(64, ge=1)
     """Films in one shard, the unit of resume, at most."""
     shard_bytes: int = Field(512_000_000, gt=0)
