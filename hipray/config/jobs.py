@@ -254,7 +254,7 @@ class ServeRun(InferenceJob):
     and identifiers, which such a caller has not sent."""
     token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     """sha256 digests of accepted bearer tokens; without these and without `token_file`, every
-    caller of a loopback host is accepted."""
+    caller on this machine is accepted who calls it by its own name."""
     token_file: str | None = None
     """File on the ingress' node with one more such digest per line and comments after '#'; read
     again when it changes, so that tokens change without a restart."""
@@ -352,7 +352,8 @@ class ScoreRun(InferenceJob):
     they were listed, before the run stops. Until the first listing has ended, the archive counts as
     100,000 files at least. Archived objects, which must be restored first, do not count here, nor
     do as many changed ones as a listing found and reads anew. Below 1, the run also stops where
-    2,000 files fail one after the other and the store does not give a file that it gave before."""
+    2,000 files fail one after the other and the store gives no file that it gave before, or gave
+    none yet."""
     store_wait_s: float = Field(600, ge=0)
     """Seconds that driver, listing and model actors wait for a store out of reach before they give
     up; films that are read have rounds of their own."""

@@ -225,7 +225,11 @@ def fetch_film(archive: Store, entry: Entry, *, max_file_bytes: int) -> FetchedF
         return FetchedFilm(refuse_object(error), None)
     except NotFoundError:
         return FetchedFilm(_explain_absence(archive, entry), None)
-    same = found.etag == entry.etag or not entry.etag or _is_listed_so(archive, entry, found.size)
+    same = (
+        found.etag == entry.etag
+        or not entry.etag
+        or _is_listed_so(archive, entry, found.size, unlisted=False)
+    )
     return FetchedFilm(data if same else _changed("its etag is another"), found.etag)
 
 
@@ -240,21 +244,22 @@ def _read_listed(
     try:
         return read(etag=entry.etag or None)
     except ObjectChangedError:
-        if not _is_listed_so(archive, entry, entry.size):
+        if not _is_listed_so(archive, entry, entry.size, unlisted=True):
             raise
         return read()
 
 
-def _is_listed_so(archive: Store, entry: Entry, size: int) -> bool:
+def _is_listed_so(archive: Store, entry: Entry, size: int, *, unlisted: bool) -> bool:
     """Tell whether a listing still says of a film what it said, though its reading does not.
 
     Some stores give an object one etag in listings and another with its bytes, such as that of
-    its encrypted form. One listing can only be compared with another then.
+    its encrypted form. One listing can only be compared with another then. `unlisted` is the answer
+    for who may read and not list, and took the keys from elsewhere.
     """
     try:
         listed = archive.info_as_listed(entry.key)
-    except AccessDeniedError:  # who may read and not list took its keys from elsewhere
-        return False
+    except AccessDeniedError:
+        return unlisted
     return listed is not None and (listed.size, listed.etag) == (size, entry.etag)
 
 

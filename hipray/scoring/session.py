@@ -22,7 +22,7 @@ from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
 from hipray.scoring.unpublished import Unpublished
 from hipray.storage import Lease, Store, hold, lies_within, open_store
-from hipray.storage.retrying import RetryingStore
+from hipray.storage.retrying import open_retrying_store
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
@@ -125,16 +125,15 @@ def still_gives(config: ScoreRun, output: Store, parts: PartSet) -> bool:
 
     One that is gone or archived since is no sign against it. False where it gave none yet.
     """
-    patient = RetryingStore(
-        open_store(config.images, config.storage), patience_s=config.store_wait_s
-    )
+    wait_s = config.store_wait_s
+    archive = open_retrying_store(config.images, config.storage, patience_s=wait_s)
     read = parts.read(output, parts.list_all(output), columns=["key", "etag"])
     given = (part.table["key"].filter(pc.is_valid(part.table["etag"])) for part in read)
     key = next((keys[0].as_py() for keys in given if len(keys)), None)
     if key is None:
         return False
     try:
-        fetch_film(patient, Entry(key, 0, ""), max_file_bytes=config.limits.max_file_bytes)
+        fetch_film(archive, Entry(key, 0, ""), max_file_bytes=config.limits.max_file_bytes)
     except StorageError as error:
         return not classify_fault(error).is_alarming
     return True

@@ -132,6 +132,16 @@ def test_who_may_not_list_is_told_of_a_changed_film_all_the_same(scripted: Scrip
     assert fetched_code(scripted.store(), Entry("a", 4, "other")) is RefusalCode.CHANGED_OBJECT
 
 
+@pytest.mark.parametrize(("etag", "code"), [("e", None), ("f", RefusalCode.CHANGED_OBJECT)])
+def test_who_may_not_list_gets_what_a_store_compares_otherwise_than_hipray(
+    scripted: ScriptedS3, etag: str, code: RefusalCode | None
+) -> None:
+    film = Answer(200, body=b"film", headers={"ETag": f'W/"{etag}"'})
+    denied = Answer(403, "AccessDenied")
+    scripted.answers = [Answer(412, "PreconditionFailed"), denied, film, denied]
+    assert fetched_code(scripted.store(), Entry("a", 4, "e")) is code
+
+
 def test_a_key_that_a_listing_does_not_encode_ends_as_missing(scripted: ScriptedS3) -> None:
     raw = (
         "<ListBucketResult><EncodingType>url</EncodingType>"
