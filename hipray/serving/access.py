@@ -101,12 +101,7 @@ class TokenCheck:
         return self._file is not None or bool(self._fixed)
 
     def __call__(self, authorization: str | None) -> str:
-        """Return the caller's name; raise ProblemError (401) for a header without a valid token.
-
-        Where neither tokens nor a token file are set, all pass and have no name.
-        """
-        if not self.is_set:
-            return ""
+        """Return the caller's name; raise ProblemError (401) for a header without a valid token."""
         added = () if self._file is None else self._file.read()
         return check_token(authorization, (*self._fixed, *added))
 

@@ -100,8 +100,8 @@ def accepts(check: TokenCheck, token: str) -> bool:
     return True
 
 
-def test_without_tokens_and_without_a_file_all_pass() -> None:
-    TokenCheck()(None)
+def test_without_tokens_and_without_a_file_none_is_asked_for() -> None:
+    assert not TokenCheck().is_set
 
 
 def test_tokens_of_the_file_and_of_the_configuration_are_accepted(token_file: Path) -> None:
