@@ -157,7 +157,8 @@ def acquire_when_silent(
 
     Returns None at the first sign of life: a heartbeat, or a running process on this machine. So
     a job that died on another machine may be submitted again at once. A holder on another machine
-    is watched for two heartbeats, as its clock may be behind by more than its time to live.
+    is watched for two heartbeats, as its clock may be behind by more than its time to live, unless
+    its last beat is older than clocks may differ.
     """
     first: tuple[int, float] | None = None
     began = time.monotonic()
@@ -183,7 +184,7 @@ def hold(store: Store, key: str, *, ttl_s: float, owner_note: str, thing: str) -
     if lease is None:
         raise RunBusyError(
             f"{thing} to be free",
-            f"a live driver: {holder(store, key) or 'one that ended just now'}",
+            f"a live driver: {_read_latest(store, key)[1] or 'one that ended just now'}",
             "wait for it, watch it with `hipray status`, or name another",
         )
     return lease

@@ -85,7 +85,7 @@ def check_root_prefix(prefix: str) -> str:
     below such a root nothing can be written. Raises InvalidKeyError.
     """
     folder = prefix.removesuffix("/")
-    if folder.endswith("/"):  # its address could not be told from that of the folder above
+    if not folder or folder.endswith("/"):  # its address would be that of the folder above
         return check_key(folder)
     return check_foreign_key(folder, empty_parts=True)
 
