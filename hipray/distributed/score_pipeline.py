@@ -19,9 +19,9 @@ never split a row, so a shard's films arrive together at the one actor that publ
 Decoders are an actor pool because Ray Data fuses a task that precedes an actor into it, and then
 decoding would wait for the model; two actor pools are never fused, and they overlap.
 
-What is under way is bounded: decoded shards in bytes by Ray Data, taken ones by `TakenAhead`. Ray
-Data keeps about 2.5 KB on the driver for each block until its dataset ends, so a dataset takes
-MOST_SHARDS from the feed at most, and the next one goes on.
+What is under way is bounded: decoded shards in bytes by Ray Data, taken and decoded ones in number
+by `FewAhead`. Ray Data keeps about 2.5 KB on the driver for each block until its dataset ends, so a
+dataset takes MOST_SHARDS from the feed at most, and the next one goes on.
 """
 
 from collections.abc import Iterator
@@ -53,6 +53,10 @@ MOST_SHARDS = 20_000
 """Shards of one dataset: hours of work on many machines beside the start of its actors."""
 MOST_WAITING = 256
 """Shards that wait for decoders: the feed is far faster than what follows it."""
+MOST_DECODED = 4
+"""Shards for each model actor that wait decoded: what a driver that dies has decoded in vain."""
+DECODED_KEY = "hipray_most_decoded"
+"""Where the dataset's context says how many these are together."""
 TASK_RETRIES = 20
 """Times that Ray hands a shard to another process after one died: many more than `BegunWork`
 allows a shard that kills its process, and than machines are lost under one shard."""
@@ -60,17 +64,25 @@ ACTOR_RESTARTS = 100
 """Starts of an actor after its first, in one dataset: processes that die while they start."""
 
 
-class TakenAhead(BackpressurePolicy):  # type: ignore[misc]
-    """Holds the taking back while enough shards wait: Ray Data's own bounds count bytes only."""
+class FewAhead(BackpressurePolicy):  # type: ignore[misc]
+    """Holds a stage back while enough shards wait behind it: Ray Data's own bounds count bytes."""
+
+    def can_add_input(self, op: Any) -> bool:
+        """Return False for the decoding while model actors have enough before them."""
+        if not any(_is_taking(before) for before in op.input_dependencies):
+            return True
+        most: int = self._data_context.get_config(DECODED_KEY)
+        return self._count_waiting_behind(op) < most
 
     def max_task_output_bytes_to_read(self, op: Any) -> int | None:
         """Return 0 for the taking while more shards wait than decoders will need soon."""
         if not _is_taking(op):
             return None
-        waiting = sum(
-            self._topology[after].total_enqueued_input_blocks() for after in op.output_dependencies
-        )
-        return 0 if waiting >= MOST_WAITING else None
+        return 0 if self._count_waiting_behind(op) >= MOST_WAITING else None
+
+    def _count_waiting_behind(self, op: Any) -> int:
+        following = op.output_dependencies
+        return sum(self._topology[after].total_enqueued_input_blocks() for after in following)
 
 
 def _is_taking(op: Any) -> bool:
@@ -82,7 +94,8 @@ def _is_taking(op: Any) -> bool:
 def build_dataset(config: ScoreRun, release: Release, feed: WorkFeed) -> Dataset:
     """Return the dataset that takes, decodes, scores and publishes; its rows are outcomes."""
     payload, release_text = config.model_dump_json(), release.model_dump_json()
-    with DataContext.current(_quiet_context()):
+    most_actors = config.max_actors or config.actors
+    with DataContext.current(_quiet_context(most_decoded=MOST_DECODED * most_actors)):
         work = ray.data.read_datasource(
             WorkDatasource(feed),
             override_num_blocks=1,
@@ -103,9 +116,7 @@ def build_dataset(config: ScoreRun, release: Release, feed: WorkFeed) -> Dataset
         )
         return films.map_batches(
             ShardScorer,
-            compute=ActorPoolStrategy(
-                min_size=config.actors, max_size=config.max_actors or config.actors
-            ),
+            compute=ActorPoolStrategy(min_size=config.actors, max_size=most_actors),
             num_cpus=config.cpus_per_actor,
             num_gpus=config.gpus_per_actor,
             **stage,
@@ -144,13 +155,14 @@ def _take_rows(feed: WorkFeed, most: int) -> Iterator[pa.Table]:
         yield build_stage_row(WORK_SCHEMA, {"work": work})
 
 
-def _quiet_context() -> DataContext:
+def _quiet_context(*, most_decoded: int) -> DataContext:
     context = DataContext.get_current().copy()
     context.target_max_block_size = BLOCK_BYTES
     context.raise_original_map_exception = True
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.set_config(
-        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, TakenAhead]
+        ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, FewAhead]
     )
+    context.set_config(DECODED_KEY, most_decoded)
     return context
