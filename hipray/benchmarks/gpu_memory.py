@@ -1,8 +1,10 @@
-"""What a fit takes on a GPU, measured with the real fit against what a plan counts on.
+"""What a fit takes on a GPU, measured with the real fit in as much room as a plan counts on.
 
-One process that has the GPU alone trains one fit of each network of a preset for a few epochs, each
-with its checkpoint, and lets it score. What it takes is the most that torch's pool reserved and
-what the process holds beside that pool: CUDA's context and the libraries' own memory.
+One process trains one fit of each network of a preset for a few epochs, each with its checkpoint,
+and lets it score. It is limited to the plan's need as a lane is to its part of a GPU: with the
+whole of it, cuDNN takes workspaces of many GiB that no fit needs. What the fit takes is the most
+that torch's pool reserved and what the process holds beside that pool: CUDA's context and the
+libraries' own memory.
 """
 
 import tempfile
@@ -25,7 +27,7 @@ from hipray.training.checkpoints import CheckpointStore
 from hipray.training.classifier import train_classifier
 from hipray.training.context import FitContext, local_context
 from hipray.training.inputs import FitInputs
-from hipray.training.memory import GIB, describe_fit_memory
+from hipray.training.memory import GIB, FitMemory, describe_fit_memory, limit_pool
 from hipray.training.preparation import read_inputs
 from hipray.training.segmenter import train_segmenter
 from hipray.training.views import build_views
@@ -60,16 +62,18 @@ def compare_memory(grid: GridRun, bench: GpuBench) -> Iterator[Measure]:
     prober = probe.remote(grid.model_dump(mode="json"), _shorten(preset).model_dump(mode="json"))
     for fit in list_fits(preset):
         need = describe_fit_memory(fit, preset.experiment)
-        peak: FitPeak = ray.get(prober.measure.remote(fit))
-        yield hold_below(
-            f"gpu_memory_{need.network.replace(' ', '_')}",
-            [peak.total_bytes / GIB],
-            unit="GiB",
-            limit=need.total_bytes / GIB,
-            batch=need.batch,
-            beside_pool_gib=peak.beside_bytes / GIB,
-        )
+        yield judge_fit(need, ray.get(prober.measure.remote(fit, need.total_bytes)))
     ray.kill(prober)
+
+
+def judge_fit(need: FitMemory, peak: FitPeak | None) -> Measure:
+    """Hold what a fit took against the plan's need; None is one that ran out of memory in it."""
+    name, limit = f"gpu_memory_{need.network.replace(' ', '_')}", need.total_bytes / GIB
+    about: dict[str, Any] = {"batch": need.batch, "out_of_memory": peak is None}
+    if peak is None:
+        return Measure(name, "GiB", target=limit, met=False, n=1, context=about)
+    about["beside_pool_gib"] = peak.beside_bytes / GIB
+    return hold_below(name, [peak.total_bytes / GIB], unit="GiB", limit=limit, **about)
 
 
 def list_fits(grid: GridRun) -> list[Fit | SegmenterFit]:
@@ -91,15 +95,22 @@ class MemoryProbe:
         self._inputs = inputs
         self._experiment = GridRun.model_validate(networks).experiment
 
-    def measure(self, fit: Fit | SegmenterFit) -> FitPeak:
-        """Train, save and score `fit`; return the most that it took."""
+    def measure(self, fit: Fit | SegmenterFit, room_bytes: int) -> FitPeak | None:
+        """Train, save and score `fit` within `room_bytes` of the GPU.
+
+        Returns the most that it took, None where its memory ran out.
+        """
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        limit_pool(room_bytes / torch.cuda.get_device_properties(0).total_memory)
         with tempfile.TemporaryDirectory() as folder:
             context = FitContext(
                 device=local_context().device, checkpoints=CheckpointStore(open_store(folder))
             )
-            train(fit, self._inputs, self._experiment, context)
+            try:
+                train(fit, self._inputs, self._experiment, context)
+            except torch.OutOfMemoryError:
+                return None
         free, total = torch.cuda.mem_get_info()
         beside = total - free - torch.cuda.memory_reserved()
         return FitPeak(torch.cuda.max_memory_reserved(), beside)

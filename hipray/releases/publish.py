@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hipray import __version__
 from hipray.bundles.assembly import publish_model
 from hipray.bundles.bundle import WEIGHTS_FILE, BundleDescription
 from hipray.classification.spec import ClassifierSpec
@@ -44,8 +45,7 @@ from hipray.vocab import (
     View,
 )
 
-SOFTWARE = (
-    "hipray",
+LIBRARIES = (
     "torch",
     "onnx",
     "onnxruntime",
@@ -142,9 +142,15 @@ class _Publisher:
             data_source=self._source,
             leaks_allowed=self._plan.leaks_allowed,
             optimistic=self._plan.optimistic,
-            software={"python": platform.python_version(), **{n: version(n) for n in SOFTWARE}},
+            software=name_software(),
         )
         return publish_model(self._store, description, self._ledger.read_file(done, WEIGHTS_FILE))
+
+
+def name_software() -> dict[str, str]:
+    """Return the versions that a bundle is made with, by the name of each package."""
+    own = {"python": platform.python_version(), "hipray": __version__}
+    return own | {name: version(name) for name in LIBRARIES}
 
 
 def _choose_fits(config: ReleaseRun, results: RunResults) -> list[tuple[Fit, DoneFit]]:

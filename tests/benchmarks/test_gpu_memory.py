@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hipray.benchmarks.gpu_memory import list_fits, train
+from hipray.benchmarks.gpu_memory import FitPeak, judge_fit, list_fits, train
 from hipray.benchmarks.lanes import build_bench_grid
 from hipray.benchmarks.workspace import open_bench_store
 from hipray.config.base import load_config
@@ -14,6 +14,7 @@ from hipray.config.jobs import GridRun
 from hipray.storage import open_store
 from hipray.training.checkpoints import CheckpointStore
 from hipray.training.context import FitContext
+from hipray.training.memory import GIB, FitMemory
 from hipray.training.preparation import read_inputs
 from hipray.vocab import Cell, Fit, LabelType, Region, SegmenterArch, SegmenterFit, Variant
 from tests.small_workspace import BACKBONE, SmallWorkspace, one_thread
@@ -29,6 +30,17 @@ def test_each_network_of_a_preset_is_measured_once() -> None:
     segmenters = [fit.arch for fit in fits if isinstance(fit, SegmenterFit)]
     assert classifiers == list(preset.backbones)
     assert segmenters == list(preset.experiment.segmenter.archs)
+
+
+def test_a_fit_that_ran_out_of_the_room_of_its_plan_misses_the_limit() -> None:
+    need = FitMemory("unet on resnet34", 8, step_bytes=GIB, bytes_per_film=0, floor_bytes=2 * GIB)
+    fits = judge_fit(need, FitPeak(pool_bytes=GIB, beside_bytes=GIB // 2))
+    assert (fits.name, fits.ours, fits.target, fits.met) == (
+        "gpu_memory_unet_on_resnet34", 1.5, 2.0, True
+    )  # fmt: skip
+    starved = judge_fit(need, None)
+    assert (starved.name, starved.ours, starved.met) == (fits.name, None, False)
+    assert starved.as_line()["out_of_memory"]
 
 
 @pytest.mark.parametrize("fit", [CLASSIFIER, SEGMENTER], ids=["classifier", "segmenter"])

@@ -1,10 +1,12 @@
 """Publishing: what is served is what was scored out of fold."""
 
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pytest
 
+from hipray import __version__
 from hipray.bundles.bundle import load_bundle
 from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.experiment import MattingSettings
@@ -134,6 +136,20 @@ def test_no_patient_or_path_lies_in_a_release_or_its_bundles(small_grid, release
     for digest in (*release.segmenters, *(m.bundle for m in release.members)):
         texts += load_bundle(small_grid.store, digest).files.values()
     assert not [s for s in secrets for text in texts if s in text]
+
+
+def test_the_packages_of_a_release_are_named_where_hipray_itself_is_only_a_source_tree(
+    monkeypatch,
+) -> None:
+    def only_libraries(name: str) -> str:
+        if name == "hipray":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(publish_module, "version", only_libraries)
+    named = publish_module.name_software()
+    assert named["hipray"] == __version__
+    assert named["torch"] == version("torch")
 
 
 def test_publishing_twice_gives_the_same_release(small_grid) -> None:
