@@ -1,23 +1,22 @@
 """The leakage guard: refuses a split whose test result could be learned from its training set.
 
 Four kinds of pair may not lie on both sides of a fold: two hips of one patient, the same pixels,
-a near duplicate, and a film with its augmented sibling. `near_duplicates` finds the third.
+a near duplicate, and a film with its augmented sibling. `near_duplicates` compares films for the
+third.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 
-from hipray.config.experiment import LeakageSettings
-from hipray.data.framing import Pixels
-from hipray.data.near_duplicates import find_near_duplicates
 from hipray.errors import LeakageError
 
 GUARD_PX = 256
-"""Side of the frames that are compared, whatever the networks see: at 64 px the grain is gone."""
+"""Side of the frames of which duplicates are sought, whatever the networks see: at 64 px the grain
+is gone."""
 
 
 class LeakKind(StrEnum):
@@ -64,19 +63,19 @@ def describe_leaks(counts: Mapping[LeakKind, int]) -> str:
 def find_leaks(
     manifest: pd.DataFrame,
     split: pd.DataFrame,
-    films: Pixels,
+    duplicates: Sequence[tuple[int, int]],
     *,
-    settings: LeakageSettings,
+    allow: bool,
     test_folds: tuple[int, ...] | None = None,
 ) -> LeakReport:
     """Return the leaks of `split`; only folds that are tested count.
 
-    `films` are hips framed at GUARD_PX (N, S, S) in manifest order.
+    `duplicates` are pairs of rows of the manifest whose films show one exposure.
     """
     pairs = dict(_related_pairs(manifest))
-    for pair in find_near_duplicates(films, least_grain=settings.near_duplicate_correlation):
+    for pair in duplicates:
         pairs.setdefault(pair, LeakKind.NEAR_DUPLICATE)
-    return LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), settings.allow)
+    return LeakReport(tuple(_separated(manifest, split, pairs, test_folds)), allow)
 
 
 def refuse_leaks(report: LeakReport, *, listed_at: str) -> None:

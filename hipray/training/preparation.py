@@ -1,33 +1,24 @@
 """Everything a grid settles before a fit is trained: data, split, leak check and plan."""
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pandas as pd
 import pyarrow as pa
 
 from hipray.classification.model import check_backbone
 from hipray.config.jobs import GridRun
-from hipray.data.dataset import DataIdentity, identify_data, load_films
+from hipray.data.dataset import DataIdentity, identify_data
 from hipray.data.images import PREPROCESSING_VERSION
-from hipray.data.leakage import (
-    GUARD_PX,
-    Leak,
-    LeakKind,
-    LeakReport,
-    describe_leaks,
-    find_leaks,
-    refuse_leaks,
-)
+from hipray.data.leakage import LeakReport, describe_leaks, refuse_leaks
 from hipray.data.manifest import label_column, mask_column, read_manifest, read_table, write_table
 from hipray.data.splits import deal_split, split_name
-from hipray.digests import digest_of, source_digest
 from hipray.errors import ConfigError, DataError
 from hipray.storage import Store
 from hipray.training.classifier import check_division
 from hipray.training.inputs import FitInputs
+from hipray.training.leak_check import check_leaks
 from hipray.training.plan import (
     PlannedFit,
     list_cells,
@@ -69,7 +60,7 @@ def prepare(store: Store, config: GridRun) -> Preparation:
     if config.cells:
         check_labels(manifest, config)
     data = identify_data(manifest, inputs.split)
-    leaks = _check_leaks(store, inputs, config, data)
+    leaks = _refuse_leaks(inputs, config, data)
     return Preparation(inputs, plan_grid(config, inputs, data), leaks, data)
 
 
@@ -257,38 +248,13 @@ def _list_hips(table: pd.DataFrame) -> set[tuple[str, str]]:
     return set(zip(table["hip_id"], table["patient_id"], strict=True))
 
 
-def _check_leaks(
-    store: Store, inputs: FitInputs, config: GridRun, data: DataIdentity
-) -> LeakReport:
-    """Check once for each (data, split, folds, settings, guard); the answer is kept as a file."""
-    folds = chosen_folds(config)
-    settings = inputs.experiment.leakage
-    identity = digest_of(
-        [
-            data.films,
-            data.split,
-            folds,
-            settings,
-            GUARD_PX,
-            source_digest("data/dataset", "data/framing", "data/leakage", "data/near_duplicates"),
-        ]
-    )
-    key = f"splits/checks/{identity[:20]}.json"
-    if store.exists(key):
-        known = json.loads(store.read(key))
-        leaks = [Leak(**(leak | {"kind": LeakKind(leak["kind"])})) for leak in known["leaks"]]
-        report = LeakReport(tuple(leaks), known["allowed"])
-    else:
-        films = load_films(store, inputs.manifest, side=GUARD_PX)
-        report = find_leaks(
-            inputs.manifest, inputs.split, films, settings=settings, test_folds=folds
-        )
-        store.write(key, json.dumps(asdict(report), indent=1).encode())
-    refuse_leaks(report, listed_at=store.uri_of(key))
+def _refuse_leaks(inputs: FitInputs, config: GridRun, data: DataIdentity) -> LeakReport:
+    report, key = check_leaks(inputs, data, test_folds=chosen_folds(config))
+    refuse_leaks(report, listed_at=inputs.store.uri_of(key))
     if report.overridden:
         logger.warning(
             "%d pairs lie on both sides of a fold (%s), which leakage.allow lets through: results "
             "will be too good; all are in %s",
-            len(report.leaks), describe_leaks(report.counts()), store.uri_of(key),
+            len(report.leaks), describe_leaks(report.counts()), inputs.store.uri_of(key),
         )  # fmt: skip
     return report
