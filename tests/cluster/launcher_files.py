@@ -113,6 +113,8 @@ def _aws_problems(config: dict[str, Any], place: Place) -> list[str]:
         problems.append("lets the launcher open a security group")
     if provider["region"] != place.region or config["cluster_name"] != place.cluster:
         problems.append("starts where, or names what, iam/head.json does not allow")
+    if f"--env AWS_DEFAULT_REGION={provider['region']}" not in config["docker"]["run_options"]:
+        problems.append("containers ask S3 of another region")
     for key in ("SecurityGroupIds", "SubnetIds", "KeyName", "ImageId"):
         if len({str(node["node_config"].get(key)) for node in types.values()}) > 1:
             problems.append(f"nodes that do not reach each other, or differ: {key}")

@@ -37,7 +37,12 @@ START_HEAD = const(
 )
 START_WORKER = const(["ray stop", f"{START_RAY} --address=$RAY_HEAD_IP:6379 {PORTS}"])
 """Word for word: whatever else stands in a command runs on every node, before anyone is asked."""
+REGION = r"[a-z]{2}-[a-z]+-\d"
 RUN_OPTIONS = ["--ulimit nofile=65536:65536", "--security-opt no-new-privileges"]
+OPTIONS_ON_AWS: Schema = {
+    "type": "array", "minItems": 3, "maxItems": 3,
+    "prefixItems": [*map(const, RUN_OPTIONS), words(rf"^--env AWS_DEFAULT_REGION={REGION}$")],
+}  # fmt: skip
 NOTHING: Schema = {"const": []}
 """The image has everything: each of these would run something on every node."""
 ADDRESS: Schema = {"type": "string", "format": "ipv4"}
@@ -122,12 +127,11 @@ SHAPES: dict[str, Schema] = {
     "aws": exact(
         **COMMON,
         provider=exact(
-            type=const("aws"), region=words(r"^[a-z]{2}-[a-z]+-\d$"),
+            type=const("aws"), region=words(f"^{REGION}$"),
             cache_stopped_nodes=const(False), use_internal_ips=const(True),
         ),
         docker=exact(
-            head_image=CPU_IMAGE, worker_image=GPU_IMAGE, run_options=const(RUN_OPTIONS),
-            **CONTAINER,
+            head_image=CPU_IMAGE, worker_image=GPU_IMAGE, run_options=OPTIONS_ON_AWS, **CONTAINER,
         ),
         head_node_type=const("head"), available_node_types=NODES,
     ),

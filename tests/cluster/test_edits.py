@@ -89,6 +89,7 @@ EDITS: dict[str, list[Edit]] = {
     "the endpoint's films": [
         (pattern, "osteoporosis/films", "osteoporosis/pacs") for pattern in (SERVE, PROD)
     ],
+    "an endpoint on the head's address": [(SERVE, "host: 127.0.0.1", "host: 0.0.0.0")],
     "an endpoint behind a load balancer": [
         (SERVE, "HeadOnly", "EveryNode"), (SERVE, "host: 127.0.0.1", "host: 0.0.0.0"),
     ],

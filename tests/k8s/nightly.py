@@ -16,7 +16,7 @@ NEVER_HELPS = {2, 3, 4, 5, 6, 11}
 STOPPED = 143
 DRAINED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
 NIGHT = (
-    "night=$(date -u -d yesterday +%F)\n",
+    "night=${NIGHT:-$(date -u -d yesterday +%F)}\n",
     '--images "$HIPRAY_INCOMING/$night" --output "$HIPRAY_WORKSPACE/scores/$night"',
 )
 
