@@ -102,8 +102,10 @@ def _(config: GridRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: TuneRun) -> Iterator[str]:
+    from hipray.distributed.tune import require_searcher
     from hipray.training.tuning import describe_as_grid
 
+    require_searcher(config.search)
     yield from find_inputs(describe_as_grid(config))
 
 
@@ -132,8 +134,10 @@ def _(config: PredictRun) -> Iterator[str]:
 
 @find_inputs.register
 def _(config: ServeRun) -> Iterator[str]:
+    from hipray.serving.access import TokenCheck
     from hipray.serving.bindings import read_served
 
+    TokenCheck(config.token_sha256, config.token_file)
     yield _name_release(read_served(config))
 
 

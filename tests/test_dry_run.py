@@ -72,6 +72,23 @@ def test_what_is_missing_ends_a_dry_run_as_it_would_end_the_job(
     assert main([job, *given]) == code
 
 
+def test_a_search_without_its_package_is_found(
+    small_workspace: SmallWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    given = ["--workspace", small_workspace.store.uri, "--dry-run"]
+    assert main(["tune", "--search", "optuna", *given]) == 2
+
+
+def test_a_file_of_tokens_that_is_not_there_is_found_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "tokens"
+    given = ["--workspace", str(tmp_path), "--token-file", str(missing), "--dry-run"]
+    assert main(["serve", *given]) == 2
+    assert f"no file '{missing}'" in capsys.readouterr().err
+
+
 def test_the_plan_of_segmenters_has_no_cells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,10 +75,16 @@ def build_config(model: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(model, detail) for detail in error.errors()]
+        problems = [_explain(model, detail) for detail in _drop_consequences(error.errors())]
         raise ConfigError(
             f"a valid {model.__name__} configuration", "; ".join(problems), "correct these keys"
         ) from None
+
+
+def _drop_consequences(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out that a list is too short where that is so because its own items are wrong."""
+    inside = {detail["loc"][:-1] for detail in errors}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in inside]
 
 
 def take_unset(config: ConfigT, other: ConfigT, *, but: Collection[str] = ()) -> ConfigT:

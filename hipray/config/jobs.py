@@ -182,14 +182,16 @@ class ReleaseRun(Job):
     """Name of the run."""
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
     """Name of the release."""
-    regions: Each[Region] = (Region.FEMORAL_NECK, Region.TOTAL_HIP)
-    """Regions the release answers for."""
-    label_types: Each[LabelType] = (LabelType.T_SCORE,)
-    """Labels the release answers for."""
+    regions: Each[Region] | None = None
+    """Regions the release answers for; default: femoral neck and total hip where the run has them,
+    else all of the run."""
+    label_types: Each[LabelType] | None = None
+    """Labels the release answers for; default: the T-score where the run has it."""
     backbones: Each[str] | None = None
-    """Members of the ensemble; by default the networks of the run."""
-    variant: Variant = Variant.SEGMENTED
-    """Data variant of the members; it decides the view: whole or matted."""
+    """Members of the ensemble; default: the networks of the run."""
+    variant: Variant | None = None
+    """Data variant of the members; it decides the view: whole or matted. Default: segmented where
+    the run has it, else the run's first one."""
     folds: Each[int] = (0,)
     """Folds whose fits are members; more folds, more members."""
     repeats: Each[int] = (0,)

@@ -108,7 +108,7 @@ def describe_flow(flow: Flow) -> str:
         + (", unchanged since the last ingest" if flow.reused else ""),
         *(f"  refused {code}: {count}" for code, count in sorted(flow.refused.items())),
         f"{flow.hips} hips of {flow.patients} patients, {flow.annotations} with annotations",
-        *_dropped_lines(flow),
+        *_labelled_lines(flow),
         *_computed_lines(flow),
         *_given_lines(flow),
         *(f"  problem: {problem}" for problem in flow.problems[:SHOWN_PROBLEMS]),
@@ -118,17 +118,18 @@ def describe_flow(flow: Flow) -> str:
     return "\n".join(lines)
 
 
-def _dropped_lines(flow: Flow) -> list[str]:
+def _labelled_lines(flow: Flow) -> list[str]:
     lines = []
     for region in Region:
         for label in LabelType:
+            labelled = sum(flow.bases.get(region, {}).get(label, {}).values())
             reasons = Counter(flow.dropped.get(region, {}).get(label, {}))
+            said = [f"{labelled} hips with a label"] if labelled else []
             if reasons:
                 reason, _ = reasons.most_common(1)[0]
-                lines.append(
-                    f"  {region.display_name} {label}: {sum(reasons.values())} hips without a "
-                    f"label, mostly: {reason}"
-                )
+                said.append(f"{sum(reasons.values())} hips without a label, mostly: {reason}")
+            if said:
+                lines.append(f"  {region.display_name} {label}: {', '.join(said)}")
     return lines
 
 

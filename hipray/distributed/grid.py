@@ -54,13 +54,14 @@ def run_grid(config: GridRun) -> GridResult:
     with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray grid") as lease:
         started = time.monotonic()
         preparation = _prepare(store, config)
-        write_run_plan(store, describe_run(config, preparation))
         submission = uuid.uuid4().hex[:8]
         ledger = open_ledger(store, config, submission)
         before = _open_fits(preparation.plan, ledger.snapshot())
         if before:
             check_store(store)
             try_starts(store, config.experiment, before)
+        write_run_plan(store, describe_run(config, preparation))
+        if before:
             errors = Supervisor(config, store, submission, preparation.plan, ledger, lease).run()
             if errors and _was_left(preparation.plan, ledger.snapshot()):
                 raise errors[0]

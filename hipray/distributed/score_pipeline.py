@@ -24,6 +24,7 @@ by `FewAhead`. Ray Data keeps about 2.5 KB on the driver for each block until it
 dataset takes MOST_SHARDS from the feed at most, and the next one goes on.
 """
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -39,6 +40,7 @@ from ray.data._internal.execution.backpressure_policy.backpressure_policy import
     BackpressurePolicy,
 )
 from ray.data.block import BlockMetadata
+from ray.util.annotations import RayDeprecationWarning
 
 from hipray.config.jobs import ScoreRun
 from hipray.distributed.score_feed import WorkFeed
@@ -95,7 +97,12 @@ def build_dataset(config: ScoreRun, release: Release, feed: WorkFeed) -> Dataset
     """Return the dataset that takes, decodes, scores and publishes; its rows are outcomes."""
     payload, release_text = config.model_dump_json(), release.model_dump_json()
     most_actors = config.max_actors or config.actors
-    with DataContext.current(_quiet_context(most_decoded=MOST_DECODED * most_actors)):
+    with (
+        DataContext.current(_quiet_context(most_decoded=MOST_DECODED * most_actors)),
+        warnings.catch_warnings(),
+    ):
+        # Ray Data 2.60 names no parameter for restarts of its actors and warns of any other
+        warnings.simplefilter("ignore", RayDeprecationWarning)
         work = ray.data.read_datasource(
             WorkDatasource(feed),
             override_num_blocks=1,

@@ -80,7 +80,7 @@ def run_tune(config: TuneRun) -> TuneResult:
     store = open_store(config.workspace, config.storage)
     # a worker's working directory may be another: trials get the full address
     config = resolve_config(store, config.model_copy(update={"workspace": store.uri}))
-    _require_searcher(config.search)
+    require_searcher(config.search)
     ttl_s = config.resources.lease_s
     with hold_run(store, config.run, ttl_s=ttl_s, owner_note="hipray tune") as lease:
         started = time.monotonic()
@@ -99,7 +99,8 @@ def run_tune(config: TuneRun) -> TuneResult:
         return _conclude(store, config, data, len(left), started)
 
 
-def _require_searcher(search: Searcher) -> None:
+def require_searcher(search: Searcher) -> None:
+    """Raise ConfigError where the package of a search is not installed."""
     if search is Searcher.OPTUNA and importlib.util.find_spec("optuna") is None:
         raise ConfigError(
             "the optuna package for search = 'optuna'",

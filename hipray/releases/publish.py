@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +15,7 @@ from hipray.bundles.bundle import WEIGHTS_FILE, BundleDescription
 from hipray.classification.spec import ClassifierSpec
 from hipray.config.base import ConfigT, build_config
 from hipray.config.evaluation import Combine
-from hipray.config.jobs import ReleaseRun
+from hipray.config.jobs import GridRun, ReleaseRun
 from hipray.data.images import PREPROCESSING_VERSION
 from hipray.data.ingest import read_preprocessing
 from hipray.errors import DataError
@@ -41,7 +42,9 @@ from hipray.vocab import (
     Fit,
     LabelType,
     MaskSource,
+    Region,
     SegmenterFit,
+    Variant,
     View,
 )
 
@@ -79,8 +82,9 @@ def _build_release(
     store: Store, config: ReleaseRun, results: RunResults, manifest: pd.DataFrame
 ) -> Release:
     """Publish the bundles of a release and describe it."""
-    chosen = _choose_fits(config, results)
-    segmenters = _choose_segmenters(config, results)
+    wanted = _name_wanted(config, results.config)
+    chosen = _choose_fits(config, wanted, results)
+    segmenters = _choose_segmenters(config, wanted.variant, results)
     predictions = read_predictions(_rows_of(results.predictions, chosen))
     cells = list(dict.fromkeys(fit.cell for fit, _ in chosen))
     weights = _weigh_cells(config, predictions, cells)
@@ -91,12 +95,12 @@ def _build_release(
         run=config.run,
         data_source=source,
         leaks_allowed=results.plan.leaks_allowed,
-        optimistic=_explain_optimism(config, results),
+        optimistic=_explain_optimism(wanted, results),
         preprocessing_version=PREPROCESSING_VERSION,
         preprocessing=read_preprocessing(store),
         working_px=results.config.experiment.data.working_px,
         segmenters=tuple(publisher.segmenter(done) for _, done in segmenters),
-        view=config.variant.view,
+        view=wanted.variant.view,
         matting=results.config.experiment.matting,
         members=tuple(
             publisher.member(fit, done, weight=weights[fit.cell]) for fit, done in chosen
@@ -107,6 +111,16 @@ def _build_release(
         ),
         evaluation=_evaluate(config, predictions, cells, manifest, list_told(results.config)),
     )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which cells of a run become members."""
+
+    regions: tuple[Region, ...]
+    label_types: tuple[LabelType, ...]
+    backbones: tuple[str, ...]
+    variant: Variant
 
 
 class _Publisher:
@@ -153,31 +167,45 @@ def name_software() -> dict[str, str]:
     return own | {name: version(name) for name in LIBRARIES}
 
 
-def _choose_fits(config: ReleaseRun, results: RunResults) -> list[tuple[Fit, DoneFit]]:
+def _name_wanted(config: ReleaseRun, run: GridRun) -> Wanted:
+    """What the configuration names, else what the run has."""
+    headline = tuple(region for region in HEADLINE_REGIONS if region in run.regions)
+    has_t_score = LabelType.T_SCORE in run.label_types
+    return Wanted(
+        config.regions or headline or run.regions,
+        config.label_types or ((LabelType.T_SCORE,) if has_t_score else run.label_types),
+        config.backbones or run.backbones,
+        config.variant or choose_variant(run.variants),
+    )
+
+
+def _choose_fits(
+    config: ReleaseRun, wanted: Wanted, results: RunResults
+) -> list[tuple[Fit, DoneFit]]:
     done = dict(results.classifiers)
-    wanted = [
-        Fit(Cell(region, label_type, backbone, config.variant), repeat, fold)
-        for region in config.regions
-        for label_type in config.label_types
-        for backbone in config.backbones or results.config.backbones
+    fits = [
+        Fit(Cell(region, label_type, backbone, wanted.variant), repeat, fold)
+        for region in wanted.regions
+        for label_type in wanted.label_types
+        for backbone in wanted.backbones
         for repeat in config.repeats
         for fold in config.folds
     ]
-    missing = [fit.name for fit in wanted if fit not in done]
+    missing = [fit.name for fit in fits if fit not in done]
     if missing:
         raise DataError(
-            f"{len(wanted)} finished fits in run '{config.run}'",
+            f"{len(fits)} finished fits in run '{config.run}'",
             f"{len(missing)} missing, such as {missing[0]}",
             "finish the grid, or choose regions, backbones, variant and folds that it has",
         )
-    return [(fit, done[fit]) for fit in wanted]
+    return [(fit, done[fit]) for fit in fits]
 
 
 def _choose_segmenters(
-    config: ReleaseRun, results: RunResults
+    config: ReleaseRun, variant: Variant, results: RunResults
 ) -> list[tuple[SegmenterFit, DoneFit]]:
     """Segmenters of the members' own folds: what scored out of fold is what is served."""
-    matted = config.variant.view is View.MATTED
+    matted = variant.view is View.MATTED
     if matted and results.config.experiment.matting.mask is MaskSource.TRUE:
         raise DataError(
             "a run whose masks were predicted (matting.mask), as those of films will be",
@@ -199,14 +227,14 @@ def _choose_segmenters(
     return found
 
 
-def _explain_optimism(config: ReleaseRun, results: RunResults) -> str | None:
+def _explain_optimism(wanted: Wanted, results: RunResults) -> str | None:
     """Why the release's evaluation is better than the truth, or None.
 
     All networks in the variant that the report itself evaluates are a rule, not a choice.
     """
     run = results.config
-    chosen = config.backbones or run.backbones
-    by_rule = config.variant is choose_variant(run.variants) and {*chosen} == {*run.backbones}
+    of_all = {*wanted.backbones} == {*run.backbones}
+    by_rule = of_all and wanted.variant is choose_variant(run.variants)
     kinds = len(run.backbones) * len(run.variants)
     reasons = [
         results.plan.optimistic,

@@ -87,12 +87,20 @@ class TokenCheck:
     """Accepts the bearer tokens whose digests the configuration or a token file names."""
 
     def __init__(self, token_sha256: Sequence[str] = (), token_file: str | None = None) -> None:
-        """Raises ConfigError for a token file without any digest."""
+        """Raises ConfigError for a token file that is missing or has no digest."""
         self._fixed = tuple(token_sha256)
         self._file = None if token_file is None else TokenFile(Path(token_file))
+        if token_file is not None and not Path(token_file).is_file():
+            raise ConfigError(
+                "a token_file with one sha256 of a token per line",
+                f"no file '{token_file}'",
+                "correct the path or write it first",
+            )
         if self._file is not None and not self._file.read():
             raise ConfigError(
-                "a token_file with one sha256 of a token per line", "none", "write it first"
+                "a token_file with one sha256 of a token per line",
+                f"none in '{token_file}'",
+                "write it first",
             )
 
     @property

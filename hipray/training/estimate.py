@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hipray.config.experiment import IMAGENET_WEIGHTS
 from hipray.config.jobs import GridRun
 from hipray.data.dataset import DataIdentity
 from hipray.data.manifest import mask_column, read_manifest
@@ -72,8 +73,7 @@ def describe_plan(store: Store, config: GridRun) -> str:
             f"images     {archive.films.hips} hips ({archive.where}); labelled: {labelled}",
             f"patients   {archive.patients}",
             f"leak guard {guard}",
-            f"start from {config.experiment.classifier.weights} weights (classifiers), "
-            f"{config.experiment.segmenter.weights} weights (segmenters)",
+            f"start from {_describe_starts(config, plan)}",
             f"resources  {_describe_resources(config, len(plan))}",
             f"memory     {_describe_memory(plan, config)}",
             f"time       {_describe_time(plan, config, archive.films)}",
@@ -84,6 +84,15 @@ def describe_plan(store: Store, config: GridRun) -> str:
 def estimate_grid_seconds(plan: Sequence[PlannedFit], config: GridRun, films: FilmCounts) -> float:
     """Return the seconds of one core that all fits of a plan take together, at most."""
     return sum(estimate_seconds(p.fit, config.experiment, films) for p in plan)
+
+
+def _describe_starts(config: GridRun, plan: Sequence[PlannedFit]) -> str:
+    """The weights that networks start from; those of a hub are not tried before the grid is."""
+    kinds = {"classifiers": config.experiment.classifier.weights}
+    if any(not isinstance(p.fit, Fit) for p in plan):
+        kinds["segmenters"] = config.experiment.segmenter.weights
+    told = ", ".join(f"{weights} weights ({kind})" for kind, weights in kinds.items())
+    return told + ("; fetched when it starts" if IMAGENET_WEIGHTS in kinds.values() else "")
 
 
 def _describe_split(config: GridRun) -> str:

@@ -85,6 +85,8 @@ def _describe_rate(finished: list[datetime], driver: LeaseInfo | None) -> list[s
     if driver is None:
         return []
     since = [when for when in finished if when.timestamp() >= driver.claimed_s]
+    if not since:
+        return []
     seconds = max(1.0, time.time() - driver.claimed_s)
     rate = len(since) / seconds * 3600
     return [f"rate: {len(since)} fits in {describe_duration(seconds)}, {rate:.0f} an hour"]

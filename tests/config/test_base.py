@@ -142,6 +142,13 @@ def test_a_grid_without_a_cell_is_refused(override) -> None:
         load_config(GridRun, overrides=[override])
 
 
+def test_a_list_with_a_wrong_item_is_not_called_too_short() -> None:
+    with pytest.raises(ConfigError) as told:
+        load_config(GridRun, overrides=['regions=["hip"]'])
+    assert "total_hip" in str(told.value)
+    assert "at least" not in str(told.value)
+
+
 def test_a_network_named_twice_is_trained_once() -> None:
     config = load_config(GridRun, overrides=['backbones=["vgg16", "vgg16"]'])
     assert config.backbones == ("vgg16",)

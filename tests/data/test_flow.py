@@ -31,6 +31,17 @@ def test_missing_labels_are_counted_with_their_commonest_reason() -> None:
     )
 
 
+def test_labels_are_counted_beside_those_that_are_missing() -> None:
+    flow = Flow(
+        bases={"total_hip": {"t_score": {"t_score": 5, "bmd": 1}, "bmd": {"bmd": 9}}},
+        dropped={"total_hip": {"t_score": {"not reported": 3}}},
+    )
+    text = describe_flow(flow)
+    assert "Total hip t_score: 6 hips with a label, 3 hips without a label, mostly: not" in text
+    assert "Total hip bmd: 9 hips with a label" in text.splitlines()[-1]
+    assert "Femoral neck" not in text
+
+
 def test_a_reused_ingest_and_a_phantom_source_are_said() -> None:
     text = describe_flow(Flow(found=1, accepted=1, source=DataSource.PHANTOM, reused=True))
     assert "(phantom), unchanged since the last ingest" in text

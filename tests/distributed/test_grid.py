@@ -21,6 +21,7 @@ from hipray.storage import Store, acquire, holder
 from hipray.training.ledger import DoneFit
 from hipray.training.plan import PlannedFit
 from hipray.training.results import read_run
+from hipray.training.run_keys import RunKeys
 from hipray.training.run_plan import read_run_plan
 from hipray.training.status import describe_status
 from hipray.training.tally import tally_fits
@@ -115,6 +116,7 @@ def test_weights_of_another_network_stop_a_grid_before_anything_is_trained(store
     with pytest.raises(ConfigError, match=r"tensors of \w+ in weights/other.safetensors"):
         run_grid(_config(store).model_copy(update={"experiment": experiment}))
     assert not list(store.list("fits"))
+    assert not store.exists(RunKeys(_config(store).run).plan), "no run of waiting fits is left"
 
 
 def test_a_second_driver_of_a_live_run_is_told_who_works_on_it(store: Store) -> None:

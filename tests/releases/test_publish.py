@@ -152,6 +152,13 @@ def test_the_packages_of_a_release_are_named_where_hipray_itself_is_only_a_sourc
     assert named["torch"] == version("torch")
 
 
+def test_what_a_release_does_not_name_comes_from_its_run(small_grid) -> None:
+    config = ReleaseRun(workspace=small_grid.store.uri, run="small", name="unnamed")
+    (member,) = run_release(config).members
+    assert (member.region, member.backbone) == (Region.TOTAL_HIP, BACKBONE)
+    assert read_release(small_grid.store, "unnamed").view is View.MATTED
+
+
 def test_publishing_twice_gives_the_same_release(small_grid) -> None:
     first, again = (publish(small_grid, Variant.ORIGINAL, name="twice") for _ in range(2))
     assert first.digest == again.digest

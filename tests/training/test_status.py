@@ -84,6 +84,11 @@ def test_the_rate_counts_what_was_finished_since_the_driver_started(small_grid, 
         assert "rate: 3 fits in " in describe_status(store, "small")
 
 
+def test_no_rate_is_told_before_a_fit_has_ended(store) -> None:
+    with acquire(store, "runs/small/driver", ttl_s=60):
+        assert "rate:" not in describe_status(store, "small")
+
+
 def test_a_live_driver_is_named(store) -> None:
     with acquire(store, "runs/small/driver", ttl_s=60, owner_note="hipray grid"):
         assert "(hipray grid)" in describe_status(store, "small")

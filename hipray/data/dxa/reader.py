@@ -26,7 +26,7 @@ def read_dxa(data: bytes, *, name: str, region: Region | None = None) -> DxaTabl
         raise DataError(
             "a region column, or regions in the column names",
             f"neither in {name}",
-            "add a column 'region' or say which region the file is about",
+            "add a column 'region', or name the region that the file is about (--region total_hip)",
         )
     records = RowMerger(table, region=region, problems=problems).read()
     if not records:
