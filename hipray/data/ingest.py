@@ -155,7 +155,7 @@ def _read_archive(
             update(done)
     rows.finish()
     flow.problems[:0] = [
-        *tell_unmatched(table.records, flow), *tell_numbered(records.numbered),
+        *(tell_unmatched(table.records, flow) or tell_numbered(records.numbered)),
         *tell_strays(listing.strays),
         *tell_unsided(rows.hips), *tell_young(rows.hips),
     ]  # fmt: skip
