@@ -19,13 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hipray.answers import HipNumbers, StudyAnswer, build_answer, distribute
+from hipray.bundles.bundle import read_description
 from hipray.bundles.loading import Loading, load_model
 from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
+from hipray.classification.spec import ClassifierSpec
 from hipray.data.framing import Frame, Mask, Pixels, frame_hip
 from hipray.data.hips import Hip
 from hipray.data.images import ReadResult, read_hips
 from hipray.data.person import NOBODY, People, Person, encode_people, person_on
+from hipray.errors import BundleError
 from hipray.explanation import Explainer, HeatMap, merge_maps
 from hipray.matting.cutting import cut_views
 from hipray.metrics import PlattScaling, apply_platt, sigmoid
@@ -34,6 +37,7 @@ from hipray.runtime.devices import torch_device
 from hipray.runtime.engine import Engine
 from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.vocab import REGIONS, Region
 from hipray.voting import combine_votes
@@ -175,6 +179,9 @@ def load_stages(store: Store, release: Release, loading: Loading | None = None) 
 
 def load_segmenter(store: Store, release: Release, loading: Loading) -> Segmenter | None:
     """Load the release's segmenters, or None where it has none."""
+    for digest in release.segmenters:
+        if not isinstance(read_description(store, digest).model, SegmenterSpec):
+            raise _another_bundle(digest, "a segmenter")
     models = [load_model(store, digest, loading).model for digest in release.segmenters]
     networks = [model for model in models if isinstance(model, SegmenterNetwork)]
     if not networks:
@@ -188,6 +195,13 @@ def load_ensemble(store: Store, release: Release, loading: Loading) -> Ensemble:
 
 
 def _load_voter(store: Store, member: Member, loading: Loading) -> Voter:
+    spec = read_description(store, member.bundle).model
+    if not isinstance(spec, ClassifierSpec) or member != Member.of(
+        member.bundle, spec, repeat=member.repeat, fold=member.fold, weight=member.weight
+    ):
+        raise _another_bundle(
+            member.bundle, f"{member.backbone} for {member.region} {member.label_type}"
+        )
     loaded = load_model(store, member.bundle, loading)
     assert isinstance(loaded.model, Classifier), "members are classifiers"
     explainer = None
@@ -200,6 +214,14 @@ def _load_voter(store: Store, member: Member, loading: Loading) -> Voter:
         member.weight,
         member.size_px,
         explainer,
+    )
+
+
+def _another_bundle(digest: str, named: str) -> BundleError:
+    return BundleError(
+        f"{named} in bundle {digest[:12]}, as the release says of it",
+        "a bundle that says otherwise",
+        "publish the release again: it was changed by hand",
     )
 
 

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from hipray.errors import ConfigError
@@ -22,6 +22,22 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_flags_as_numbers(cls, values: Any) -> Any:
+        """To pydantic `true` is the number 1: nobody means that."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if isinstance(value, bool) and name in cls.model_fields:
+                kinds = _list_kinds(cls.model_fields[name].annotation)
+                if {int, float} & kinds and bool not in kinds:
+                    raise ValueError(f"{name} must be a number, not {value}")
+        return values
+
+
+def _list_kinds(annotation: Any) -> set[Any]:
+    """Return a field's type, and what it is made of."""
+    return {annotation}.union(*map(_list_kinds, get_args(annotation)))
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

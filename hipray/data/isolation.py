@@ -166,7 +166,8 @@ def _crash(evidence: str) -> Refusal:
 def _start_child(limits: ImageLimits, preprocessing: Preprocessing) -> subprocess.Popen[bytes]:
     try:
         child = subprocess.Popen(
-            [sys.executable, "-m", "hipray.data.isolation"],
+            # -P: a module beside the films, where the caller may stand, is not run
+            [sys.executable, "-P", "-m", "hipray.data.isolation"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # libraries quote a file's values there

@@ -109,7 +109,7 @@ class Release(Config):
     """What the members look at."""
     matting: MattingSettings
     """How regions are cut out."""
-    members: tuple[Member, ...]
+    members: tuple[Member, ...] = Field(min_length=1)
     """The ensemble."""
     combine: Combine = Combine.MEAN
     """How members of one region and label become one probability."""

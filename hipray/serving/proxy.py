@@ -24,6 +24,7 @@ from hipray.serving.guard import (
     explain_and_log,
     note_request,
 )
+from hipray.serving.heads import bound_heads
 from hipray.serving.intake import Intake, IntakeLimits
 from hipray.serving.logs import open_logs
 from hipray.serving.paths import NO_ROUTE, name_route
@@ -57,8 +58,9 @@ them, and one that is no UTF-8 ends in an error that leaves its queue in the pro
 
 
 def list_middlewares() -> list[Middleware]:
-    """Return what goes round the proxy of this process, and open its logs."""
+    """Return what goes round the proxy of this process, open its logs and bound its heads."""
     open_logs()
+    bound_heads()
     return [Middleware(ProxyGuard, limits=IntakeLimits.from_environment(os.environ))]
 
 

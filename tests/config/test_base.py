@@ -142,6 +142,12 @@ def test_a_grid_without_a_cell_is_refused(override) -> None:
         load_config(GridRun, overrides=[override])
 
 
+@pytest.mark.parametrize("key", ["experiment.classifier.epochs", "experiment.classifier.lr"])
+def test_a_flag_is_no_number(key) -> None:
+    with pytest.raises(ConfigError, match="must be a number, not True"):
+        load_config(GridRun, overrides=[f"{key}=true"])
+
+
 def test_a_list_with_a_wrong_item_is_not_called_too_short() -> None:
     with pytest.raises(ConfigError) as told:
         load_config(GridRun, overrides=['regions=["hip"]'])

@@ -3,6 +3,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,16 @@ def test_threads_share_one_child_and_each_gets_its_own_film(reader: IsolatedRead
 def test_the_child_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     assert not any(name.startswith("AWS") for name in isolation._child_environment())
+
+
+def test_the_child_runs_no_module_that_lies_where_the_caller_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "csv.py").write_text("open('was-run', 'w')\nraise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    with IsolatedReader() as reader:
+        assert reader.read_hips(FILM, name="f").hips
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_the_child_loads_neither_torch_nor_ray() -> None:

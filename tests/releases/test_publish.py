@@ -12,7 +12,7 @@ from hipray.config.evaluation import Combine, EvaluationConfig
 from hipray.config.experiment import MattingSettings
 from hipray.config.jobs import ReleaseRun
 from hipray.data.person import NOBODY, encode_people, read_people
-from hipray.errors import DataError
+from hipray.errors import BundleError, DataError
 from hipray.metrics import PlattScaling, apply_platt, youden_threshold
 from hipray.pipeline import Cutter, FramedHips, load_stages, score_hips
 from hipray.releases import publish as publish_module
@@ -157,6 +157,20 @@ def test_what_a_release_does_not_name_comes_from_its_run(small_grid) -> None:
     (member,) = run_release(config).members
     assert (member.region, member.backbone) == (Region.TOTAL_HIP, BACKBONE)
     assert read_release(small_grid.store, "unnamed").view is View.MATTED
+
+
+def test_a_member_that_another_bundle_is_named_for_is_refused(small_grid) -> None:
+    release = publish(small_grid, Variant.SEGMENTED, name="edited")
+    (member,) = release.members
+    moved = member.model_copy(update={"region": Region.WARDS_TRIANGLE})
+    swapped = member.model_copy(update={"bundle": release.segmenters[0]})
+    for wrong in (
+        release.model_copy(update={"members": (moved,)}),
+        release.model_copy(update={"members": (swapped,)}),
+        release.model_copy(update={"segmenters": (member.bundle,)}),
+    ):
+        with pytest.raises(BundleError, match="as the release says of it"):
+            load_stages(small_grid.store, wrong)
 
 
 def test_publishing_twice_gives_the_same_release(small_grid) -> None:
