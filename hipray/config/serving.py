@@ -44,7 +44,7 @@ class EndpointScaling(Config):
     """The classifiers."""
     pipeline: ReplicaBounds = ReplicaBounds()
     """All model stages in one, where `fused` is set."""
-    look_back_s: float = Field(12, gt=10)
+    look_back_s: float = Field(12, gt=0)
     """Seconds over which load is averaged."""
     upscale_delay_s: float = Field(5, ge=0)
     """Seconds of overload that start a replica."""

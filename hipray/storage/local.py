@@ -110,10 +110,9 @@ class LocalStore(Store):
     def info(self, key: str) -> ObjectInfo | None:
         """Describe a file; None for a folder, too."""
         path = self._foreign_path(key)
-        with explained(path), suppress(FileNotFoundError, NotADirectoryError):
-            status = path.stat()
-            return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
-        return None
+        with explained(path):
+            status = _find(path)
+        return _describe(key, status) if status and stat.S_ISREG(status.st_mode) else None
 
     def list(
         self,
@@ -166,14 +165,11 @@ class LocalStore(Store):
 
     def _describe_listed(self, key: str) -> ObjectInfo | None:
         path = self._root / _name_of(key)
-        with explained(path), suppress(FileNotFoundError):  # deleted since, or a dangling link
-            try:
-                status = path.stat()
-            except OSError as error:
-                if error.errno == errno.ELOOP:  # a link that leads to itself
-                    return None
-                raise
-            return _describe(key, status) if stat.S_ISREG(status.st_mode) else None
+        with explained(path), suppress(FileNotFoundError):  # deleted since
+            # a link that leads nowhere is listed: who reads it is told
+            status = _find(path) or path.lstat()
+            listed = stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)
+            return _describe(key, status) if listed else None
         return None
 
     def list_folders(self, prefix: str = "") -> Iterator[str]:
@@ -206,6 +202,16 @@ class LocalStore(Store):
     def read_file(self, key: str, target: Path) -> None:
         """Copy a file out of the store; see `Store.read_file`."""
         _copy_file(self.local_path(key), target)
+
+
+def _find(path: Path) -> os.stat_result | None:
+    """Return what lies at a path, None where nothing does or a link there leads nowhere."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
 
 
 def _key_of(name: str) -> str:
@@ -286,7 +292,7 @@ def explained(path: Path) -> Iterator[None]:
 def _local_failure(error: OSError, path: Path) -> StorageError:
     found = f"{path}: {error.strerror or error}"
     match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
+        case errno.ENOENT | errno.ENOTDIR | errno.ELOOP:
             return NotFoundError("a file", f"none at {path}", "check the path")
         case errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
             return StorageError(

@@ -10,6 +10,7 @@ import pytest
 
 from hipray.errors import (
     AccessDeniedError,
+    NotFoundError,
     StorageError,
     StoreFullError,
     StoreUnavailableError,
@@ -159,9 +160,20 @@ def test_linked_files_and_folders_are_followed_once(folder: Store, tmp_path: Pat
     root = Path(folder.uri)
     (root / "linked").symlink_to(outside)
     (root / "loop").symlink_to(root)
-    (root / "dangling").symlink_to(tmp_path / "nowhere")
     assert [found.key for found in folder.list()] == ["a", "linked/film.png"]
     assert folder.read("linked/film.png") == b"x"
+
+
+def test_links_that_lead_nowhere_are_listed_and_told_to_who_reads_them(folder: Store) -> None:
+    root = Path(folder.uri)
+    root.mkdir(exist_ok=True)
+    (root / "dangling").symlink_to(root / "nowhere")
+    (root / "itself").symlink_to(root / "itself")
+    assert [found.key for found in folder.list()] == ["dangling", "itself"]
+    for key in ("dangling", "itself"):
+        assert not folder.exists(key)
+        with pytest.raises(NotFoundError):
+            folder.read(key)
 
 
 def test_a_file_is_the_same_whatever_inode_a_mount_gives_it(folder: Store) -> None:
