@@ -6,9 +6,9 @@ are added. What a GPU adds to that (context, workspaces, held films, fragmentati
 Held against 15 fits on an H200 (`hipray bench grid`; the paper's networks at 224 px in two batches
 and at 448 px), which held no films yet and copied their checkpoints on the GPU, it was 1.2 to 2.0
 times what they had in use, and 0.91 to 1.31 times what they took where nothing kept torch's pool
-from growing; a lane's pool gives cached blocks back before it fails. With held films, checkpoints
-copied off the GPU and scores in full float32 it was 1.14 to 1.41 times what four networks took, but
-0.42 times what VGG16 took of a GPU of its own (14.0 GiB at batch 16).
+from growing. With held films, checkpoints copied off the GPU and scores in full float32, and with
+torch's pool limited to the estimate as a lane's is to its part of a GPU, the paper's five networks
+took 0.77 to 0.95 of it; VGG16 takes 2.4 times as much where nothing limits its pool.
 """
 
 import math

@@ -13,10 +13,13 @@ FINAL_LR_SHARE = 0.01
 
 
 def build_optimizer(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Return AdamW over the weights of `module` that learn; on a GPU one kernel takes a step."""
+    """Return AdamW over the weights of `module` that learn.
+
+    Fused: one kernel takes a step, where a loop over the weights costs some twentieth of a step of
+    small films on a CPU.
+    """
     weights = [p for p in module.parameters() if p.requires_grad]
-    on_gpu = all(p.is_cuda for p in weights)
-    return torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=on_gpu)
+    return torch.optim.AdamW(weights, lr=lr, weight_decay=weight_decay, fused=True)
 
 
 def set_learning_rate(

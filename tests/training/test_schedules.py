@@ -38,4 +38,4 @@ def test_only_what_learns_is_stepped() -> None:
     network[0].requires_grad_(False)
     (group,) = build_optimizer(network, lr=0.1, weight_decay=0.01).param_groups
     assert group["params"] == [*network[1].parameters()]
-    assert (group["lr"], group["weight_decay"], group["fused"]) == (0.1, 0.01, False)
+    assert (group["lr"], group["weight_decay"], group["fused"]) == (0.1, 0.01, True)
