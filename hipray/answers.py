@@ -1,6 +1,7 @@
 """The answer for one file: probabilities become regions, a headline, marks and findings.
 
-The same for endpoint, batch and `hipray predict`.
+The same for endpoint, batch and `hipray predict`, but for what a film's header says: the endpoint
+puts it in its answer, batch scoring in columns of `scoring.rows`.
 """
 
 from collections.abc import Sequence

@@ -4,17 +4,25 @@ A fifth region, another label or a new refusal code starts here; every other mod
 names and none spells them as a string. What else they want (`tests/test_vocabulary_tables.py` names
 the tables that lack one):
 
-Region      at the end of its enum, in `REGION_NAMES` and `REGION_ALIASES` ("lt" is a side already)
+Region      at the end of its enum, in `REGION_NAMES` and `REGION_ALIASES` ("lt" is a side already);
+            trained by every grid that does not choose its `regions`, which refuses an archive
+            without its labels; in `HEADLINE_REGIONS`, or ISCD gives it no part in a diagnosis
   figures   `BMD_RANGES` and `AREA_RANGES` of `data.dxa.checks`, its spellings in `columns` there,
             `YOUNG_NORMALS` of `data.reference`
   masks     `ENCLOSED_BY` of `data.annotations.masks`, `CONTOUR_COLOURS` of `data.contours`, what
-            is no hip in `segmentation.plausibility`
+            is no hip in `segmentation.plausibility`; a region is one piece, of which
+            `segmentation.segmenter` keeps the largest
+  elsewhere one of another bone is passed by as `_SPINE` of `data.dxa.columns` is (`places` there),
+            and its films are refused by `OTHER_PART_WORDS` of `data.dicom_header`
   phantoms  its outline in `anatomy` of `data.phantom`, its T-scores in `patient`, its place in
-            `MATCHING_ORDER` of `mineral`; `IOU_TARGETS` of `skill`
+            `MATCHING_ORDER` of `mineral`, its norm of age in `scanner`; `IOU_TARGETS` of `skill`
   versions  `MANIFEST_VERSION` of `data.manifest`, `SCHEMA_VERSION` of `scoring.rows`
-LabelType   trained by every grid that does not choose its `label_types`
+LabelType   trained by every grid that does not choose its `label_types`, which refuses an archive
+            where one of its regions has none; another rule of the BMD label is no member but a
+            `BmdRule` of `config.labels`
   rule      `LabelRules` of `config.labels`; `data.labels` applies it and says it in words; what
-            networks learn of it is in `MEASURED` of `training.views`
+            networks learn of it is in `MEASURED` of `training.views` (`target = "score"` counts in
+            SD, from one threshold for all makers)
   figures   a quantity behind it: `DxaQuantity`, `data.dxa.records` and `checks`, `data.manifest`
   words     `data.dxa.columns` and `results`, `parse_label` of `people` there (osteopenia is a word
             for T-scores only); `evaluation.layout`, `serving.page`, `dicom_objects`

@@ -1,10 +1,11 @@
 """What pixels alone tell about a film: no radiograph, polarity, metal, text, contrast, view.
 
-Every detector looks at one of two normalised images, so that its lengths have a meaning:
-a thumbnail of the film (longest side 256 px, float32 in [0, 1]) or the canonical hip (uint8,
-longest side 512 px by default; lengths are given as shares of the shorter side). None is
-validated on clinical films: they remark, apart from the coarse refusals of `check_is_radiograph`
-and of metal, which `data/hips.py` refuses where `preprocessing.refuse_implant` is set.
+Most detectors look at one of two normalised images, so that lengths have a meaning: a thumbnail of
+the film (longest side 256 px, float32 in [0, 1]) or the canonical hip (uint8, longest side 512 px
+by default; lengths are given as shares of the shorter side). What needs fine detail,
+`check_is_radiograph` and `is_page_of_text`, gets the film's own pixels. None is validated on
+clinical films: they remark, apart from the coarse refusals of `check_is_radiograph` and of metal,
+which `data/hips.py` refuses where `preprocessing.refuse_implant` is set.
 """
 
 from dataclasses import dataclass

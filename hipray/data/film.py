@@ -27,7 +27,7 @@ class FilmInfo:
     patient_key: str = field(default="", repr=False)  # the raw PatientID; for memory only
     taken: date | None = field(default=None, repr=False)  # day of the exposure; for memory only
     sex: Sex = Sex.UNKNOWN
-    age: float | None = None  # years
+    age: float | None = None  # years of the person at the film
     findings: tuple[Finding, ...] = ()
 
 

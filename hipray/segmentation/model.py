@@ -20,7 +20,8 @@ _SMALLEST_SHARE = 1e-4
 """Of a frame; a region that is nowhere annotated has no logit."""
 
 ARCHITECTURES = {SegmenterArch.UNET: "Unet", SegmenterArch.UNETPP: "UnetPlusPlus"}
-"""Their classes in segmentation-models-pytorch."""
+"""Their classes in segmentation-models-pytorch; each takes `decoder_channels` as a tuple, so that
+one which does not (DeepLabV3Plus takes a number) needs a call of its own."""
 
 
 def build_network(

@@ -7,10 +7,10 @@ accepting messages and answering health checks.
 A further stage begins in `pipeline` (its place in `Stages`, `load_stages` and `run_stages`), which
 is all that batch scoring and the fused deployment ask; `Release` pins its settings. Deployed by
 itself it has a class here, what it gets and gives in `messages` and `joining`, its turn in
-`SplitGraph` of `graph` with a `Step` of `clock`, a line in `list_stages` of `plan`, whose key is a
-keyword of `Ingress`, bounds in `EndpointScaling` of `config.serving`, replicas in
-`cluster/serve.yaml` and the Serve files of `k8s/`, and its name in `STAGES` of
-`tests/cluster/serve_files.py`.
+`SplitGraph` of `graph` with a `Step` of `clock`, a line in `list_stages` of `plan` (and a word in
+`has_networks` there if it holds none), whose key is a keyword of `Ingress`, bounds in
+`EndpointScaling` of `config.serving`, replicas in `cluster/serve.yaml` and the Serve files of
+`k8s/`, and its name in `STAGES` of `tests/cluster/serve_files.py`.
 """
 
 import asyncio

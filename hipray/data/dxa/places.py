@@ -35,7 +35,7 @@ class PlaceReader:
         self._problems = problems
 
     def read(self, number: int, row: Sequence[str], facts: Facts) -> RegionCell | None:
-        """Return the row's place, or None where it is about none of the four regions."""
+        """Return the row's place, or None where it is about none of the regions."""
         place = self._read_region(number, row, facts)
         stated = self._read_side(number, row)
         if place is None or place.kind is RowKind.AVERAGE or stated is RowKind.AVERAGE:
