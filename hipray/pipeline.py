@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from hipray.answers import HipNumbers, StudyAnswer, build_answer, distribute
-from hipray.bundles.bundle import read_description
 from hipray.bundles.loading import Loading, load_model
 from hipray.bundles.networks import FILMS_AT_ONCE
 from hipray.classification.classifier import Classifier
@@ -37,7 +36,6 @@ from hipray.runtime.devices import torch_device
 from hipray.runtime.engine import Engine
 from hipray.segmentation.plausibility import check_geometry
 from hipray.segmentation.segmenter import Segmentation, Segmenter, SegmenterNetwork
-from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.vocab import REGIONS, Region
 from hipray.voting import combine_votes
@@ -179,14 +177,17 @@ def load_stages(store: Store, release: Release, loading: Loading | None = None) 
 
 def load_segmenter(store: Store, release: Release, loading: Loading) -> Segmenter | None:
     """Load the release's segmenters, or None where it has none."""
-    for digest in release.segmenters:
-        if not isinstance(read_description(store, digest).model, SegmenterSpec):
-            raise _another_bundle(digest, "a segmenter")
-    models = [load_model(store, digest, loading).model for digest in release.segmenters]
-    networks = [model for model in models if isinstance(model, SegmenterNetwork)]
-    if not networks:
+    if not release.segmenters:
         return None
+    networks = [_load_segmenter_network(store, digest, loading) for digest in release.segmenters]
     return Segmenter(networks, batch=FILMS_AT_ONCE[loading.engine.device])
+
+
+def _load_segmenter_network(store: Store, digest: str, loading: Loading) -> SegmenterNetwork:
+    model = load_model(store, digest, loading).model
+    if not isinstance(model, SegmenterNetwork):
+        raise _another_bundle(digest, "a segmenter")
+    return model
 
 
 def load_ensemble(store: Store, release: Release, loading: Loading) -> Ensemble:
@@ -195,21 +196,25 @@ def load_ensemble(store: Store, release: Release, loading: Loading) -> Ensemble:
 
 
 def _load_voter(store: Store, member: Member, loading: Loading) -> Voter:
-    spec = read_description(store, member.bundle).model
-    if not isinstance(spec, ClassifierSpec) or member != Member.of(
-        member.bundle, spec, repeat=member.repeat, fold=member.fold, weight=member.weight
+    loaded = load_model(store, member.bundle, loading)
+    model, spec = loaded.model, loaded.spec
+    if not (
+        isinstance(model, Classifier)
+        and isinstance(spec, ClassifierSpec)
+        and member
+        == Member.of(
+            member.bundle, spec, repeat=member.repeat, fold=member.fold, weight=member.weight
+        )
     ):
         raise _another_bundle(
             member.bundle, f"{member.backbone} for {member.region} {member.label_type}"
         )
-    loaded = load_model(store, member.bundle, loading)
-    assert isinstance(loaded.model, Classifier), "members are classifiers"
     explainer = None
     if loaded.module is not None and loading.explaining:
         device = torch_device(loading.engine)
         explainer = Explainer(loaded.module, size_px=member.size_px, device=device)
     return Voter(
-        loaded.model,
+        model,
         PlattScaling(member.platt_slope, member.platt_intercept),
         member.weight,
         member.size_px,

@@ -2,9 +2,9 @@
 
 One process trains one fit of each network of a preset for a few epochs, each with its checkpoint,
 and lets it score. It is limited to the plan's need as a lane is to its part of a GPU: with the
-whole of it VGG16 reserves more than twice what it takes in that room.
-What the fit takes is the most that torch's pool reserved and what the process holds beside that
-pool: CUDA's context and the libraries' own memory.
+whole of it VGG16 reserves more than twice what it takes in that room. What the fit takes is the
+most that torch's pool reserved and what the process holds beside that pool: CUDA's context and the
+libraries' own memory.
 """
 
 import tempfile

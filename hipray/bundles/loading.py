@@ -14,8 +14,10 @@ from hipray.bundles.bundle import (
 )
 from hipray.bundles.golden import check_golden
 from hipray.bundles.networks import Model, build_model, build_module
+from hipray.classification.spec import ClassifierSpec
 from hipray.runtime.engine import TORCH_ON_CPU, Engine
 from hipray.runtime.memory import MemoryGauge
+from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.vocab import Runtime
 
@@ -38,6 +40,8 @@ class LoadedModel:
     """What a bundle holds, ready to be asked."""
 
     model: Model
+    spec: ClassifierSpec | SegmenterSpec
+    """What the bundle says that it is."""
     module: nn.Module | None
     """Its network in torch; None where nothing needs it."""
 
@@ -54,7 +58,7 @@ def load_model(store: Store, digest: str, loading: Loading) -> LoadedModel:
         model = build_model(bundle, loading.engine, module)
         if loading.verify:
             check_golden(bundle, model, precision=loading.engine.precision)
-        return LoadedModel(model, module)
+        return LoadedModel(model, bundle.description.model, module)
 
     return loading.gauge.load(name, measure_files(store, digest, leave_out=unused), build)
 

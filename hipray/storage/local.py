@@ -109,9 +109,7 @@ class LocalStore(Store):
 
     def info(self, key: str) -> ObjectInfo | None:
         """Describe a file; None for a folder, too."""
-        path = self._foreign_path(key)
-        with explained(path):
-            status = _find(path)
+        status = _find(self._foreign_path(key))
         return _describe(key, status) if status and stat.S_ISREG(status.st_mode) else None
 
     def list(
@@ -206,12 +204,9 @@ class LocalStore(Store):
 
 def _find(path: Path) -> os.stat_result | None:
     """Return what lies at a path, None where nothing does or a link there leads nowhere."""
-    try:
+    with suppress(NotFoundError), explained(path):
         return path.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
+    return None
 
 
 def _key_of(name: str) -> str:
