@@ -148,6 +148,7 @@ def predict(config: PredictRun) -> None:
     if prediction.overlay is not None:
         target = Path(config.overlay or f"{Path(config.file).stem}.overlay.png")
         open_store(str(target.parent)).write(target.name, prediction.overlay)
+        tell(f"its contours: {target}", sys.stderr)
 
 
 def serve(config: ServeRun) -> None:

@@ -23,7 +23,7 @@ from hipray import RESEARCH_NOTICE
 from hipray.classification.spec import ClassifierSpec
 from hipray.config.base import Config, build_config
 from hipray.digests import digest_bytes
-from hipray.errors import BundleError, ConfigError
+from hipray.errors import BundleError, ConfigError, NotFoundError
 from hipray.segmentation.spec import SegmenterSpec
 from hipray.storage import Store
 from hipray.vocab import DataSource
@@ -125,16 +125,30 @@ def load_bundle(store: Store, digest: str, *, leave_out: Container[str] = ()) ->
 
     Raises BundleError.
     """
-    description = read_description(store, digest)
+    return read_files(store, digest, read_description(store, digest), leave_out=leave_out)
+
+
+def read_files(
+    store: Store, digest: str, description: BundleDescription, *, leave_out: Container[str] = ()
+) -> Bundle:
+    """Return a bundle that is known by its description; see `load_bundle`."""
     folder = store.child(f"bundles/{digest}")
-    files = {}
-    for name, expected in description.files.items():
-        if name in leave_out:
-            continue
-        files[name] = folder.read(name)
-        if digest_bytes(files[name]) != expected:
-            raise _altered(folder, name)
-    return Bundle(digest, description, files)
+    wanted = {name: sha for name, sha in description.files.items() if name not in leave_out}
+    return Bundle(
+        digest, description, {name: _read_checked(folder, name, wanted[name]) for name in wanted}
+    )
+
+
+def _read_checked(folder: Store, name: str, expected: str) -> bytes:
+    try:
+        data = folder.read(name)
+    except NotFoundError:
+        raise BundleError(
+            f"{name} of {folder.uri} as it was published", "none", "restore or publish it again"
+        ) from None
+    if digest_bytes(data) != expected:
+        raise _altered(folder, name)
+    return data
 
 
 def measure_files(store: Store, digest: str, *, leave_out: Container[str] = ()) -> int:

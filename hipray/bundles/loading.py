@@ -8,9 +8,9 @@ from torch import nn
 from hipray.bundles.bundle import (
     ONNX_FILE,
     WEIGHTS_FILE,
-    load_bundle,
     measure_files,
     read_description,
+    read_files,
 )
 from hipray.bundles.golden import check_golden
 from hipray.bundles.networks import Model, build_model, build_module
@@ -50,17 +50,18 @@ def load_model(store: Store, digest: str, loading: Loading) -> LoadedModel:
     """Load one bundle; raises BundleError, and MemoryLimitError where it does not fit."""
     on_torch = loading.engine.runtime is Runtime.TORCH
     unused = _list_unused(loading)
-    name = read_description(store, digest).name
+    description = read_description(store, digest)
 
     def build() -> LoadedModel:
-        bundle = load_bundle(store, digest, leave_out=unused)
+        bundle = read_files(store, digest, description, leave_out=unused)
         module = build_module(bundle) if on_torch or loading.explaining else None
         model = build_model(bundle, loading.engine, module)
         if loading.verify:
             check_golden(bundle, model, precision=loading.engine.precision)
         return LoadedModel(model, bundle.description.model, module)
 
-    return loading.gauge.load(name, measure_files(store, digest, leave_out=unused), build)
+    size = measure_files(store, digest, leave_out=unused)
+    return loading.gauge.load(description.name, size, build)
 
 
 def _list_unused(loading: Loading) -> set[str]:

@@ -63,6 +63,16 @@ def tell_numbered(count: int) -> list[str]:
     ]
 
 
+def tell_absent(count: int) -> list[str]:
+    """Records of films that are not there."""
+    if not count:
+        return []
+    return [
+        f"{count} records of the table name films that are not in the archive; they are not used: "
+        "add these films, or compare the names"
+    ]
+
+
 def tell_strays(count: int) -> list[str]:
     """Labelme files that belong to no film."""
     if not count:

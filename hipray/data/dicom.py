@@ -23,6 +23,7 @@ from pydicom.encaps import encapsulate, generate_fragments, get_frame, parse_bas
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.multival import MultiValue
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -92,6 +93,7 @@ def read_dicom(data: bytes, *, limits: ImageLimits, preprocessing: Preprocessing
         _complete_pixel_module(dataset)
         _drop_offsets(dataset)
         _check_size(dataset, limits)
+        _check_length(dataset)
         findings = _check_anatomy(dataset, preprocessing)
         return _build_film(dataset, findings, preprocessing)
 
@@ -200,6 +202,16 @@ def _check_size(dataset: Dataset, limits: ImageLimits) -> None:
     if coded is not None and coded != (rows, columns):
         evidence = f"{rows} x {columns} in the header, {coded[0]} x {coded[1]} in the code stream"
         raise refuse(RefusalCode.UNREADABLE, detector="code_stream_size", evidence=evidence)
+
+
+def _check_length(dataset: Dataset) -> None:
+    """Refuse native pixels that break off; more of them than needed are padding (PS3.5 8.1.1)."""
+    if _is_encapsulated(dataset):
+        return
+    needed, found = get_expected_length(dataset), len(dataset.PixelData)
+    if found < needed:
+        evidence = f"{found} bytes of pixels where the header says {needed}"
+        raise refuse(RefusalCode.UNREADABLE, detector="pixel_data", evidence=evidence)
 
 
 def _drop_offsets(dataset: Dataset) -> None:

@@ -96,7 +96,7 @@ def _answer_failure(error: Exception) -> Refusal:
     # The type alone: messages of decoders quote values of the file.
     crash = isinstance(error, MemoryError)
     code = RefusalCode.DECODER_CRASH if crash else RefusalCode.UNREADABLE
-    return Refusal(code, "decoder", type(error).__name__)
+    return Refusal(code, "decoder", f"decoding ended with {type(error).__name__}")
 
 
 @contextmanager

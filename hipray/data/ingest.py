@@ -28,6 +28,7 @@ from hipray.data.archive import (
     stated_source,
 )
 from hipray.data.caveats import (
+    tell_absent,
     tell_numbered,
     tell_strays,
     tell_unmatched,
@@ -155,7 +156,10 @@ def _read_archive(
             update(done)
     rows.finish()
     flow.problems[:0] = [
-        *(tell_unmatched(table.records, flow) or tell_numbered(records.numbered)),
+        *(
+            tell_unmatched(table.records, flow)
+            or [*tell_numbered(records.numbered), *tell_absent(records.absent)]
+        ),
         *tell_strays(listing.strays),
         *tell_unsided(rows.hips), *tell_young(rows.hips),
     ]  # fmt: skip

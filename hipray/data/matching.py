@@ -35,9 +35,12 @@ class RecordIndex:
         places = set(self._twins)
         self._names = {name for name, _ in places}
         records = list(records)
-        numbered = (r for r in records if r.image and r.patient_id and not self._names_film(r))
-        self.numbered = sum(1 for _ in numbered)
+        unmet = [r for r in records if r.image and _stem(r.image) not in self._names]
+        numbered = [r for r in unmet if r.patient_id and not self._names_film(r)]
+        self.numbered = len(numbered)
         """Records whose image is a number of something else: only their patient leads to films."""
+        self.absent = len(unmet) - len(numbered) if self._names else 0
+        """Records that name a film which is not in the archive."""
         self._films = Counter((name, tail) for name, folder in places for tail in _tails(folder))
         self._places = frozenset(places)
         for record in records:

@@ -73,11 +73,21 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         evidence = f"more than {limits.max_pixels} px"
         raise refuse(RefusalCode.TOO_LARGE, detector="dimensions", evidence=evidence) from None
     check_dimensions(image.height, image.width, limits)
-    frames = int(getattr(image, "n_frames", 1)) if image.format in ("PNG", "TIFF") else 1
-    if frames > 1:
-        evidence = f"{frames} pages"
+    if _has_pages(image):
+        evidence = "more than one page"
         raise refuse(RefusalCode.MULTI_FRAME, detector="number_of_frames", evidence=evidence)
     return image
+
+
+def _has_pages(image: Image.Image) -> bool:
+    """Whether an image has a second page; the pages of a TIFF are slow to count."""
+    if image.format != "TIFF":
+        return image.format == "PNG" and int(getattr(image, "n_frames", 1)) > 1
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
 
 
 def _orient(image: Image.Image) -> Image.Image:

@@ -22,7 +22,8 @@ def choose_address(config: ServeRun) -> ServeRun:
     if running is None:
         if config.port and not _is_free(config.host, config.port):
             raise ServingError(
-                f"port {config.port} of {config.host} to be free", "another program on it",
+                f"port {config.port} of {config.host} to be free",
+                "a program on it that is no endpoint of this workspace",
                 "end that one, choose another port, or take port = 0 for a free one",
             )  # fmt: skip
         return config.model_copy(update={"port": config.port or find_free_port(config.host)})

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import Field, ValidationError
-from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.datastructures import FormData, Headers, QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -67,6 +67,7 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
     Raises ProblemError: 400 for a malformed body, 413 for one that is too large, 415 for one of
     another type.
     """
+    _refuse_coding(request)
     kind = _content_type(request)
     if kind == JSON_TYPE:
         return await _read_json(request)
@@ -78,9 +79,11 @@ async def read_request(request: Request, *, max_file_bytes: int) -> FilmRequest:
     )
 
 
-def read_extras(query: Mapping[str, str]) -> Extras:
+def read_extras(query: QueryParams) -> Extras:
     """Return what a request's query asks for beside the numbers; raises ProblemError (400)."""
     refuse_query({name: value for name, value in query.items() if name not in SWITCHES})
+    if len(query.multi_items()) > len(query):
+        raise reject(HTTPStatus.BAD_REQUEST, f"a query says each of {', '.join(SWITCHES)} once")
     try:
         asked = {name: SWITCH[query.get(name, "false")] for name in SWITCHES}
     except KeyError:
@@ -127,6 +130,7 @@ def _explain_film() -> Iterator[None]:
 
 async def read_batch(request: Request) -> BatchRequest:
     """Return the films that a batch request names; raises ProblemError (400, 413, 415)."""
+    _refuse_coding(request)
     if _content_type(request) != JSON_TYPE:
         raise reject(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON_TYPE} with a list of films")
     chunks = [chunk async for chunk in limit_body(request, MAX_BATCH_JSON_BYTES)]
@@ -138,6 +142,14 @@ async def read_batch(request: Request) -> BatchRequest:
             'the body must be {"films": [{"uri": "s3://bucket/key"}, ...]} with 1 to '
             f"{MAX_BATCH_FILMS} films",
         ) from None
+
+
+def _refuse_coding(request: Request) -> None:
+    """Raise ProblemError (415) for a packed body (RFC 9110, 8.4): it may unpack without a bound."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise reject(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send the body as it is, without Content-Encoding"
+        )
 
 
 def _content_type(request: Request) -> str:

@@ -1,25 +1,35 @@
-"""A bound on what comes before a request's body: uvicorn with httptools keeps heads of any length.
+"""A bound on what surrounds a request's body: its head, its trailers, and the time for a head.
 
-They are read before anyone is asked for a token, and belong to nobody's bound on bodies.
+They are read before anyone is asked for a token, and belong to nobody's bound on bodies. uvicorn's
+faster protocol bounds neither, and takes the offer of HTTP/2 that some clients send along with
+their films (RFC 9110, 7.8) for the end of the request; h11 bounds both and lets the offer pass.
 """
 
 import asyncio
 import json
+import sys
 from http import HTTPStatus
+from typing import Any
 
+import h11
 from uvicorn import config as uvicorn_config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hipray.serving.audit_line import AuditLine
+from hipray.serving.guard import HEADERS, ID_HEADER, choose_request_id, note_request
 from hipray.serving.problems import PROBLEM_TYPE, Problem
 
 MOST_HEAD_BYTES = 65_536
-"""Bytes of a request line and headers, beyond which no more of them is read."""
+"""Bytes of a request line and headers, and of trailers: beyond them no more is read."""
 HEAD_TIMEOUT_S = 30.0
-"""Seconds that a new connection has for its first head."""
+"""Seconds from the first byte of a head, or from the connection, to the end of the head."""
 
 TOO_LONG = Problem(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"request line and headers have more than {MOST_HEAD_BYTES} bytes; send fewer or shorter ones",
+)
+MALFORMED = Problem(
+    HTTPStatus.BAD_REQUEST, "this is no HTTP/1.1 request (RFC 9112); see what the client sends"
 )
 
 
@@ -28,52 +38,64 @@ def bound_heads() -> None:
     uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """Ends a connection whose head is too long, or does not come."""
+class BoundedProtocol(H11Protocol):
+    """Ends a connection whose head is too long or malformed, with a problem, or does not come."""
 
-    _in_head = True
-    _head_bytes = 0
-    _first_head: asyncio.TimerHandle | None = None
+    def __init__(self, config: uvicorn_config.Config, *args: Any, **named: Any) -> None:
+        config.h11_max_incomplete_event_size = MOST_HEAD_BYTES
+        super().__init__(config, *args, **named)
+        self._head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
         super().connection_made(transport)
-        self._first_head = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ask for no head any more."""
-        self._forget_first_head()
+        self._forget_head()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take in what has come; it is counted until the head is complete."""
-        super().data_received(data)
-        self._head_bytes += len(data)
-        if self._in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse_head()
+    def handle_events(self) -> None:
+        """Take in what has come; a head that has begun has its time to be complete."""
+        super().handle_events()
+        if self.conn.their_state is not h11.IDLE:
+            self._forget_head()
+        elif self.conn.trailing_data[0] and self._head_due is None:
+            self._await_head()
 
-    def on_message_begin(self) -> None:
-        """Begin to count the head of a request."""
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Count no more: what follows is a body, or the next head."""
-        self._in_head = False
-        self._forget_first_head()
-        super().on_headers_complete()
-
-    def _forget_first_head(self) -> None:
-        if self._first_head is not None:
-            self._first_head.cancel()
-            self._first_head = None
-
-    def _refuse_head(self) -> None:
-        body = json.dumps(TOO_LONG.as_dict("")).encode()
-        head = (
-            f"HTTP/1.1 {TOO_LONG.status.value} {TOO_LONG.status.phrase}\r\n"
-            f"content-type: {PROBLEM_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+    def send_400_response(self, msg: str) -> None:
+        """Say why nothing more is read, where nothing was answered yet, and hang up."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            error = sys.exception()
+            hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+            self._answer(TOO_LONG if hint == TOO_LONG.status else MALFORMED)
         self.transport.close()
+
+    def _answer(self, problem: Problem) -> None:
+        line = AuditLine(choose_request_id(None), "")
+        body = json.dumps(problem.as_dict(line.request_id)).encode()
+        headers = {
+            **HEADERS,
+            ID_HEADER: line.request_id,
+            "content-type": PROBLEM_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
+        head = h11.Response(
+            status_code=problem.status.value,
+            headers=[*headers.items()],
+            reason=problem.status.phrase,
+        )
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        line.status, line.problem, line.bytes_sent = problem.status.value, problem.code, len(body)
+        note_request(line)
+
+    def _await_head(self) -> None:
+        self._head_due = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _forget_head(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None

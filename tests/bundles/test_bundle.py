@@ -13,7 +13,7 @@ from hipray.bundles.bundle import (
 )
 from hipray.bundles.golden import GOLDEN_ANSWERS, GOLDEN_FILM
 from hipray.digests import digest_bytes
-from hipray.errors import BundleError, NotFoundError
+from hipray.errors import BundleError
 
 
 def test_a_bundle_comes_back_as_published(published) -> None:
@@ -49,9 +49,9 @@ def test_one_changed_byte_in_any_file_is_refused_and_the_file_named(published, n
         load_bundle(published.store, published.digest)
 
 
-def test_a_missing_file_is_an_error_that_says_so(published) -> None:
+def test_a_missing_file_is_an_incomplete_bundle(published) -> None:
     published.store.delete(f"bundles/{published.digest}/{WEIGHTS_FILE}")
-    with pytest.raises(NotFoundError):
+    with pytest.raises(BundleError, match=rf"{WEIGHTS_FILE} of .* as it was published, found none"):
         load_bundle(published.store, published.digest)
 
 

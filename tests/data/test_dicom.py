@@ -363,7 +363,18 @@ def test_an_age_of_nought_is_unknown() -> None:
 def test_a_truncated_file_is_refused_as_unreadable() -> None:
     data = encode_dicom()
     for length in (len(data) - 2, len(data) // 2, 700):
-        assert refusal_of(data[:length]).code is RefusalCode.UNREADABLE
+        refusal = refusal_of(data[:length])
+        assert refusal.code is RefusalCode.UNREADABLE
+        assert "Error" not in refusal.evidence
+
+
+def test_pixels_that_are_fewer_than_the_header_says_are_refused_with_both_numbers() -> None:
+    dataset = build_dicom()
+    needed = len(dataset.PixelData)
+    dataset.PixelData = dataset.PixelData[:1000]
+    refusal = refusal_of(save_dicom(dataset))
+    assert (refusal.code, refusal.detector) == (RefusalCode.UNREADABLE, "pixel_data")
+    assert refusal.evidence == f"1000 bytes of pixels where the header says {needed}"
 
 
 def test_a_deflate_bomb_is_refused_before_it_is_inflated() -> None:

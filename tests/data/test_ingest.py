@@ -500,3 +500,12 @@ def test_t_score_labels_of_people_too_young_for_them_are_told(tmp_path) -> None:
     flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
     (line,) = [problem for problem in flow.problems if "ISCD" in problem]
     assert line.startswith("1 hips of people below 50 have a T-score label")
+
+
+def test_records_of_films_that_are_not_there_are_told(tmp_path) -> None:
+    films = {f"{n}.png": encode_image(draw_hip(seed=n)) for n in range(3)}
+    table = b"image,t_score\n0.png,-3\n1.png,-1\n2.png,-1\nlost.png,-2\nfilms/gone.png,-2\n"
+    write_files(tmp_path / "a", {**films, "t.csv": table})
+    flow, _ = ingest(tmp_path, tmp_path / "a", region=Region.TOTAL_HIP)
+    (line,) = [problem for problem in flow.problems if "not in the archive" in problem]
+    assert line.startswith("2 records of the table name films")

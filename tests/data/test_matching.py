@@ -142,14 +142,14 @@ def test_numbers_that_name_no_film_leave_the_patient_to_tell() -> None:
     assert index.of_film("series/b.dcm", "P9") == []
     assert index.of_film("series/3.dcm", "P5") == records[4:]
     assert index.of_film("series/3.dcm", "P3") == records[2:3]
-    assert index.numbered == 4
+    assert (index.numbered, index.absent) == (4, 0)
 
 
 def test_the_name_of_a_film_that_is_not_there_leaves_its_patient_without_a_record() -> None:
     older = DxaRecord(image="p1_2015.dcm", patient_id="P1")
     index = RecordIndex([older], ["p1_2021.dcm"])
     assert index.of_film("p1_2021.dcm", "P1") == []
-    assert index.numbered == 0
+    assert (index.numbered, index.absent) == (0, 1)
 
 
 @pytest.mark.parametrize(

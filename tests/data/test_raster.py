@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from hipray.config.images import ImageLimits, Preprocessing
 from hipray.data.film import Film
@@ -132,6 +133,19 @@ def test_several_pages_are_refused() -> None:
     buffer = io.BytesIO()
     pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
     assert refusal_of(buffer.getvalue()).code is RefusalCode.MULTI_FRAME
+
+
+def test_pages_beyond_the_second_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, seen = io.BytesIO(), []
+    Image.fromarray(GREY).save(
+        buffer, "TIFF", save_all=True, append_images=[Image.fromarray(GREY[:8, :8])] * 50
+    )
+    seek = TiffImageFile.seek
+    monkeypatch.setattr(
+        TiffImageFile, "seek", lambda image, page: seen.append(page) or seek(image, page)
+    )
+    assert refusal_of(buffer.getvalue()).code is RefusalCode.MULTI_FRAME
+    assert seen == [1]
 
 
 def test_one_bit_per_pixel_is_no_radiograph() -> None:

@@ -168,6 +168,7 @@ def test_a_file_that_exhausts_its_decoder_is_an_answer_and_the_next_film_is_serv
         ({"json": {"uri": "http://169.254.169.254/"}}, 400, "s3://bucket/key"),
         ({"json": {"uri": "s3://bucket/key"}}, 403, "may not read"),
         ({"json": {"uri": "x" * 20_000}}, 413, "16384 bytes"),
+        ({"json": {"uri": "s3://a/b"}, "headers": {"content-encoding": "gzip"}}, 415, "Encoding"),
         ({"content": b"film"}, 415, "multipart/form-data"),
         (
             {"content": b"film", "headers": {"content-type": "image/png"}},
@@ -205,7 +206,13 @@ def test_a_request_that_is_not_understood_is_one_clear_problem(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/score?overlays=true", "/v1/score?explain=1", "/v1/score:batch?overlay=true"]
+    "path",
+    [
+        "/v1/score?overlays=true",
+        "/v1/score?explain=1",
+        "/v1/score?explain=true&explain=false",
+        "/v1/score:batch?overlay=true",
+    ],
 )
 def test_a_query_that_nothing_would_answer_is_refused(make_api: MakeApi, path: str) -> None:
     answer = make_api().post(path, json={"uri": "s3://bucket/a.dcm"})
