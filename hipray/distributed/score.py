@@ -50,7 +50,7 @@ from hipray.scoring.session import (
     settle,
     still_gives,
 )
-from hipray.scoring.status import ProgressNote
+from hipray.scoring.status import NOTE_KEY, ProgressNote
 from hipray.storage import Lease, Store, check_still_held, check_store, open_store
 from hipray.vocab import Device, RuntimeChoice
 
@@ -89,6 +89,7 @@ def run_score(config: ScoreRun) -> ScoreResult:
         _check_archive(config, archive, output)  # a mistyped archive claims no output
         claim_output(config, output)
         submission = _Submission(config, release, lease)
+        submission.announce()
         if not submission.has_nothing_to_do(archive):
             check_store(output)
             submission.run()
@@ -116,6 +117,11 @@ class _Submission:
             price_per_hour=config.price_per_hour,
         )  # fmt: skip
         self._noted = 0.0
+
+    def announce(self) -> None:
+        """Let `hipray status` find a run that has only begun."""
+        if not self._output.exists(NOTE_KEY):
+            self._write_note()
 
     def has_nothing_to_do(self, archive: Store) -> bool:
         """Plan what is read again; tell whether a complete run has nothing to do, without Ray.

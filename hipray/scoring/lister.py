@@ -27,8 +27,8 @@ from hipray.storage import Store
 
 ListedT = TypeVar("ListedT")
 
-FIRST_SHARDS = 128
-"""Shards of a range that are frozen at once."""
+FIRST_FILES = 8192
+"""Files of a range that are frozen at once."""
 HEAD_START_S = 60.0
 """Seconds from the start of a listing until a range freezes more: the first films need the store
 and the cores meanwhile."""
@@ -141,7 +141,7 @@ class Lister:
         for shard in self._index.read_range(current, key_range.number):
             totals, last = totals + ListingTotals.of(shard), shard.entries[-1].key
         left_out: Counter[LeftOut] = Counter()
-        first = totals.shards
+        first, head_start = totals.shards, totals.files + FIRST_FILES
         listed = self._list_entries(key_range, last, left_out)
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             known = self._merge_known(pool, key_range, older)
@@ -151,7 +151,7 @@ class Lister:
             )  # fmt: skip
             for number, entries in enumerate(groups, start=first):
                 shard = Shard(Position(current, key_range.number, number), entries)
-                if number >= first + FIRST_SHARDS:
+                if totals.files >= head_start:
                     self._stopped.wait(max(0.0, self._free_at - time.monotonic()))
                 self._index.freeze(shard)
                 totals += ListingTotals.of(shard)

@@ -8,7 +8,7 @@ import heapq
 import logging
 import math
 import time
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -103,11 +103,13 @@ def list_lost(output: Store, parts: PartSet) -> Iterator[Position]:
     return _list_missing(output, heapq.merge(parts.list_all(output), noted, key=position_of))
 
 
-def _list_missing(output: Store, names: Iterator[str]) -> Iterator[Position]:
-    latest = next(names, None)
+def _list_missing(output: Store, names: Iterable[str]) -> Iterator[Position]:
+    """Yield where shards are that none of these sorted names is of; one of a retry is not."""
+    own = (name for name in names if not is_retry(name))
+    latest = next(own, None)
     for position in Index(output).positions():
         while latest is not None and position_of(latest) < position.text:
-            latest = next(names, None)
+            latest = next(own, None)
         if latest is None or position_of(latest) != position.text:
             yield position
 
@@ -205,8 +207,8 @@ class _OpenShards:
                 start = replace(start, number=page[-1].number + 1)
                 self._next[place] = start
                 self._check_patience()
-                done = set(map(position_of, self._parts.list_between(
-                    self._output, page[0].text, page[-1].text)))  # fmt: skip
+                names = self._parts.list_between(self._output, page[0].text, page[-1].text)
+                done = {position_of(name) for name in names if not is_retry(name)}
                 left = [position for position in page if position.text not in done]
                 self.put_off += [position for position in left if position.text in self._failed]
                 yield from self._index.read(p for p in left if p.text not in self._failed)

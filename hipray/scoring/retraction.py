@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from hipray.scoring.index import Index
 from hipray.scoring.open_work import list_lost
-from hipray.scoring.parts import Part, PartSet, dump_part, is_retry, shard_of
+from hipray.scoring.parts import Part, PartSet, dump_part, is_retry, shard_of, write_part
+from hipray.scoring.rows import build_table
 from hipray.scoring.shards import Position
 from hipray.scoring.unpublished import Unpublished
 from hipray.storage import Store
@@ -37,6 +38,16 @@ class Retraction:
         self._unpublished = Unpublished(output, parts)
         self._check_held = check_held
         """Raises RunBusyError where another driver has taken the output over."""
+        self._marks = f"{FOLDER}/{parts.name}"
+
+    def forget(self) -> None:
+        """Take out all replaced films again, next time: some came back.
+
+        So they do where a part was deleted by hand, and its shard scored anew, and where an actor
+        published what it had begun when its submission had been stopped.
+        """
+        for info in self._output.list(self._marks):
+            self._output.delete(info.key)
 
     def retract_replaced(self) -> int:
         """Take replaced films out of older parts; return how many were rewritten.
@@ -45,7 +56,7 @@ class Retraction:
         """
         rewritten = 0
         for listing, totals in self._index.listings().items():
-            mark = f"{FOLDER}/{self._parts.name}/listing-{listing:04d}.json"
+            mark = f"{self._marks}/listing-{listing:04d}.json"
             if totals is None or not totals.replaced or self._output.exists(mark):
                 continue
             lost = {p for p in list_lost(self._output, self._parts) if p.listing == listing}
@@ -88,7 +99,10 @@ class Retraction:
         kept = [letter for letter in letters if letter.entry.key not in keys]
         if len(kept) < len(letters):
             self._check_held()
-            self._unpublished.note(shard, kept)
+            if kept:
+                self._unpublished.note(shard, kept)
+            else:  # nothing is left to do of it
+                write_part(self._output, self._parts.key(shard), build_table([]))
 
     def retract_retried(self) -> int:
         """Take films out of parts whose retries hold them, too; return how many were rewritten."""

@@ -151,9 +151,12 @@ def _leave(error: Exception) -> None:
 
 
 def is_unlike_listed(film: ReadFilm) -> bool:
-    """Tell whether an object was gone or another than the one that was listed."""
+    """Tell whether an object was gone or another than the one that was listed.
+
+    One that a list of keys names, and nobody has seen, is not.
+    """
     refusal = film.result.refusal
-    return refusal is not None and refusal.code in UNLIKE_LISTED
+    return refusal is not None and refusal.code in UNLIKE_LISTED and film.entry.etag != ""
 
 
 def describe_origin(config: ScoreRun, pipeline: Pipeline) -> Origin:

@@ -12,7 +12,7 @@ from hipray.errors import ConfigError, DataError, RunBusyError, StorageError
 from hipray.releases.release import Release
 from hipray.scoring.drift import reference_edges
 from hipray.scoring.faults import FailedFilm, FailureWatch, classify_fault
-from hipray.scoring.films import UNLIKE_LISTED, fetch_film
+from hipray.scoring.films import fetch_film
 from hipray.scoring.index import RANGES_KEY, Index, ListingTotals
 from hipray.scoring.parts import PartSet
 from hipray.scoring.retraction import Retraction
@@ -157,8 +157,7 @@ def conclude(
         raise DataError(f"films in {config.images}", "none", "check the path and `select`")
     tally = settle(config, output, release, parts, check_held)
     check_counts(tally, listed=listed)
-    unlike_listed = sum(tally.refusals[code.value] for code in UNLIKE_LISTED)
-    watch.check_all(tally.faults, unlike_listed=unlike_listed, files=listed)
+    watch.check_all(tally.faults, unlike_listed=tally.unlike_listed, files=listed)
     left_out = Index(output).read_left_out()
     return ScoreResult(
         listed=listed,
@@ -183,13 +182,10 @@ def settle(
     written where nothing is left to do.
     """
     retraction = Retraction(output, parts, check_held)
-    retraction.retract_replaced()
-    retraction.retract_retried()
-    Unpublished(output, parts).tidy(check_held)
-    tally = Tally(probability_columns(release), reference_edges(release))
-    check_held()
-    write_letters(output, _list_letters(output, parts, tally))
-    listed = Index(output).totals().current
+    tally, listed = _settle(output, release, parts, retraction, check_held)
+    if tally.files > listed:
+        retraction.forget()
+        tally, listed = _settle(output, release, parts, retraction, check_held)
     if tally.files == listed:
         summary = build_summary(
             release, parts, tally, images=config.images, listed=listed,
@@ -198,6 +194,20 @@ def settle(
         check_held()
         write_summary(output, summary)
     return tally
+
+
+def _settle(
+    output: Store, release: Release, parts: PartSet, retraction: Retraction,
+    check_held: Callable[[], None],
+) -> tuple[Tally, int]:  # fmt: skip
+    """Return what the parts hold, each key once, and how many films are listed."""
+    retraction.retract_replaced()
+    retraction.retract_retried()
+    Unpublished(output, parts).tidy(check_held)
+    tally = Tally(probability_columns(release), reference_edges(release))
+    check_held()
+    write_letters(output, _list_letters(output, parts, tally))
+    return tally, Index(output).totals().current
 
 
 def _list_letters(output: Store, parts: PartSet, tally: Tally) -> Iterator[tuple[str, FailedFilm]]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from hipray.errors import DataError
 from hipray.releases.release import Release
 from hipray.scoring.faults import FailedFilm, Fault
+from hipray.scoring.films import UNLIKE_LISTED
 from hipray.scoring.parts import Part, shard_of
 from hipray.scoring.rows import SECONDS, Outcome, probability_column
 
@@ -87,6 +88,8 @@ class Tally:
     """Hips at or above the release's headline threshold."""
     refusals: Counter[str] = field(default_factory=Counter)
     """Refused files by code."""
+    unlike_listed: int = 0
+    """Objects that a listing saw and that were gone or others when they were read."""
     hip_refusals: Counter[str] = field(default_factory=Counter)
     """Refused hips of files whose other hip is scored, by code."""
     findings: Counter[str] = field(default_factory=Counter)
@@ -110,7 +113,9 @@ class Tally:
     @property
     def read_columns(self) -> list[str]:
         """The columns of a part that are looked at."""
-        counted = ["key", "outcome", "refusal_code", "headline_abnormal", "findings"]
+        counted = [
+            "key", "outcome", "refusal_code", "listed_etag", "headline_abnormal", "findings"
+        ]  # fmt: skip
         return [*counted, *SECONDS, *self.columns]
 
     def add(self, *tables: pa.Table) -> None:
@@ -128,6 +133,8 @@ class Tally:
         self.scored += len(files) - len(refused)
         self.refused += len(refused)
         self.refusals.update(refused["refusal_code"])
+        is_unlike = refused["refusal_code"].isin(UNLIKE_LISTED) & (refused["listed_etag"] != "")
+        self.unlike_listed += int(is_unlike.sum())
         self.hip_refusals.update(rows["refusal_code"][~scored & is_scored])
         self.hips += int(scored.sum())
         self.abnormal += int((rows["headline_abnormal"] == True).sum())  # noqa: E712 - may be null

@@ -173,7 +173,7 @@ def test_the_first_shard_is_there_long_before_the_last_key_is_listed(
 def test_a_listing_lets_the_first_films_pass_and_ends_at_once_when_it_is_left(
     archive: Store, output: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lister, "FIRST_SHARDS", 3)
+    monkeypatch.setattr(lister, "FIRST_FILES", 3)
     monkeypatch.setattr(lister, "HEAD_START_S", 3600.0)
     work = follow(archive, output)
     assert [next(work).entries[0].key for _ in range(3)] == ["00.dcm", "01.dcm", "02.dcm"]

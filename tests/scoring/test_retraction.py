@@ -79,6 +79,20 @@ def test_letters_of_a_shard_that_failed_as_a_whole_are_retracted_too(output: Sto
         notes.note(shard.name, [FailedFilm.of(e, error, tries=1) for e in shard.entries])
     Retraction(output, PARTS, lambda: None).retract_replaced()
     assert [shard for shard, _ in notes.letters()] == [new.name] * FILMS
+    assert count_rows(output)[old.name] == 0, "nothing is left to do of it"
+
+
+def test_films_that_came_back_are_taken_out_again_once_that_is_known(output: Store) -> None:
+    for number in range(SHARDS):
+        publish(output, build_shard(1, number))
+    own = Retraction(output, PARTS, lambda: None)
+    own.retract_replaced()
+    output.delete(PARTS.key(build_shard(0, 1).name))
+    publish(output, build_shard(0, 1))
+    assert own.retract_replaced() == 0
+    own.forget()
+    assert own.retract_replaced() == 1
+    assert list(count_rows(output).values()) == [0] * SHARDS + [FILMS] * SHARDS
 
 
 def test_nothing_is_rewritten_where_another_driver_took_over(output: Store) -> None:

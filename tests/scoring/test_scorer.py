@@ -12,7 +12,7 @@ import torch
 
 from hipray.bundles.loading import Loading
 from hipray.config.jobs import ScoreRun
-from hipray.config.scoring import RetryScope
+from hipray.config.scoring import RetryScope, Selection
 from hipray.config.storage import StorageSettings
 from hipray.data.images import read_hips
 from hipray.data.isolation import IsolatedReader
@@ -338,6 +338,44 @@ def test_a_film_that_stays_changed_is_scored_by_the_next_listing_and_by_no_retry
     assert keys_with_rows(remote, release) == list(films)[:6]
     written = PartSet.of(release, remote).list_all(open_output(remote))
     assert not any(map(is_retry, written)), "it was changed and still is: no row for that"
+
+
+def test_a_part_that_was_deleted_is_made_again_though_its_films_were_read_anew_since(
+    remote: ScoreRun, release: Release, films: dict[str, bytes]
+) -> None:
+    output, parts = open_output(remote), PartSet.of(release, remote)
+    archive = open_store(remote.images, remote.storage)
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+    archive.write(list(films)[1], films[list(films)[7]])
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+    output.delete(parts.key(next(parts.list_all(output))))
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+    assert keys_with_rows(remote, release) == list(films)[:6]
+
+
+def test_a_shard_whose_retry_alone_is_left_is_scored_again(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], throttling: ThrottlingS3
+) -> None:
+    throttling.throttled = (list(films)[1],)
+    assert counts(submit(remote, release)) == (6, 5, 0, 1)
+    throttling.throttled = ()
+    retry = remote.model_copy(update={"retry": RetryScope.FAILED})
+    assert counts(submit(retry, release)) == (6, 6, 0, 0)
+    output, parts = open_output(remote), PartSet.of(release, remote)
+    output.delete(parts.key(next(parts.list_all(output))))
+    assert counts(submit(remote, release)) == (6, 6, 0, 0)
+    assert keys_with_rows(remote, release) == list(films)[:6]
+
+
+def test_a_list_of_keys_of_which_many_never_were_is_no_store_that_loses_objects(
+    remote: ScoreRun, release: Release, films: dict[str, bytes], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.csv"
+    keys.write_text("\n".join(["key", *list(films)[:2], "none/1.dcm", "none/2.dcm"]))
+    listed = remote.model_copy(
+        update={"select": Selection(keys=str(keys)), "max_failed_fraction": 0.1}
+    )
+    assert counts(submit(listed, release)) == (4, 2, 2, 0)
 
 
 def test_a_shard_of_which_nothing_can_be_had_stays_open_and_too_many_such_are_the_store_s_error(
