@@ -42,7 +42,7 @@ from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
 from hipray.scoring.session import LEASE_S, RUN_KEY, ScoreResult
-from hipray.scoring.status import DRIVER_KEY
+from hipray.scoring.status import DRIVER_KEY, describe_status
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, acquire, open_store
 from hipray.vocab import RefusalCode, Runtime, RuntimeChoice, View
@@ -289,6 +289,19 @@ def test_a_second_driver_is_refused_and_told_of_the_first(
         assert lease is not None
         with pytest.raises(RunBusyError, match=rf"process {os.getpid()}.*the first"):
             case.run()
+
+
+def test_a_run_that_waits_for_its_cluster_is_found_by_its_status(
+    open_case: Callable[..., Case], films: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_in_vain(**_: object) -> None:
+        assert f"score run {case.output.uri}" in describe_status(case.output)
+        raise ClusterUnavailableError("a cluster", "none", "start one")
+
+    case = open_case(dict(list(films.items())[:1]))
+    monkeypatch.setattr("hipray.distributed.score.connect", wait_in_vain)
+    with pytest.raises(ClusterUnavailableError):
+        case.run()
 
 
 def test_an_output_belongs_to_one_archive_and_lies_outside_of_it(

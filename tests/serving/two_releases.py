@@ -1,11 +1,13 @@
 """A release, another of the same networks with other numbers, and some that do not start."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hipray.bundles.bundle import ONNX_FILE, WEIGHTS_FILE, load_bundle, publish_bundle
+from hipray.classification.spec import ClassifierSpec
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release, write_release
 from hipray.storage import Store
@@ -18,9 +20,22 @@ def publish_releases(store: Store) -> None:
     """Publish `first`, `second`, `broken` of an altered bundle, and `astray` of another network."""
     first = publish_small_release(store, name="first")
     bundle, other = (member.bundle for member in first.members[:2])
-    write_release(store, with_member(first, "second", platt_intercept=1.0))
+    write_release(store, with_other_numbers(store, first))
     write_release(store, with_member(first, "broken", bundle=publish_altered(store, bundle)))
     write_release(store, with_member(first, "astray", bundle=publish_astray(store, bundle, other)))
+
+
+def with_other_numbers(store: Store, release: Release) -> Release:
+    """Return a release whose first member is calibrated otherwise."""
+    member = release.members[0]
+    bundle = load_bundle(store, member.bundle)
+    spec = bundle.description.model
+    assert isinstance(spec, ClassifierSpec)
+    moved = replace(spec.calibrator, intercept=spec.calibrator.intercept + 1.0)
+    other = spec.model_copy(update={"calibrator": moved})
+    description = bundle.description.model_copy(update={"model": other})
+    digest = publish_bundle(store, description, bundle.files)
+    return with_member(release, "second", bundle=digest, platt_intercept=moved.intercept)
 
 
 def with_member(release: Release, name: str, **changes: Any) -> Release:
