@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.cluster.launcher_files import find_launcher_problems
+from tests.cluster.lifecycle import find_lifecycle_problems
 from tests.cluster.policies import find_policy_problems, read_place
 from tests.cluster.serve_files import find_serve_problems
 from tests.cluster.trust import find_instance_trust_problems, find_pod_trust_problems
@@ -71,6 +72,9 @@ EDITS: dict[str, list[Edit]] = {
         (pattern, *edit)
         for pattern in (IAM, SERVE, PROD, SETTINGS)
         for edit in (("hospital-hipray", "clinic-films"), ("osteoporosis", "hips/2026"))
+    ],
+    "old versions for a quarter": [
+        ("cluster/bucket.lifecycle.json", '"NoncurrentDays": 30', '"NoncurrentDays": 90'),
     ],
     "another region": [(AWS, "eu-central-1", "us-east-2"), (IAM, "eu-central-1", "us-east-2")],
     "another region of kubernetes": [(SETTINGS, "eu-central-1", "us-east-2")],
@@ -142,6 +146,7 @@ def _find_all(root: Path) -> Iterator[str]:
         policy = json.loads((cluster / f"iam/{role}.json").read_text("utf-8"))
         yield from find_policy_problems(role, policy, place)
     yield from find_instance_trust_problems(_read(cluster / "iam/ec2.trust.json"))
+    yield from find_lifecycle_problems(_read(cluster / "bucket.lifecycle.json"))
     serve = _read(cluster / "serve.yaml")
     yield from find_serve_problems(serve)
     workspace = serve["applications"][0]["args"]["workspace"]
