@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from hipray.config.jobs import ServeRun
-from tests.cluster.serve_files import BOUNDS, find_serve_problems
+from tests.cluster.serve_files import find_serve_problems
+from tests.cluster.shapes_of_serving import BOUNDS, OF_NOTHING
 from tests.k8s.mutation import spoil, spoil_everywhere
 
 PATH = Path(__file__).resolve().parent.parent.parent / "cluster/serve.yaml"
@@ -65,6 +66,35 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{ARGUMENTS}/scaling", {"segmenter": {"max_replicas_per_node": 1}}),
     (f"{STAGE}/max_replicas_per_node", 1),
     (f"{STAGE}/max_replicas_per_node", 4),
+    ("target_capacity", 0),
+    ("target_capacity", 10),
+    ("grpc_options", {"port": 9000, "grpc_servicer_functions": ["os.system"]}),
+    ("controller_options", {"runtime_env": {"env_vars": {"RAY_AUTH_MODE": "disabled"}}}),
+    ("http_options/root_path", "/x"),
+    ("http_options/ssl_keyfile", "/etc/key"),
+    ("http_options/port", 8001),
+    ("http_options/request_timeout_s", 10**6),
+    ("http_options/keep_alive_timeout_s", 10**6),
+    ("logging_config/logs_dir", "/tmp"),
+    ("applications/+", {"name": "more", "import_path": "hipray.serving.app:build_app"}),
+    (f"{APPLICATION}/logging_config", {"enable_access_log": True}),
+    (f"{APPLICATION}/runtime_env/env_vars", {"RAY_AUTH_MODE": "disabled"}),
+    (f"{APPLICATION}/external_scaler_enabled", True),
+    (f"{STAGE}/ray_actor_options", {"num_cpus": 64}),
+    (f"{STAGE}/ray_actor_options", {"runtime_env": {"env_vars": {"RAY_AUTH_MODE": "disabled"}}}),
+    (f"{STAGE}/graceful_shutdown_timeout_s", 0),
+    (f"{STAGE}/max_ongoing_requests", 1),
+    (f"{STAGE}/num_replicas", 1),
+    (f"{STAGE}/autoscaling_config", {"max_replicas": 4, "upscale_delay_s": 100000}),
+    (f"{ARGUMENTS}/scaling", {"upscale_delay_s": 100000}),
+    (f"{ARGUMENTS}/scaling", {"downscale_delay_s": 10**6}),
+    (f"{ARGUMENTS}/scaling", {"look_back_s": 10**6}),
+    (f"{ARGUMENTS}/pacs", [{"name": "ward", "url": "http://pacs.example.org/dicom-web"}]),
+    (f"{ARGUMENTS}/dicom_of_named_films", True),
+    (f"{ARGUMENTS}/limits", {"max_file_bytes": 10**12}),
+    (f"{ARGUMENTS}/token_sha256", OF_NOTHING[:1]),
+    (f"{ARGUMENTS}/token_sha256/+", OF_NOTHING[1]),
+    (f"{ARGUMENTS}/storage", {"max_pool_connections": 10**6}),
 ]
 
 
@@ -73,6 +103,24 @@ def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
     config = _read()
     spoil(config, path, value)
     assert list(find_serve_problems(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("pacs", [{"name": "ward", "url": "https://pacs.example.org/dicom-web"}]),
+        ("storage", {"checksums": "when_required", "endpoint_url": "https://store.example.org"}),
+        ("scaling", {"ensemble": {"min_replicas": 2}}),
+        ("fused", True),
+        ("runtime", "onnx"),
+        ("gpus_per_stage", 0.2),
+        ("memory_gib", 4),
+    ],
+)
+def test_what_an_endpoint_may_also_be_told_is_taken(name: str, value: Any) -> None:
+    config = _read()
+    spoil(config, f"{ARGUMENTS}/{name}", value)
+    assert list(find_serve_problems(config)) == []
 
 
 def test_every_number_of_the_endpoint_has_bounds() -> None:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 
 import yaml
-from pydantic import ValidationError
 
 from hipray.config.jobs import ServeRun
 from tests.cluster.serve_files import (
@@ -129,22 +128,22 @@ def _limits(group: Document) -> Document:
 def check_service(spec: Document) -> Iterator[str]:
     (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
     config, nodes = yaml.safe_load(spec["serveConfigV2"]), group["maxReplicas"]
-    yield from find_serve_problems(config, nodes=nodes)
-    http = config.get("http_options", {})
-    if (http.get("host"), http.get("port")) != ("0.0.0.0", ENDPOINT["port"]["number"]):
+    if wrong := [*find_serve_problems(config, nodes=nodes)]:
+        yield from wrong
+        return
+    http = config["http_options"]
+    if (http["host"], http["port"]) != ("0.0.0.0", ENDPOINT["port"]["number"]):
         yield "listens where its Service does not look"
-    if config.get("proxy_location") != "EveryNode":
+    if config["proxy_location"] != "EveryNode":
         yield "answers on the head only, where nobody asks"
     cpus, (application,) = _count_cpus(group), config["applications"]
-    try:
-        run = ServeRun.model_validate(application["args"])
-    except ValidationError:
-        return  # said by find_serve_problems
+    run = ServeRun.model_validate(application["args"])
     if 4 * run.cpus_per_stage > cpus:  # three stages, the ingress and its decoders
         yield f"a node of {cpus:g} CPUs does not hold one replica of each stage"
-    scales = [each["autoscaling_config"] for each in application.get("deployments", [])]
+    told = application.get("deployments", [])
+    scales = [each["autoscaling_config"] for each in told if "autoscaling_config" in each]
     least = max(
-        [each.get("min_replicas", 1) for each in scales]
+        [each["min_replicas"] for each in scales]
         + [getattr(run.scaling, stage).min_replicas for stage in STAGES]
     )
     if count_upgrade_cpus(run, least) > cpus * nodes:

@@ -377,6 +377,9 @@ SERVE_SLIPS: list[tuple[str, Any]] = [
     ("http_options/keep_alive_timeout_s", 5),
     ("http_options/port", 8001),
     ("proxy_location", "HeadOnly"),
+    (f"{STAGE}/ray_actor_options", {"num_cpus": 64}),
+    (f"{STAGE}/autoscaling_config/upscale_delay_s", 100000),
+    ("target_capacity", 0),
 ]
 
 
@@ -453,6 +456,28 @@ def test_a_slip_inside_the_serve_configuration_is_found(path: str, value: Any) -
     spoil(config, path, value)
     service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
     assert _complaints(service)
+
+
+MAY_GO = {
+    f"applications/0/{key} left out"
+    for key in (
+        "deployments", "args/rollout_timeout_s", "args/allow_phantom_release", "args/scaling",
+        "args/scaling/segmenter", "args/scaling/matting", "args/scaling/ensemble",
+        *(f"args/scaling/{stage}/{key}" for stage in ("segmenter", "matting", "ensemble")
+          for key in ("min_replicas", "max_replicas_per_node")),
+        "deployments/0/autoscaling_config", "deployments/0/max_replicas_per_node",
+    )
+}  # fmt: skip
+"""What an endpoint of one replica on one node does not say."""
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/prod"])
+def test_each_slip_in_a_serve_configuration_is_found(folder: str) -> None:
+    (service,) = [d for d in build(ROOT / "k8s" / folder) if d["kind"] == "RayService"]
+    for slip, config in spoil_everywhere(yaml.safe_load(service["spec"]["serveConfigV2"])):
+        spoilt = copy.deepcopy(service)
+        spoilt["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+        assert _complaints(spoilt) or slip in MAY_GO, slip
 
 
 def test_a_secret_in_a_file_is_found() -> None:
