@@ -16,6 +16,7 @@ from tests.cluster.policies import find_policy_problems, read_place
 from tests.cluster.serve_files import find_serve_problems
 from tests.cluster.trust import find_instance_trust_problems, find_pod_trust_problems
 from tests.k8s.kustomize import build, read_documents
+from tests.k8s.openings import find_namespace_problems
 from tests.k8s.overlays import find_overlay_problems, list_roles, read_settings
 from tests.k8s.rules import find_problems
 from tests.k8s.schemas import find_kustomization_errors, find_schema_errors
@@ -106,9 +107,9 @@ EDITS: dict[str, list[Edit]] = {
         (PROD, "images:\n", "images:\n  - {name: redis, newName: inner:5000/redis}\n"),
     ],
     "namespaces of one's own": [
-        (POLICIES, "name: kuberay-operator", "name: operators"),
-        (POLICIES, "name: ingress-nginx", "name: ingress"),
-        (POLICIES, "name: monitoring", "name: prometheus"),
+        (POLICIES, "kuberay-operator", "operators"),
+        (POLICIES, "ingress-nginx", "ingress"),
+        (POLICIES, "monitoring", "prometheus"),
     ],
     "a store with an address": [
         (POLICIES, r"(?s)0\.0\.0\.0/0\n.*?192\.168\.0\.0/16\](.*?)443", r"10.1.2.3/32\g<1>9000"),
@@ -158,6 +159,7 @@ def _find_all(root: Path) -> Iterator[str]:
         built[name] = build(folder)
         for document in built[name]:
             yield from find_schema_errors(document) + find_problems(document)
+    yield from find_namespace_problems(root / "k8s/base/network-policies.yaml")
     for name in ("dev", "prod"):
         yield from find_overlay_problems(built[name], built[f"{name}/jobs"])
     trust, accounts = _read(cluster / "iam/service-accounts.trust.json"), list_roles(built["prod"])
@@ -216,6 +218,10 @@ HALVES: dict[str, list[Edit]] = {
     "a store with a network instead of an address": [
         (POLICIES, r"(?s)0\.0\.0\.0/0\n.*?192\.168\.0\.0/16\]", "10.0.0.0/8"),
     ],
+    "a policy of another namespace than its file says": [
+        (POLICIES, "name: kuberay-operator", "name: default"),
+    ],
+    "a misspelt namespace": [(POLICIES, "name: monitoring", "name: monitorin")],
     "an endpoint open to every namespace": [
         (POLICIES, r"\{matchLabels: \{kubernetes.io/metadata.name: ingress-nginx\}\}", "{}"),
     ],

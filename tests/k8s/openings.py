@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from tests.k8s.kustomize import Document
+from tests.k8s.kustomize import Document, read_documents
 
 NODES, HEADS = "pods ray.io/is-ray-node=yes", "pods ray.io/node-type=head"
 REDIS, CLEANUP = "pods app.kubernetes.io/component=redis", "pods ray.io/node-type=redis-cleanup"
@@ -42,6 +43,10 @@ OPENINGS: dict[str, set[str]] = {
 }  # fmt: skip
 """Every policy by name, and all that it lets through; <namespace> is one that has the operator, the
 ingress controller or Prometheus of a place."""
+OF_NAMESPACES = (
+    "head-from-operator-and-submitters", "endpoint-from-ingress", "metrics-from-prometheus",
+)  # fmt: skip
+"""The policies with such a namespace, in the order of the first line of their file."""
 NARROWER: dict[str, set[str]] = {
     "ray-to-store": {f"{NODES} out to <hosts> but nothing: TCP <port>"},
     "head-to-kubernetes": {f"{HEADS} out to <hosts> but nothing: TCP 443, TCP 6443"},
@@ -122,6 +127,28 @@ def _describe_peer(peer: Document) -> str:
 
 
 NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def read_namespaces(path: Path) -> dict[str, str]:
+    """Return the namespace that each policy trusts by the first line of their file."""
+    header = path.read_text("utf-8").partition("\n")[0]
+    found = re.fullmatch(r"# Namespaces named here: ([a-z0-9-]+(?:, [a-z0-9-]+)*)\.", header)
+    names = found[1].split(", ") if found else []
+    return dict(zip(OF_NAMESPACES, names, strict=True))
+
+
+def find_namespace_problems(path: Path) -> Iterator[str]:
+    """Yield each policy of a file that trusts another namespace than the file's first line says."""
+    policies = {each["metadata"]["name"]: each["spec"] for each in read_documents(path)}
+    for name, namespace in read_namespaces(path).items():
+        (trusted,) = {
+            _describe_peer(peer)
+            for rule in policies[name]["ingress"]
+            for peer in rule["from"]
+            if "namespaceSelector" in peer
+        }
+        if trusted != namespace:
+            yield f"{name} trusts {trusted} instead of {namespace}"
 
 
 def _describe_pods(selector: dict[str, Any]) -> str:

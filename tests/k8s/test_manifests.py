@@ -15,7 +15,7 @@ from tests.k8s.containers import SUBMITTER_ENV
 from tests.k8s.entrypoints import ROOT, check_entrypoint
 from tests.k8s.images import Target
 from tests.k8s.kustomize import Document, build, read_documents
-from tests.k8s.openings import OPENINGS
+from tests.k8s.openings import OPENINGS, find_namespace_problems, read_namespaces
 from tests.k8s.overlays import (
     find_overlay_problems,
     find_unnamed_ports,
@@ -265,6 +265,14 @@ def test_policies_name_pods_and_namespaces_that_exist(overlay: str) -> None:
             if not names:
                 labels = peer.get("podSelector", {}).get("matchLabels", {})
                 assert set(labels.items()) <= known, each["metadata"]["name"]
+
+
+def test_policies_trust_the_namespaces_that_file_and_runbook_name() -> None:
+    path = K8S / "base/network-policies.yaml"
+    assert list(find_namespace_problems(path)) == []
+    text = " ".join((K8S / "README.md").read_text("utf-8").split())
+    (named,) = re.findall(r"namespaces that the policies trust: (.+?)\.", text)
+    assert set(re.findall(r"`(.+?)`", named)) == set(read_namespaces(path).values())
 
 
 FIXED_SETTINGS = {
