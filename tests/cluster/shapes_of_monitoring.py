@@ -41,9 +41,11 @@ SOURCE = exact(type=const("prometheus"), uid=const("${datasource}"))
 VARIABLES: Schema = {
     "type": "array",
     "prefixItems": [
-        exact(name=const("datasource"), type=const("datasource"), query=TEXT, label=TEXT),
+        exact(name=const("datasource"), type=const("datasource"), label=TEXT,
+              query=const("prometheus")),
         exact(
-            name=const("run"), type=const("query"), label=TEXT, datasource=SOURCE, query=TEXT,
+            name=const("run"), type=const("query"), label=TEXT, datasource=SOURCE,
+            query=words(r"^label_values\(\w+, run\)$"),
             includeAll=const(True), allValue=const(".*"), multi=const(True), refresh=const(2),
         ),
     ],
@@ -51,9 +53,10 @@ VARIABLES: Schema = {
 }  # fmt: skip
 PANEL = exact(
     id=COUNT, type=const("timeseries"), title=TEXT, description=TEXT, datasource=SOURCE,
-    gridPos=exact(x={"enum": [0, 12]}, y=COUNT, w=COUNT, h=COUNT),
+    gridPos=exact(x={"enum": [0, 12]}, y=COUNT, w=const(12), h={"enum": [8, 12, 16]}),
     fieldConfig=exact(
-        defaults=closed(("unit",), unit=TEXT, min=COUNT, max=COUNT), overrides=const([])
+        defaults=closed(("unit",), unit=TEXT, min=const(0), max={"enum": [1, 100]}),
+        overrides=const([]),
     ),
     options=exact(
         legend=exact(displayMode=const("list"), placement=const("bottom")),

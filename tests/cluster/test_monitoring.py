@@ -20,10 +20,13 @@ from tests.cluster.queries import PER_SECOND, find_query_problems, read_unit
 from tests.cluster.ray_metrics import RAY_METRICS, SCRAPED
 from tests.cluster.shapes import START_HEAD
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, DASHBOARD_PORT, PROMETHEUS
-from tests.k8s.mutation import spoil_everywhere
+from tests.k8s.mutation import spoil, spoil_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
+ALL_VALUES = r"label_values\((\w+), (\w+)\)"
+"""Grafana's own question for what a variable may be."""
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 GROUPING = "by|without|on|ignoring|group_left|group_right"
 
 
@@ -47,7 +50,7 @@ def _unknown(document: Any) -> set[str]:
 
 def _name_metrics(text: str) -> list[str]:
     """The metrics of a query: what is left of it without labels, ranges and functions."""
-    if found := re.fullmatch(r"label_values\((\w+), \w+\)", text.strip()):
+    if found := re.fullmatch(ALL_VALUES, text.strip()):
         return [found[1]]
     for clause in (r"\{[^}]*\}", r"\[[^\]]*\]", rf"\b(?:{GROUPING})\s*\([^)]*\)", r"\$\{?\w+\}?"):
         text = re.sub(clause, " ", text)
@@ -57,7 +60,8 @@ def _name_metrics(text: str) -> list[str]:
 
 VALUES: dict[str, set[str]] = {
     "state": {*FitState}, "outcome": {*Outcome}, "code": {*ProblemCode, *RefusalCode},
-    "Name": {"CPU", "GPU", "memory", "object_store_memory"}, "error_code": {"500"},
+    "Name": {"CPU", "GPU", "memory", "object_store_memory"},
+    "error_code": {"500", "503"},
 }  # fmt: skip
 """What may stand behind a label; of a pattern, something that it has to match."""
 
@@ -72,9 +76,13 @@ def _label_problems(text: str) -> Iterator[str]:
     known = set().union(*(_labels_of(name) for name in _name_metrics(text)))
     for clause in re.findall(r"\b(?:by|without)\s*\(([^)]*)\)", text):
         yield from (word for word in re.split(r"[,\s]+", clause.strip()) if word not in known)
-    for label, value in re.findall(r'(\w+)\s*=~?\s*"([^"]*)"', text):
+    if found := re.fullmatch(ALL_VALUES, text.strip()):
+        yield from {found[2]} - known
+    for label, operator, value in MATCHER.findall(text):
         if label not in known:
             yield label
+        elif value.startswith("$") and operator != "=~":
+            yield f"{label}{operator}{value}: several chosen ones are a pattern"
         elif label in VALUES and not any(re.fullmatch(value, word) for word in VALUES[label]):
             yield f"{label}={value}"
 
@@ -110,10 +118,18 @@ def _unit_of(metric: str) -> str:
 
 SHOWN_AS = {PER_SECOND: {"reqps", "cps"}}
 """Grafana's words for a unit, where it has several."""
+WHOLE = {"percent": 100, "percentunit": 1}
+"""Where an axis of shares ends."""
 
 
 def _find_panel_problems(panel: dict[str, Any]) -> Iterator[str]:
-    shown = panel["fieldConfig"]["defaults"]["unit"]
+    defaults = panel["fieldConfig"]["defaults"]
+    shown = defaults["unit"]
+    if "max" in defaults and defaults["max"] != WHOLE.get(shown):
+        yield f"{panel['title']}: its axis ends at {defaults['max']} {shown}"
+    named = [target["refId"] for target in panel["targets"]]
+    if len(set(named)) < len(named):
+        yield f"{panel['title']}: two queries of one name"
     for target in panel["targets"]:
         problems: list[str] = []
         unit = read_unit(target["expr"], _unit_of, problems)
@@ -187,6 +203,13 @@ def test_queries_ask_for_labels_and_values_that_exist(name: str) -> None:
         'rate(ray_serve_num_http_error_requests_total{error_code=~"6.."}[5m])',
         "min by (deploymnt) (ray_serve_deployment_status)",
         "sum by (State) (ray_hipray_grid_fits)",
+        "label_values(ray_hipray_grid_fits, runn)",
+        "label_values(ray_node_cpu_count, run)",
+        'ray_hipray_grid_fits{run="$run"}',
+        'ray_hipray_grid_fits{run!~"$run"}',
+        'ray_hipray_grid_fits{runn!~"$run"}',
+        'rate(ray_serve_num_http_error_requests_total{error_cod!="503"}[5m])',
+        'rate(ray_serve_num_http_error_requests_total{error_code!="530"}[5m])',
     ],
 )
 def test_a_slip_in_a_label_is_found(text: str) -> None:
@@ -223,12 +246,46 @@ def test_the_dashboard_numbers_its_panels_and_knows_its_variables() -> None:
     dashboard = _read("grafana.json")
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
-    assert len(places) == len(panels)
-    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+    assert list(_find_overlaps(panels)) == []
     variables = {each["name"] for each in dashboard["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(dashboard)))
     assert used <= variables
+
+
+def _find_overlaps(panels: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the panels of each column that begin before the one above has ended."""
+    ends: dict[int, int] = {}
+    for panel in sorted(panels, key=lambda each: each["gridPos"]["y"]):
+        place = panel["gridPos"]
+        if place["y"] < ends.get(place["x"], 0):
+            yield panel["title"]
+        ends[place["x"]] = place["y"] + place["h"]
+
+
+def test_a_panel_upon_another_is_found() -> None:
+    panels = _read("grafana.json")["panels"]
+    panels[2]["gridPos"]["y"] = 4
+    assert list(_find_overlaps(panels)) == [panels[2]["title"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("templating/list/0/query", "loki"),
+        ("templating/list/1/query", "label_values(ray_hipray_grid_fits, runn)"),
+        ("panels/0/gridPos/h", 0),
+        ("panels/0/gridPos/w", 0),
+        ("panels/0/fieldConfig/defaults/max", 0),
+        ("panels/0/fieldConfig/defaults/max", 100),
+        ("panels/0/fieldConfig/defaults/min", 1),
+        ("panels/3/targets/1/refId", "A"),
+    ],
+)
+def test_a_slip_in_the_dashboard_is_found(path: str, value: Any) -> None:
+    dashboard = _read("grafana.json")
+    spoil(dashboard, path, value)
+    problems = [p for panel in dashboard["panels"] for p in _find_panel_problems(panel)]
+    assert problems or not Draft202012Validator(DASHBOARD).is_valid(dashboard)
 
 
 def test_every_alert_has_a_passage_in_the_runbook() -> None:
