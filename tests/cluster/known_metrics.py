@@ -1,5 +1,5 @@
-"""Every metric that dashboard and alerts may ask for, with its labels: Ray's own by their list, the
-package's from its source."""
+"""Every metric that dashboard and alerts may ask for, with its labels: Ray's own and those of
+kube-state-metrics by their lists, the package's from its source."""
 
 import ast
 import re
@@ -13,15 +13,22 @@ SOURCES = Path(__file__).resolve().parent.parent.parent / "hipray"
 KINDS = {"Counter": ("_total",), "Gauge": ("",), "Histogram": ("_bucket", "_count", "_sum")}
 """What Prometheus sees of each kind of ray.util.metrics."""
 STEM = re.compile(r"_(bucket|count|sum|total)$")
+OF_CRON_JOBS = {
+    "kube_cronjob_status_last_successful_time", "kube_cronjob_created", "kube_cronjob_spec_suspend",
+}  # fmt: skip
+"""What kube-state-metrics says of each CronJob by its name and namespace."""
 
 
 def is_known(name: str) -> bool:
-    """Whether Prometheus has a metric of this name, Ray's or the package's."""
-    return not {name, STEM.sub("", name)}.isdisjoint(RAY_METRICS) or name in own_metrics()
+    """Whether Prometheus has a metric of this name, Ray's, the package's or Kubernetes'."""
+    of_ray = not {name, STEM.sub("", name)}.isdisjoint(RAY_METRICS)
+    return of_ray or name in own_metrics() or name in OF_CRON_JOBS
 
 
 def list_labels(name: str) -> frozenset[str]:
     """Return the labels that a metric is made with; none for one that nobody makes."""
+    if name in OF_CRON_JOBS:
+        return frozenset({"namespace", "cronjob"})
     stem = STEM.sub("", name)
     of_ray = RAY_METRICS.get(name) or RAY_METRICS.get(stem)
     return of_ray.labels if of_ray else _own_labels().get(stem, frozenset())

@@ -1,5 +1,6 @@
 """Prometheus, alerts and the dashboard name metrics that exist: Ray's own and the package's."""
 
+import copy
 import json
 import re
 import shutil
@@ -20,10 +21,14 @@ from tests.cluster.queries import PER_SECOND, find_query_problems, read_unit
 from tests.cluster.ray_metrics import RAY_METRICS, SCRAPED
 from tests.cluster.shapes import START_HEAD
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, DASHBOARD_PORT, PROMETHEUS
+from tests.k8s.kustomize import read_documents
 from tests.k8s.mutation import spoil, spoil_everywhere
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
+(RULE,) = read_documents(ROOT / "k8s/base/prometheus-rule.yaml")
+OF_KUBERNETES: dict[str, Any] = RULE["spec"]["groups"][-1]
+"""The alerts that machines without Kubernetes have not."""
 ALL_VALUES = r"label_values\((\w+), (\w+)\)"
 """Grafana's own question for what a variable may be."""
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
@@ -58,23 +63,27 @@ def _name_metrics(text: str) -> list[str]:
     return [name for name in names if name not in {"and", "or", "unless", "bool", "offset"}]
 
 
+(NIGHTLY,) = read_documents(ROOT / "k8s/base/cron-job.score.yaml")
+ON_KUBERNETES = frozenset({"ray_io_cluster", "app_kubernetes_io_component", "namespace", "pod"})
+"""What the Prometheus operator adds to the series of a pod."""
 VALUES: dict[str, set[str]] = {
     "state": {*FitState}, "outcome": {*Outcome}, "code": {*ProblemCode, *RefusalCode},
     "Name": {"CPU", "GPU", "memory", "object_store_memory"},
-    "error_code": {"500", "503"},
+    "error_code": {"500", "503"}, "cronjob": {NIGHTLY["metadata"]["name"]},
+    "ray_io_cluster": {"hipray", "hipray-endpoint-x7k2p"}, "RayNodeType": {"head", "worker"},
 }  # fmt: skip
 """What may stand behind a label; of a pattern, something that it has to match."""
 
 
 def _labels_of(name: str) -> set[str]:
-    """Return the labels of a metric, Ray's own or the package's, as Prometheus has it."""
+    """Return the labels of a metric, whoever makes it, as Prometheus has it."""
     return {*list_labels(name), *SCRAPED, "le"}
 
 
-def _label_problems(text: str) -> Iterator[str]:
+def _label_problems(text: str, added: frozenset[str] = frozenset()) -> Iterator[str]:
     """Yield labels and values of a query that its metrics do not have."""
-    known = set().union(*(_labels_of(name) for name in _name_metrics(text)))
-    for clause in re.findall(r"\b(?:by|without)\s*\(([^)]*)\)", text):
+    known = added.union(*(_labels_of(name) for name in _name_metrics(text)))
+    for clause in re.findall(r"\b(?:by|without|on)\s*\(([^)]*)\)", text):
         yield from (word for word in re.split(r"[,\s]+", clause.strip()) if word not in known)
     if found := re.fullmatch(ALL_VALUES, text.strip()):
         yield from {found[2]} - known
@@ -96,14 +105,19 @@ def _shown_label_problems(text: str, query: str) -> Iterator[str]:
     yield from (label for label in shown if label not in kept)
 
 
+def _list_rules() -> list[dict[str, Any]]:
+    """Return all alerts: those of every cluster, and those of Kubernetes only."""
+    groups = [*_read("alerts.yaml")["groups"], OF_KUBERNETES]
+    return [rule for group in groups for rule in group["rules"]]
+
+
 def test_legends_and_summaries_show_labels_of_their_queries() -> None:
     shown = [
         (target["legendFormat"], target["expr"])
         for panel in _read("grafana.json")["panels"]
         for target in panel["targets"]
     ]
-    for group in _read("alerts.yaml")["groups"]:
-        shown += [(rule["annotations"]["summary"], rule["expr"]) for rule in group["rules"]]
+    shown += [(rule["annotations"]["summary"], rule["expr"]) for rule in _list_rules()]
     assert [p for text, query in shown for p in _shown_label_problems(text, query)] == []
     assert [*_shown_label_problems("{{Stat}}", 'sum by (State) (ray_resources{Name="GPU"})')]
 
@@ -144,8 +158,7 @@ def test_each_panel_asks_in_promql_and_shows_the_unit_of_the_answer() -> None:
 
 
 def test_each_alert_asks_in_promql() -> None:
-    rules = [rule for group in _read("alerts.yaml")["groups"] for rule in group["rules"]]
-    assert [p for rule in rules for p in find_query_problems(rule["expr"], _unit_of)] == []
+    assert [p for rule in _list_rules() for p in find_query_problems(rule["expr"], _unit_of)] == []
 
 
 @pytest.mark.parametrize(
@@ -189,6 +202,25 @@ def test_queries_ask_for_labels_and_values_that_exist(name: str) -> None:
     assert [p for text in _expressions(_read(name)) for p in _label_problems(text)] == []
 
 
+def test_alerts_on_kubernetes_ask_for_labels_and_values_that_exist() -> None:
+    asked = _expressions(OF_KUBERNETES)
+    assert [p for text in asked for p in _label_problems(text, ON_KUBERNETES)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'absent(ray_node_cpu_count{ray_io_cluster="hipra"})',
+        'absent(ray_node_cpu_count{RayNodeType="haed"})',
+        'max by (namespace) (kube_cronjob_created{cronjob="hipray-scor"})',
+        'max by (namespac) (kube_cronjob_created{cronjob="hipray-score"})',
+        "kube_cronjob_created unless on (cronjbo) kube_cronjob_spec_suspend",
+    ],
+)
+def test_a_slip_in_a_label_on_kubernetes_is_found(text: str) -> None:
+    assert [*_label_problems(text, ON_KUBERNETES)]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -225,11 +257,13 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
 
 
 def test_the_alerts_watch_metrics_that_exist() -> None:
-    assert _unknown(yaml.safe_load((CLUSTER / "alerts.yaml").read_text("utf-8"))) == set()
+    assert _unknown(_list_rules()) == set()
 
 
 def test_a_misspelt_metric_is_found() -> None:
     assert _unknown({"expr": "sum(ray_hipray_grid_fit)"}) == {"ray_hipray_grid_fit"}
+    text = "kube_cronjob_status_last_success_time"
+    assert _unknown({"expr": text}) == {text}
     assert _unknown({"expr": "autoscaler_nodes"}) == {"autoscaler_nodes"}
     assert _unknown({"expr": "sum by (code) (rate(hipray_requests_total[5m]))"}) == {
         "hipray_requests_total"
@@ -291,9 +325,64 @@ def test_a_slip_in_the_dashboard_is_found(path: str, value: Any) -> None:
 def test_every_alert_has_a_passage_in_the_runbook() -> None:
     headings = re.findall(r"^\*\*(.+?)\*\*", (CLUSTER / "README.md").read_text("utf-8"), re.M)
     words = " ".join(headings).lower()
-    for group in yaml.safe_load((CLUSTER / "alerts.yaml").read_text("utf-8"))["groups"]:
-        for rule in group["rules"]:
-            assert rule["annotations"]["runbook"] in words, rule["alert"]
+    for rule in _list_rules():
+        assert re.search(rf"\b{rule['annotations']['runbook']}\b", words), rule["alert"]
+
+
+ALERTS_OF_KUBERNETES = {
+    "HiprayClusterUnseen": ("head", {"ray_io_cluster", "RayNodeType"}),
+    "HiprayNightMissed": ("night", {"cronjob"}),
+}
+"""The word of the passage, and the labels by which each asks: with fewer it asks of others, too."""
+
+
+def test_kubernetes_has_two_alerts_of_its_own() -> None:
+    assert _find_problems_of_kubernetes(OF_KUBERNETES) == []
+
+
+def _find_problems_of_kubernetes(group: dict[str, Any]) -> list[str]:
+    """Return where the alerts of what has a name on Kubernetes are others, or ask of others."""
+    validator = Draft202012Validator(ALERTS)
+    wrong = [error.message[:200] for error in validator.iter_errors({"groups": [group]})]
+    if wrong:
+        return wrong
+    found = {
+        rule["alert"]: (rule["annotations"]["runbook"], _labels_asked(rule["expr"]))
+        for rule in group["rules"]
+    }
+    told = {
+        name: (word, {frozenset(labels)}) for name, (word, labels) in ALERTS_OF_KUBERNETES.items()
+    }
+    return [] if found == told else [f"alerts {found} instead of {told}"]
+
+
+def _labels_asked(text: str) -> set[frozenset[str]]:
+    """Return the different sets of labels by which a query asks its metrics."""
+    clauses = re.findall(r"\{([^}]*)\}", text)
+    asked = {frozenset(label for label, _, _ in MATCHER.findall(each)) for each in clauses}
+    return asked | ({frozenset[str]()} if len(clauses) < len(_name_metrics(text)) else set())
+
+
+def test_each_slip_in_an_alert_of_kubernetes_is_found() -> None:
+    for slip, spoilt in spoil_everywhere(OF_KUBERNETES):
+        assert _find_problems_of_kubernetes(spoilt), slip
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("rules", OF_KUBERNETES["rules"][:1]),
+        ("rules/1/annotations/runbook", "head"),
+        ("rules/1/alert", "HiprayNightMised"),
+        ("rules/0/labels/severity", "page"),
+        ("rules/1/expr", "time() - kube_cronjob_created > 108000"),
+        ("rules/0/expr", 'absent(ray_node_cpu_count{ray_io_cluster="hipray"})'),
+    ],
+)
+def test_another_alert_of_kubernetes_is_found(path: str, value: Any) -> None:
+    group = copy.deepcopy(OF_KUBERNETES)
+    spoil(group, path, value)
+    assert _find_problems_of_kubernetes(group)
 
 
 SHAPED = {
