@@ -160,6 +160,13 @@ def _image_problems(config: dict[str, Any]) -> list[str]:
     return [] if len(places) == 1 else [f"takes its images from {sorted(places)}"]
 
 
+def count_cpu_nodes(config: dict[str, Any]) -> int:
+    """Return how many nodes a launcher file has for work that takes no GPU."""
+    kinds = config["available_node_types"]
+    most = sum(kind["max_workers"] for name, kind in kinds.items() if name.startswith("cpu-"))
+    return min(int(config["max_workers"]), most)
+
+
 def count_cpus(machine: str) -> int:
     """Return the CPUs of an EC2 machine, four for each x in the name of its size."""
     size = machine.partition(".")[2].removesuffix("large")

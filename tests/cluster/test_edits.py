@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.launcher_files import find_launcher_problems
+from tests.cluster.launcher_files import count_cpu_nodes, find_launcher_problems
 from tests.cluster.lifecycle import find_lifecycle_problems
 from tests.cluster.policies import find_policy_problems, read_place
 from tests.cluster.serve_files import find_serve_problems
@@ -37,7 +37,7 @@ POLICIES = "k8s/base/network-policies.yaml"
 SETTINGS = "k8s/overlays/prod/settings.patch.yaml"
 NOBODY, SOMEBODY = "0" * 64, "5e" * 32
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/radiology/"
-SPOT = r"\n *# A preempted node.*\n *InstanceMarketOptions: .*"
+SPOT = r"\n *InstanceMarketOptions: .*"
 
 EDITS: dict[str, list[Edit]] = {
     "another registry for ray up": [
@@ -55,6 +55,11 @@ EDITS: dict[str, list[Edit]] = {
     ],
     "another name on-prem": [(ONPREM, "cluster_name: hipray", "cluster_name: bones")],
     "workers on demand": [(AWS, SPOT, "")],
+    "CPU workers on demand": [(AWS, rf"([cm]6i\.4xlarge){SPOT}", r"\1")],
+    "two replicas of each stage on two nodes": [
+        (SERVE, r"(?m)^( +)cpus_per_stage: 1$", r"\g<0>\n\1scaling: {segmenter: &two "
+         r"{min_replicas: 2, max_replicas_per_node: 1}, matting: *two, ensemble: *two}"),
+    ],
     "larger GPU machines": [
         (AWS, r"g5\.2xlarge", "g5.4xlarge"),
         (AWS, r"(gpu-g5:\n.*)CPU: 8", r"\1CPU: 16"),
@@ -149,7 +154,7 @@ def _find_all(root: Path) -> Iterator[str]:
     yield from find_instance_trust_problems(_read(cluster / "iam/ec2.trust.json"))
     yield from find_lifecycle_problems(_read(cluster / "bucket.lifecycle.json"))
     serve = _read(cluster / "serve.yaml")
-    yield from find_serve_problems(serve)
+    yield from find_serve_problems(serve, nodes=count_cpu_nodes(_read(cluster / "aws.yaml")))
     workspace = serve["applications"][0]["args"]["workspace"]
     built = {}
     for name in ("dev", "dev/jobs", "prod", "prod/jobs"):

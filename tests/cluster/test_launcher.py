@@ -199,14 +199,11 @@ def test_a_start_on_ec2_opens_nothing_and_makes_nodes_as_written(
     made = json.loads(ended.stdout.splitlines()[-1])
     assert made["open"] == []
     assert made["new_groups"] == []
-    for name, kind in (
-        ("head", "m6i.xlarge"),
-        ("gpu-g5", "g5.2xlarge"),
-        ("cpu-m6i", "m6i.4xlarge"),
-    ):
-        node = made["nodes"][name]
-        assert node["type"] == kind
-        assert node["spot"] is (name != "head")
+    types = _read(AWS)["available_node_types"]
+    for name in ("head", "gpu-g5", "cpu-m6i"):
+        node, written = made["nodes"][name], types[name]["node_config"]
+        assert node["type"] == written["InstanceType"]
+        assert node["spot"] is ("InstanceMarketOptions" in written)
         assert node["profile"] == ("hipray-head" if name == "head" else "hipray-worker")
         assert node["tokens"] == "required"
         assert node["groups"] == [made["group"]]

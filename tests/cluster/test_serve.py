@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from hipray.config.jobs import ServeRun
+from tests.cluster.launcher_files import count_cpu_nodes
 from tests.cluster.serve_files import find_serve_problems
 from tests.cluster.shapes_of_serving import BOUNDS, OF_NOTHING
 from tests.k8s.mutation import spoil, spoil_everywhere
@@ -19,8 +20,14 @@ def _read() -> dict[str, Any]:
     return dict(yaml.safe_load(PATH.read_text("utf-8")))
 
 
+def _find_problems(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a Serve file on the machines of aws.yaml."""
+    launcher = yaml.safe_load((PATH.parent / "aws.yaml").read_text("utf-8"))
+    return list(find_serve_problems(config, nodes=count_cpu_nodes(launcher)))
+
+
 def test_the_serve_file_has_known_keys_and_arguments() -> None:
-    assert list(find_serve_problems(_read())) == []
+    assert _find_problems(_read()) == []
 
 
 def test_the_endpoint_is_on_loopback_as_written() -> None:
@@ -63,9 +70,6 @@ SLIPS: list[tuple[str, Any]] = [
     (f"{STAGE}/name", "inres"),
     (f"{STAGE}/name", "segmenter"),
     (f"{ARGUMENTS}/scaling", {"segmenter": {"min_replicas": 8}}),
-    (f"{ARGUMENTS}/scaling", {"segmenter": {"max_replicas_per_node": 1}}),
-    (f"{STAGE}/max_replicas_per_node", 1),
-    (f"{STAGE}/max_replicas_per_node", 4),
     ("target_capacity", 0),
     ("target_capacity", 10),
     ("grpc_options", {"port": 9000, "grpc_servicer_functions": ["os.system"]}),
@@ -102,7 +106,18 @@ SLIPS: list[tuple[str, Any]] = [
 def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
     config = _read()
     spoil(config, path, value)
-    assert list(find_serve_problems(config))
+    assert _find_problems(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "places"),
+    [(f"{ARGUMENTS}/scaling", {"segmenter": {"max_replicas_per_node": 1}}),
+     (f"{STAGE}/max_replicas_per_node", 1), (f"{STAGE}/max_replicas_per_node", 4)],
+)  # fmt: skip
+def test_more_replicas_than_one_machine_has_places_for_are_found(path: str, places: Any) -> None:
+    config = _read()
+    spoil(config, path, places)
+    assert list(find_serve_problems(config, nodes=1))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +135,7 @@ def test_a_slip_in_the_serve_file_is_found(path: str, value: Any) -> None:
 def test_what_an_endpoint_may_also_be_told_is_taken(name: str, value: Any) -> None:
     config = _read()
     spoil(config, f"{ARGUMENTS}/{name}", value)
-    assert list(find_serve_problems(config)) == []
+    assert _find_problems(config) == []
 
 
 def test_every_number_of_the_endpoint_has_bounds() -> None:
@@ -134,7 +149,7 @@ def test_every_number_of_the_endpoint_has_bounds() -> None:
 
 
 def test_each_misspelt_key_missing_key_and_other_type_is_found() -> None:
-    missed = {s for s, spoilt in spoil_everywhere(_read()) if not list(find_serve_problems(spoilt))}
+    missed = {s for s, spoilt in spoil_everywhere(_read()) if not _find_problems(spoilt)}
     assert missed <= {
         "applications/0/runtime_env left out",
         "applications/0/deployments left out",
@@ -148,8 +163,8 @@ def test_an_endpoint_without_tokens_is_found(host: str) -> None:
     config = _read()
     for path in ("http_options/host", f"{ARGUMENTS}/host"):
         spoil(config, path, host)
-    assert list(find_serve_problems(config)) == []
+    assert _find_problems(config) == []
     spoil(config, f"{ARGUMENTS}/token_sha256", [])
-    assert list(find_serve_problems(config)) == ["answers everyone"]
+    assert _find_problems(config) == ["answers everyone"]
     spoil(config, f"{ARGUMENTS}/token_file", "/etc/hipray/tokens")
-    assert list(find_serve_problems(config)) == []
+    assert _find_problems(config) == []
