@@ -89,6 +89,10 @@ EDITS: dict[str, list[Edit]] = {
         (PROD, "111122223333:role/hipray-worker", "444455556666:role/films"),
         (TRUST, "111122223333", "444455556666"),
     ],
+    "a registry that asks who pulls": [
+        (PROD, r"\Z", "  - target: {kind: ServiceAccount, name: hipray-.*}\n    patch: |\n"
+         "      - {op: add, path: /imagePullSecrets, value: [{name: registry}]}\n"),
+    ],
     "a store without roles": [
         (PROD, r"- op: replace\n *path: /metadata/annotations/.*\n *value: .*",
          "- {op: remove, path: /metadata/annotations}"),

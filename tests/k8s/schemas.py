@@ -77,7 +77,10 @@ JOB = closed(
 CORE: dict[tuple[str, str], Schema] = {
     ("v1", "Namespace"): {},
     ("v1", "ConfigMap"): {"data": WORDS},
-    ("v1", "ServiceAccount"): {"automountServiceAccountToken": FLAG},
+    ("v1", "ServiceAccount"): {
+        "automountServiceAccountToken": FLAG,
+        "imagePullSecrets": array(closed(("name",), name=TEXT)),
+    },
     ("v1", "Service"): {"spec": closed(
         ("selector", "ports"), clusterIP=one_of("None"), selector=WORDS,
         ports=array(closed(("port",), name=TEXT, port=PORT, targetPort=PORT)),
