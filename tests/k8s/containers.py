@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tests.k8s.kustomize import Document
-from tests.k8s.pods import SETTINGS, check_place
+from tests.k8s.pods import SETTINGS, check_amounts, check_place
 
 PROBES = {"readinessProbe", "livenessProbe", "startupProbe"}
 TOKEN = {"secretKeyRef": {"name": "hipray-ray-token", "key": "auth_token"}}
@@ -73,6 +73,7 @@ def _check_container(container: Document) -> Iterator[str]:
     for probe in PROBED.get(name, ()):
         if probe not in container:
             yield f"has no {probe}"
+    yield from check_amounts(name, container["resources"])
     if name in ("ray-head", "ray-worker"):
         if container["resources"]["requests"] != container["resources"]["limits"]:
             yield "Ray counts limits that are not requested"

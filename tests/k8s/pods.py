@@ -52,6 +52,17 @@ def count_cpus(quantity: Any) -> float:
     return float(text.removesuffix("m")) / (1000 if text.endswith("m") else 1)
 
 
+def check_amounts(name: str, resources: Document) -> Iterator[str]:
+    """Yield where a container asks for more than it may have: the API server takes no such pod."""
+    asked, most = resources["requests"], resources["limits"]
+    if (
+        count_cpus(asked["cpu"]) > count_cpus(most["cpu"])
+        or gib(asked["memory"]) > gib(most["memory"])
+        or asked.get("nvidia.com/gpu") != most.get("nvidia.com/gpu")
+    ):
+        yield f"{name} asks for {asked} and may have {most}"
+
+
 def check_place(pod: Document) -> Iterator[str]:
     """Yield where a pod has another account, user, label or volume than its container needs."""
     spec, (container,) = pod["spec"], pod["spec"]["containers"]

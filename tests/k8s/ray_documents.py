@@ -15,7 +15,7 @@ from tests.cluster.serve_files import (
 from tests.k8s.entrypoints import ROOT, check_demand, check_entrypoint, check_head_memory
 from tests.k8s.images import Target, read_image
 from tests.k8s.kustomize import Document
-from tests.k8s.pods import count_cpus, gib
+from tests.k8s.pods import check_amounts, count_cpus, gib
 from tests.k8s.shapes import STAYS
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -50,6 +50,7 @@ def check_ray(document: Document) -> Iterator[str]:
         yield f"name {name} is not DNS-1035 or too long"
     if cluster["rayVersion"] != ray_version():
         yield f"Ray {cluster['rayVersion']} is not the image's {ray_version()}"
+    yield from check_amounts("the autoscaler", cluster["autoscalerOptions"]["resources"])
     head, groups = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     names = [group["groupName"] for group in groups]
     if len(set(names)) < len(names):

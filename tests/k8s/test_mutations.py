@@ -45,6 +45,16 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from _places(value, (*path, number))
 
 
+def _resources(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield each place below which something asks for CPUs and memory and has limits."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in entries:
+        if key == "resources" and "limits" in value:
+            yield (*path, key)
+        elif isinstance(value, dict | list):
+            yield from _resources(value, (*path, key))
+
+
 def _one_place_per_key(document: Document) -> list[tuple[Any, ...]]:
     """The last place of each key; a Service selects by labels, which are anyone's too."""
     free = FREE | ({"selector"} if document["kind"] == "Service" else set())
@@ -80,6 +90,15 @@ def test_each_number_or_flag_written_as_text_is_found(document: Document) -> Non
         spoilt = copy.deepcopy(document)
         _at(spoilt, path[:-1])[path[-1]] = f"{value}!"
         assert find_schema_errors(spoilt), path
+
+
+@pytest.mark.parametrize("document", [d for _, d in DOCUMENTS], ids=IDS)
+def test_whatever_asks_for_more_than_it_may_have_is_found(document: Document) -> None:
+    for path in _resources(document):
+        for key, more in (("cpu", "16"), ("memory", "900Gi")):
+            spoilt = copy.deepcopy(document)
+            _at(spoilt, path)["requests"][key] = more
+            assert _complaints(spoilt), path
 
 
 CLUSTER_IN = {
