@@ -3,16 +3,18 @@
 import re
 import shlex
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, reduce
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from hipray import cli
-from hipray.config.jobs import GridRun
+from hipray.config.jobs import GridRun, ScoreRun
+from hipray.config.tuning import TuneRun
 from hipray.errors import HiprayError
 from tests.k8s.kustomize import Document
 
@@ -25,6 +27,14 @@ DEMANDS = {
     "tune": ("resources.cpus_per_trial", "resources.gpus_per_trial"),
     "score": ("cpus_per_actor", ""),
 }
+COUNTS = {"grid": "scaling.lanes", "tune": "resources.max_concurrent", "score": "actors"}
+"""How many of these a job may have at a time."""
+PLACES = {
+    name: f"s3://place/{name}" for name in ("HIPRAY_WORKSPACE", "HIPRAY_ARCHIVE", "HIPRAY_INCOMING")
+}
+"""Stand for the variables of places, so that what comes by one is told from what is written out."""
+NO_OTHERS: Mapping[str, str] = MappingProxyType({})
+"""The settings' own places."""
 
 
 @cache
@@ -54,25 +64,65 @@ def check_entrypoint(command: str) -> Iterator[str]:
 
 
 def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
-    """Yield where a lane, trial or actor fits on no worker, leaves its GPUs idle or works outside
-    the workspace."""
-    if '--workspace "$HIPRAY_WORKSPACE"' not in command:
-        yield "writes to a disk that goes with its pod"
+    """Yield where a lane, trial or actor fits on no worker, leaves its GPUs idle, is one of more
+    than all workers hold, or works outside the workspace."""
     stem = Path(_read_words(command)[1]).stem
-    if stem not in DEMANDS:
-        return
     try:
-        config = read_config(command)
-    except (HiprayError, SystemExit):
+        config = read_config(command, PLACES)
+    except (HiprayError, SystemExit, FileNotFoundError):
         return  # said by check_entrypoint
-    cpus, gpus = (reduce(getattr, path.split("."), config) if path else 0 for path in DEMANDS[stem])
+    yield from _check_places(config)
+    if stem in DEMANDS:
+        yield from _check_workers(stem, config, groups)
+    if isinstance(config, TuneRun) and "max_concurrent" not in config.resources.model_fields_set:
+        yield "does not say how many trials run at a time"
+
+
+def _check_workers(stem: str, config: Any, groups: list[Document]) -> Iterator[str]:
+    cpus, gpus = (_look_up(config, path) if path else 0 for path in DEMANDS[stem])
     limits = [group["template"]["spec"]["containers"][0]["resources"]["limits"] for group in groups]
     if not gpus and all("nvidia.com/gpu" in each for each in limits):
         yield f"{stem} asks for none of the GPUs that its workers have"
-    if not any(
-        cpus <= float(x.get("cpu", 0)) and gpus <= float(x.get("nvidia.com/gpu", 0)) for x in limits
-    ):
+    rooms = [_count_places(each, cpus, gpus) for each in limits]
+    if not any(rooms):
         yield f"{stem} asks for {cpus:g} CPUs and {gpus:g} GPUs at a time, which no worker has"
+    most = sum(room * group["maxReplicas"] for room, group in zip(rooms, groups, strict=True))
+    asked = _look_up(config, COUNTS[stem])
+    if asked is not None and asked > most:
+        yield f"{stem} asks for {asked} at a time, and all its workers hold {most}"
+
+
+def _check_places(config: Any) -> Iterator[str]:
+    """Yield where a job reads or writes elsewhere than the settings of every pod say."""
+    workspace = PLACES["HIPRAY_WORKSPACE"]
+    if getattr(config, "workspace", None) != workspace:
+        yield "writes to a disk that goes with its pod"
+    if not isinstance(config, ScoreRun):
+        return
+    if config.output is not None and not config.output.startswith(f"{workspace}/"):
+        yield f"writes its scores to {config.output}"
+    if config.max_actors is not None:
+        yield "has a second number of actors, which no worker is counted for"
+
+
+def check_archive(command: str) -> Iterator[str]:
+    """Yield where a job scores anything but the archive of the settings."""
+    try:
+        config = read_config(command, PLACES)
+    except (HiprayError, SystemExit, FileNotFoundError):
+        return  # said by check_entrypoint
+    if isinstance(config, ScoreRun) and config.images != PLACES["HIPRAY_ARCHIVE"]:
+        yield f"scores {config.images} instead of the archive"
+
+
+def _look_up(config: Any, path: str) -> Any:
+    return reduce(getattr, path.split("."), config)
+
+
+def _count_places(limits: Document, cpus: float, gpus: float) -> int:
+    """Return how many things that take some CPUs and GPUs one worker holds."""
+    asked = ((cpus, limits.get("cpu", 0)), (gpus, limits.get("nvidia.com/gpu", 0)))
+    return min((int(float(has) / takes) for takes, has in asked if takes), default=0)
 
 
 def check_head_memory(command: str, gib: float) -> Iterator[str]:
@@ -91,14 +141,15 @@ def check_head_memory(command: str, gib: float) -> Iterator[str]:
         yield f"{config.scaling.lanes} lanes need a head of {needed:g} GiB, not {gib:g}"
 
 
-def read_config(command: str) -> Any:
-    """Return the configuration that hipray reads from a command.
+def read_config(command: str, places: Mapping[str, str] = NO_OTHERS) -> Any:
+    """Return the configuration that hipray reads from a command, with the settings' own places or
+    with others.
 
     Raises:
         HiprayError: the configuration is refused.
         SystemExit: an argument is unknown or missing.
     """
-    _, script, *arguments = _read_words(command)
+    _, script, *arguments = _read_words(command, places)
     options = _parser().parse_args([Path(script).stem, *arguments])
     return cli._read_config(cli.COMMANDS[Path(script).stem], options)
 
@@ -108,6 +159,6 @@ def _parser() -> ArgumentParser:
     return cli._build_parser()
 
 
-def _read_words(command: str) -> list[str]:
+def _read_words(command: str, places: Mapping[str, str] = NO_OTHERS) -> list[str]:
     """Return the words of a command as the pod's shell makes them."""
-    return shlex.split(Template(command).safe_substitute(read_settings()))
+    return shlex.split(Template(command).safe_substitute(read_settings(), **places))

@@ -12,7 +12,13 @@ from tests.cluster.serve_files import (
     count_upgrade_gpus,
     find_serve_problems,
 )
-from tests.k8s.entrypoints import ROOT, check_demand, check_entrypoint, check_head_memory
+from tests.k8s.entrypoints import (
+    ROOT,
+    check_archive,
+    check_demand,
+    check_entrypoint,
+    check_head_memory,
+)
 from tests.k8s.images import Target, read_image
 from tests.k8s.kustomize import Document
 from tests.k8s.pods import check_amounts, count_cpus, gib
@@ -94,6 +100,7 @@ def check_job(document: Document) -> Iterator[str]:
     yield from check_submitter(spec["submitterPodTemplate"], "ray-job-submitter")
     yield from check_entrypoint(command)
     yield from check_demand(command, groups)
+    yield from check_archive(command)
     if "--dry-run" in command.split():
         yield "plans its work and does none"
     stem = command.partition(".py")[0].rpartition("/")[2]

@@ -439,21 +439,42 @@ def test_only_private_endpoints_stand_beside_the_public_addresses_of_a_store(
 GRID = "python /opt/hipray/jobs/grid.py --preset grid"
 
 
+PLACE = '--workspace "$HIPRAY_WORKSPACE"'
+
+
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("job", "before", "after"),
     [
-        ("--preset grid", "--preset grid --dry-run"),
-        ("grid.py", "segment.py"),
-        (" --set scaling.gpus_per_lane=0.5", ""),
-        ("scaling.lanes=8", "scaling.lanes=80"),
-        ('--workspace "$HIPRAY_WORKSPACE"', "--workspace /tmp/work"),
+        ("grid", "--preset grid", "--preset grid --dry-run"),
+        ("grid", "grid.py", "segment.py"),
+        ("grid", " --set scaling.gpus_per_lane=0.5", ""),
+        ("grid", "scaling.lanes=8", "scaling.lanes=80"),
+        ("grid", "cpus_per_lane=3", "cpus_per_lane=8"),
+        ("grid", "cpus_per_lane=3", "cpus_per_lane=4"),
+        *((job, PLACE, "--workspace /tmp/work") for job in ("grid", "report", "score", "tune")),
+        ("grid", PLACE, f"{PLACE} --workspace /tmp/work"),
+        ("grid", PLACE, "--workspace s3://hospital-hipray/osteoporosis"),
+        ("score", PLACE, f"{PLACE} --output /tmp/x"),
+        ("score", PLACE, f"{PLACE} --set output=/tmp/x"),
+        ("score", PLACE, f'{PLACE} --output "$HIPRAY_ARCHIVE/scores"'),
+        ("score", '"$HIPRAY_ARCHIVE"', '"$HIPRAY_INCOMING"'),
+        ("score", '"$HIPRAY_ARCHIVE"', "/tmp/films"),
+        ("score", "actors=4", "actors=4000"),
+        ("score", "actors=4", "actors=17"),
+        ("score", "actors=4", "actors=4 --set max_actors=4000"),
+        ("score", "cpus_per_actor=4", "cpus_per_actor=0"),
+        ("tune", "resources.max_concurrent=8", "resources.max_concurrent=800"),
+        ("tune", "resources.max_concurrent=8", "resources.max_concurrent=9"),
+        ("tune", "--set resources.max_concurrent=8 ", ""),
     ],
 )
-def test_a_slip_in_the_command_of_the_grid_is_found(before: str, after: str) -> None:
-    (grid,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == "hipray-grid"]
-    assert before in grid["spec"]["entrypoint"]
-    grid["spec"]["entrypoint"] = grid["spec"]["entrypoint"].replace(before, after)
-    assert _complaints(grid)
+def test_a_slip_in_the_command_of_a_job_is_found(job: str, before: str, after: str) -> None:
+    name = f"hipray-{job}"
+    (found,) = [d for _, d in RAY_DOCUMENTS if d["metadata"]["name"] == name]
+    spoilt = copy.deepcopy(found)
+    assert before in spoilt["spec"]["entrypoint"]
+    spoilt["spec"]["entrypoint"] = spoilt["spec"]["entrypoint"].replace(before, after)
+    assert _complaints(spoilt)
 
 
 @pytest.mark.parametrize(
