@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import yaml
 
 from tests.cluster.serve_files import OF_PHANTOMS
@@ -45,6 +46,20 @@ def find_overlay_problems(standing: list[Document], jobs: list[Document]) -> Ite
     if trained != reported:
         yield f"trains {trained} and reports on {reported}"
     yield from find_unnamed_ports(standing + jobs)
+    yield from find_region_problems(standing)
+
+
+def find_region_problems(standing: list[Document]) -> Iterator[str]:
+    """Yield where every pod is told a region that AWS does not have, in any of its partitions."""
+    session = boto3.Session()
+    known = {
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("s3", partition)
+    }
+    region = read_settings(standing)["AWS_DEFAULT_REGION"]
+    if region not in known:
+        yield f"asks S3 in the region '{region}'"
 
 
 def _read_job(jobs: list[Document], name: str) -> Any:

@@ -17,6 +17,7 @@ from tests.k8s.kustomize import Document, build, read_documents
 from tests.k8s.openings import OPENINGS, find_namespace_problems, read_namespaces
 from tests.k8s.overlays import (
     find_overlay_problems,
+    find_region_problems,
     find_unnamed_ports,
     list_own_images,
     read_role,
@@ -290,6 +291,18 @@ def test_the_settings_are_those_that_entries_and_libraries_read() -> None:
     assert settings["data"]["HIPRAY_CACHE"].startswith("/tmp/"), "a volume of the pod"
 
 
+@pytest.mark.parametrize("folder", ["base", "overlays/dev", "overlays/prod"])
+def test_pods_ask_a_region_that_exists(folder: str) -> None:
+    assert list(find_region_problems(build(K8S / folder))) == []
+
+
+@pytest.mark.parametrize("region", ["eu-centrl-1", "", "eu-central-1a"])
+def test_a_region_that_does_not_exist_is_found(region: str) -> None:
+    documents = build(K8S / "overlays/prod")
+    _one(documents, "ConfigMap")["data"]["AWS_DEFAULT_REGION"] = region
+    assert list(find_region_problems(documents)) == [f"asks S3 in the region '{region}'"]
+
+
 @pytest.mark.parametrize("overlay", ["dev", "prod"])
 def test_only_head_and_workers_have_a_role_and_dev_has_none(overlay: str) -> None:
     documents = build(K8S / "overlays" / overlay)
@@ -316,8 +329,11 @@ def dict_without_idle(value: Any) -> Any:
     return {key: each for key, each in value.items() if key != "idleTimeoutSeconds"}
 
 
-def test_the_endpoint_has_two_workers_on_two_nodes_and_two_replicas_of_each_stage() -> None:
-    (service,) = [e for e in build(K8S / "overlays/prod") if e["kind"] == "RayService"]
+@pytest.mark.parametrize("folder", ["base", "overlays/prod"])
+def test_the_endpoint_has_two_workers_on_two_nodes_and_two_replicas_of_each_stage(
+    folder: str,
+) -> None:
+    (service,) = [e for e in build(K8S / folder) if e["kind"] == "RayService"]
     (group,) = cluster_of(service)["workerGroupSpecs"]
     spread = group["template"]["spec"]["topologySpreadConstraints"]
     assert group["minReplicas"] >= 2
