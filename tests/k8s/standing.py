@@ -6,6 +6,7 @@ from tests.k8s.containers import PROBES
 from tests.k8s.kustomize import Document
 from tests.k8s.openings import describe_policy, find_opening_problems
 from tests.k8s.ray_documents import ENDPOINT
+from tests.k8s.shapes import MOST_TRIES
 
 REDIS_START = (
     "umask 077\n"
@@ -88,6 +89,10 @@ def check_redis(spec: Document) -> Iterator[str]:
 
 
 def check_one_off(spec: Document) -> Iterator[str]:
+    if not 3 <= spec.get("backoffLimit", 0) <= MOST_TRIES:
+        yield "gives up before its store is there, or never"
+    if not 300 <= spec.get("activeDeadlineSeconds", 0) <= 3600:
+        yield "has no end"
     if not 60 <= spec.get("ttlSecondsAfterFinished", 0) <= 3600:
         yield "stands in the way of the next image, or goes before anyone has seen it"
 
@@ -100,10 +105,12 @@ def check_workload(spec: Document) -> Iterator[str]:
     )
     if not set(spec["selector"]["matchLabels"].items()) <= set(labels.items()):
         yield "does not select its own pods"
-    if spec.get("replicas") != 1 or spec.get("strategy", {"type": "Recreate"}) != {
-        "type": "Recreate"
-    }:
+    if spec.get("replicas") != 1:
         yield "is none, or two on one volume"
+    volumes = spec["template"]["spec"].get("volumes", [])
+    keeps = any("persistentVolumeClaim" in each for each in volumes)
+    if keeps and spec.get("strategy") != {"type": "Recreate"}:
+        yield "starts a second pod on its volume before the first has gone"
     named = {port["name"] for port in container["ports"]}
     for probe in PROBES & set(container):
         ((_, asked),) = (
