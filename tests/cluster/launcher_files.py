@@ -57,7 +57,7 @@ def find_launcher_problems(config: dict[str, Any], place: Place) -> list[str]:
     for command in commands:
         if "ray start" not in command:
             continue
-        problems += _option_errors(command)
+        problems += find_option_errors(command)
         if not command.startswith("export RAY_AUTH_MODE=token;"):
             problems.append("starts without a token")
         if "--head" in command and "--dashboard-host=127.0.0.1" not in command:
@@ -89,12 +89,12 @@ def _is_machine(address: str) -> bool:
     return not none and int(told) != 2**32 - 1
 
 
-def _option_errors(command: str) -> list[str]:
+def find_option_errors(command: str) -> list[str]:
     """Return what `ray start` itself would say of its options, without starting anything."""
     import click
     from ray.scripts.scripts import start
 
-    words = shlex.split(command.partition("ray start")[2])
+    words = shlex.split(command.partition("ray start")[2], comments=True)
     try:
         start.make_context("start", words)
     except click.ClickException as error:

@@ -53,7 +53,7 @@ GPU_IMAGE = words(rf"^{REGISTRY}hipray:\d[\w.-]*-gpu$")
 
 COMMON: dict[str, Schema] = {
     "cluster_name": words("^[a-z][a-z0-9-]*$"),
-    "max_workers": {**COUNT, "minimum": 2, "maximum": 20},
+    "max_workers": {**COUNT, "minimum": 1, "maximum": 20},
     "upscaling_speed": {**SECONDS, "maximum": 2},
     "idle_timeout_minutes": {**SECONDS, "minimum": 2, "maximum": 60},
     "auth": exact(ssh_user=words("^(?!root$)[a-z][a-z0-9_-]*$"), ssh_private_key=PATH),

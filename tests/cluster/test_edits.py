@@ -70,6 +70,10 @@ EDITS: dict[str, list[Edit]] = {
     "on-prem machines without GPUs": [
         (ONPREM, "0.1.0-gpu", "0.1.0-cpu"), (ONPREM, r'\["--gpus all"\]', "[]"),
     ],
+    "one worker on-prem": [
+        (ONPREM, r"192.0.2.11, 192.0.2.12\]", "192.0.2.11]"),
+        (ONPREM, "_workers: 2", "_workers: 1"),
+    ],
     "a third machine on-prem": [
         (ONPREM, r"192.0.2.12\]", "192.0.2.12, 192.0.2.13]"),
         (ONPREM, "_workers: 2", "_workers: 3"),

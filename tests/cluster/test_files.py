@@ -17,7 +17,7 @@ from hipray.cli import COMMANDS
 from hipray.config.jobs import ServeRun
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
-from tests.cluster.launcher_files import count_gib
+from tests.cluster.launcher_files import count_gib, find_option_errors
 from tests.cluster.local_script import START, find_local_problems
 from tests.cluster.policies import read_place
 from tests.cluster.serve_files import count_upgrade_cpus
@@ -305,6 +305,39 @@ def test_each_command_of_a_runbook_is_one_that_hipray_takes_and_says_where(path:
         assert list(check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")) == []
         if "workspace" in COMMANDS[job].config.model_fields and job != "phantom":
             assert "--workspace " in arguments, f"{job} {arguments} works in a folder of its own"
+
+
+RAY_START = re.compile(r"(?:^ +|`)(ray start -[^\n`]*)", re.M)
+
+
+def _find_start_problems(command: str) -> list[str]:
+    """Return what a head that a person starts by hand would open, report or not understand."""
+    needed = {"--head", "--dashboard-host=127.0.0.1", "--disable-usage-stats"}
+    return [*find_option_errors(command), *sorted(needed - set(command.split()))]
+
+
+def test_a_head_that_is_started_by_hand_is_closed_and_reports_nothing() -> None:
+    texts = [path.read_text("utf-8") for path in (ROOT / "README.md", *RUNBOOKS)]
+    commands = [command for text in texts for command in RAY_START.findall(text)]
+    assert commands
+    assert [problem for each in commands for problem in _find_start_problems(each)] == []
+
+
+@pytest.mark.parametrize(
+    "option", ["--dashboard-host=127.0.0.1", "--disable-usage-stats", "--head"]
+)
+def test_an_option_that_is_missing_or_misspelt_is_found(option: str) -> None:
+    (command,) = RAY_START.findall(RUNBOOKS[0].read_text("utf-8"))
+    assert _find_start_problems(command.replace(option, ""))
+    assert _find_start_problems(
+        command.replace(option, option.replace("-h", "-hh").replace("-d", "-dd"))
+    )
+
+
+def test_the_package_of_prometheus_is_ended_before_another_starts() -> None:
+    text = RUNBOOKS[0].read_text("utf-8").partition("## Monitoring")[2]
+    ended = text.index("    sudo systemctl disable --now prometheus\n")
+    assert ended < text.index("prometheus --config.file=")
 
 
 AWS = re.compile(r"aws (\w+) ([a-z-]+) ([^\n`]*)")
