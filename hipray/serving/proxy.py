@@ -38,7 +38,7 @@ REFUSALS: dict[int, Problem] = {
 }
 """What the proxy refuses by itself, in plain text."""
 
-STARTING = come_later("the service is starting")
+STARTING = come_later("the service is starting, or being stopped")
 """What it means where the proxy knows no route to a path that the ingress has."""
 
 HUNG_UP: Message = {"type": "http.disconnect"}

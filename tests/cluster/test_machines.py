@@ -80,8 +80,11 @@ def _submission_of(ended: subprocess.CompletedProcess[str]) -> str:
     return told[1]
 
 
-def _grid(store: Store, *, run: str, gpus: float) -> list[str]:
-    """Words that submit a grid of three segmenters and three classifiers on two lanes."""
+def _grid(store: Store, *, run: str, gpus: float, epochs: int = 1) -> list[str]:
+    """Words that submit a grid of three segmenters and three classifiers on two lanes.
+
+    Runs of one workspace share the fits of equal settings.
+    """
     config = grid_config(store, run=run, variants=(Variant.ORIGINAL,))
     words = [
         "grid", "--workspace", config.workspace, "--run", config.run,
@@ -94,7 +97,7 @@ def _grid(store: Store, *, run: str, gpus: float) -> list[str]:
         "experiment.split.folds": 3, "experiment.segmenter.size_px": 64,
         "experiment.segmenter.encoder": "mobilenet_v2", "experiment.segmenter.epochs": 1,
         "experiment.segmenter.decoder_channels": [32, 32, 16, 16, 16],
-        "experiment.classifier.size_px": 64, "experiment.classifier.epochs": 1,
+        "experiment.classifier.size_px": 64, "experiment.classifier.epochs": epochs,
     }  # fmt: skip
     pairs = (f"{key}={json.dumps(value)}" for key, value in settings.items())
     return [*words, *(word for pair in pairs for word in ("--set", pair))]
@@ -106,7 +109,7 @@ def test_nodes_come_for_a_grid_and_go_after_it(
 ) -> None:
     with running_autoscaler(tmp_path_factory.mktemp("a"), most_workers=2) as machines:
         assert machines.count_nodes() == 1
-        words = _grid(small_workspace.store, run="grown", gpus=1)
+        words = _grid(small_workspace.store, run="grown", gpus=1, epochs=2)
         started = machines.submit("--no-wait", *words)
         assert started.returncode == 0, started.stdout + started.stderr
         _wait_until(lambda: machines.count_nodes() == 3)

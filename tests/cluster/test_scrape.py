@@ -83,8 +83,9 @@ class _Prometheus:
     def query(self, text: str) -> list[dict[str, Any]]:
         """Return the series of a query; none while Prometheus starts."""
         with suppress(httpx.HTTPError):
-            answer = httpx.get(f"{self.url}/query", params={"query": text}, timeout=20).json()
-            return list(answer["data"]["result"])
+            answer = httpx.get(f"{self.url}/query", params={"query": text}, timeout=20)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return list(answer.json()["data"]["result"])
         return []
 
     def wait_for(self, text: str) -> list[dict[str, Any]]:
