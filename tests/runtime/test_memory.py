@@ -1,6 +1,7 @@
 """The gauge counts what networks take, and refuses in one sentence what does not fit."""
 
 import gc
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ from hipray.runtime.memory import (
 )
 
 MIB = 2**20
+SETTLE_S = 30.0
 
 
 @pytest.fixture(autouse=True)
-def no_garbage() -> None:
-    """What other tests left would be given back while memory is measured."""
+def quiet_memory() -> None:
+    """What other tests left would be given back while memory is measured, by threads as well."""
     gc.collect()
+    until, last = time.monotonic() + SETTLE_S, 0
+    while abs(last - (last := read_resident())) > MIB and time.monotonic() < until:
+        time.sleep(0.5)
 
 
 def take(mebibytes: int) -> np.ndarray:
