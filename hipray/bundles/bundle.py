@@ -143,9 +143,7 @@ def _read_checked(folder: Store, name: str, expected: str) -> bytes:
     try:
         data = folder.read(name)
     except NotFoundError:
-        raise BundleError(
-            f"{name} of {folder.uri} as it was published", "none", "restore or publish it again"
-        ) from None
+        raise _altered(folder, name, found="none") from None
     if digest_bytes(data) != expected:
         raise _altered(folder, name)
     return data
@@ -157,7 +155,7 @@ def measure_files(store: Store, digest: str, *, leave_out: Container[str] = ()) 
     return sum(info.size for info in files if info.key not in leave_out)
 
 
-def _altered(folder: Store, name: str) -> BundleError:
+def _altered(folder: Store, name: str, *, found: str = "other bytes") -> BundleError:
     return BundleError(
-        f"{name} of {folder.uri} as it was published", "other bytes", "restore or publish it again"
+        f"{name} of {folder.uri} as it was published", found, "restore or publish it again"
     )

@@ -183,7 +183,7 @@ def settle(
     """
     retraction = Retraction(output, parts, check_held)
     tally, listed = _settle(output, release, parts, retraction, check_held)
-    if tally.files > listed:
+    if tally.files > listed and Index(output).is_complete():  # else more is listed than is told
         retraction.forget()
         tally, listed = _settle(output, release, parts, retraction, check_held)
     if tally.files == listed:

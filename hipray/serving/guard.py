@@ -127,6 +127,20 @@ def answer_problem(problem: Problem, request_id: str) -> JSONResponse:
     )
 
 
+def answer_outside(problem: Problem, request_id: str) -> JSONResponse:
+    """Return a problem with the headers of every answer, where no ingress adds them."""
+    response = answer_problem(problem, request_id)
+    response.headers.update({**HEADERS, ID_HEADER: request_id})
+    return response
+
+
+def note_outside(line: AuditLine, problem: Problem, bytes_sent: int) -> None:
+    """Write and count a request that no ingress has answered."""
+    line.status, line.problem = problem.status.value, problem.code.value
+    line.bytes_sent = bytes_sent
+    note_request(line)
+
+
 def answer_refusal(problem: Problem, answer: dict[str, Any]) -> JSONResponse:
     """Return a problem that carries the whole answer, refusal and digests, as further members."""
     told = {**problem.as_dict(answer["request_id"]), **answer}

@@ -6,7 +6,6 @@ their films (RFC 9110, 7.8) for the end of the request; h11 bounds both and lets
 """
 
 import asyncio
-import json
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -16,8 +15,8 @@ from uvicorn import config as uvicorn_config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hipray.serving.audit_line import AuditLine
-from hipray.serving.guard import HEADERS, ID_HEADER, choose_request_id, note_request
-from hipray.serving.problems import PROBLEM_TYPE, Problem
+from hipray.serving.guard import answer_outside, choose_request_id, note_outside
+from hipray.serving.problems import Problem
 
 MOST_HEAD_BYTES = 65_536
 """Bytes of a request line and headers, and of trailers: beyond them no more is read."""
@@ -74,23 +73,16 @@ class BoundedProtocol(H11Protocol):
 
     def _answer(self, problem: Problem) -> None:
         line = AuditLine(choose_request_id(None), "")
-        body = json.dumps(problem.as_dict(line.request_id)).encode()
-        headers = {
-            **HEADERS,
-            ID_HEADER: line.request_id,
-            "content-type": PROBLEM_TYPE,
-            "content-length": str(len(body)),
-            "connection": "close",
-        }
+        response = answer_outside(problem, line.request_id)
+        response.headers["connection"] = "close"
         head = h11.Response(
-            status_code=problem.status.value,
-            headers=[*headers.items()],
+            status_code=response.status_code,
+            headers=response.raw_headers,
             reason=problem.status.phrase,
         )
-        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+        for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
-        line.status, line.problem, line.bytes_sent = problem.status.value, problem.code, len(body)
-        note_request(line)
+        note_outside(line, problem, len(response.body))
 
     def _await_head(self) -> None:
         self._head_due = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)

@@ -17,12 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hipray.serving.audit_line import AuditLine
 from hipray.serving.guard import (
-    HEADERS,
     ID_HEADER,
-    answer_problem,
+    answer_outside,
     choose_request_id,
     explain_and_log,
-    note_request,
+    note_outside,
 )
 from hipray.serving.heads import bound_heads
 from hipray.serving.intake import Intake, IntakeLimits
@@ -85,12 +84,11 @@ class ProxyGuard:
         if problem is None:
             problem = await self._pass_on(scope, receive, send, line)
         if problem is not None:
-            response = answer_problem(problem, request_id)
-            response.headers.update({**HEADERS, ID_HEADER: request_id})
+            response = answer_outside(problem, request_id)
             try:
                 await response(scope, receive, send)
             finally:
-                _note(line, problem, len(response.body))
+                note_outside(line, problem, len(response.body))
 
     async def _pass_on(
         self, scope: Scope, receive: Receive, send: Send, line: AuditLine
@@ -116,13 +114,6 @@ def _drop_orders(scope: Scope) -> None:
         for name, value in scope.get("headers", [])
         if name.decode("latin-1").lower().replace("-", "_") not in ORDERS_TO_SERVE
     ]
-
-
-def _note(line: AuditLine, problem: Problem, bytes_sent: int) -> None:
-    """Write and count a request that no ingress has answered."""
-    line.status, line.problem = problem.status.value, problem.code.value
-    line.bytes_sent = bytes_sent
-    note_request(line)
 
 
 class _Exchange:
