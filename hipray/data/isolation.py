@@ -62,9 +62,13 @@ def read_despite_crash(read: Callable[[], ReadResult]) -> ReadResult:
     """Return what `read` finds, asked again where the child died of the file, or with it."""
     for _ in range(CRASH_TRIES - 1):
         result = read()
-        if result.refusal is None or result.refusal.code is not RefusalCode.DECODER_CRASH:
+        if not _is_crash(result):
             return result
     return read()
+
+
+def _is_crash(result: ReadResult) -> bool:
+    return result.refusal is not None and result.refusal.code is RefusalCode.DECODER_CRASH
 
 
 class _ChildLostError(Exception):
@@ -106,7 +110,11 @@ class IsolatedReader:
         return read_despite_crash(lambda: self.read_once(data, name=name, side=side))
 
     def read_once(self, data: bytes, *, name: str, side: Side | None = None) -> ReadResult:
-        """Read one file as `read_hips` does, and leave it at the first child that dies."""
+        """Read one file as `read_hips` does, and leave it at the first child that dies.
+
+        A file at the edge of two limits exceeds now the one, now the other, or aborts its child:
+        each is the same refusal, so that the same file has the same row in every run.
+        """
         if len(data) > self.limits.max_file_bytes:
             evidence = f"{len(data)} bytes, at most {self.limits.max_file_bytes}"
             refusal = Refusal(RefusalCode.TOO_LARGE, "file_size", evidence)
@@ -114,10 +122,11 @@ class IsolatedReader:
         with self._lock:
             child = self._running_child()
             try:
-                return self._ask(child, data, name=name, side=side)
-            except _ChildLostError as loss:
+                result = self._ask(child, data, name=name, side=side)
+            except _ChildLostError:
                 self._kill()
-                return ReadResult(name, refusal=_crash(str(loss)))
+                return ReadResult(name, refusal=_crash(self.limits))
+        return ReadResult(name, refusal=_crash(self.limits)) if _is_crash(result) else result
 
     def close(self) -> None:
         """End the child; the next file would start another."""
@@ -159,7 +168,8 @@ def _reap(child: subprocess.Popen[bytes]) -> None:
         threading.Thread(target=child.wait, daemon=True).start()
 
 
-def _crash(evidence: str) -> Refusal:
+def _crash(limits: ImageLimits) -> Refusal:
+    evidence = f"no end within {limits.decode_seconds:g} s and {limits.decode_memory_mb} MiB"
     return Refusal(RefusalCode.DECODER_CRASH, "isolated_reader", evidence)
 
 

@@ -100,6 +100,9 @@ def _describe_pace(note: ProgressNote, files_left: float | None) -> Iterator[str
     if files_left is None:
         yield "time left: not known while the archive is being listed"
         return
+    if files_left == 0:
+        yield "time left: not known, every shard is done; what failed is tried again, or summed up"
+        return
     if not note.files:
         return
     seconds = files_left / note.rate

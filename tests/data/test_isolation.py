@@ -128,6 +128,21 @@ def test_a_file_beyond_the_memory_limit_is_a_decoder_crash_and_the_next_is_read(
         assert crash_code(reader.read_hips(FILM, name="f")) is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="address space limits are enforced on Linux")
+def test_a_file_without_time_or_memory_and_a_child_that_died_are_one_refusal() -> None:
+    huge = encode_image(np.zeros((7000, 7000), np.uint8))
+    with IsolatedReader(ImageLimits(decode_memory_mb=256, decode_seconds=3)) as reader:
+        no_memory = reader.read_once(huge, name="f").refusal
+        os.kill(child_of(reader), signal.SIGSTOP)
+        no_time = reader.read_once(FILM, name="f").refusal
+        reader.read_once(FILM, name="f")
+        stop_and_kill(child_of(reader))
+        no_child = reader.read_once(FILM, name="f").refusal
+    assert no_memory == no_time == no_child
+    assert no_memory is not None
+    assert no_memory.evidence == "no end within 3 s and 256 MiB"
+
+
 def test_a_file_above_the_byte_limit_never_reaches_the_child() -> None:
     with IsolatedReader(ImageLimits(max_file_bytes=100)) as reader:
         assert crash_code(reader.read_hips(FILM, name="f")) is RefusalCode.TOO_LARGE

@@ -260,6 +260,16 @@ def test_status_tells_progress_rate_time_and_cost_left(output: Store) -> None:
     assert "none is running" in describe_status(output)
 
 
+def test_status_promises_no_time_for_what_comes_after_the_last_shard(
+    config: ScoreRun, release: Release, output: Store
+) -> None:
+    finish(config, release, output)
+    with acquire(output, DRIVER_KEY, ttl_s=60, owner_note="hipray score"):
+        text = describe_status(output)
+    assert "shards: 4 of 4 done (100 %)" in text
+    assert "time left: not known, every shard is done" in text
+
+
 def test_status_of_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a scoring run in"):
         describe_status(open_store(str(tmp_path)))
