@@ -301,6 +301,7 @@ class Finding(StrEnum):
     VIEW_UNSTATED = "view_unstated"
     WRONG_VIEW_SUSPECTED = "wrong_view_suspected"
     SIDE_UNKNOWN = "side_unknown"
+    SIDE_CONTRADICTED = "side_contradicted"  # the caller and the file say two; neither was taken
     SPACING_UNKNOWN = "spacing_unknown"
     POLARITY_INVERTED = "polarity_inverted"  # stored as low = white and turned round
     LOW_CONTRAST = "low_contrast"

@@ -155,5 +155,7 @@ def _state_side(film: Film, side: Side | None, preprocessing: Preprocessing) -> 
     stated = film.info.side
     if side in (None, Side.UNKNOWN, stated) or is_pelvis(film, preprocessing):
         return film
-    agreed = side if stated is Side.UNKNOWN else Side.UNKNOWN
-    return film.with_info(replace(film.info, side=agreed))
+    if stated is Side.UNKNOWN:
+        return film.with_info(replace(film.info, side=side))
+    findings = (*film.info.findings, Finding.SIDE_CONTRADICTED)
+    return film.with_info(replace(film.info, side=Side.UNKNOWN, findings=findings))

@@ -40,7 +40,8 @@ REFUSALS: dict[RefusalCode, str] = {
 FINDINGS: dict[Finding, str] = {
     Finding.VIEW_UNSTATED: "The file does not say which view it shows.",
     Finding.WRONG_VIEW_SUSPECTED: "This may be another view than from the front.",
-    Finding.SIDE_UNKNOWN: "The file does not say which side it shows.",
+    Finding.SIDE_UNKNOWN: "It is not known which side this shows.",
+    Finding.SIDE_CONTRADICTED: "The side that was given is not the one that the file states.",
     Finding.SPACING_UNKNOWN: "The size of a pixel is not known.",
     Finding.POLARITY_INVERTED: "The image was stored with black and white exchanged.",
     Finding.LOW_CONTRAST: "The contrast is low.",

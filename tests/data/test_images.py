@@ -138,6 +138,7 @@ def test_the_callers_side_fills_in_and_never_overrules(
     assert hip.side is expected
     assert hip.flipped is (expected is Side.RIGHT)
     assert (Finding.SIDE_UNKNOWN in hip.findings) is (expected is Side.UNKNOWN)
+    assert (Finding.SIDE_CONTRADICTED in hip.findings) is (expected is Side.UNKNOWN)
 
 
 def test_a_bilateral_dicom_gives_two_hips_of_one_patient() -> None:
