@@ -57,8 +57,9 @@ def _close(path: Path | None) -> None:
     """Let only the owner read the key and its folder: with it every id can be tried."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(PermissionError):  # another owner's, which is theirs to close
+    # another owner's is theirs to close, and what cannot be written the store explains
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
         if path.exists():
             path.chmod(0o600)

@@ -31,6 +31,7 @@ from hipray.errors import (
 from hipray.progress import LOG_INTERVAL_S
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release, read_servable
+from hipray.scoring.claim import claim_output
 from hipray.scoring.faults import FailureWatch, parse_letters
 from hipray.scoring.index import Index
 from hipray.scoring.key_list import check_key_list
@@ -43,7 +44,6 @@ from hipray.scoring.session import (
     ScoreResult,
     check_current,
     check_output,
-    claim_output,
     conclude,
     count_listed,
     hold_output,

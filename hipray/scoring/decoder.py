@@ -11,10 +11,10 @@ import pyarrow as pa
 from hipray.config.jobs import ScoreRun
 from hipray.config.storage import RetryMode
 from hipray.data.isolation import IsolatedReader
-from hipray.data.pseudonyms import load_pseudonyms
 from hipray.errors import StorageError
 from hipray.releases.release import Release
 from hipray.scoring.begun import BegunWork
+from hipray.scoring.claim import load_claimed_pseudonyms
 from hipray.scoring.faults import FailedFilm, dump_letters
 from hipray.scoring.films import FilmReader, ReadFilms
 from hipray.scoring.outputs import open_output
@@ -33,17 +33,18 @@ class ShardDecoder:
         release = Release.model_validate_json(release_text)
         # each process sends less while it is throttled, so that all of them together do
         storage = config.storage.model_copy(update={"retries": RetryMode.ADAPTIVE})
+        output = open_output(config)
         self._open_films = lru_cache(maxsize=1)(
             # with the first shard: a store that fails a constructor would end the whole run
             lambda: FilmReader(
                 open_store(config.images, storage),
                 IsolatedReader(config.limits, release.preprocessing),
-                load_pseudonyms(open_store(config.workspace, config.storage)),
+                load_claimed_pseudonyms(config, output),
                 rounds=config.fetch_rounds,
             )
         )
         folder = PartSet.of(release, config).folder
-        self._begun = BegunWork(open_output(config), folder, "decoder")
+        self._begun = BegunWork(output, folder, "decoder")
         self._restarted = was_restarted()
 
     def __call__(self, rows: pa.Table) -> pa.Table:

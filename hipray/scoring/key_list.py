@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from hipray.config.storage import StorageSettings
 from hipray.data.fetching import map_ahead
-from hipray.errors import DataError, StorageError
+from hipray.errors import DataError, StorageError, StoreUnavailableError
 from hipray.scoring.shards import Entry
 from hipray.storage import ANY_SCHEME, Scheme, Store, open_file
 
@@ -76,7 +77,7 @@ def _read_bytes(address: str, settings: StorageSettings) -> bytes:
 def _explained(address: str) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(
             "a CSV or Parquet file of keys", f"{address}: {error}", "check it"
         ) from None
@@ -94,8 +95,12 @@ def _check_column(header: _Header, address: str) -> None:
 def _read_header(data: bytes) -> _Header:
     """One column of a Parquet file needs no name, and one of a CSV file no header."""
     if data.startswith(PARQUET_MAGIC):
-        names = pq.read_schema(io.BytesIO(data)).names
-        return _Header([KEY_COLUMN] if len(names) == 1 else names)
+        schema = pq.read_schema(io.BytesIO(data))
+        header = _Header([KEY_COLUMN] if len(schema) == 1 else schema.names)
+        if KEY_COLUMN in header.names:
+            kind = schema.field(header.names.index(KEY_COLUMN)).type
+            pa.array([], kind).cast(pa.large_string())  # raises for what is no text
+        return header
     first = next(csv.reader([data.partition(b"\n")[0].decode("utf-8-sig")]), [])
     names = [name.strip() for name in first]
     headless = len(names) == 1 and names != [KEY_COLUMN] and _is_key(names[0])
@@ -113,6 +118,8 @@ def _parse_csv(data: bytes, header: _Header) -> pa.ChunkedArray:
     table = pyarrow.csv.read_csv(
         io.BytesIO(data),
         read_options=pyarrow.csv.ReadOptions(column_names=header.names, skip_rows=header.lines),
+        # a block that ends within a quoted key with a newline would cut it in two otherwise
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types={KEY_COLUMN: pa.string()}, include_columns=[KEY_COLUMN]
         ),
@@ -126,6 +133,7 @@ def _is_key(text: str) -> bool:
 
 
 def _relative(keys: pa.Array, archive: Store) -> pa.Array:
+    keys = _unquote_files(keys)
     root = f"{archive.uri.rstrip('/')}/"
     is_address = pc.match_substring_regex(keys, f"^({ANY_SCHEME}|/)")
     # behind its root, a key of a bucket may begin with a slash of its own
@@ -142,11 +150,23 @@ def _relative(keys: pa.Array, archive: Store) -> pa.Array:
     return keys
 
 
+def _unquote_files(keys: pa.Array) -> pa.Array:
+    """Return the keys with `%20` and the like in URLs of files as the characters they stand for."""
+    is_file = pc.starts_with(keys, Scheme.FILE)
+    if not pc.any(is_file).as_py():
+        return keys
+    return pc.replace_with_mask(
+        keys,
+        is_file,
+        pa.array(map(unquote, keys.filter(is_file).to_pylist()), keys.type),
+    )
+
+
 def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
     """Yield an entry for each key, in order.
 
     One without an object has size 0 and no etag, as has one that the store would not describe:
-    the reading of it says why.
+    the reading of it says why. Raises StoreUnavailableError where asking again may help.
     """
     return map_ahead(partial(_describe, archive), keys, threads=ASKED_AHEAD)
 
@@ -154,6 +174,8 @@ def describe_keys(archive: Store, keys: Iterable[str]) -> Iterator[Entry]:
 def _describe(archive: Store, key: str) -> Entry:
     try:
         info = archive.info(key)
+    except StoreUnavailableError:
+        raise
     except StorageError:
         info = None
     return Entry(key, 0, "") if info is None else Entry(key, info.size, info.etag)

@@ -25,10 +25,13 @@ from hipray.scoring.shards import Entry
 from hipray.scoring.unpublished import Unpublished
 from hipray.scoring.work import Work
 from hipray.storage import Store
+from hipray.vocab import RefusalCode
 
 FOLDER = "retries"
 SUFFIX = ".json"
 COLUMNS = ["key", "size", "listed_etag", "refusal_code"]
+TRIED_AGAIN = (*UNLIKE_LISTED, RefusalCode.DECODER_CRASH)
+"""Refusals that may have another end: the object is back, or the machine was short of memory."""
 AT_ONCE = 16
 """Objects that are written or read at once."""
 
@@ -78,7 +81,8 @@ class Retries:
     def forget(self) -> None:
         """Delete the plan when its submission has ended, and those of submissions before."""
         for info in self._store.list():
-            self._store.delete(info.key)
+            if info.key.partition("/")[0] <= self._folder:  # a driver that took over has its own
+                self._store.delete(info.key)
 
 
 def list_retry_work(payload: str, release_text: str, submission: int) -> Iterator[str]:
@@ -96,13 +100,13 @@ def _list_unsettled(rounds: Sequence[Part]) -> tuple[Entry, ...]:
     for part in rounds:
         for key in part.table["key"].to_pylist():
             found.pop(key, None)
-        found |= {entry.key: entry for entry in _list_unlike_listed(part.table)}
+        found |= {entry.key: entry for entry in _list_tried_again(part.table)}
     found |= {letter.entry.key: letter.entry for letter in rounds[-1].letters}
     return tuple(found[key] for key in sorted(found))
 
 
-def _list_unlike_listed(table: pa.Table) -> Iterator[Entry]:
-    is_one = pc.is_in(table["refusal_code"], pa.array(UNLIKE_LISTED))
+def _list_tried_again(table: pa.Table) -> Iterator[Entry]:
+    is_one = pc.is_in(table["refusal_code"], pa.array(TRIED_AGAIN))
     for row in table.filter(is_one).select(["key", "size", "listed_etag"]).to_pylist():
         yield Entry(row["key"], row["size"], row["listed_etag"])
 

@@ -1,15 +1,14 @@
 """One submission of a scoring run around its pipeline: whose output it is, and how it ends."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.pseudonyms import KEY_FILE, has_pseudonyms, load_pseudonyms
 from hipray.errors import ConfigError, DataError, RunBusyError, StorageError
 from hipray.releases.release import Release
+from hipray.scoring.claim import RUN_KEY
 from hipray.scoring.drift import reference_edges
 from hipray.scoring.faults import FailedFilm, FailureWatch, classify_fault
 from hipray.scoring.films import fetch_film
@@ -21,14 +20,11 @@ from hipray.scoring.status import DRIVER_KEY
 from hipray.scoring.summary import build_summary, write_letters, write_summary
 from hipray.scoring.tally import Tally, check_counts, count_parts, probability_columns
 from hipray.scoring.unpublished import Unpublished
-from hipray.storage import Lease, Store, hold, lies_within, open_store
+from hipray.storage import Lease, Store, hold, lies_within
 from hipray.storage.retrying import open_retrying_store
 
 LEASE_S = 60.0
 """Seconds without a heartbeat after which another driver may take over."""
-RUN_KEY = "run.json"
-KEY_OF_CLAIM = "pseudonym_key"
-"""Field of RUN_KEY: the fingerprint of the key that made the pseudonyms of all rows."""
 UNLISTED_FILES = 100_000
 """Films that an archive counts for at least until its listing has ended: those that fail may lie
 together at its beginning."""
@@ -77,38 +73,6 @@ def check_output(archive: Store, output: Store) -> None:
         raise ConfigError(
             f"an output outside of the archive {archive.uri}", output.uri, "choose another output"
         )
-
-
-def claim_output(config: ScoreRun, output: Store) -> None:
-    """Make the output that of this selection of this archive and of the workspace's pseudonyms.
-
-    Raises ConfigError for another's: the same patient would be two.
-    """
-    workspace = open_store(config.workspace, config.storage)
-    claim = {"archive": config.images, "select": config.select.model_dump(mode="json")}
-    known = json.loads(output.read(RUN_KEY)) if output.exists(RUN_KEY) else {}
-    key = known.pop(KEY_OF_CLAIM, None)
-    if known and known != claim:
-        raise ConfigError(
-            f"an output for {_describe_claim(claim)}",
-            f"that of {_describe_claim(known)}",
-            "choose another output",
-        )
-    if key and (not has_pseudonyms(workspace) or load_pseudonyms(workspace).fingerprint != key):
-        raise ConfigError(
-            f"the pseudonym key that the rows of {output.uri} were made with",
-            f"another or none in {workspace.uri}",
-            f"restore {workspace.uri_of(KEY_FILE)}, or choose another output",
-        )
-    if not key:
-        claim[KEY_OF_CLAIM] = load_pseudonyms(workspace).fingerprint
-        output.write(RUN_KEY, json.dumps(claim).encode())
-
-
-def _describe_claim(claim: Mapping[str, object]) -> str:
-    chosen = claim.get("select")
-    narrowed = {k: v for k, v in chosen.items() if v} if isinstance(chosen, dict) else {}
-    return f"{claim['archive']}" + (f" with select {narrowed}" if narrowed else "")
 
 
 def count_listed(output: Store) -> ListingTotals:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from enum import Enum, auto
 
 from hipray.serving.metrics import queue_metrics
@@ -32,8 +32,9 @@ class _Places:
 class Admission:
     """Lets `running` requests of each lane in at a time; `waiting` more, of both, stand in line.
 
-    Films that are named leave half of the line to those that are sent. Requests wait before hipray
-    reads their body; what Serve's proxies have taken in by then is bounded by `Intake`.
+    Films that are named leave half of the line to those that are sent. A request's body is read
+    while it stands in line, so that one that comes slowly holds a place there and keeps nobody from
+    being served; what Serve's proxies have taken in by then is bounded by `Intake`.
     """
 
     def __init__(self, *, running: int, waiting: int) -> None:
@@ -48,21 +49,30 @@ class Admission:
         self._running = 0
 
     @asynccontextmanager
-    async def admit(self, lane: Lane, *, extras: bool = False) -> AsyncIterator[None]:
-        """Hold a slot; raises ProblemError (503 with Retry-After) when the line is full."""
+    async def stand_in_line(
+        self, lane: Lane, *, extras: bool = False
+    ) -> AsyncIterator[AbstractAsyncContextManager[None]]:
+        """Hold a place in the line, and give the turn, which waits for a slot and holds it.
+
+        Raises ProblemError (503 with Retry-After) when the line is full.
+        """
         shared = [self._line, *([self._extras[lane]] if extras else []), self._lanes[lane]]
         if any(places.present >= places.most for places in shared):
             raise ProblemError(come_later("too many requests are waiting"))
         self._count(shared, present=1)
         try:
-            async with AsyncExitStack() as slots:
-                for places in shared:
-                    await slots.enter_async_context(places.slots)
-                self._count(running=1)
-                slots.callback(self._count, running=-1)
-                yield
+            yield self._take_turn(shared)
         finally:
             self._count(shared, present=-1)
+
+    @asynccontextmanager
+    async def _take_turn(self, shared: Sequence[_Places]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as slots:
+            for places in shared:
+                await slots.enter_async_context(places.slots)
+            self._count(running=1)
+            slots.callback(self._count, running=-1)
+            yield
 
     def _count(self, shared: Sequence[_Places] = (), *, present: int = 0, running: int = 0) -> None:
         for places in shared:

@@ -56,7 +56,7 @@ from hipray.serving.metrics import read_node_metrics, request_metrics
 from hipray.serving.page import Page, build_page
 from hipray.serving.paths import Path
 from hipray.serving.patience import while_connected
-from hipray.serving.problems import Problem, ProblemError, explain_refusal
+from hipray.serving.problems import SLOW_BODY, Problem, ProblemError, explain_refusal
 from hipray.serving.service import FilmAnswer, ScoringService
 
 Answering = Callable[..., Awaitable[Response]]
@@ -108,16 +108,19 @@ class Endpoint:
         clock, extras = StepClock(), read_extras(request.query_params)
         line: AuditLine = request.state.audit
         refuse_announced(request, self._max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
-        door = self._admission.admit(choose_lane(request), extras=extras != NUMBERS_ONLY)
-        async with asyncio.timeout(self._timeout_s), door:
-            with clock.measure(Step.FETCH):
-                film = await read_request(request, max_file_bytes=self._max_file_bytes)
+        due = self._deadline()
+        line_of = self._admission.stand_in_line
+        async with line_of(choose_lane(request), extras=extras != NUMBERS_ONLY) as turn:
+            async with _body_until(due):
+                with clock.measure(Step.FETCH):
+                    film = await read_request(request, max_file_bytes=self._max_file_bytes)
             if isinstance(film, ScoreRequest):
                 self._name_film(line, film)
-            scoring = self._service.score(
-                film, request_id=line.request_id, clock=clock, extras=extras
-            )
-            answer = await while_connected(request, scoring)
+            async with asyncio.timeout_at(due), turn:
+                scoring = self._service.score(
+                    film, request_id=line.request_id, clock=clock, extras=extras
+                )
+                answer = await while_connected(request, scoring)
         self._note(line, answer)
         refused = explain_refusal(answer.study.refusal)
         told = {**answer.as_dict(), "request_id": line.request_id}
@@ -128,10 +131,13 @@ class Endpoint:
         clock = StepClock()
         line: AuditLine = request.state.audit
         refuse_query(request.query_params)
+        due = self._deadline()
         async with AsyncExitStack() as door:
-            async with asyncio.timeout(self._timeout_s):
-                await door.enter_async_context(self._admission.admit(Lane.NAMED))
+            turn = await door.enter_async_context(self._admission.stand_in_line(Lane.NAMED))
+            async with _body_until(due):
                 batch = await read_batch(request)
+            async with asyncio.timeout_at(due):
+                await door.enter_async_context(turn)
             films = [_parse_or_fail(fields) for fields in batch.films]
             asked = [film for film in films if isinstance(film, ScoreRequest)]
             for film in asked:
@@ -150,6 +156,9 @@ class Endpoint:
                 "timings_ms": clock.timings_ms(),
             }
         )
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._timeout_s
 
     def _name_film(self, line: AuditLine, film: ScoreRequest) -> None:
         if self._pseudonyms is not None:
@@ -196,6 +205,16 @@ class Endpoint:
         """Return what `/openapi.json` says, to be read."""
         page = build_reference(request.app.openapi())
         return HTMLResponse(page.html, headers={CSP_HEADER: page.policy})
+
+
+@asynccontextmanager
+async def _body_until(due: float) -> AsyncIterator[None]:
+    """Raise ProblemError (408) where the caller's body is not here in time."""
+    try:
+        async with asyncio.timeout_at(due):
+            yield
+    except TimeoutError:
+        raise ProblemError(SLOW_BODY) from None
 
 
 def _parse_or_fail(fields: dict[str, Any]) -> ScoreRequest | ProblemError:

@@ -1,4 +1,4 @@
-"""A bound on what surrounds a request's body: its head, its trailers, and the time for a head.
+"""A bound on what surrounds a request's body: its head, its trailers, and the time for both ends.
 
 They are read before anyone is asked for a token, and belong to nobody's bound on bodies. uvicorn's
 faster protocol bounds neither, and takes the offer of HTTP/2 that some clients send along with
@@ -22,6 +22,8 @@ MOST_HEAD_BYTES = 65_536
 """Bytes of a request line and headers, and of trailers: beyond them no more is read."""
 HEAD_TIMEOUT_S = 30.0
 """Seconds from the first byte of a head, or from the connection, to the end of the head."""
+REST_TIMEOUT_S = 30.0
+"""Seconds for the rest of a body that was answered before it had come."""
 
 TOO_LONG = Problem(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -44,6 +46,7 @@ class BoundedProtocol(H11Protocol):
         config.h11_max_incomplete_event_size = MOST_HEAD_BYTES
         super().__init__(config, *args, **named)
         self._head_due: asyncio.TimerHandle | None = None
+        self._rest_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
@@ -51,8 +54,9 @@ class BoundedProtocol(H11Protocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ask for no head any more."""
+        """Ask for nothing any more."""
         self._forget_head()
+        self._forget_rest()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -62,6 +66,17 @@ class BoundedProtocol(H11Protocol):
             self._forget_head()
         elif self.conn.trailing_data[0] and self._head_due is None:
             self._await_head()
+        if self.conn.their_state is not h11.SEND_BODY:
+            self._forget_rest()
+
+    def on_response_complete(self) -> None:
+        """Give the rest of a body that nobody reads its time, as its sender may not see a close."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._rest_due = self.loop.call_later(REST_TIMEOUT_S, self.transport.close)
+
+    def _should_upgrade(self) -> bool:
+        return False  # there is no other protocol here: an offer is passed over (RFC 9110, 7.8)
 
     def send_400_response(self, msg: str) -> None:
         """Say why nothing more is read, where nothing was answered yet, and hang up."""
@@ -86,6 +101,11 @@ class BoundedProtocol(H11Protocol):
 
     def _await_head(self) -> None:
         self._head_due = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+
+    def _forget_rest(self) -> None:
+        if self._rest_due is not None:
+            self._rest_due.cancel()
+            self._rest_due = None
 
     def _forget_head(self) -> None:
         if self._head_due is not None:

@@ -109,6 +109,7 @@ def check_decoders(workspace: Store, release: Release) -> None:
     A store out of reach is no reason not to start: the stages have checked the same where they run.
     """
     try:
+        workspace.check_root()  # of a mount that is away, every file looks as if it were missing
         check_decoding(workspace, release.bundles[0])
     except (StorageError, OSError) as error:
         logger.warning(
@@ -122,8 +123,10 @@ def read_pseudonyms(config: ServeRun) -> Pseudonyms | None:
 
     An endpoint whose store is out of reach serves films that are uploaded all the same.
     """
+    workspace = open_store(config.workspace, _hasten(config))
     try:
-        return load_pseudonyms(open_store(config.workspace, _hasten(config)))
+        workspace.check_root()  # else a mount that is away got a key of its own
+        return load_pseudonyms(workspace)
     except (StorageError, OSError) as error:
         logger.warning(
             "audit lines of this replica name no films, for the workspace's key is out of reach",

@@ -246,7 +246,7 @@ TOO_LARGE_RESPONSE: Schema = {
 RESPONSES = {413: TOO_LARGE_RESPONSE, 422: NO_FILM_RESPONSE}
 """Problems that say more than others."""
 
-FILM_PROBLEMS = (400, 403, 404, 409, 413, 415, 422, 500, 502, 503)
+FILM_PROBLEMS = (400, 403, 404, 408, 409, 413, 415, 422, 500, 502, 503)
 BATCH_ANSWER = _object(
     {
         "request_id": REQUEST_ID,
@@ -259,7 +259,7 @@ BATCH_ANSWER = _object(
 OPERATIONS = {
     Path.SCORE: Operation("score", FILM_ANSWER, "POST", True, SCORE, FILM_PROBLEMS),
     Path.SCORE_BATCH: Operation(
-        "score_batch", BATCH_ANSWER, "POST", True, BATCH, (400, 413, 415, 500, 503)
+        "score_batch", BATCH_ANSWER, "POST", True, BATCH, (400, 408, 413, 415, 500, 503)
     ),
     Path.MODELS: Operation("models", MODELS, guarded=True),
     Path.METRICS: Operation("metrics", None, guarded=True),

@@ -62,3 +62,5 @@ def open_logs() -> None:
     ROOT.addHandler(handler)
     ROOT.setLevel(logging.INFO)
     ROOT.propagate = False
+    # its remarks on malformed forms are lines of plain text, and the answer says the same
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)

@@ -49,6 +49,7 @@ class ProblemCode(StrEnum):
     UNSUPPORTED_TYPE = "unsupported_type"
     OVERLOADED = "overloaded"
     TOO_SLOW = "too_slow"
+    SLOW_BODY = "slow_body"
     REPLICA_LOST = "replica_lost"
     RELEASE_CHANGES = "release_changes"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -66,6 +67,7 @@ CODE_OF_STATUS = {
     HTTPStatus.FORBIDDEN: ProblemCode.FORBIDDEN_URI,
     HTTPStatus.NOT_FOUND: ProblemCode.NO_SUCH_PATH,
     HTTPStatus.METHOD_NOT_ALLOWED: ProblemCode.NO_SUCH_METHOD,
+    HTTPStatus.REQUEST_TIMEOUT: ProblemCode.SLOW_BODY,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ProblemCode.TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ProblemCode.UNSUPPORTED_TYPE,
     HTTPStatus.MISDIRECTED_REQUEST: ProblemCode.MISDIRECTED,
@@ -156,6 +158,9 @@ def blame_store(detail: str, code: ProblemCode) -> Problem:
 
 
 TOO_SLOW = come_later("no answer within the time limit of this service", ProblemCode.TOO_SLOW)
+SLOW_BODY = Problem(
+    HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time; send it faster, or a smaller file"
+)
 DEFECT = Problem(
     HTTPStatus.INTERNAL_SERVER_ERROR, "a defect of this service; report the request id"
 )

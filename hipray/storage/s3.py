@@ -20,6 +20,7 @@ from boto3.session import Session
 from botocore import UNSIGNED
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     CredentialRetrievalError,
@@ -405,6 +406,14 @@ class S3Store(Store):
                 f"an S3 store at {self._client.meta.endpoint_url}",
                 f"no answer ({type(error).__name__})",
                 "check the endpoint and the network, or try again later",
+            ) from error
+        # what else botocore raises of an answer that no S3 store gives: redirects without an end,
+        # dates and lengths that are none
+        except (BotoCoreError, ValueError, RecursionError) as error:
+            raise StorageError(
+                f"answers of an S3 store from {self._client.meta.endpoint_url}",
+                f"others ({type(error).__name__})",
+                "check the endpoint: its address, http or https, and what stands before it",
             ) from error
 
     def _failure(self, error: ClientError, key: str | None, *, code: str = "") -> Exception:

@@ -1,6 +1,13 @@
 """Patient ids leave ingest only as keyed hashes."""
 
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
 from hipray.data.pseudonyms import KEY_FILE, Pseudonyms, load_pseudonyms
+from hipray.errors import StorageError
 from hipray.storage import open_store
 
 KEY = b"k" * 32
@@ -34,6 +41,22 @@ def test_a_workspace_makes_its_key_once_and_two_workspaces_have_different_ones(t
     assert first == again
     assert first[0] != first[1]
     assert len(stores[0].read(KEY_FILE)) == 32
+
+
+def test_a_workspace_that_cannot_be_written_gives_its_key_and_explains_why_it_makes_none(
+    tmp_path, monkeypatch
+) -> None:
+    known = load_pseudonyms(open_store(str(tmp_path / "old"))).patient("4711")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "chmod"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(os, "makedirs", refuse)
+    assert load_pseudonyms(open_store(str(tmp_path / "old"))).patient("4711") == known
+    with pytest.raises(StorageError, match="Read-only"):
+        load_pseudonyms(open_store(str(tmp_path / "new")))
 
 
 def test_only_its_owner_may_read_the_key(tmp_path) -> None:

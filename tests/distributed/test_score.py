@@ -36,12 +36,13 @@ from hipray.errors import (
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release, read_release
 from hipray.runtime.engine import Engine
+from hipray.scoring.claim import RUN_KEY
 from hipray.scoring.decoder import ShardDecoder
 from hipray.scoring.films import ReadFilms
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import FOLDER, PartSet
 from hipray.scoring.rows import probability_column
-from hipray.scoring.session import LEASE_S, RUN_KEY, ScoreResult
+from hipray.scoring.session import LEASE_S, ScoreResult
 from hipray.scoring.status import DRIVER_KEY, describe_status
 from hipray.scoring.work import Work, parse_work
 from hipray.storage import Store, acquire, open_store

@@ -20,9 +20,10 @@ from hipray.errors import (
     DataError,
     RunBusyError,
     StorageError,
+    StoreThrottledError,
 )
 from hipray.scoring.index import READ_AHEAD, Index, ListingTotals
-from hipray.scoring.key_list import check_key_list, read_key_list
+from hipray.scoring.key_list import check_key_list, describe_keys, read_key_list
 from hipray.scoring.lister import Lister
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
@@ -441,6 +442,14 @@ def test_keys_are_text_in_order_each_once(
     assert list_keys(archive, tmp_path, text.replace("{root}", archive.uri)) == keys
 
 
+def test_a_key_with_a_newline_is_whole_wherever_it_lies_in_its_file(
+    archive: Store, tmp_path: Path
+) -> None:
+    wanted = [f"folder{number:05d}\nwith a newline/{number:05d}.dcm" for number in range(40_000)]
+    text = "key\n" + "".join(f'"{key}"\n' for key in wanted)
+    assert list_keys(archive, tmp_path, text) == wanted
+
+
 def test_a_list_that_does_not_say_which_column_has_the_keys_is_refused(
     archive: Store, tmp_path: Path
 ) -> None:
@@ -462,6 +471,27 @@ def test_the_head_of_a_list_is_checked_before_it_is_read(archive: Store, tmp_pat
     path.write_bytes(b"PAR1 and no table")
     with pytest.raises(DataError, match="a CSV or Parquet file of keys"):
         check_key_list(str(path), StorageSettings())
+
+
+@pytest.mark.parametrize("keys", [[["a.dcm"]], [{"name": "a.dcm"}]])
+def test_keys_that_are_no_text_are_refused_before_they_are_read(
+    tmp_path: Path, keys: list[object]
+) -> None:
+    path = tmp_path / "keys.parquet"
+    pq.write_table(pa.table({"key": keys}), path)
+    with pytest.raises(DataError, match="a CSV or Parquet file of keys"):
+        check_key_list(str(path), StorageSettings())
+
+
+def test_a_store_that_throttles_freezes_nothing_of_a_list(
+    archive: Store, output: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttle(store: Store, key: str) -> None:
+        raise StoreThrottledError("an answer", "SlowDown", "try again later")
+
+    monkeypatch.setattr(LocalStore, "info", throttle)
+    with pytest.raises(StoreThrottledError):
+        list(describe_keys(archive, FILMS[:3]))
 
 
 def test_the_only_column_of_a_parquet_file_holds_the_keys(archive: Store, tmp_path: Path) -> None:
@@ -550,6 +580,9 @@ def test_keys_may_be_full_addresses_and_those_of_another_archive_are_refused(
     path = tmp_path / "keys.csv"
     path.write_text(f"key\nfile://{archive.uri}/films/00.dcm\n{archive.uri}/films/01.dcm\n")
     assert list(read_key_list(str(path), StorageSettings(), archive)) == FILMS[:2]
+    path.write_text(f"key\nfile://{archive.uri}/films/a%20b.dcm\n{archive.uri}/films/c%20d.dcm\n")
+    listed = list(read_key_list(str(path), StorageSettings(), archive))
+    assert listed == ["films/a b.dcm", "films/c%20d.dcm"], "only URLs have escapes"
     for foreign in ("/other/a.dcm", "s3://other/a.dcm", "gs://bucket/a.dcm", "s3:/typo/a.dcm"):
         path.write_text(f"key\n{foreign}\n")
         with pytest.raises(DataError, match="score each archive for itself"):

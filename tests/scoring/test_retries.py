@@ -65,6 +65,26 @@ def test_what_fails_during_a_submission_is_left_to_the_next(output: Store) -> No
     assert again.plan() == len(SHARDS) + 1
 
 
+def test_a_driver_that_was_taken_over_leaves_the_plan_of_the_next_one(output: Store) -> None:
+    older, newer = Retries(output, PARTS, 7), Retries(output, PARTS, 8)
+    older.plan()
+    newer.plan()
+    older.forget()
+    assert older.open() == []
+    assert newer.open() == [f"{shard}.r008" for shard in SHARDS]
+
+
+def test_a_film_that_its_decoder_did_not_outlive_is_read_again(output: Store) -> None:
+    shard = "0000-0000-00000009-x"
+    crashed = row("p", refusal_code="decoder_crash")
+    table = build_table([crashed, row("q", refusal_code="implant")])
+    write_part(output, PARTS.key(shard), table)
+    retries = Retries(output, PARTS, 7)
+    retries.plan()
+    (text,) = retries.read([f"{shard}.r007"])
+    assert [entry.key for entry in parse_work(text).entries] == ["p"]
+
+
 def test_a_retry_that_finds_each_film_as_before_adds_nothing(output: Store) -> None:
     work = Work(f"{SHARDS[0]}.r007", (Entry("b", 4, "e"), Entry("c", 4, "e")))
     gone = row("c", refusal_code="missing_object") | {"fetch_seconds": 2.0}

@@ -29,6 +29,7 @@ from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.release import Release
 from hipray.runtime.engine import Engine
 from hipray.scoring.begun import MOST_TRIES, BegunWork
+from hipray.scoring.claim import claim_output
 from hipray.scoring.decoder import ShardDecoder
 from hipray.scoring.estimate import measure_rates
 from hipray.scoring.faults import FailedFilm, FailureWatch, Fault, parse_letters
@@ -89,6 +90,7 @@ def config(workspace: Store, films: dict[str, bytes], tmp_path: Path) -> ScoreRu
 def stages(
     config: ScoreRun, release: Release, *, restarted: bool = False
 ) -> tuple[ShardDecoder, ShardScorer]:
+    claim_output(config, open_output(config))
     arguments = config.model_dump_json(), release.model_dump_json(), lambda: restarted
     return ShardDecoder(*arguments), ShardScorer(*arguments)
 
@@ -415,7 +417,7 @@ def test_a_store_out_of_reach_when_a_decoder_begins_costs_its_shard_and_not_the_
     decode, _ = stages(config, release)
     work = next(list_open(config, release))
     with monkeypatch.context() as patch:
-        patch.setattr("hipray.scoring.decoder.load_pseudonyms", fail)
+        patch.setattr("hipray.scoring.decoder.load_claimed_pseudonyms", fail)
         (away,) = decode(work).to_pylist()
     entries = parse_work(work["work"][0].as_py()).entries
     assert [letter["entry"]["key"] for letter in json.loads(away["letters"])] == [

@@ -3,15 +3,11 @@ from pathlib import Path
 import pytest
 
 from hipray.config.jobs import ScoreRun
-from hipray.data.pseudonyms import KEY_FILE
-from hipray.errors import ConfigError
 from hipray.scoring.index import Index, ListingTotals
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table
 from hipray.scoring.session import (
-    RUN_KEY,
     UNLISTED_FILES,
-    claim_output,
     count_listed,
     still_gives,
 )
@@ -26,22 +22,6 @@ def output(tmp_path: Path) -> Store:
 
 def build_run(tmp_path: Path, workspace: str) -> ScoreRun:
     return ScoreRun(workspace=str(tmp_path / workspace), images=str(tmp_path / "archive"))
-
-
-def test_an_output_keeps_to_the_key_of_its_pseudonyms(tmp_path: Path, output: Store) -> None:
-    run = build_run(tmp_path, "work")
-    for _ in range(2):
-        claim_output(run, output)
-    key = open_store(run.workspace).read(KEY_FILE)
-    assert key.hex() not in output.read(RUN_KEY).decode()
-    with pytest.raises(ConfigError, match="pseudonym key"):
-        claim_output(build_run(tmp_path, "elsewhere"), output)
-    open_store(run.workspace).delete(KEY_FILE)
-    with pytest.raises(ConfigError, match=r"restore .*pseudonym\.key"):
-        claim_output(run, output)
-    assert not open_store(run.workspace).exists(KEY_FILE), "none is made in its place"
-    open_store(run.workspace).create(KEY_FILE, key)
-    claim_output(run, output)
 
 
 def test_an_archive_counts_for_many_films_until_it_is_listed(output: Store) -> None:

@@ -21,6 +21,7 @@ from hipray.errors import AccessDeniedError, DataError, RunBusyError, StoreFullE
 from hipray.evaluation.release_result import RegionScores, ReleaseResult, ScoreDistribution
 from hipray.metrics import population_stability
 from hipray.releases.release import Release
+from hipray.scoring.claim import RUN_KEY
 from hipray.scoring.drift import DriftLevel, measure_drift
 from hipray.scoring.estimate import (
     MachineEstimate,
@@ -34,7 +35,7 @@ from hipray.scoring.index import Index
 from hipray.scoring.open_work import list_open_work
 from hipray.scoring.parts import PartSet, write_part
 from hipray.scoring.rows import build_table, probability_column
-from hipray.scoring.session import RUN_KEY, ScoreResult, check_current, conclude, settle
+from hipray.scoring.session import ScoreResult, check_current, conclude, settle
 from hipray.scoring.shards import Entry
 from hipray.scoring.status import DRIVER_KEY, ProgressNote, describe_status
 from hipray.scoring.summary import LETTERS_AT_ONCE, LETTERS_KEY, write_letters

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ class Door:
 
     async def _stay(self, lane: Lane, *, extras: bool) -> None:
         try:
-            async with self.admission.admit(lane, extras=extras):
+            async with self.admission.stand_in_line(lane, extras=extras) as turn, turn:
                 self.inside += 1
                 await self._over.wait()
         except ProblemError as error:
@@ -40,8 +41,9 @@ class Door:
 
     async def pass_through(self, lane: Lane, *, extras: bool = False) -> None:
         """Raises TimeoutError where a request of this kind does not get in."""
-        async with asyncio.timeout(SOON_S), self.admission.admit(lane, extras=extras):
-            pass
+        async with asyncio.timeout(SOON_S):
+            async with self.admission.stand_in_line(lane, extras=extras) as turn, turn:
+                pass
 
     async def end(self) -> None:
         self._over.set()
@@ -100,6 +102,20 @@ def test_a_full_line_turns_away_and_tells_who_runs_and_who_waits(
         assert shown[-1] == {"running": RUNNING, "waiting": WAITING}
         await door.end()
         assert shown[-1] == {"running": 0, "waiting": 0}
+
+    in_loop(scenario())
+
+
+def test_who_stands_in_line_without_a_turn_keeps_nobody_from_being_served(
+    shown: list[dict[str, int]],
+) -> None:
+    async def scenario() -> None:
+        door = Door()
+        async with AsyncExitStack() as slow_bodies:
+            for _ in range(RUNNING + WAITING - 1):
+                place = door.admission.stand_in_line(Lane.SENT)
+                await slow_bodies.enter_async_context(place)
+            await door.pass_through(Lane.SENT)
 
     in_loop(scenario())
 

@@ -304,6 +304,23 @@ def test_a_body_is_not_read_beyond_the_limit(make_api: MakeApi) -> None:
     assert sent <= 1_300_000
 
 
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score:batch"])
+def test_a_body_that_does_not_arrive_in_time_is_the_callers_problem(
+    make_api: MakeApi, path: str
+) -> None:
+    api = make_api(request_timeout_s=0.5)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    headers = {"content-type": "application/json"}
+    answer = api.post(path, content=dripping(), headers=headers)
+    assert_problem(answer, 408, "did not arrive in time")
+    assert answer.json()["code"] == "slow_body"
+
+
 def test_an_announced_body_beyond_the_limit_is_not_read_at_all(make_api: MakeApi) -> None:
     api = make_api(limits=ImageLimits(max_file_bytes=1000))
     headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "999999999"}

@@ -171,6 +171,10 @@ def test_a_workspace_out_of_reach_costs_the_films_names_and_no_request(
     away = ServeRun(workspace="s3://bucket/work", storage=NOT_REACHED, request_timeout_s=1)
     assert read_pseudonyms(away) is None
     assert "name no films" in caplog.text
+    not_mounted = ServeRun(workspace=str(tmp_path))
+    assert read_pseudonyms(not_mounted) is None
+    assert not any(tmp_path.iterdir()), "no key is made where the workspace is not mounted"
+    open_store(str(tmp_path)).write("releases/small.json", b"{}")
     here = read_pseudonyms(ServeRun(workspace=str(tmp_path)))
     assert here is not None
     assert here.file("a") == load_pseudonyms(open_store(str(tmp_path))).file("a")

@@ -18,7 +18,10 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the body."""
+    """Answer with the body, or without having read it."""
+    if scope["path"] == "/refused":
+        await PlainTextResponse("no", 403)(scope, receive, send)
+        return
     body = await Request(scope, receive).body()
     await PlainTextResponse(b"answered " + body)(scope, receive, send)
 
@@ -104,6 +107,13 @@ def test_a_film_that_comes_with_an_offer_of_http_2_is_read_all_the_same(pieces) 
     assert b"answered films" in answer
 
 
+def test_an_offer_of_websockets_is_passed_over_too() -> None:
+    offer = UPGRADE.replace(b"h2c", b"websocket").replace(b", HTTP2-Settings", b"")
+    answer = asyncio.run(exchange(offer + b"films", CLOSING))
+    assert answer.count(b"HTTP/1.1 200") == 2
+    assert b"answered films" in answer
+
+
 @pytest.mark.parametrize(
     "request_head",
     [b"no request\r\n\r\n", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: abc\r\n\r\n"],
@@ -129,3 +139,31 @@ def test_a_connection_whose_head_does_not_come_is_closed(
             return await asyncio.wait_for(reader.read(), 20)
 
     assert asyncio.run(wait()).count(b"HTTP/1.1 200") == (before != b"")
+
+
+REFUSED = b"POST /refused HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\n"
+
+
+def test_a_connection_whose_refused_body_does_not_come_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heads, "REST_TIMEOUT_S", 0.3)
+    assert asyncio.run(exchange(REFUSED, b"a")).count(b"HTTP/1.1 403") == 1
+
+
+def test_a_refused_body_that_comes_in_time_leaves_its_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heads, "REST_TIMEOUT_S", 0.3)
+
+    async def send_slowly() -> bytes:
+        async with connect() as (reader, writer):
+            for piece in (REFUSED, b"all ", b"of it"):
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            writer.write(CLOSING)
+            return await asyncio.wait_for(reader.read(), 20)
+
+    answer = asyncio.run(send_slowly())
+    assert (answer.count(b"HTTP/1.1 403"), answer.count(b"HTTP/1.1 200")) == (1, 1)

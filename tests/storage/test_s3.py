@@ -135,6 +135,27 @@ def test_each_answer_of_a_store_is_told_in_its_own_words(
         assert "test" not in str(raised.value)  # the access key id and the secret
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Location": "https://elsewhere.example/bucket/root/a"},
+        {"Location": "https://elsewhere.example/", "x-amz-bucket-region": "eu-west-1"},
+    ],
+)
+def test_a_redirect_of_what_stands_before_a_store_names_the_endpoint(
+    scripted_s3: ScriptedS3, headers: dict[str, str]
+) -> None:
+    scripted_s3.answers = [Answer(301, headers=headers)]
+    with pytest.raises(StorageError, match=r"http://127\.0\.0\.1|301"):
+        scripted_s3.store(max_attempts=1).read("a")
+
+
+def test_an_answer_with_a_date_that_is_none_names_the_endpoint(scripted_s3: ScriptedS3) -> None:
+    scripted_s3.answers = [Answer(200, body=b"x", headers={"Last-Modified": "last week"})]
+    with pytest.raises(StorageError, match="check the endpoint"):
+        scripted_s3.store(max_attempts=1).info("a")
+
+
 def test_a_denied_head_is_not_taken_for_a_missing_object(scripted_s3: ScriptedS3) -> None:
     scripted_s3.answers = [Answer(403)]
     with pytest.raises(AccessDeniedError):
