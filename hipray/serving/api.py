@@ -109,8 +109,8 @@ class Endpoint:
         line: AuditLine = request.state.audit
         refuse_announced(request, self._max_file_bytes, overhead=FORM_OVERHEAD_BYTES)
         due = self._deadline()
-        line_of = self._admission.stand_in_line
-        async with line_of(choose_lane(request), extras=extras != NUMBERS_ONLY) as turn:
+        door = self._admission.stand_in_line(choose_lane(request), extras=extras != NUMBERS_ONLY)
+        async with door as turn:
             async with _body_until(due):
                 with clock.measure(Step.FETCH):
                     film = await read_request(request, max_file_bytes=self._max_file_bytes)

@@ -1,4 +1,4 @@
-"""A bound on what surrounds a request's body: its head, its trailers, and the time for both ends.
+"""A bound on what surrounds a request's body: its head, its trailers, and the time for what is late.
 
 They are read before anyone is asked for a token, and belong to nobody's bound on bodies. uvicorn's
 faster protocol bounds neither, and takes the offer of HTTP/2 that some clients send along with
@@ -71,8 +71,9 @@ class BoundedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Give the rest of a body that nobody reads its time, as its sender may not see a close."""
+        is_unread = self.conn.their_state is h11.SEND_BODY  # asked first: another may begin below
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        if is_unread and not self.transport.is_closing():
             self._rest_due = self.loop.call_later(REST_TIMEOUT_S, self.transport.close)
 
     def _should_upgrade(self) -> bool:

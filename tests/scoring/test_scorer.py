@@ -411,7 +411,7 @@ def test_a_film_that_changed_while_its_shard_could_not_be_had_is_counted_once(
 def test_a_store_out_of_reach_when_a_decoder_begins_costs_its_shard_and_not_the_run(
     config: ScoreRun, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Store) -> None:
+    def fail(_: ScoreRun, output: Store) -> None:
         raise StoreUnavailableError("a store", "silence", "wait")
 
     decode, _ = stages(config, release)

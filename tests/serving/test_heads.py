@@ -151,6 +151,22 @@ def test_a_connection_whose_refused_body_does_not_come_is_closed(
     assert asyncio.run(exchange(REFUSED, b"a")).count(b"HTTP/1.1 403") == 1
 
 
+def test_a_request_that_follows_at_once_has_its_own_time_for_its_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(heads, "REST_TIMEOUT_S", 0.1)
+    first = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\n"
+
+    async def send_slowly() -> bytes:
+        async with connect() as (reader, writer):
+            writer.write(CLOSING.replace(b"connection: close\r\n", b"") + first)
+            await asyncio.sleep(0.4)
+            writer.write(b"films" + CLOSING)
+            return await asyncio.wait_for(reader.read(), 20)
+
+    assert asyncio.run(send_slowly()).count(b"HTTP/1.1 200") == 3
+
+
 def test_a_refused_body_that_comes_in_time_leaves_its_connection_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
