@@ -1,4 +1,4 @@
-"""A bound on what surrounds a request's body, its head and trailers, and on the time for late bytes.
+"""A bound on what surrounds a request's body, head and trailers, and on the time for late bytes.
 
 They are read before anyone is asked for a token, and belong to nobody's bound on bodies. uvicorn's
 faster protocol bounds neither, and takes the offer of HTTP/2 that some clients send along with
