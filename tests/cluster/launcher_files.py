@@ -26,11 +26,21 @@ def _prepare(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _request_shape() -> Any:
+def _model() -> Any:
     import botocore.session
 
-    model = botocore.session.get_session().get_service_model("ec2")
-    return model.operation_model("RunInstances").input_shape
+    return botocore.session.get_session().get_service_model("ec2")
+
+
+@cache
+def _request_shape() -> Any:
+    return _model().operation_model("RunInstances").input_shape
+
+
+@cache
+def _machines() -> frozenset[str]:
+    """Every kind of machine that EC2 has."""
+    return frozenset(_model().shape_for("InstanceType").enum)
 
 
 def _request_errors(node_config: dict[str, Any]) -> str:
@@ -123,6 +133,8 @@ def _aws_problems(config: dict[str, Any], place: Place) -> list[str]:
         is_head = name == config["head_node_type"]
         found = _request_errors(own)
         problems += [f"{name}: {found}"] if found else []
+        if own["InstanceType"] not in _machines():
+            problems.append(f"{name}: EC2 has no {own['InstanceType']}")
         if not own.get("SecurityGroupIds") or not own.get("SubnetIds"):
             problems.append(f"{name}: leaves its network to the launcher")
         profile = "hipray-head" if is_head else "hipray-worker"

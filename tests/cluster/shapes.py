@@ -62,10 +62,11 @@ COMMON: dict[str, Schema] = {
     "head_setup_commands": NOTHING, "worker_setup_commands": NOTHING,
     "head_start_ray_commands": START_HEAD, "worker_start_ray_commands": START_WORKER,
 }  # fmt: skip
-CONTAINER = {
-    "container_name": TEXT,
+CONTAINER: dict[str, Schema] = {
+    "container_name": words(r"^[A-Za-z0-9][\w.-]*\Z"),
     "pull_before_run": FLAG,
 }
+"""A plain name: the launcher puts it into `docker run` as it is, further options and all."""
 
 DISK = exact(
     DeviceName=const("/dev/sda1"),
@@ -75,7 +76,11 @@ DISK = exact(
         DeleteOnTermination=const(True),
     ),
 )  # fmt: skip
-TAGS = exact(ResourceType=const("instance"), Tags=array(exact(Key=TEXT, Value=TEXT)))
+TAG = exact(
+    Key=words(r"^(?!ray-|aws:)[\w.:/+=@-]{1,128}\Z"), Value=words(r"^[\w .:/+=@-]{0,256}\Z")
+)
+"""The launcher knows its nodes by tags of its own, and iam/head.json what its role may end."""
+TAGS = exact(ResourceType=const("instance"), Tags=array(TAG))
 CPU_FAMILY = "[cmr][5-9][adin]*"
 """Machines with x86 processors (no g in the name), as the image is built for."""
 MACHINE: dict[str, Schema] = {

