@@ -1,6 +1,10 @@
 """What each container starts with and is told: by its name, whatever document it is in."""
 
+import ast
 from collections.abc import Iterator
+
+import botocore.session
+from botocore import xform_name
 
 from tests.k8s.kustomize import Document
 from tests.k8s.pods import SETTINGS, check_amounts, check_place
@@ -83,6 +87,26 @@ def _check_container(container: Document) -> Iterator[str]:
 
 def _check_python(lines: list[str]) -> Iterator[str]:
     try:
-        compile("\n".join(lines), "bucket", "exec")
+        tree = ast.parse("\n".join(lines))
     except SyntaxError as error:
         yield f"its script is no Python: {error.msg}"
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom) and ast.unparse(node) != "import boto3":
+            yield f"its script has {ast.unparse(node)}"
+        if isinstance(node, ast.Call) and not _is_asked_of_s3(node):
+            yield f"its script calls {ast.unparse(node)}, which S3's client does not know"
+
+
+def _is_asked_of_s3(call: ast.Call) -> bool:
+    """Whether a call makes the client, or is one of its methods with arguments that it has."""
+    if ast.unparse(call) == "boto3.client('s3')":
+        return True
+    model = botocore.session.get_session().get_service_model("s3")
+    operations = {f"s3.{xform_name(name)}": name for name in model.operation_names}
+    operation = operations.get(ast.unparse(call.func))
+    if operation is None or call.args:
+        return False
+    shape = model.operation_model(operation).input_shape
+    known, needed = set(shape.members), set(shape.required_members)
+    return needed <= {each.arg for each in call.keywords} <= known

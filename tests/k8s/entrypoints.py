@@ -22,15 +22,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HEAD_GIB, LANE_GIB = 2.0, 1.5
 """GiB of the driver's node: Ray and the driver; and for each lane of a grid its host process and
 Ray Train's controller (1.0) and Train's other actors (0.5, with torch for CUDA imported)."""
+MOST_FAILED = 0.5
+"""With more than half of the films unread, what a night or an archive says is of the other half."""
 DEMANDS = {
     "grid": ("scaling.cpus_per_lane", "scaling.gpus_per_lane"),
     "tune": ("resources.cpus_per_trial", "resources.gpus_per_trial"),
-    "score": ("cpus_per_actor", ""),
+    "score": ("cpus_per_actor", "gpus_per_actor"),
 }
 COUNTS = {"grid": "scaling.lanes", "tune": "resources.max_concurrent", "score": "actors"}
 """How many of these a job may have at a time."""
 PLACES = {
-    name: f"s3://place/{name}" for name in ("HIPRAY_WORKSPACE", "HIPRAY_ARCHIVE", "HIPRAY_INCOMING")
+    name: f"s3://place/{name}"
+    for name in ("HIPRAY_WORKSPACE", "HIPRAY_ARCHIVE", "HIPRAY_INCOMING", "HIPRAY_RELEASE")
 }
 """Stand for the variables of places, so that what comes by one is told from what is written out."""
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
@@ -66,7 +69,10 @@ def check_entrypoint(command: str) -> Iterator[str]:
 def check_demand(command: str, groups: list[Document]) -> Iterator[str]:
     """Yield where a lane, trial or actor fits on no worker, leaves its GPUs idle, is one of more
     than all workers hold, or works outside the workspace."""
-    stem = Path(_read_words(command)[1]).stem
+    words = _read_words(command)
+    stem = Path(words[1]).stem
+    if "--dry-run" in words:
+        yield "plans its work and does none"
     try:
         config = read_config(command, PLACES)
     except (HiprayError, SystemExit, FileNotFoundError):
@@ -97,8 +103,14 @@ def _check_places(config: Any) -> Iterator[str]:
     workspace = PLACES["HIPRAY_WORKSPACE"]
     if getattr(config, "workspace", None) != workspace:
         yield "writes to a disk that goes with its pod"
+    if config.storage.endpoint_url is not None:
+        yield f"asks {config.storage.endpoint_url} instead of the store of the settings"
     if not isinstance(config, ScoreRun):
         return
+    if config.release != PLACES["HIPRAY_RELEASE"]:
+        yield f"scores with {config.release} instead of the release of the settings"
+    if not 0 < config.max_failed_fraction <= MOST_FAILED:
+        yield f"goes on until {config.max_failed_fraction:.0%} of the films have failed"
     if config.output is not None and not config.output.startswith(f"{workspace}/"):
         yield f"writes its scores to {config.output}"
     if config.max_actors is not None:

@@ -49,6 +49,8 @@ def check_cron_job(spec: Document) -> Iterator[str]:
         yield "takes exit codes for their opposite"
     if DRAINED not in rules:
         yield "counts a drained node as a failure"
+    if any(rule != DRAINED and rule["action"] != "FailJob" for rule in rules):
+        yield "tries for ever, or again, what would end the same"
     final = {
         code
         for rule in job.get("podFailurePolicy", {}).get("rules", [])
@@ -59,19 +61,33 @@ def check_cron_job(spec: Document) -> Iterator[str]:
         yield f"its exit codes without another try are {sorted(final)}"
 
 
-def _check_submission(script: str) -> Iterator[str]:
-    """Yield what is wrong with the call of submit.py that ends a shell script."""
+def read_night(spec: Document) -> str:
+    """Return the command that Ray runs for a CronJob."""
+    (container,) = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return _name_script(_split("".join(container["args"]))[1])
+
+
+def _split(script: str) -> tuple[str, str]:
+    """Return what comes before the call of submit.py that ends a shell script, and its words."""
     before, _, call = script.replace("\\\n", " ").partition(
         "exec python cluster/submit.py --installed "
     )
+    return before, call
+
+
+def _name_script(call: str) -> str:
+    job, _, arguments = call.partition(" ")
+    return f"python /opt/hipray/jobs/{job}.py {arguments}"
+
+
+def _check_submission(script: str) -> Iterator[str]:
+    """Yield what is wrong with the call of submit.py that ends a shell script."""
+    before, call = _split(script)
     if not call or before.count("\n") > 1:
         yield "does not end with the exit code of cluster/submit.py"
         return
     if before != NIGHT[0] or " ".join(NIGHT[1].split()) not in " ".join(call.split()):
         yield "scores another night, or all of them"
-    job, _, arguments = call.partition(" ")
     (cluster,) = yaml.safe_load_all((ROOT / "k8s/base/ray-cluster.yaml").read_text("utf-8"))
-    yield from check_demand(
-        f"python /opt/hipray/jobs/{job}.py {arguments}", cluster["spec"]["workerGroupSpecs"]
-    )
-    yield from check_entrypoint(f"python /opt/hipray/jobs/{job}.py {arguments}")
+    yield from check_demand(_name_script(call), cluster["spec"]["workerGroupSpecs"])
+    yield from check_entrypoint(_name_script(call))

@@ -8,11 +8,14 @@ import boto3
 import yaml
 
 from tests.cluster.serve_files import OF_PHANTOMS
-from tests.k8s.entrypoints import read_config
+from tests.k8s.entrypoints import ROOT, check_demand, read_config
 from tests.k8s.images import OwnImage, read_image
-from tests.k8s.kustomize import Document
+from tests.k8s.kustomize import Document, read_documents
+from tests.k8s.nightly import read_night
 from tests.k8s.pods import PORTS_OF_OPERATOR, list_pods
 
+BASE = ROOT / "k8s/base"
+READ_TIMEOUT = "nginx.ingress.kubernetes.io/proxy-read-timeout"
 ROLE = "eks.amazonaws.com/role-arn"
 ROLE_NAME = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 
@@ -42,11 +45,64 @@ def find_overlay_problems(standing: list[Document], jobs: list[Document]) -> Ite
         yield f"has two roles for one prefix: {roles}"
     if not all(role is None or ROLE_NAME.fullmatch(role) for role in roles.values()):
         yield f"has no role: {roles}"
+    yield from _check_runs(jobs)
+    yield from _check_phantoms(standing, jobs)
+    yield from _check_night(standing)
+    yield from _check_waits(standing)
+    yield from _check_base(standing)
+    yield from find_unnamed_ports(standing + jobs)
+    yield from find_region_problems(standing)
+
+
+def _check_runs(jobs: list[Document]) -> Iterator[str]:
     trained, reported = _read_job(jobs, "grid").run, _read_job(jobs, "report").run
     if trained != reported:
         yield f"trains {trained} and reports on {reported}"
-    yield from find_unnamed_ports(standing + jobs)
-    yield from find_region_problems(standing)
+    search = _read_job(jobs, "tune")
+    if search.run == trained or search.grid not in (None, trained):
+        yield f"searches in {search.run} for {search.grid}, and trains {trained}"
+
+
+def _check_phantoms(standing: list[Document], jobs: list[Document]) -> Iterator[str]:
+    """Yield where releases of phantoms score a hospital's films, or dev waits for such films."""
+    of_phantoms = read_settings(standing)["HIPRAY_WORKSPACE"].startswith(OF_PHANTOMS)
+    if _read_job(jobs, "score").allow_phantom_release is not of_phantoms:
+        yield "scores with releases of phantoms, or refuses the only ones"
+    if read_endpoint(standing).get("allow_phantom_release", False) is not of_phantoms:
+        yield "answers with releases of phantoms, or refuses the only ones"
+    if _read_spec(standing, "CronJob").get("suspend", False) is not of_phantoms:
+        yield "scores no nights, or nights to which nobody sends films"
+
+
+def _check_night(standing: list[Document]) -> Iterator[str]:
+    """Yield where a night asks for what the overlay's own cluster has not; it need not in dev."""
+    night, cluster = _read_spec(standing, "CronJob"), _read_spec(standing, "RayCluster")
+    if not night.get("suspend"):
+        yield from check_demand(read_night(night), cluster["workerGroupSpecs"])
+
+
+def _check_waits(standing: list[Document]) -> Iterator[str]:
+    """Yield where the ingress controller gives up before the endpoint has said why."""
+    wait = yaml.safe_load(_read_spec(standing, "RayService")["serveConfigV2"])["http_options"]
+    for each in standing:
+        told = each["metadata"].get("annotations", {}).get(READ_TIMEOUT)
+        if told is not None and int(told) <= wait["request_timeout_s"]:
+            yield f"the ingress waits {told} s for what takes {wait['request_timeout_s']} s"
+
+
+def _check_base(standing: list[Document]) -> Iterator[str]:
+    """Yield where an overlay tells pods something of its own, or has other alerts than the base."""
+    (settings,) = read_documents(BASE / "settings.yaml")
+    if unknown := set(read_settings(standing)) - {*settings["data"], "AWS_ENDPOINT_URL"}:
+        yield f"tells every pod {sorted(unknown)}"
+    (rule,) = read_documents(BASE / "prometheus-rule.yaml")
+    if _read_spec(standing, "PrometheusRule") != rule["spec"]:
+        yield "has other alerts than the base"
+
+
+def _read_spec(documents: list[Document], kind: str) -> Document:
+    (spec,) = [each["spec"] for each in documents if each["kind"] == kind]
+    return dict(spec)
 
 
 def find_region_problems(standing: list[Document]) -> Iterator[str]:

@@ -26,6 +26,8 @@ from tests.k8s.shapes import STAYS
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = {"RayCluster": 53, "RayService": 47, "RayJob": 47}
+LEAST_S = {"grid": 24 * 3600, "tune": 24 * 3600, "score": 24 * 3600}
+"""Networks and archives take days; a deadline below one is a number in other units."""
 ENDPOINT = {"name": "hipray-endpoint-serve-svc", "port": {"number": 8000}}
 
 
@@ -101,9 +103,9 @@ def check_job(document: Document) -> Iterator[str]:
     yield from check_entrypoint(command)
     yield from check_demand(command, groups)
     yield from check_archive(command)
-    if "--dry-run" in command.split():
-        yield "plans its work and does none"
     stem = command.partition(".py")[0].rpartition("/")[2]
+    if spec["activeDeadlineSeconds"] < LEAST_S.get(stem, 0):
+        yield f"{stem} is ended after {spec['activeDeadlineSeconds']} s"
     if document["metadata"]["name"] != f"hipray-{stem}":
         yield f"{document['metadata']['name']} is no name of {stem}"
     own = spec.get("entrypointNumCpus", 0)
@@ -142,6 +144,8 @@ def check_service(spec: Document) -> Iterator[str]:
     http = config["http_options"]
     if (http["host"], http["port"]) != ("0.0.0.0", ENDPOINT["port"]["number"]):
         yield "listens where its Service does not look"
+    if spec["rayClusterDeletionDelaySeconds"] <= http["request_timeout_s"]:
+        yield "takes the old cluster away from requests that it still answers"
     if config["proxy_location"] != "EveryNode":
         yield "answers on the head only, where nobody asks"
     cpus, (application,) = _count_cpus(group), config["applications"]

@@ -11,6 +11,7 @@ from tests.k8s.standing import (
     check_budget,
     check_ingress,
     check_monitor,
+    check_namespace,
     check_one_off,
     check_policy,
     check_redis,
@@ -36,7 +37,7 @@ def find_problems(document: Document) -> list[str]:
     }
     named = {
         "NetworkPolicy": check_policy, "Ingress": check_ingress,
-        "PodDisruptionBudget": check_budget, "RayJob": check_job,
+        "PodDisruptionBudget": check_budget, "RayJob": check_job, "Namespace": check_namespace,
     }  # fmt: skip
     if kind in checks:
         problems += checks[kind](spec)

@@ -59,8 +59,10 @@ CONTAINER = closed(
     readinessProbe=PROBE, livenessProbe=PROBE, securityContext=const(CLOSED),
     volumeMounts=array(exact(name=TEXT, mountPath=TEXT)),
 )  # fmt: skip
+DISK_SIZE = words(r"^([1-9]\d?|1\d\d|200)Gi$")
+"""Below one a home does not start; beyond 200 a pod fits on no node's disk."""
 VOLUME: Schema = {"oneOf": [
-    exact(name=TEXT, emptyDir=exact(sizeLimit=SIZE)),
+    exact(name=TEXT, emptyDir=exact(sizeLimit=DISK_SIZE)),
     exact(name=const("run"), emptyDir=exact(medium=const("Memory"), sizeLimit=SIZE)),
     exact(name=const("data"), persistentVolumeClaim=exact(claimName=TEXT)),
 ]}  # fmt: skip
@@ -90,10 +92,16 @@ POD = exact(
 
 TEMPLATE: Schema = {}
 """A pod, which is looked at by itself."""
-GROUP = exact(
-    groupName=TEXT, minReplicas=COUNT, replicas=COUNT, maxReplicas=between(1, MOST_WORKERS),
-    rayStartParams=const({}), template=TEMPLATE,
-)  # fmt: skip
+
+
+def group(least: Schema) -> Schema:
+    """Return a schema of a group of workers with a number that always stands."""
+    return exact(
+        groupName=TEXT, minReplicas=least, replicas=COUNT, maxReplicas=between(1, MOST_WORKERS),
+        rayStartParams=const({}), template=TEMPLATE,
+    )  # fmt: skip
+
+
 CLUSTER: dict[str, Schema] = {
     "rayVersion": TEXT,
     "authOptions": const({"mode": "token", "secretName": "hipray-ray-token"}),
@@ -104,7 +112,7 @@ CLUSTER: dict[str, Schema] = {
         securityContext=const(OF_AUTOSCALER),
     ),
     "headGroupSpec": exact(rayStartParams=const({"num-cpus": "0"}), template=TEMPLATE),
-    "workerGroupSpecs": array(GROUP),
+    "workerGroupSpecs": array(group(const(0))),
 }  # fmt: skip
 """Nothing behind a feature gate that is off, no Service or Ingress of the operator's own."""
 REDIS = {
@@ -122,10 +130,12 @@ JOB: dict[str, Schema] = {
     "submitterConfig": exact(backoffLimit=between(0, MOST_TRIES)),
     "submitterPodTemplate": TEMPLATE, "rayClusterSpec": exact(**CLUSTER),
 }  # fmt: skip
+SERVING = {"workerGroupSpecs": {**array(group(between(1, MOST_WORKERS))), "maxItems": 1}}
+"""Only an endpoint has workers whom nobody asked for: callers do not wait for nodes."""
 SERVICE = exact(
     upgradeStrategy=const({"type": "NewCluster"}), serveConfigV2=TEXT,
     rayClusterDeletionDelaySeconds=between(90, 600), excludeHeadPodFromServeSvc=const(True),
-    rayClusterConfig=REMEMBERING,
+    rayClusterConfig=exact(**CLUSTER | SERVING, gcsFaultToleranceOptions=const(REDIS)),
 )  # fmt: skip
 MONITOR = exact(
     selector=exact(

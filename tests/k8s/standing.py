@@ -1,10 +1,12 @@
 """Rules on what stands beside Ray: policies, ingress, budgets, monitors, Redis and MinIO."""
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 from tests.k8s.containers import PROBES
 from tests.k8s.kustomize import Document
 from tests.k8s.openings import describe_policy, find_opening_problems
+from tests.k8s.pods import count_cpus, gib
 from tests.k8s.ray_documents import ENDPOINT
 from tests.k8s.shapes import MOST_TRIES
 
@@ -25,10 +27,36 @@ BUDGETS = {
     f"hipray-{name}": {**most, "selector": {"matchLabels": {"app.kubernetes.io/component": name}}}
     for name, most in (("serve", {"minAvailable": 1}), ("redis", {"maxUnavailable": 0}))
 }
+PROFILE = "pod-security.kubernetes.io"
+RESTRICTED = {f"{PROFILE}/enforce": "restricted", f"{PROFILE}/warn": "restricted"}
+LINK_LOCAL = ip_network("169.254.0.0/16")
 READY = "/minio/health/ready"
 
 
+def check_namespace(document: Document) -> Iterator[str]:
+    if document["metadata"].get("labels") != RESTRICTED or "annotations" in document["metadata"]:
+        yield "lets pods do more than the restricted profile"
+
+
+def _check_network(block: Document) -> Iterator[str]:
+    """Yield where a block is no network, or has the address that gives away the node's role."""
+    try:
+        network = ip_network(block["cidr"])
+        spared = [ip_network(each) for each in block.get("except", [])]
+    except ValueError as error:
+        yield str(error)
+        return
+    if network.overlaps(LINK_LOCAL) and LINK_LOCAL not in spared:
+        yield f"{network} has the metadata service"
+
+
 def check_policy(document: Document) -> Iterator[str]:
+    spec = document["spec"]
+    rules = [(rule, "from") for rule in spec.get("ingress", [])]
+    rules += [(rule, "to") for rule in spec.get("egress", [])]
+    peers = [peer for rule, key in rules for peer in rule.get(key, [])]
+    for peer in peers:
+        yield from _check_network(peer["ipBlock"]) if "ipBlock" in peer else ()
     told = set(describe_policy(document["spec"]))
     yield from find_opening_problems(document["metadata"]["name"], told)
 
@@ -79,6 +107,7 @@ def check_redis(spec: Document) -> Iterator[str]:
         yield "has no name in the network"
     if text != REDIS_START:
         yield "starts open, forgetful or not at all"
+    yield from _check_sizes(spec, container["resources"])
     run = spec["template"]["spec"].get("volumes")
     if run != [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]:
         yield "writes its password to the node's disk"
@@ -86,6 +115,17 @@ def check_redis(spec: Document) -> Iterator[str]:
     claims = {claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])}
     if mounts.get("/data") not in claims:
         yield "forgets what the heads must remember"
+
+
+def _check_sizes(spec: Document, resources: Document) -> Iterator[str]:
+    """A head's state is some MiB, and its log on the volume some times that."""
+    for amounts in resources.values():
+        if not 0.1 <= count_cpus(amounts["cpu"]) <= 2 or not 0.25 <= gib(amounts["memory"]) <= 4:
+            yield f"has {amounts} for a few MiB"
+    for claim in spec.get("volumeClaimTemplates", []):
+        storage = claim["spec"]["resources"]["requests"]["storage"]
+        if not 1 <= gib(storage) <= 50:
+            yield f"has a volume of {storage} for a few MiB"
 
 
 def check_one_off(spec: Document) -> Iterator[str]:

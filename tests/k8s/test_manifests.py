@@ -27,6 +27,7 @@ from tests.k8s.pods import count_cpus, gib, list_pods
 from tests.k8s.ray_documents import ENDPOINT, LONGEST_NAME, cluster_of
 from tests.k8s.rules import find_problems
 from tests.k8s.schemas import find_schema_errors
+from tests.k8s.secrets_script import find_secrets_problems
 from tests.k8s.shapes import REDIS
 
 K8S = ROOT / "k8s"
@@ -537,6 +538,47 @@ def test_secrets_go_into_their_namespace_and_store_keys_only_where_asked(tmp_pat
     assert made == ["hipray-ray-token", "hipray-redis"], "keys would hide the role on AWS"
     assert "create namespace hipray\n" in calls
     assert all(c.startswith("-n hipray ") for c in calls.splitlines() if "namespace" not in c)
+
+
+def test_another_run_draws_other_secrets(tmp_path: Path) -> None:
+    values: list[str] = []
+    for number in range(2):
+        (folder := tmp_path / str(number)).mkdir()
+        _make_secrets(folder, "--store")
+        values += re.findall(r'"([0-9a-f]{64})"', (folder / "seen").read_text())
+        assert {path.name for path in folder.iterdir()} == {"kubectl", "calls", "seen"}
+    assert len(set(values)) == len(values) == 8
+
+
+SECRETS = (K8S / "secrets.sh").read_text("utf-8")
+
+
+def test_the_secrets_are_written_to_no_file() -> None:
+    assert find_secrets_problems(SECRETS) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("head -c 32 /dev/urandom", "head -c 32 /etc/passwd"),
+        ("head -c 32", "head -c 2"),
+        ("/dev/urandom | od", "/dev/urandom | tee /tmp/values | od"),
+        ("  } | kubectl", "  } | tee /tmp/secrets.yaml | kubectl"),
+        ("  } | kubectl", "  } > /tmp/secrets.yaml; cat /tmp/secrets.yaml | kubectl"),
+        ("create -f -\n", "create -f - >> /tmp/log\n"),
+        ("create -f -\n", "create -f - -o yaml\n"),
+        ('"$(random)"; done', '"$NAMESPACE"; done'),
+        ("  shift\n", "  shift\n  value=$(random)\n"),
+        ("  shift\n", "  shift\n  openssl rand -hex 32\n"),
+        ("  shift\n", "  shift\n  kubectl get secret -o yaml >| /tmp/x\n"),
+        ("  shift\n", "  shift\n  kubectl get secret -o yaml &>/tmp/x\n"),
+        ("  shift\n", "  shift\n  exec 3<>/tmp/x\n"),
+        ('get secret "$name" > /dev/null 2>&1', 'get secret "$name" -o yaml'),
+    ],
+)
+def test_a_slip_in_the_script_of_the_secrets_is_found(before: str, after: str) -> None:
+    assert before in SECRETS
+    assert find_secrets_problems(SECRETS.replace(before, after))
 
 
 def test_secrets_that_exist_stay(tmp_path: Path) -> None:

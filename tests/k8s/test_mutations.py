@@ -171,6 +171,12 @@ RAY_SLIPS: list[tuple[str, Any]] = [
     (f"{HEAD}/enableIngress", True),
     (f"{GROUP}/numOfHosts", 16),
     (f"{POD}/securityContext/runAsGroup", 0),
+    *(
+        (f"{place}/volumes/{number}/emptyDir/sizeLimit", size)
+        for place in (POD, f"{HEAD}/template/spec")
+        for number in (0, 1)
+        for size in ("512Mi", "1Mi", "201Gi", "2000Gi", "1Ti", "300000Mi")
+    ),
     ("suspend", True),
     ("autoscalerOptions/upscalingMode", "Default"),
     ("autoscalerOptions/resources/limits/memory", "512MB"),
@@ -216,6 +222,13 @@ IN_ANY = [{"key": "kubernetes.io/metadata.name", "operator": "Exists"}]
 ANY_NAMESPACE = {"namespaceSelector": {"matchExpressions": IN_ANY}}
 SUBMIT = "exec python cluster/submit.py --installed"
 HTTPS = [{"protocol": "TCP", "port": 443}]
+FAILURES = "spec/jobTemplate/spec/podFailurePolicy/rules"
+
+
+def _codes(*codes: int) -> Document:
+    return {"containerName": "submit", "operator": "In", "values": [*codes]}
+
+
 FINAL_CODES = "spec/jobTemplate/spec/podFailurePolicy/rules/0/onExitCodes/values"
 SPREAD = f"spec/rayClusterConfig/{POD}/topologySpreadConstraints"
 CRON_POD = "spec/jobTemplate/spec/template/spec"
@@ -303,6 +316,22 @@ OTHER_SLIPS: list[tuple[str, str, Any]] = [
     ("RayService", "spec/upgradeStrategy/type", "None"),
     ("RayService", "spec/excludeHeadPodFromServeSvc", None),
     ("CronJob", "spec/concurrencyPolicy", "Allow"),
+    *(
+        ("CronJob", f"{FAILURES}/{place}", {"action": action, "onExitCodes": codes})
+        for place in ("+", "0")
+        for action in ("Ignore", "Count")
+        for codes in (_codes(75), _codes(2, 3, 4, 5, 6, 11, 143), _codes(2))
+    ),
+    ("CronJob", f"{FAILURES}/+", {"action": "Ignore", "onExitCodes": _codes(75)}),
+    ("CronJob", f"{FAILURES}/0/action", "Ignore"),
+    ("CronJob", f"{FAILURES}/1/action", "Count"),
+    ("Namespace", "metadata/labels/pod-security.kubernetes.io~enforce", "baseline"),
+    ("Namespace", "metadata/labels/pod-security.kubernetes.io~enforce", None),
+    ("Namespace", "metadata/labels/pod-security.kubernetes.io~enforc", "restricted"),
+    ("Namespace", "metadata/labels/pod-security.kubernetes.io~enforce-version", "v1.0"),
+    ("Namespace", "metadata/labels/pod-security.kubernetes.io~warn", "privileged"),
+    ("Namespace", "metadata/labels", None),
+    ("Namespace", "metadata/annotations", {"scheduler.alpha.kubernetes.io/node-selector": "x"}),
     ("CronJob", f"{FINAL_CODES}/+", 75),
     ("CronJob", FINAL_CODES, [2]),
     ("CronJob", FINAL_CODES, [2, 3, 4, 6, 143]),
@@ -358,6 +387,19 @@ REDIS_SLIPS: list[tuple[str, Any]] = [
     ("spec/volumeClaimTemplates/0/spec/accessModes", ["ReadOnlyMany"]),
     ("spec/volumeClaimTemplates/0/spec/resources/requests/storage", "4"),
     ("spec/serviceName", "redis"),
+    *(
+        (f"{REDIS}/resources", {"requests": amounts, "limits": amounts})
+        for amounts in (
+            {"cpu": "1m", "memory": "256Mi"},
+            {"cpu": "16", "memory": "256Mi"},
+            {"cpu": "500m", "memory": "64Gi"},
+            {"cpu": "500m", "memory": "8Mi"},
+        )
+    ),
+    *(
+        ("spec/volumeClaimTemplates/0/spec/resources/requests/storage", size)
+        for size in ("4Ti", "51Gi", "400Gi")
+    ),
 ]
 
 
@@ -473,6 +515,17 @@ PLACE = '--workspace "$HIPRAY_WORKSPACE"'
         ("tune", "resources.max_concurrent=8", "resources.max_concurrent=800"),
         ("tune", "resources.max_concurrent=8", "resources.max_concurrent=9"),
         ("tune", "--set resources.max_concurrent=8 ", ""),
+        *((job, PLACE, f"{PLACE} '--dry-'run") for job in ("grid", "report", "score", "tune")),
+        ("score", ' --release "$HIPRAY_RELEASE"', ""),
+        ("score", '"$HIPRAY_RELEASE"', "default"),
+        ("score", "actors=4", "actors=4 --set max_failed_fraction=1"),
+        ("score", "actors=4", "actors=4 --set max_failed_fraction=0"),
+        ("score", "actors=4", "actors=4 --set gpus_per_actor=0.5"),
+        *(
+            (job, PLACE, f"{PLACE} --set storage.endpoint_url={url}")
+            for job in ("grid", "report", "score", "tune")
+            for url in ("http://store:9000", "https://store.example.org")
+        ),
     ],
 )
 def test_a_slip_in_the_command_of_a_job_is_found(job: str, before: str, after: str) -> None:
@@ -482,6 +535,150 @@ def test_a_slip_in_the_command_of_a_job_is_found(job: str, before: str, after: s
     assert before in spoilt["spec"]["entrypoint"]
     spoilt["spec"]["entrypoint"] = spoilt["spec"]["entrypoint"].replace(before, after)
     assert _complaints(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("--set actors=2", "--set actors=2 --dry-run"),
+        ("--set actors=2", "--set actors=2 --set max_failed_fraction=0.9"),
+        ("--set actors=2", "--set actors=2 --set gpus_per_actor=2"),
+        ("--set actors=2", "--set actors=2 --set storage.endpoint_url=http://store:9000"),
+        (' --release "$HIPRAY_RELEASE"', ""),
+        ('--release "$HIPRAY_RELEASE"', "--release default"),
+    ],
+)
+def test_a_slip_in_the_command_of_a_night_is_found(before: str, after: str) -> None:
+    (night,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["kind"] == "CronJob"]
+    (container,) = night["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    assert before in container["args"][0]
+    container["args"] = [container["args"][0].replace(before, after)]
+    assert _complaints(night)
+
+
+@pytest.mark.parametrize("job", ["grid", "tune", "score"])
+def test_a_job_of_days_with_a_deadline_of_hours_is_found(job: str) -> None:
+    (found,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == f"hipray-{job}"
+                and d["kind"] == "RayJob"]  # fmt: skip
+    found["spec"]["activeDeadlineSeconds"] = 24 * 3600 - 1
+    assert _complaints(found)
+
+
+def test_a_worker_that_always_stands_for_nobody_is_found() -> None:
+    for name, document in RAY_DOCUMENTS:
+        spoilt = copy.deepcopy(document)
+        serves = document["kind"] == "RayService"
+        for key in ("minReplicas", "replicas"):
+            spoil(spoilt, f"{CLUSTER_IN[document['kind']]}/{GROUP}/{key}", 0 if serves else 1)
+        assert _complaints(spoilt), name
+
+
+NETWORKS = (
+    "169.254.169.254/32", "169.254.0.0/24", "0.0.0.0/0", "128.0.0.0/1", "10.1.2.3/24",
+    "300.1.2.3/32", "10.1.2.3/33", "10.1.2/32",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ["ray-to-store", "head-to-kubernetes"])
+def test_a_policy_with_the_metadata_service_or_no_network_is_found(name: str, network: str) -> None:
+    (policy,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["metadata"]["name"] == name]
+    policy["spec"]["egress"][0]["to"] = [{"ipBlock": {"cidr": network}}]
+    assert _complaints(policy)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'boto3.client("s3").create_buckets(Bucket="hipray-dev")',
+        's3 = boto3.client("s3")\ns3.create_bucket(Name="hipray-dev")',
+        's3 = boto3.client("s3")\ns3.create_bucket()',
+        's3 = boto3.client("s4")',
+        's3 = boto3.client("s3", verify=False)',
+        's3 = boto3.clinet("s3")',
+        'import os\nos.system("id")',
+        'from os import system\nsystem("id")',
+        'print("made")',
+    ],
+)
+def test_a_script_of_the_bucket_that_s3_does_not_know_is_found(script: str) -> None:
+    (job,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["kind"] == "Job"]
+    job["spec"]["template"]["spec"]["containers"][0]["args"] = [f"import boto3\n{script}\n"]
+    assert _complaints(job)
+
+
+OVERLAY_SLIPS: list[tuple[str, str, str, Any]] = [
+    *(
+        ("prod", "ConfigMap/hipray-settings", f"data/{key}", value)
+        for key, value in (
+            ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_ACCESS_KEY_ID", "x"), ("RAY_AUTH_TOKEN", "x"),
+            ("RAY_AUTH_MODE", "disabled"), ("MLFLOW_TRACKING_PASSWORD", "x"),
+            ("AWS_ENDPOINT_URL_S3", "http://store:9000"), ("AWS_ENDPOINT_URL", "HTTP://store"),
+        )
+    ),
+    ("prod", "PrometheusRule/hipray", "spec/groups/0/rules", []),
+    ("prod", "PrometheusRule/hipray", "spec/groups", []),
+    ("prod", "PrometheusRule/hipray", "spec/groups/0/rules/0/expr", "vector(0) > 1"),
+    ("prod", "CronJob/hipray-score", "spec/suspend", True),
+    ("dev", "CronJob/hipray-score", "spec/suspend", None),
+    ("dev", "CronJob/hipray-score", "spec/suspend", False),
+    ("dev", "RayJob/hipray-score", "spec/entrypoint",
+     'python /opt/hipray/jobs/score.py --workspace "$HIPRAY_WORKSPACE" '
+     '--release "$HIPRAY_RELEASE" --images "$HIPRAY_ARCHIVE"'),
+    ("prod", "RayJob/hipray-score", "spec/entrypoint",
+     'python /opt/hipray/jobs/score.py --workspace "$HIPRAY_WORKSPACE" '
+     '--release "$HIPRAY_RELEASE" --images "$HIPRAY_ARCHIVE" --allow-phantom-release true'),
+    ("prod", "RayJob/hipray-report", "spec/entrypoint",
+     'python /opt/hipray/jobs/report.py gird --workspace "$HIPRAY_WORKSPACE"'),
+    ("prod", "RayJob/hipray-tune", "spec/entrypoint",
+     'python /opt/hipray/jobs/tune.py --workspace "$HIPRAY_WORKSPACE" --run grid'),
+    ("prod", "RayJob/hipray-tune", "spec/entrypoint",
+     'python /opt/hipray/jobs/tune.py --workspace "$HIPRAY_WORKSPACE" --set grid=gird'),
+    ("prod", "RayCluster/hipray", "spec/workerGroupSpecs/0/template/spec/containers/0/resources",
+     {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"cpu": "2", "memory": "8Gi"}}),
+    ("prod", "Ingress/hipray",
+     "metadata/annotations/nginx.ingress.kubernetes.io~proxy-read-timeout", "65"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overlay", "place", "path", "value"), OVERLAY_SLIPS)
+def test_a_slip_in_what_an_overlay_makes_is_found(
+    overlay: str, place: str, path: str, value: Any
+) -> None:
+    standing, jobs = _build(overlay), _build(f"{overlay}/jobs")
+    (found,) = [d for d in standing + jobs if f"{d['kind']}/{d['metadata']['name']}" == place]
+    spoil(found, path, value)
+    if place == "RayCluster/hipray":
+        for group in found["spec"]["workerGroupSpecs"][1:]:
+            found["spec"]["workerGroupSpecs"].remove(group)
+    assert list(find_overlay_problems(standing, jobs))
+
+
+def _build(overlay: str) -> list[Document]:
+    return build(ROOT / "k8s/overlays" / overlay)
+
+
+@pytest.mark.parametrize(("http", "run", "delay"), [(80, 70, 120), (150, 140, 120), (65, 60, 64)])
+def test_an_endpoint_that_is_given_up_while_it_answers_is_found(
+    http: int, run: int, delay: int
+) -> None:
+    standing, jobs = _build("prod"), _build("prod/jobs")
+    (service,) = [each for each in standing if each["kind"] == "RayService"]
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    config["http_options"] |= {"request_timeout_s": http, "keep_alive_timeout_s": 200}
+    config["applications"][0]["args"]["request_timeout_s"] = run
+    service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+    service["spec"]["rayClusterDeletionDelaySeconds"] = delay
+    assert [*find_overlay_problems(standing, jobs), *_complaints(service)]
+
+
+def test_a_cluster_that_goes_before_its_last_answers_is_found() -> None:
+    (service,) = [copy.deepcopy(d) for _, d in DOCUMENTS if d["kind"] == "RayService"]
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    config["http_options"] |= {"request_timeout_s": 150, "keep_alive_timeout_s": 200}
+    service["spec"]["serveConfigV2"] = yaml.safe_dump(config)
+    (said,) = _complaints(service)
+    assert "still answers" in said
 
 
 @pytest.mark.parametrize(
