@@ -41,6 +41,35 @@ def own_metrics() -> frozenset[str]:
 
 
 @cache
+def list_buckets(name: str) -> frozenset[str]:
+    """Return the bounds of a histogram's buckets as Prometheus has them; else none."""
+    bounds = _own_bounds().get(STEM.sub("", name)) if name.endswith("_bucket") else None
+    return frozenset(str(bound) for bound in bounds) | {"+Inf"} if bounds else frozenset()
+
+
+@cache
+def _own_bounds() -> dict[str, tuple[float, ...]]:
+    return {name: bounds for path in SOURCES.rglob("*.py") for name, bounds in _read_bounds(path)}
+
+
+def _read_bounds(path: Path) -> Iterator[tuple[str, tuple[float, ...]]]:
+    """Yield each histogram that a module makes with its bounds, a constant of the module."""
+    tree = ast.parse(path.read_text("utf-8"))
+    lists = {
+        ast.unparse(node.targets[0]): tuple(map(float, ast.literal_eval(node.value)))
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.List)
+        and all(isinstance(each, ast.Constant) and isinstance(each.value, float)
+                for each in node.value.elts)
+    }  # fmt: skip
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Histogram":
+            bounds = [lists[each.id] for each in node.args[2:3] if isinstance(each, ast.Name)
+                      and each.id in lists]  # fmt: skip
+            yield from ((f"ray_{ast.literal_eval(node.args[0])}", each) for each in bounds)
+
+
+@cache
 def _own_labels() -> dict[str, frozenset[str]]:
     return {f"ray_{name}": labels for _, name, labels in _list_own()}
 

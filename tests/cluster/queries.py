@@ -1,7 +1,8 @@
 """Whether a query is PromQL, asks metrics as their kind wants it, and in which unit it answers."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 from promql_parser import (
     AggModifierType,
@@ -9,6 +10,7 @@ from promql_parser import (
     BinaryExpr,
     Call,
     Expr,
+    MatchOp,
     MatrixSelector,
     NumberLiteral,
     ParenExpr,
@@ -20,6 +22,7 @@ COUNTED = re.compile(r"_(total|bucket|count|sum)$")
 """Ends of what only grows while its process lives: by itself it says nothing, its rate does."""
 AMOUNTS = {"ray_node_cpu_count", "ray_node_mem_total"}
 """Names with such an end that are no counters."""
+SCRAPES = 4
 PER_SECOND = "per second"
 SHARE = "percentunit"
 Unit = Callable[[str], str]
@@ -96,6 +99,46 @@ def _measure_quantile(node: Call, unit_of: Unit, problems: list[str]) -> str:
     if not metric.endswith("_bucket") or "le" not in kept:
         problems.append(f"a quantile of {metric or buckets} by {kept} instead of buckets by le")
     return unit_of(COUNTED.sub("", metric))
+
+
+def list_selectors(node: Expr) -> Iterator[tuple[VectorSelector, timedelta | None]]:
+    """Yield every metric that a query asks, with the range over which it does."""
+    if isinstance(node, VectorSelector):
+        yield node, None
+    elif isinstance(node, MatrixSelector):
+        yield node.vector_selector, node.range
+    elif isinstance(node, BinaryExpr):
+        yield from (each for side in (node.lhs, node.rhs) for each in list_selectors(side))
+    elif isinstance(node, Call):
+        yield from (each for part in node.args for each in list_selectors(part))
+    elif hasattr(node, "expr"):
+        yield from list_selectors(node.expr)
+
+
+def find_range_problems(text: str, scraped_s: float) -> Iterator[str]:
+    """Yield the metrics that a query asks over less than four scrapes: one may be lost."""
+    for selector, asked in list_selectors(parse(text)):
+        if asked is not None and asked.total_seconds() < SCRAPES * scraped_s:
+            yield f"{selector.name} over {asked} at a scrape every {scraped_s:g} s"
+
+
+def find_bucket_problems(text: str, buckets_of: Callable[[str], frozenset[str]]) -> Iterator[str]:
+    """Yield the bounds that a query asks for and its histogram does not have."""
+    for selector, _ in list_selectors(parse(text)):
+        for matcher in selector.matchers.matchers:
+            if matcher.name == "le" and matcher.value not in buckets_of(str(selector.name)):
+                yield f"{selector.name} has no bucket {matcher.value}"
+
+
+def find_lost_variables(text: str, name: str, labels_of: Callable[[str], set[str]]) -> list[str]:
+    """Return the metrics with a label of a variable's name that a query does not choose by it."""
+    return [
+        f"{selector.name} of every {name}"
+        for selector, _ in list_selectors(parse(text))
+        if name in labels_of(str(selector.name))
+        and [(MatchOp.Re, f"${name}")]
+        != [(m.op, m.value) for m in selector.matchers.matchers if m.name == name]
+    ]
 
 
 def _is_counted(metric: str) -> bool:

@@ -1,6 +1,5 @@
 """Image, scripts and runbooks: one version everywhere, nothing that is not there."""
 
-import importlib.util
 import re
 import subprocess
 import sysconfig
@@ -164,8 +163,8 @@ def test_a_slip_in_the_local_head_is_found(before: str, after: str) -> None:
 
 def test_the_head_is_asked_for_a_path_that_ray_answers() -> None:
     (path,) = set(re.findall(r"\$DASHBOARD(/[\w/]+)", LOCAL))
-    (spec,) = importlib.util.find_spec("ray.dashboard.modules.job").submodule_search_locations
-    source = (Path(spec) / "job_head.py").read_text("utf-8")
+    module = metadata.distribution("ray").locate_file("ray/dashboard/modules/job/job_head.py")
+    source = Path(str(module)).read_text("utf-8")
     assert f'@routes.get("{path}")' in source
 
 

@@ -16,13 +16,21 @@ from jsonschema import Draft202012Validator
 from hipray.serving.audit_line import Outcome
 from hipray.serving.problems import ProblemCode
 from hipray.vocab import FitState, RefusalCode
-from tests.cluster.known_metrics import STEM, is_known, list_labels, own_metrics
-from tests.cluster.queries import PER_SECOND, find_query_problems, read_unit
+from tests.cluster.known_metrics import STEM, is_known, list_buckets, list_labels, own_metrics
+from tests.cluster.queries import (
+    PER_SECOND,
+    find_bucket_problems,
+    find_lost_variables,
+    find_query_problems,
+    find_range_problems,
+    read_unit,
+)
 from tests.cluster.ray_metrics import RAY_METRICS, SCRAPED
 from tests.cluster.shapes import START_HEAD
 from tests.cluster.shapes_of_monitoring import ALERTS, DASHBOARD, DASHBOARD_PORT, PROMETHEUS
 from tests.k8s.kustomize import read_documents
 from tests.k8s.mutation import spoil, spoil_everywhere
+from tests.k8s.shapes import INTERVAL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLUSTER = ROOT / "cluster"
@@ -248,6 +256,51 @@ def test_a_slip_in_a_label_is_found(text: str) -> None:
     assert [*_label_problems(text)]
 
 
+def _scraped_s() -> float:
+    """Return how often the slower of both Prometheuses asks."""
+    told = _read("prometheus.yaml")["global"]["scrape_interval"]
+    return max(float(each.removesuffix("s")) for each in (told, INTERVAL))
+
+
+def _list_queries() -> list[str]:
+    """Return what panels and alerts ask."""
+    targets = [each for panel in _read("grafana.json")["panels"] for each in panel["targets"]]
+    return [each["expr"] for each in targets + _list_rules()]
+
+
+def test_ranges_hold_some_scrapes_and_bounds_are_those_of_buckets() -> None:
+    queries = _list_queries()
+    assert [p for text in queries for p in find_range_problems(text, _scraped_s())] == []
+    assert [p for text in queries for p in find_bucket_problems(text, list_buckets)] == []
+
+
+@pytest.mark.parametrize("asked", ["1s", "30s", "59s"])
+def test_a_range_without_enough_scrapes_is_found(asked: str) -> None:
+    for text in _list_queries():
+        spoilt = re.sub(r"\[\w+\]", f"[{asked}]", text)
+        assert [*find_range_problems(spoilt, _scraped_s())] or spoilt == text
+
+
+def test_a_scrape_that_is_too_rare_for_a_range_is_found() -> None:
+    assert [p for text in _list_queries() for p in find_range_problems(text, 5 * 60)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'rate(ray_hipray_probability_bucket{le="0.55"}[1d])',
+        'rate(ray_hipray_probability_bucket{le="50"}[1d])',
+        'rate(ray_hipray_probability_bucket{le=".5"}[1d])',
+        'rate(ray_hipray_request_seconds_bucket{le="0.3"}[1d])',
+        'rate(ray_hipray_probability_count{le="0.5"}[1d])',
+        'rate(ray_hipray_batch_films_bucket{le="3.0"}[1d])',
+        'rate(ray_hipray_grid_fit_seconds_bucket{le="2.0"}[1d])',
+    ],
+)
+def test_a_bound_of_no_bucket_is_found(text: str) -> None:
+    assert [*find_bucket_problems(text, list_buckets)]
+
+
 def test_the_package_has_metrics_of_its_own() -> None:
     assert "ray_hipray_grid_fits" in own_metrics()
 
@@ -283,7 +336,28 @@ def test_the_dashboard_numbers_its_panels_and_knows_its_variables() -> None:
     assert list(_find_overlaps(panels)) == []
     variables = {each["name"] for each in dashboard["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z_]+)\}?", json.dumps(dashboard)))
-    assert used <= variables
+    assert used == variables
+    assert [p for panel in panels for p in _find_lost_runs(panel)] == []
+
+
+def _find_lost_runs(panel: dict[str, Any]) -> list[str]:
+    """Return the metrics of a panel that it shows of every run, whichever are chosen."""
+    asked = [target["expr"] for target in panel["targets"]]
+    return [p for text in asked for p in find_lost_variables(text, "run", _labels_of)]
+
+
+@pytest.mark.parametrize("after", ["", '{run="grid"}', '{run!~"$run"}', '{run=~"$runs"}'])
+def test_a_panel_that_forgets_the_chosen_runs_is_found(after: str) -> None:
+    spoilt = 0
+    for panel in _read("grafana.json")["panels"]:
+        for target in panel["targets"]:
+            before, target["expr"] = target["expr"], target["expr"].replace(CHOSEN, after)
+            spoilt += before != target["expr"]
+        assert bool(_find_lost_runs(panel)) is (CHOSEN in before)
+    assert spoilt == 6
+
+
+CHOSEN = '{run=~"$run"}'
 
 
 def _find_overlaps(panels: list[dict[str, Any]]) -> Iterator[str]:
@@ -313,6 +387,13 @@ def test_a_panel_upon_another_is_found() -> None:
         ("panels/0/fieldConfig/defaults/max", 100),
         ("panels/0/fieldConfig/defaults/min", 1),
         ("panels/3/targets/1/refId", "A"),
+        *(("refresh", each) for each in ("0s", "1s", "30", "30x", "s", "-5s", "30s\n", "05s")),
+        *(
+            ("time/from", each)
+            for each in ("now-", "now-6", "now-6x", "now-0h", "now+6h", "6h", "now-6h/x", "now-6h ")
+        ),
+        ("time/to", "now+1h"),
+        ("time/to", "now-"),
     ],
 )
 def test_a_slip_in_the_dashboard_is_found(path: str, value: Any) -> None:

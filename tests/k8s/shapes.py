@@ -137,6 +137,7 @@ SERVICE = exact(
     rayClusterDeletionDelaySeconds=between(90, 600), excludeHeadPodFromServeSvc=const(True),
     rayClusterConfig=exact(**CLUSTER | SERVING, gcsFaultToleranceOptions=const(REDIS)),
 )  # fmt: skip
+INTERVAL = "15s"
 MONITOR = exact(
     selector=exact(
         matchLabels=exact(
@@ -146,7 +147,7 @@ MONITOR = exact(
             }
         )
     ),
-    podMetricsEndpoints=array(exact(port=TEXT, interval=const("15s"))),
+    podMetricsEndpoints=array(exact(port=TEXT, interval=const(INTERVAL))),
     podTargetLabels=const(["ray.io/cluster", "app.kubernetes.io/component"]),
 )
 
