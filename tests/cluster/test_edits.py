@@ -54,6 +54,16 @@ EDITS: dict[str, list[Edit]] = {
          '"ec2:ResourceTag/ray-cluster-name": "bones"'),
     ],
     "another name on-prem": [(ONPREM, "cluster_name: hipray", "cluster_name: bones")],
+    "another container": [(f, "container_name: hipray", "container_name: bones_1.a")
+                          for f in (AWS, ONPREM)],
+    "another tag of the machines": [
+        (AWS, "Key: project, Value: hipray", "Key: cost-centre, Value: X 1"),
+    ],
+    "more room for redis": [("k8s/base/redis.yaml", "storage: 4Gi", "storage: 20Gi")],
+    "a longer grid": [("k8s/jobs/ray-job.grid.yaml", "Seconds: 604800", "Seconds: 1209600")],
+    "fewer films may fail": [
+        ("k8s/jobs/ray-job.score.yaml", "actors=4 ", "actors=4 --set max_failed_fraction=0.02 "),
+    ],
     "workers on demand": [(AWS, SPOT, "")],
     "CPU workers on demand": [(AWS, rf"([cm]6i\.4xlarge){SPOT}", r"\1")],
     "two replicas of each stage on two nodes": [

@@ -35,7 +35,8 @@ PLACES = {
     name: f"s3://place/{name}"
     for name in ("HIPRAY_WORKSPACE", "HIPRAY_ARCHIVE", "HIPRAY_INCOMING", "HIPRAY_RELEASE")
 }
-"""Stand for the variables of places, so that what comes by one is told from what is written out."""
+"""Stand for the variables of places and of the release, so that what comes by one is told from what
+is written out."""
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 """The settings' own places."""
 
