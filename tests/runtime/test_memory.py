@@ -32,7 +32,7 @@ def quiet_memory() -> None:
 
 
 def take(mebibytes: int) -> np.ndarray:
-    """Take pages from the system: the heap has those that other tests have freed, to be used again."""
+    """Take pages from the system: those that other tests have freed lie in the heap for a reuse."""
     taken = np.frombuffer(mmap.mmap(-1, mebibytes * MIB), np.uint8)
     taken[:] = 1
     return taken
