@@ -39,7 +39,9 @@ from hipray.errors import DataError, ProcessLostError
 from hipray.pipeline import Pipeline, load_stages
 from hipray.releases.engines import choose_engine
 from hipray.releases.release import Release
+from hipray.scoring.claim import claim_output
 from hipray.scoring.films import FilmReader
+from hipray.scoring.outputs import open_output
 from hipray.scoring.scorer import describe_origin, score_films
 from hipray.scoring.shards import Entry, group_entries
 from hipray.storage import Store, open_store
@@ -253,6 +255,7 @@ def _rate_ray(bench: Bench, output: str) -> float:
     """Films per second of the Ray Data pipeline after its first shard."""
     gate, films, first = bench.folder / f"{output}.gate", 0, 0.0
     run = bench.run("rates", output)
+    claim_output(run, open_output(run))
     feed = GatedFeed(run, bench.release, gate)
     dataset = build_dataset(run, bench.release, feed)
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
