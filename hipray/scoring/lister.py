@@ -27,11 +27,11 @@ from hipray.storage import Store
 
 ListedT = TypeVar("ListedT")
 
-FIRST_FILES = 8192
-"""Files of a range that are frozen at once."""
+FIRST_FILES = 16_384
+"""Files that are frozen at once, of all ranges together."""
 HEAD_START_S = 60.0
-"""Seconds from the start of a listing until a range freezes more: the first films need the store
-and the cores meanwhile."""
+"""Seconds from the start of a listing until more are frozen: the first films need the store and the
+cores meanwhile."""
 MOST_READ = 2048
 """Shards of older listings that a walk holds at once: of each of a few many, of each of many a
 few."""
@@ -107,8 +107,10 @@ class Lister:
         broken_off = [number for number, totals in listings.items() if totals is None]
         current = broken_off[0] if broken_off else len(listings)
         older = [number for number in listings if number != current]
+        ranges = self._ranges()
+        at_once = FIRST_FILES // len(ranges)
         with ThreadPoolExecutor(self._config.listers) as pool:
-            walks = [pool.submit(self._list_range, r, current, older) for r in self._ranges()]
+            walks = [pool.submit(self._list_range, r, current, older, at_once) for r in ranges]
             self._wait(walks)
         found = sum((walk.result() for walk in walks), Found())
         if listings or found.totals.files:
@@ -136,12 +138,14 @@ class Lister:
         boundaries = choose_boundaries(self._archive, wanted=self._config.listers)
         return self._index.choose_ranges(boundaries)
 
-    def _list_range(self, key_range: KeyRange, current: int, older: Sequence[int]) -> Found:
+    def _list_range(
+        self, key_range: KeyRange, current: int, older: Sequence[int], at_once: int
+    ) -> Found:
         totals, last = ListingTotals(), ""
         for shard in self._index.read_range(current, key_range.number):
             totals, last = totals + ListingTotals.of(shard), shard.entries[-1].key
         left_out: Counter[LeftOut] = Counter()
-        first, head_start = totals.shards, totals.files + FIRST_FILES
+        first, head_start = totals.shards, totals.files + at_once
         listed = self._list_entries(key_range, last, left_out)
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             known = self._merge_known(pool, key_range, older)
